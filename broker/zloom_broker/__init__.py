@@ -1,0 +1,1 @@
+"""The broker of zloom: a hub process that no trainer ever imports."""

@@ -1,0 +1,1 @@
+"""zloom: a control plane for PyTorch training that is already running."""
