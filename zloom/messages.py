@@ -1,0 +1,501 @@
+"""Every message of the protocol, as a type. `docs/protocol.md` says the same in words.
+
+A message is one MessagePack map whose `type` field names it: the class's name in snake case.
+Fields with their default value are left out; unknown fields are ignored, so a newer peer may add some.
+"""
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from zloom.model import (
+    Command,
+    DeviceReport,
+    DeviceStatus,
+    Event,
+    HistoryEntry,
+    Key,
+    KeyState,
+    Mode,
+    Outcome,
+    Phase,
+    Replica,
+    ReplicaStatus,
+    Revision,
+    RunStatus,
+    Series,
+    Value,
+)
+
+PROTOCOL = 1
+"""The version of the protocol that this package speaks; a hello lists all that its sender knows."""
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+class Message(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="type", tag=_snake):
+    """Base of all messages."""
+
+
+# --- any peer → broker, on control ---------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """The first message of a peer on each new connection, sent again until it is answered.
+
+    A weavelet sends its `replica`; `nonce` names the topic that it keeps subscribed as long as it lives.
+    """
+
+    protocols: list[int]
+    role: Literal["weavelet", "operator"]
+    user: str = ""
+    """Who the peer says that it is; not proven."""
+    software: str = ""
+    nonce: str = ""
+    replica: Replica | None = None
+    inherit: bool = False
+    """Begin a new attempt with the newest attempt's config instead of the trainer's own."""
+
+
+class Sync(Message, frozen=True, kw_only=True):
+    """A weavelet asks for what it lacks, once it has heard the echo of its nonce.
+
+    With `revision`, `chain` and `epoch` of what it holds, the log after it; with none (-1), a snapshot.
+    """
+
+    nonce: str
+    epoch: str = ""
+    revision: int = -1
+    chain: bytes = b""
+
+
+class Declare(Message, frozen=True, kw_only=True):
+    """A weavelet's keys and commands changed; the whole of them, sent again until `Declared`."""
+
+    seq: int
+    keys: list[Key]
+    commands: list[Command]
+
+
+class Status(Message, frozen=True, kw_only=True):
+    """What a weavelet reports now and then; answered by nobody, a gap in `seq` is counted."""
+
+    seq: int
+    step: int
+    phase: Phase = "training"
+    paused: bool = False
+    revision: int = 0
+    step_time: float | None = None
+    """Median seconds a step; None before two steps were seen."""
+    metrics: dict[str, Series] = field(default_factory=dict)
+    devices: list[DeviceStatus] = field(default_factory=list)
+    dropped: int = 0
+    """Points of metrics that this weavelet has dropped since it began."""
+
+
+class Outcomes(Message, frozen=True, kw_only=True):
+    """What became of revisions at this replica; sent again until `OutcomesReceived` names them."""
+
+    epoch: str
+    outcomes: dict[int, Outcome]
+    """By revision."""
+
+
+class Goodbye(Message, frozen=True, kw_only=True):
+    """The trainer leaves on its own account; nothing of it will come again."""
+
+    reason: str = "finished"
+    step: int = 0
+
+
+class Publish(Message, frozen=True, kw_only=True):
+    """A payload for a topic that only its users know; at most once."""
+
+    topic: str
+    payload: bytes
+    seq: int
+
+
+class Pong(Message, frozen=True, kw_only=True):
+    """Answer to `Ping`."""
+
+    id: int
+    received: int
+
+
+class Credit(Message, frozen=True, kw_only=True):
+    """How many messages the sender has received on this connection, so the other side may send on."""
+
+    received: int
+
+
+class FailureReceived(Message, frozen=True, kw_only=True):
+    """The weavelet was told of a failure."""
+
+    id: int
+
+
+# --- operator → broker: requests, each answered under its id ---------------------------------------
+
+
+class Request(Message, frozen=True, kw_only=True):
+    """Base of the requests of an operator; `id` is unique for ever, a request sent again keeps it."""
+
+    id: str
+
+
+class RunRequest(Request, frozen=True, kw_only=True):
+    """A request about one attempt of a run; an empty `attempt` means the newest."""
+
+    run: str
+    attempt: str = ""
+
+
+class SetConfig(RunRequest, frozen=True, kw_only=True):
+    """Change keys, all or none."""
+
+    changes: dict[str, Value]
+    mode: Mode | None = None
+    at_step: int | None = None
+    expected_revision: int | None = None
+
+
+class Rollback(RunRequest, frozen=True, kw_only=True):
+    """Set every key to its value at an earlier revision, as a new revision."""
+
+    to_revision: int
+    mode: Mode | None = None
+    expected_revision: int | None = None
+
+
+class SendCommand(RunRequest, frozen=True, kw_only=True):
+    """Have a command carried out once."""
+
+    command: str
+    arguments: dict[str, Value] = field(default_factory=dict)
+    mode: Mode | None = None
+    expected_revision: int | None = None
+
+
+class Cancel(RunRequest, frozen=True, kw_only=True):
+    """Take back a revision wherever it has not been applied yet."""
+
+    revision: int
+
+
+class Follow(RunRequest, frozen=True, kw_only=True):
+    """Ask for the state of a revision now, and for each change of it from now on."""
+
+    revision: int
+
+
+class GetHistory(RunRequest, frozen=True, kw_only=True):
+    """Ask for revisions, newest first."""
+
+    before: int | None = None
+    limit: int = 100
+
+
+class GetKeys(RunRequest, frozen=True, kw_only=True):
+    """Ask for the keys of an attempt with their values, and its commands."""
+
+
+class GetRuns(Request, frozen=True, kw_only=True):
+    """Ask for all attempts of all runs, or of one."""
+
+    run: str = ""
+
+
+class GetReplicas(Request, frozen=True, kw_only=True):
+    """Ask for all replicas, or those of one run."""
+
+    run: str = ""
+    attempt: str = ""
+
+
+class GetDevices(Request, frozen=True, kw_only=True):
+    """Ask for all devices."""
+
+
+class FailDevice(Request, frozen=True, kw_only=True):
+    """Report that a device failed; each replica on it is told."""
+
+    device: str
+    reason: str = ""
+
+
+class Forget(RunRequest, frozen=True, kw_only=True):
+    """Forget a finished attempt: its config and history."""
+
+
+class GetStats(Request, frozen=True, kw_only=True):
+    """Ask for the broker's counters."""
+
+
+# --- broker → peer, on control ------------------------------------------------------------------
+
+
+class Welcome(Message, frozen=True, kw_only=True):
+    """Answer to `Hello`: the peer is known from now on."""
+
+    protocol: int
+    epoch: str
+    updates: str
+    """Endpoint to subscribe at; `*` as a TCP host means the host that the peer reached."""
+    beat: float
+    """Seconds between two beats."""
+    credit: int
+    """How many messages may be unanswered in each direction."""
+    max_message_size: int
+    """Bytes of payload; a longer message closes the connection."""
+    software: str = ""
+
+
+class Wait(Message, frozen=True, kw_only=True):
+    """Answer to a `Hello` that cannot be taken yet; ask again after `retry` seconds."""
+
+    reason: str
+    retry: float
+
+
+class HelloRequired(Message, frozen=True, kw_only=True):
+    """The broker does not know the sender: say hello first."""
+
+
+class Snapshot(Message, frozen=True, kw_only=True):
+    """The attempt's state for a new incarnation: config at `revision`, and what is still to come."""
+
+    epoch: str
+    revision: int
+    chain: bytes
+    config: dict[str, Value] = field(default_factory=dict)
+    """Only keys that were changed, by revision 1 or later."""
+    pending: list[Revision] = field(default_factory=list)
+    rolled_back: bool = False
+    """The weavelet held revisions that this broker does not have; the broker's state holds."""
+
+
+class Log(Message, frozen=True, kw_only=True):
+    """Revisions that the weavelet lacks, in order."""
+
+    epoch: str
+    revisions: list[Revision]
+    more: bool = False
+
+
+class Declared(Message, frozen=True, kw_only=True):
+    """Answer to `Declare`."""
+
+    seq: int
+
+
+class OutcomesReceived(Message, frozen=True, kw_only=True):
+    """These outcomes are in the journal."""
+
+    revisions: list[int]
+
+
+class Ping(Message, frozen=True, kw_only=True):
+    """Are you there? At most one is outstanding."""
+
+    id: int
+    received: int
+
+
+class Failure(Message, frozen=True, kw_only=True):
+    """Something that this replica must know failed; sent again until `FailureReceived`."""
+
+    id: int
+    kind: Literal["device", "replica"]
+    device: str = ""
+    replica: str = ""
+    rank: int | None = None
+    reason: str = ""
+
+
+class RevisionState(Message, frozen=True, kw_only=True):
+    """Answer to a request that made a revision or follows one; sent again when outcomes come."""
+
+    id: str
+    run: str
+    attempt: str
+    revision: int
+    durable: bool = True
+    """False when the broker runs with `--durability buffered`."""
+    duplicate: bool = False
+    """The request had been accepted before; this is its one effect."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    settled: bool = False
+
+
+class Refusal(Message, frozen=True, kw_only=True):
+    """The request was refused and changed nothing."""
+
+    id: str
+    code: str
+    text: str
+
+
+class Error(Message, frozen=True, kw_only=True):
+    """The peer sent what could not be read or is not allowed here; the text says what."""
+
+    code: str
+    text: str
+
+
+class History(Message, frozen=True, kw_only=True):
+    """Answer to `GetHistory`."""
+
+    id: str
+    run: str
+    attempt: str
+    entries: list[HistoryEntry]
+    more: bool = False
+
+
+class Keys(Message, frozen=True, kw_only=True):
+    """Answer to `GetKeys`."""
+
+    id: str
+    run: str
+    attempt: str
+    revision: int
+    keys: list[KeyState]
+    commands: list[Command]
+
+
+class Runs(Message, frozen=True, kw_only=True):
+    """Answer to `GetRuns`."""
+
+    id: str
+    runs: list[RunStatus]
+
+
+class Replicas(Message, frozen=True, kw_only=True):
+    """Answer to `GetReplicas`."""
+
+    id: str
+    replicas: list[ReplicaStatus]
+
+
+class Devices(Message, frozen=True, kw_only=True):
+    """Answer to `GetDevices`."""
+
+    id: str
+    devices: list[DeviceReport]
+
+
+class Done(Message, frozen=True, kw_only=True):
+    """Answer to `FailDevice` and `Forget`: carried out; `replicas` were concerned."""
+
+    id: str
+    replicas: list[str] = field(default_factory=list)
+
+
+class Stats(Message, frozen=True, kw_only=True):
+    """Answer to `GetStats`: counters since the broker began."""
+
+    id: str
+    epoch: str
+    counters: dict[str, int]
+
+
+# --- broker → all, on updates -------------------------------------------------------------------
+
+
+class Publication(Message, frozen=True, kw_only=True):
+    """Base of what is fanned out; `seq` counts per topic, so a gap is what a receiver missed."""
+
+    seq: int = 0
+
+
+class Beat(Publication, frozen=True, kw_only=True):
+    """The broker lives. On an attempt's topic it tells the newest revision too."""
+
+    epoch: str
+    revision: int | None = None
+
+
+class Echo(Publication, frozen=True, kw_only=True):
+    """The subscription to the nonce has arrived, and with it all that were made before."""
+
+    nonce: str
+
+
+class Revised(Publication, frozen=True, kw_only=True):
+    """A new revision."""
+
+    epoch: str
+    revision: Revision
+
+
+class Reported(Publication, frozen=True, kw_only=True):
+    """Status of a replica, for those who watch."""
+
+    status: ReplicaStatus
+    metrics: dict[str, Series] = field(default_factory=dict)
+    devices: list[DeviceStatus] = field(default_factory=list)
+
+
+class Answered(Publication, frozen=True, kw_only=True):
+    """Outcomes that came in, for those who watch."""
+
+    run: str
+    attempt: str
+    revision: int
+    outcomes: list[Outcome]
+    settled: bool
+
+
+class Happened(Publication, frozen=True, kw_only=True):
+    """An event, for those who watch."""
+
+    event: Event
+
+
+class Own(Publication, frozen=True, kw_only=True):
+    """A payload on a user's own topic; `sender_seq` counts per sender and topic."""
+
+    topic: str
+    payload: bytes
+    sender: str
+    sender_seq: int
+
+
+FromWeavelet = (
+    Hello | Sync | Declare | Status | Outcomes | Goodbye | Publish | Pong | Credit | FailureReceived
+)
+FromOperator = (
+    SetConfig
+    | Rollback
+    | SendCommand
+    | Cancel
+    | Follow
+    | GetHistory
+    | GetKeys
+    | GetRuns
+    | GetReplicas
+    | GetDevices
+    | FailDevice
+    | Forget
+    | GetStats
+)
+ToBroker = FromWeavelet | FromOperator
+Answer = RevisionState | Refusal | History | Keys | Runs | Replicas | Devices | Done | Stats
+FromBroker = (
+    Welcome
+    | Wait
+    | HelloRequired
+    | Snapshot
+    | Log
+    | Declared
+    | OutcomesReceived
+    | Ping
+    | Credit
+    | Failure
+    | Error
+    | Answer
+)
+Published = Beat | Echo | Revised | Reported | Answered | Happened | Own

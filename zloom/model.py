@@ -1,0 +1,249 @@
+"""The words of zloom as types: what is declared, changed, answered for and seen.
+
+They travel inside messages (`zloom.messages`), stand in the journal, and are what the operator's
+client returns. All are immutable and may be shared between threads.
+"""
+
+import re
+from typing import Literal
+
+from msgspec import Struct, field
+
+JsonType = Literal["null", "boolean", "integer", "number", "string", "array", "object"]
+Scalar = None | bool | int | float | str
+Flat = Scalar | list[Scalar] | dict[str, Scalar]
+# Three levels and no more: a recursive type would let a hostile message exhaust the stack.
+Value = Scalar | list[Flat] | dict[str, Flat]
+
+Mode = Literal["next", "at_step", "consistent", "immediate"]
+OutcomeKind = Literal["applied", "rejected", "aborted", "cancelled", "superseded", "not_reached", "lost"]
+State = Literal["live", "paused", "holding", "stalled", "unresponsive", "lost", "finished", "waiting"]
+Phase = Literal["training", "validating", "saving", "compiling"]
+
+# Names become parts of topics and shell words; a separator inside would let run `a/b` read run `a`.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:-]{0,127}")
+NAME_RULE = "1 to 128 of letters, digits and . _ + @ : -, beginning with a letter or digit"
+
+
+class Schema(Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """The part of JSON Schema that zloom knows: type, enum, bounds, lengths, items, properties.
+
+    Anything else of JSON Schema is refused at declaration: patterns and references cost
+    unbounded time or reach out of the process.
+    """
+
+    type: list[JsonType]
+    enum: list[Scalar] | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    exclusive_minimum: int | float | None = None
+    exclusive_maximum: int | float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    min_items: int | None = None
+    max_items: int | None = None
+    items: "Schema | None" = None
+    properties: "dict[str, Schema] | None" = None
+    required: list[str] | None = None
+
+
+class Key(Struct, frozen=True, omit_defaults=True):
+    """A key of the config as one replica declares it."""
+
+    name: str
+    schema: Schema
+    baseline: Value = None
+    description: str = ""
+    immediate: bool = False
+
+
+class Command(Struct, frozen=True, omit_defaults=True):
+    """A command as one replica declares it; `schema` describes its arguments, an object."""
+
+    name: str
+    schema: Schema
+    description: str = ""
+
+
+class Device(Struct, frozen=True, omit_defaults=True):
+    """A device that a replica computes on."""
+
+    id: str
+    name: str
+    kind: Literal["gpu", "mig", "host"]
+    index: int | None = None
+    memory_total: int = 0
+    """Bytes; 0 when unknown."""
+
+
+class DeviceStatus(Struct, frozen=True, omit_defaults=True):
+    """What a device says of itself; None where the device cannot tell."""
+
+    id: str
+    utilization: float | None = None
+    """0 to 1."""
+    memory_used: int | None = None
+    """Bytes."""
+    temperature: float | None = None
+    """Degrees Celsius."""
+    power: float | None = None
+    """Watts."""
+    ecc_errors: int | None = None
+    """Uncorrected, since the driver was loaded."""
+    xid: int | None = None
+    """The newest XID error."""
+
+
+class Replica(Struct, frozen=True, omit_defaults=True):
+    """One trainer process of an attempt. `id` is its incarnation: fresh at each process start."""
+
+    id: str
+    run: str
+    attempt: str
+    rank: int = 0
+    world_size: int = 1
+    host: str = ""
+    pid: int = 0
+    keys: list[Key] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+    devices: list[Device] = field(default_factory=list)
+
+
+class Outcome(Struct, frozen=True, omit_defaults=True):
+    """What one replica answered to one revision; `outcome` is None while it has not."""
+
+    replica: str
+    rank: int = 0
+    outcome: OutcomeKind | None = None
+    step: int | None = None
+    error: str = ""
+    detail: str = ""
+    """What a command's handler returned, such as the path of a checkpoint."""
+
+
+class Revision(Struct, frozen=True, omit_defaults=True):
+    """One accepted change of an attempt: a config update, a command, or the cancelling of another.
+
+    `chain` is a digest over this and all earlier revisions of the attempt: two sides that hold
+    the same revision number with different digests have different histories.
+    """
+
+    revision: int
+    kind: Literal["config", "command", "cancel"]
+    changes: dict[str, Value] = field(default_factory=dict)
+    command: str = ""
+    arguments: dict[str, Value] = field(default_factory=dict)
+    cancels: int = 0
+    mode: Mode = "next"
+    at_step: int | None = None
+    by: str = ""
+    at: float = 0.0
+    """Seconds since the Unix epoch, by the broker's clock."""
+    request_id: str = ""
+    note: str = ""
+    """Why, in words: `rollback to 4`."""
+    chain: bytes = b""
+
+
+class HistoryEntry(Struct, frozen=True, omit_defaults=True):
+    """A revision with what became of it."""
+
+    revision: Revision
+    outcomes: list[Outcome] = field(default_factory=list)
+    settled: bool = False
+    """Each targeted replica has answered."""
+
+
+class KeyState(Struct, frozen=True, omit_defaults=True):
+    """A key with its value now and where the value comes from."""
+
+    key: Key
+    value: Value = None
+    revision: int = 0
+    """The revision that set the value; 0 is the trainer's own baseline."""
+    pending: bool = False
+    """That revision has not been answered by all replicas."""
+
+
+class Series(Struct, frozen=True):
+    """Points of one metric, oldest first: two columns of one length."""
+
+    steps: list[int]
+    values: list[float]
+
+
+class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
+    """A replica as the broker sees it."""
+
+    replica: str
+    run: str
+    attempt: str
+    rank: int = 0
+    world_size: int = 1
+    host: str = ""
+    pid: int = 0
+    state: State = "live"
+    phase: Phase = "training"
+    step: int = 0
+    revision: int = 0
+    """The newest revision that this replica has received."""
+    step_time: float | None = None
+    """Median seconds a step, as the replica measured."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The newest value of each."""
+    devices: list[str] = field(default_factory=list)
+    seen: float | None = None
+    """Seconds since it was last heard."""
+    reason: str = ""
+    """Why it is waiting, lost or finished."""
+
+
+class RunStatus(Struct, frozen=True, omit_defaults=True):
+    """One attempt of a run."""
+
+    run: str
+    attempt: str
+    revision: int = 0
+    world_size: int = 1
+    replicas: int = 0
+    live: int = 0
+    """How many of the replicas are connected and training, paused or holding."""
+    started: float = 0.0
+    """Seconds since the Unix epoch."""
+
+
+class DeviceReport(Struct, frozen=True, omit_defaults=True):
+    """A device with its newest status and the replicas on it."""
+
+    device: Device
+    status: DeviceStatus | None = None
+    host: str = ""
+    replicas: list[str] = field(default_factory=list)
+    failed: str = ""
+    """The reason that was reported, when it was."""
+
+
+class Event(Struct, frozen=True, omit_defaults=True):
+    """Something that happened to a run without anybody's revision."""
+
+    kind: Literal[
+        "attempt_started",
+        "joined",
+        "returned",
+        "lost",
+        "finished",
+        "rank_conflict",
+        "device_failed",
+        "baseline_differs",
+        "rolled_back",
+        "stalled",
+        "recovered",
+        "forgotten",
+    ]
+    run: str
+    attempt: str = ""
+    at: float = 0.0
+    """Seconds since the Unix epoch."""
+    text: str = ""
+    replicas: list[str] = field(default_factory=list)
+    device: str = ""
