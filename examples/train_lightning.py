@@ -1,0 +1,140 @@
+"""Train a small byte-level Transformer on the source of Python's library, and steer it while it runs.
+
+    zloom broker                                            # in one terminal
+    python examples/train_lightning.py                      # in another
+    zloom set tiny-lm learning_rate=0.001 dropout=0.1       # in a third
+
+The callback in `main` makes this script steerable; the decorator on `set_dropout` adds a key of its own.
+Without a broker it simply trains.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from lightning import LightningModule, Trainer, seed_everything
+from text_data import SourceText
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+import zloom
+from zloom.lightning import WeaveletCallback
+
+Batch = tuple[Tensor, Tensor]
+
+
+class LightningTransformer(LightningModule):
+    """Predicts the next byte. Tokens are int64 of shape (batch, context), logits (batch, context, 256)."""
+
+    def __init__(
+        self,
+        optimizer_type: str = "adamw",
+        learning_rate: float = 3e-4,
+        context: int = 128,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.embed_byte = nn.Embedding(256, width)
+        self.embed_position = nn.Embedding(context, width)
+        self.blocks = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.predict_byte = nn.Linear(width, 256)
+        mask = nn.Transformer.generate_square_subsequent_mask(context)
+        self.register_buffer("causal_mask", mask, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        embedded = self.embed_byte(tokens) + self.embed_position.weight
+        logits: Tensor = self.predict_byte(self.blocks(embedded, mask=self.causal_mask, is_causal=True))
+        return logits
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        loss = self.loss(batch)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self.log("val_loss", self.loss(batch), prog_bar=True)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean cross entropy of the batch, in nats a byte."""
+        tokens, following = batch
+        return functional.cross_entropy(self(tokens).flatten(0, 1), following.flatten())
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.update_optimizer(self.hparams["optimizer_type"], self.hparams["learning_rate"])
+
+    def update_optimizer(self, optimizer_type: str, learning_rate: float) -> Optimizer:
+        """Return a new optimizer of the given type over the model's parameters."""
+        match optimizer_type:
+            case "adamw":
+                return torch.optim.AdamW(self.parameters(), lr=learning_rate)
+            case "adam":
+                return torch.optim.Adam(self.parameters(), lr=learning_rate)
+            case "sgd":
+                return torch.optim.SGD(self.parameters(), lr=learning_rate, momentum=0.9)
+        raise ValueError(f"optimizer_type is {optimizer_type!r}; expected adamw, adam or sgd")
+
+    @zloom.on_config("dropout", initial=0.0)
+    def set_dropout(self, value: Annotated[float, zloom.Meta(ge=0, lt=1)]) -> None:
+        """The share of activations that training sets to zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = value
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", default="tiny-lm", help="the name to steer it by")
+    parser.add_argument(
+        "--broker", help="the broker's address; $ZLOOM_BROKER or this user's own when not given"
+    )
+    parser.add_argument("--max-steps", type=int, default=-1, help="-1: no limit")
+    parser.add_argument("--max-epochs", type=int, default=20, help="an epoch has 200 steps")
+    parser.add_argument("--batch-size", type=int, default=32, help="windows of 128 bytes each")
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--optimizer-type", choices=["adamw", "adam", "sgd"], default="adamw")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--checkpoint-dir", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--resume", metavar="CHECKPOINT", help="go on from this file")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    seed_everything(arguments.seed, verbose=False)
+    # Cutting a window out of a tensor is quicker than to fetch it from a worker process.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    model = LightningTransformer(arguments.optimizer_type, arguments.learning_rate)
+    context = model.hparams["context"]
+    trainer = Trainer(
+        callbacks=[WeaveletCallback(run=arguments.run, broker=arguments.broker)],
+        max_steps=arguments.max_steps,
+        max_epochs=arguments.max_epochs,
+        limit_train_batches=200,
+        limit_val_batches=10,
+        num_sanity_val_steps=0,
+        default_root_dir=arguments.checkpoint_dir,
+        logger=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(
+        model,
+        DataLoader(SourceText(context), arguments.batch_size, shuffle=True),
+        DataLoader(SourceText(context, validation=True), arguments.batch_size),
+        ckpt_path=arguments.resume,
+    )
+
+
+if __name__ == "__main__":
+    main()
