@@ -1,0 +1,49 @@
+# Needs make, and Python 3.11 or newer with pip and venv; everything else goes into .venv.
+# On Linux, PyPI's torch brings 2 GB of CUDA libraries; where they are not wanted:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make install
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo lint types test bench clean
+
+help:  ## say what there is to do
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED)  ## make .venv, with zloom and what its development needs
+
+# torch goes first and alone: it is the largest by far, and pip then resolves the rest around it.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("zloom needs Python 3.11 or newer; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV), which takes a few minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt torch==2.13.0
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## steer a real training run, and draw what became of its loss
+	@$(BIN)/python examples/demo.py
+
+lint: install  ## look for mistakes and for unformatted code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# The examples are scripts that import each other by bare name, so they are looked at by themselves.
+types: install  ## check the types
+	$(BIN)/mypy
+	$(BIN)/mypy examples
+	$(BIN)/mypy bench
+
+test: lint types  ## lint, check the types and run all tests
+	$(BIN)/python -m pytest
+
+bench: install  ## measure round trips, and what a step pays
+	@$(BIN)/python -m bench
+
+clean:  ## remove .venv and everything that was built or cached
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
