@@ -53,6 +53,8 @@ class Hello(Message, frozen=True, kw_only=True):
     user: str = ""
     """Who the peer says that it is; not proven."""
     software: str = ""
+    endpoint: str = ""
+    """The control endpoint as the peer reached it; the broker picks the updates endpoint that goes with it."""
     nonce: str = ""
     replica: Replica | None = None
     inherit: bool = False

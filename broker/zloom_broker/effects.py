@@ -1,0 +1,31 @@
+"""What the core asks its shell to do, in order."""
+
+from msgspec import Struct
+
+from zloom.messages import FromBroker, Published
+
+
+class Send(Struct, frozen=True):
+    """Send a message to one peer on control. An unroutable peer is told back by `Core.unroutable`."""
+
+    peer: bytes
+    message: FromBroker
+
+
+class Publish(Struct, frozen=True):
+    """Send a message to all that subscribed to a topic."""
+
+    topic: bytes
+    message: Published
+
+
+class Commit(Struct, frozen=True):
+    """Write one record; `Core.committed` or `Core.commit_failed` must follow, in order of `seq`."""
+
+    seq: int
+    payload: bytes
+    durable: bool
+    """Fsync before it is confirmed, in every mode of the journal."""
+
+
+Effect = Send | Publish | Commit

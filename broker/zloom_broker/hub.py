@@ -1,0 +1,172 @@
+"""What the parts of the core share: peers, effects to be carried out, and commits under way."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from zloom.codec import watch_topic
+from zloom.messages import Credit, Echo, FromBroker, Happened, Own, Published
+from zloom.model import Event
+from zloom_broker.addresses import Addresses
+from zloom_broker.effects import Commit, Effect, Publish, Send
+from zloom_broker.liveness import Vitals
+from zloom_broker.records import AnyRecord, encode
+from zloom_broker.state import AttemptKey, State
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """What the core must know of its shell."""
+
+    epoch: str
+    addresses: Addresses = field(default_factory=Addresses)
+    """Where control and updates are bound."""
+    beat: float = 1.0
+    """Seconds between beats: a peer gives up after three, so a broker's death shows in 3 s, at the cost of
+    one small message a second and attempt."""
+    credit: int = 250
+    """Unanswered messages in each direction: a quarter of the high-water mark of 1,000."""
+    durable: bool = True
+    """Whether config updates are fsynced before they are confirmed."""
+    read_only: str = ""
+    """Why the journal cannot be written; empty when it can."""
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """One connection on control, from its hello on."""
+
+    id: bytes
+    user: str
+    replica: str = ""
+    """The replica's id when the peer is a weavelet."""
+    attempt: AttemptKey = ("", "")
+    nonce: str = ""
+    received: int = 1
+    """Messages received; the hello is the first."""
+    told: int = 1
+    """How much of `received` the peer has been told."""
+    sent: int = 0
+    acked: int = 0
+    """How many of `sent` the peer said that it received."""
+    vitals: Vitals = field(default_factory=Vitals)
+    """A replica's outlive its connection."""
+    publish_seqs: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _PendingCommit:
+    seq: int
+    record: AnyRecord
+    then: Callable[[], None]
+    failed: Callable[[str], None]
+
+
+class Hub:
+    """Shared by the parts of the core; not thread-safe."""
+
+    def __init__(self, state: State, settings: CoreSettings, last_seq: int) -> None:
+        self.state = state
+        self.settings = settings
+        self.peers: dict[bytes, Peer] = {}
+        self.weavelets: dict[str, Peer] = {}
+        """The connection of each replica that has one."""
+        self.vitals: dict[str, Vitals] = {}
+        """Of each replica that is neither lost nor finished."""
+        self.counters: Counter[str] = Counter()
+        self.gauges: dict[str, int] = {}
+        """What the shell knows: sockets and journal."""
+        self.wall_offset = 0.0
+        """Seconds to add to `now` to get the time since the Unix epoch."""
+        self._effects: list[Effect] = []
+        self._commits: deque[_PendingCommit] = deque()
+        self._seq = last_seq
+        self._topic_seqs: dict[bytes, int] = {}
+
+    def take(self) -> list[Effect]:
+        """Return the effects so far, and begin anew."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    # --- messages ----------------------------------------------------------------------------
+
+    def send(self, peer: Peer, message: FromBroker) -> None:
+        """Send to a peer as far as its credit goes.
+
+        What is dropped is counted and comes again: an answer when its request is resent, a push when the
+        revision is followed.
+        """
+        if peer.sent - peer.acked >= self.settings.credit:
+            self.counters["dropped_for_credit"] += 1
+        else:
+            self.send_anyway(peer, message)
+
+    def send_anyway(self, peer: Peer, message: FromBroker) -> None:
+        """Send what may not wait for credit; the other side counts it all the same."""
+        peer.sent += 1
+        self._effects.append(Send(peer.id, message))
+
+    def send_unknown(self, identity: bytes, message: FromBroker) -> None:
+        """Send to one that is no peer."""
+        self._effects.append(Send(identity, message))
+
+    def received(self, peer: Peer) -> None:
+        """Count a message of a peer, and tell it now and then how far it was heard."""
+        peer.received += 1
+        if peer.received - peer.told >= max(1, self.settings.credit // 4):
+            peer.told = peer.received
+            self.send_anyway(peer, Credit(received=peer.received))
+
+    def publish(self, topic: bytes, message: Published) -> None:
+        """Publish with the topic's next sequence number."""
+        if not isinstance(message, Echo | Own):
+            seq = self._topic_seqs[topic] = self._topic_seqs.get(topic, 0) + 1
+            message = msgspec.structs.replace(message, seq=seq)
+        self._effects.append(Publish(topic, message))
+
+    def event(self, event: Event, now: float) -> None:
+        """Tell those who watch that something happened."""
+        event = msgspec.structs.replace(event, at=self.wall(now))
+        self.publish(watch_topic(event.run), Happened(event=event))
+
+    def wall(self, now: float) -> float:
+        """Return the time since the Unix epoch."""
+        return now + self.wall_offset
+
+    # --- commits -----------------------------------------------------------------------------
+
+    def commit(
+        self,
+        record: AnyRecord,
+        then: Callable[[], None] = lambda: None,
+        failed: Callable[[str], None] = lambda reason: None,
+        *,
+        durable: bool = True,
+    ) -> None:
+        """Write a record; the state takes it in and `then` runs once it is on disk."""
+        self._seq += 1
+        self._commits.append(_PendingCommit(self._seq, record, then, failed))
+        self._effects.append(Commit(self._seq, encode(record), durable))
+
+    def committed(self, seq: int) -> None:
+        """All records up to `seq` are on disk."""
+        while self._commits and self._commits[0].seq <= seq:
+            pending = self._commits.popleft()
+            self.state.apply(pending.record)
+            pending.then()
+
+    def commit_failed(self, seq: int, reason: str) -> None:
+        """The record `seq` was not written, and so none that came after: they rest on it."""
+        failed = [pending for pending in self._commits if pending.seq >= seq]
+        self._commits = deque(pending for pending in self._commits if pending.seq < seq)
+        self._seq = seq - 1
+        self.counters["commits_failed"] += 1
+        for pending in failed:
+            pending.failed(reason)
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next record."""
+        return self._seq + 1

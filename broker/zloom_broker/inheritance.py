@@ -1,0 +1,42 @@
+"""A new attempt that asked for the config of the one before it."""
+
+from zloom.model import Replica, Revision, Value
+from zloom_broker.attempt import Attempt
+from zloom_broker.chain import chained
+from zloom_broker.records import RevisionAccepted
+from zloom_broker.state import State
+from zloom_broker.validation import check
+
+
+def inherited(state: State, replica: Replica, at: float) -> RevisionAccepted | None:
+    """Return revision 1 of a new attempt: what was steered in the newest attempt of the same run.
+
+    Values that the new trainer does not declare or would refuse stay behind. None when nothing is left.
+    """
+    earlier = [attempt for attempt in state.of_run(replica.run) if attempt.id != replica.attempt]
+    if not earlier:
+        return None
+    changes = _acceptable(earlier[-1], replica)
+    if not changes:
+        return None
+    revision = Revision(
+        revision=1,
+        kind="config",
+        changes=changes,
+        by="zloom",
+        at=at,
+        request_id=f"inherit:{replica.run}:{replica.attempt}",
+        note=f"inherited from attempt {earlier[-1].id}",
+    )
+    return RevisionAccepted(
+        run=replica.run, attempt=replica.attempt, revision=chained(revision, b""), targets=[replica.id]
+    )
+
+
+def _acceptable(attempt: Attempt, replica: Replica) -> dict[str, Value]:
+    schemas = {key.name: key.schema for key in replica.keys}
+    return {
+        name: setting.value
+        for name, setting in attempt.config().items()
+        if setting.revision > 0 and name in schemas and check(setting.value, schemas[name]) is None
+    }

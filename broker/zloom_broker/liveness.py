@@ -1,0 +1,124 @@
+"""What is known of one replica's life: whether it is there, answers, and gets on.
+
+Two signs tell a dead process from a busy one without filling its queues. Its subscription to its own
+echo topic vanishes with the connection, at once when the process dies and after the ZMTP heartbeat when its
+host does; and one ping is outstanding at a time. A process that holds the GIL keeps its connection,
+because libzmq's thread answers heartbeats without Python: it is unresponsive, never lost.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+from zloom.messages import Status
+from zloom.model import DeviceStatus, State
+
+MISSED_BEATS = 3
+"""Beats without an answer to a ping until a replica counts as unresponsive."""
+
+PROBE_INTERVAL = 0.5
+"""Seconds between pings to a replica whose subscription is gone. A ping to a closed connection fails at
+once, so a killed process is found out by the next one."""
+
+UNROUTABLE_GRACE = 1.0
+"""Seconds that an absent replica has to come back on a new connection once its old one is closed: a
+weavelet that recreates its sockets is not lost. Killed processes are lost within 2 s all the same."""
+
+ABSENT_LIMIT = 6.0
+"""Seconds until an absent replica is lost though its connection looks open: a forked child holds it, or
+the host is cut off. Above the heartbeat's time-out of 3 s."""
+
+STALL_FACTOR = 10.0
+"""A replica is stalled after this many of its own median step times without a step …"""
+
+STALL_FLOOR = 5.0
+"""… but not before this many seconds: a status comes only once a second."""
+
+
+@dataclass(slots=True)
+class Vitals:
+    """The signs of life of one replica. Times are those of `now`, in seconds."""
+
+    absent_since: float | None = None
+    """Since when the echo subscription is gone; None while it is there."""
+    unroutable: bool = False
+    ping_id: int = 0
+    ping_sent: float | None = None
+    """When the outstanding ping was sent; None when it was answered."""
+    heard: float | None = None
+    status: Status | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    devices: dict[str, DeviceStatus] = field(default_factory=dict)
+    """The newest status of each device, by id."""
+    step_changed: float = 0.0
+    _step_times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+
+    def hear(self, now: float) -> None:
+        """A message came."""
+        self.heard = now
+
+    def connect(self, now: float) -> None:
+        """The replica said hello on a new connection."""
+        self.absent_since, self.unroutable, self.ping_sent = None, False, None
+        self.heard = self.step_changed = now
+
+    def absent(self, now: float) -> None:
+        """The echo subscription is gone."""
+        if self.absent_since is None:
+            self.absent_since = now
+
+    def pong(self, ping_id: int) -> None:
+        """A ping was answered, so the replica is there whatever its subscription says."""
+        if ping_id == self.ping_id:
+            self.ping_sent, self.absent_since, self.unroutable = None, None, False
+
+    def ping_due(self, now: float) -> bool:
+        """Whether a ping should be sent now; one is outstanding at a time, except while it is absent."""
+        if self.unroutable:
+            return False
+        if self.ping_sent is None:
+            return True
+        return self.absent_since is not None and now - self.ping_sent >= PROBE_INTERVAL - 0.01
+
+    def ping(self, now: float) -> int:
+        """Note that a ping is sent, and return its id."""
+        self.ping_id += 1
+        if self.ping_sent is None or self.absent_since is not None:
+            self.ping_sent = now
+        return self.ping_id
+
+    def lost_at(self) -> float | None:
+        """Return when the replica is lost if nothing is heard of it; None while it is there."""
+        if self.absent_since is None:
+            return None
+        return self.absent_since + (UNROUTABLE_GRACE if self.unroutable else ABSENT_LIMIT)
+
+    def report(self, status: Status, now: float) -> None:
+        """Take in a status."""
+        before = self.status
+        if before is None or status.step != before.step or status.phase != before.phase or status.paused:
+            self.step_changed = now
+        if status.step_time is not None:
+            self._step_times.append(status.step_time)
+        self.status = status
+        self.devices.update({device.id: device for device in status.devices})
+        self.metrics.update({name: s.values[-1] for name, s in status.metrics.items() if s.values})
+
+    def state(self, now: float, beat: float) -> State:
+        """Return the state as operators see it."""
+        if self.absent_since is not None:
+            return "unresponsive"
+        if self.ping_sent is not None and now - self.ping_sent > MISSED_BEATS * beat:
+            return "unresponsive"
+        if self.status is None:
+            return "live"
+        if self.status.paused:
+            return "paused"
+        if self.status.phase == "training" and now - self.step_changed > self._stalled_after():
+            return "stalled"
+        return "live"
+
+    def _stalled_after(self) -> float:
+        if not self._step_times:
+            return float("inf")
+        return max(STALL_FLOOR, STALL_FACTOR * median(self._step_times))

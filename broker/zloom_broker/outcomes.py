@@ -1,0 +1,140 @@
+"""Outcomes on their way from replicas through the journal to whoever follows or watches."""
+
+from functools import partial
+
+from zloom import messages
+from zloom.codec import watch_topic
+from zloom.messages import Answered, OutcomesReceived, RevisionState
+from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.hub import Hub, Peer
+from zloom_broker.records import OutcomesRecorded
+from zloom_broker.state import AttemptKey
+
+PUSH_INTERVAL = 0.1
+"""Seconds between two pushes of a revision that is not settled: with a thousand replicas each push lists a
+thousand outcomes. The last one, which settles it, goes out at once."""
+
+FollowKey = tuple[AttemptKey, int]
+
+
+class Outcomes:
+    """Records outcomes and tells those who follow the revision."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._followers: dict[FollowKey, dict[bytes, str]] = {}
+        """Connection → the request that its pushes answer, the first one."""
+        self._pushed: dict[FollowKey, float] = {}
+        self._due: dict[FollowKey, float] = {}
+        self._writing: set[tuple[AttemptKey, int, str]] = set()
+
+    def receive(self, peer: Peer, message: messages.Outcomes, now: float) -> None:
+        """A replica answers: write down what is new, then acknowledge all of it."""
+        attempt = self._hub.state.attempts[peer.attempt]
+        own = {n: o for n, o in message.outcomes.items() if o.replica == peer.replica and o.outcome}
+        writing = {n for n in own if (peer.attempt, n, peer.replica) in self._writing}
+        new = {n: o for n, o in own.items() if n not in writing and attempt.is_new(n, o)}
+        rest = [n for n in message.outcomes if n not in new and n not in writing]
+        if rest:
+            self._hub.send(peer, OutcomesReceived(revisions=rest))
+        if not new or self._hub.settings.read_only:
+            return
+        marks = {(peer.attempt, number, peer.replica) for number in new}
+        self._writing |= marks
+        record = OutcomesRecorded(run=attempt.run, attempt=attempt.id, outcomes=new)
+        then = partial(self._recorded, peer, attempt, list(new), marks, now)
+        failed = partial(self._not_recorded, marks)
+        self._hub.commit(record, then, failed, durable=self._hub.settings.durable)
+
+    def _recorded(
+        self,
+        peer: Peer,
+        attempt: Attempt,
+        numbers: list[int],
+        marks: set[tuple[AttemptKey, int, str]],
+        now: float,
+    ) -> None:
+        self._writing -= marks
+        self._hub.send(peer, OutcomesReceived(revisions=numbers))
+        self.announce(attempt, numbers, peer.replica, now)
+
+    def _not_recorded(self, marks: set[tuple[AttemptKey, int, str]], reason: str) -> None:
+        # The replica sends it again.
+        self._writing -= marks
+
+    def announce(self, attempt: Attempt, revisions: list[int], replica: str, now: float) -> None:
+        """Tell those who watch or follow what a replica's outcomes are now."""
+        for number in revisions:
+            ledger = attempt.ledgers[number - 1]
+            answered = Answered(
+                run=attempt.run,
+                attempt=attempt.id,
+                revision=number,
+                outcomes=[ledger.outcomes[replica]],
+                settled=ledger.settled,
+            )
+            self._hub.publish(watch_topic(attempt.run), answered)
+            self._push(((attempt.run, attempt.id), number), ledger, now)
+
+    # --- followers ---------------------------------------------------------------------------
+
+    def follow(
+        self,
+        peer: Peer,
+        request_id: str,
+        attempt: Attempt,
+        number: int,
+        now: float,
+        *,
+        duplicate: bool = False,
+    ) -> None:
+        """Answer with a revision's state, and tell again when it changes."""
+        ledger = attempt.ledgers[number - 1]
+        if not ledger.settled:
+            key = (attempt.run, attempt.id), number
+            self._followers.setdefault(key, {}).setdefault(peer.id, request_id)
+            self._pushed.setdefault(key, now)
+        self._hub.send(peer, self._state(attempt, ledger, request_id, duplicate=duplicate))
+
+    def next_push(self) -> float | None:
+        """Return when a push that was held back is due."""
+        return min(self._due.values(), default=None)
+
+    def push_due(self, now: float) -> None:
+        """Send the pushes that were held back."""
+        for key in [key for key, when in self._due.items() if when <= now]:
+            attempt = self._hub.state.attempts.get(key[0])
+            if attempt is not None:
+                self._push(key, attempt.ledgers[key[1] - 1], now)
+            self._due.pop(key, None)
+
+    def _push(self, key: FollowKey, ledger: Ledger, now: float) -> None:
+        if key not in self._followers:
+            return
+        when = self._pushed.get(key, now) + PUSH_INTERVAL
+        if not ledger.settled and when > now:
+            self._due[key] = when
+            return
+        attempt = self._hub.state.attempts[key[0]]
+        for identity, request_id in self._followers[key].items():
+            peer = self._hub.peers.get(identity)
+            if peer is not None:
+                self._hub.send(peer, self._state(attempt, ledger, request_id))
+        self._pushed[key] = now
+        self._due.pop(key, None)
+        if ledger.settled:
+            del self._followers[key], self._pushed[key]
+
+    def _state(
+        self, attempt: Attempt, ledger: Ledger, request_id: str, *, duplicate: bool = False
+    ) -> RevisionState:
+        return RevisionState(
+            id=request_id,
+            run=attempt.run,
+            attempt=attempt.id,
+            revision=ledger.revision.revision,
+            durable=self._hub.settings.durable,
+            duplicate=duplicate,
+            outcomes=attempt.outcomes(ledger),
+            settled=ledger.settled,
+        )

@@ -1,0 +1,114 @@
+"""The beat: telling everybody that the broker lives, asking everybody whether they do."""
+
+from zloom.codec import BEAT_TOPIC, steer_topic
+from zloom.messages import Beat, Ping
+from zloom.model import Event
+from zloom_broker.failures import Failures
+from zloom_broker.hub import Hub, Peer
+from zloom_broker.liveness import PROBE_INTERVAL, Vitals
+from zloom_broker.membership import Membership
+
+
+class Pulse:
+    """Beats, pings, and the losses that they show."""
+
+    def __init__(self, hub: Hub, membership: Membership, failures: Failures, now: float) -> None:
+        self._hub = hub
+        self._membership = membership
+        self._failures = failures
+        self._next_beat = now
+        self._absent: set[str] = set()
+        """Replicas that may have to be declared lost, so that a timer need not look at all of them."""
+        self._stalled: set[str] = set()
+
+    def next_timer(self) -> float:
+        """Return when `on_timer` must be called next."""
+        times = [self._next_beat]
+        for replica in self._absent:
+            vitals = self._hub.vitals.get(replica)
+            lost_at = vitals.lost_at() if vitals else None
+            if vitals is not None and lost_at is not None:
+                times.append(lost_at)
+                if vitals.ping_sent is not None and not vitals.unroutable:
+                    times.append(vitals.ping_sent + PROBE_INTERVAL)
+        return min(times)
+
+    def on_timer(self, now: float) -> None:
+        """Do what is due."""
+        if now >= self._next_beat:
+            self._beat(now)
+            self._next_beat = max(self._next_beat + self._hub.settings.beat, now)
+        for replica in list(self._absent):
+            self._look_after(replica, now)
+
+    def subscription(self, nonce: str, now: float, *, present: bool) -> None:
+        """An echo topic was subscribed, or its last subscriber is gone."""
+        for peer in self._hub.weavelets.values():
+            if peer.nonce == nonce and present:
+                peer.vitals.absent_since = None
+            elif peer.nonce == nonce:
+                self._miss(peer, now)
+                self._ping(peer, now)
+
+    def unroutable(self, peer: Peer, now: float) -> None:
+        """A peer's connection is closed."""
+        if not peer.replica:
+            self._hub.peers.pop(peer.id, None)
+        elif self._hub.weavelets.get(peer.replica) is peer:
+            self._miss(peer, now)
+            peer.vitals.unroutable = True
+
+    def restore(self, now: float) -> None:
+        """After a restart nobody is connected: whoever was there has a while to come back."""
+        for attempt in self._hub.state.attempts.values():
+            for replica in attempt.present():
+                self._hub.vitals[replica.id] = Vitals(absent_since=now)
+                self._absent.add(replica.id)
+
+    def _miss(self, peer: Peer, now: float) -> None:
+        peer.vitals.absent(now)
+        self._absent.add(peer.replica)
+
+    def _beat(self, now: float) -> None:
+        epoch = self._hub.settings.epoch
+        self._hub.publish(BEAT_TOPIC, Beat(epoch=epoch))
+        for key in {peer.attempt for peer in self._hub.weavelets.values()}:
+            attempt = self._hub.state.attempts.get(key)
+            if attempt is not None:
+                self._hub.publish(steer_topic(*key), Beat(epoch=epoch, revision=attempt.revision))
+        for peer in list(self._hub.peers.values()):
+            self._failures.resend(peer, now)
+            self._ping(peer, now)
+        for replica, vitals in self._hub.vitals.items():
+            self._tell_stall(replica, vitals, now)
+
+    def _ping(self, peer: Peer, now: float) -> None:
+        if peer.vitals.ping_due(now):
+            self._hub.send(peer, Ping(id=peer.vitals.ping(now), received=peer.received))
+            peer.told = peer.received
+
+    def _look_after(self, replica: str, now: float) -> None:
+        vitals = self._hub.vitals.get(replica)
+        lost_at = vitals.lost_at() if vitals else None
+        peer = self._hub.weavelets.get(replica)
+        if vitals is None or lost_at is None:
+            self._absent.discard(replica)
+        elif now >= lost_at:
+            reason = "the connection was closed" if vitals.unroutable else "nothing was heard of it"
+            # Should the journal be unable to take the loss now, it is tried again when this has run out.
+            vitals.absent_since = now
+            self._membership.lose(replica, reason, now)
+        elif peer is not None:
+            self._ping(peer, now)
+
+    def _tell_stall(self, replica: str, vitals: Vitals, now: float) -> None:
+        peer = self._hub.weavelets.get(replica)
+        stalled = vitals.state(now, self._hub.settings.beat) == "stalled"
+        if peer is None or stalled == (replica in self._stalled):
+            return
+        self._stalled ^= {replica}
+        step = vitals.status.step if vitals.status else 0
+        text = f"no step since step {step}" if stalled else f"goes on at step {step}"
+        self._hub.event(
+            Event("stalled" if stalled else "recovered", *peer.attempt, text=text, replicas=[replica]), now
+        )

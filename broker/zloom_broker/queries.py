@@ -1,0 +1,192 @@
+"""The requests that only read."""
+
+from collections.abc import Iterator
+
+from zloom.errors import Refused
+from zloom.messages import (
+    Answer,
+    Devices,
+    GetDevices,
+    GetHistory,
+    GetKeys,
+    GetReplicas,
+    GetRuns,
+    GetStats,
+    History,
+    Keys,
+    Replicas,
+    RunRequest,
+    Runs,
+    Stats,
+)
+from zloom.model import (
+    Command,
+    DeviceReport,
+    HistoryEntry,
+    Key,
+    KeyState,
+    Replica,
+    ReplicaStatus,
+    RunStatus,
+    State,
+)
+from zloom_broker.attempt import Attempt, Setting
+from zloom_broker.hub import Hub
+from zloom_broker.records import size_of
+
+HISTORY_PAGE = 512 * 1024
+"""Bytes of entries in one answer: half of what a message may hold, so that the rest fits surely."""
+
+HISTORY_LIMIT = 1000
+"""Entries in one answer."""
+
+Query = GetHistory | GetKeys | GetRuns | GetReplicas | GetDevices | GetStats
+
+
+class Queries:
+    """Answers from durable state and from what replicas said last."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def answer(self, query: Query, now: float) -> Answer:
+        """Return the answer to a query.
+
+        Raises:
+            Refused: It names a run, attempt or revision that does not exist.
+        """
+        match query:
+            case GetHistory():
+                return self._history(query)
+            case GetKeys():
+                return self._keys(query)
+            case GetRuns():
+                runs = [self._run(attempt, now) for attempt in self._hub.state.of_run(query.run)]
+                return Runs(id=query.id, runs=runs)
+            case GetReplicas():
+                return Replicas(id=query.id, replicas=list(self._replicas(query, now)))
+            case GetDevices():
+                return Devices(id=query.id, devices=list(self.devices().values()))
+            case GetStats():
+                counters = {**self._hub.counters, **self._hub.gauges}
+                return Stats(id=query.id, epoch=self._hub.settings.epoch, counters=counters)
+
+    def attempt(self, request: RunRequest) -> Attempt:
+        """Return the attempt that a request names, else the newest, those with replicas first.
+
+        Raises:
+            Refused: There is none.
+        """
+        attempts = self._hub.state.of_run(request.run) if request.run else []
+        if not attempts:
+            known = ", ".join(sorted({attempt.run for attempt in self._hub.state.of_run("")})) or "none"
+            raise Refused("unknown_run", f"unknown run {request.run[:64]!r}; known are: {known}")
+        if not request.attempt:
+            return max(attempts, key=lambda attempt: (any(attempt.present()), attempt.started.at))
+        for attempt in attempts:
+            if attempt.id == request.attempt:
+                return attempt
+        known = ", ".join(attempt.id for attempt in attempts)
+        text = f"run {request.run} has no attempt {request.attempt[:64]!r}; it has: {known}"
+        raise Refused("unknown_attempt", text)
+
+    def status(self, attempt: Attempt, replica: Replica, now: float) -> ReplicaStatus:
+        """Return a replica as operators see it."""
+        vitals = self._hub.vitals.get(replica.id)
+        left = attempt.left.get(replica.id)
+        status = vitals.status if vitals else None
+        return ReplicaStatus(
+            replica=replica.id,
+            run=replica.run,
+            attempt=replica.attempt,
+            rank=replica.rank,
+            world_size=replica.world_size,
+            host=replica.host,
+            pid=replica.pid,
+            state=self._state(attempt, replica, now),
+            phase=status.phase if status else "training",
+            step=status.step if status else 0,
+            revision=status.revision if status else 0,
+            step_time=status.step_time if status else None,
+            metrics=dict(vitals.metrics) if vitals else {},
+            devices=[device.id for device in replica.devices],
+            seen=now - vitals.heard if vitals and vitals.heard is not None else None,
+            reason=left.reason if left else "",
+        )
+
+    def devices(self) -> dict[str, DeviceReport]:
+        """Return all devices of replicas that are there, by id."""
+        found: dict[str, DeviceReport] = {}
+        for attempt in self._hub.state.attempts.values():
+            for replica in attempt.present():
+                for device in replica.devices:
+                    known = found.get(device.id)
+                    replicas = [*(known.replicas if known else ()), replica.id]
+                    vitals = self._hub.vitals.get(replica.id)
+                    status = vitals.devices.get(device.id) if vitals else None
+                    failed = self._hub.state.failed_devices.get(device.id)
+                    reason = (failed.reason or "failed") if failed else ""
+                    found[device.id] = DeviceReport(device, status, replica.host, replicas, reason)
+        return found
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _state(self, attempt: Attempt, replica: Replica, now: float) -> State:
+        left = attempt.left.get(replica.id)
+        if left is not None:
+            return "lost" if left.outcome == "lost" else "finished"
+        vitals = self._hub.vitals.get(replica.id)
+        return vitals.state(now, self._hub.settings.beat) if vitals else "unresponsive"
+
+    def _history(self, query: GetHistory) -> History:
+        attempt = self.attempt(query)
+        newest = attempt.revision if query.before is None else min(query.before - 1, attempt.revision)
+        entries: list[HistoryEntry] = []
+        size = 0
+        for number in range(newest, 0, -1):
+            entry = attempt.entry(attempt.ledgers[number - 1])
+            size += size_of(entry)
+            full = len(entries) >= min(query.limit, HISTORY_LIMIT) or size > HISTORY_PAGE
+            if full and entries:
+                break
+            entries.append(entry)
+        more = len(entries) < newest
+        return History(id=query.id, run=attempt.run, attempt=attempt.id, entries=entries, more=more)
+
+    def _keys(self, query: GetKeys) -> Keys:
+        attempt = self.attempt(query)
+        config = attempt.config()
+        keys = [_key_state(attempt, key, config) for key in attempt.keys().values()]
+        replicas = list(attempt.present()) or list(attempt.replicas.values())
+        commands: dict[str, Command] = {c.name: c for r in reversed(replicas) for c in r.commands}
+        return Keys(
+            id=query.id,
+            run=attempt.run,
+            attempt=attempt.id,
+            revision=attempt.revision,
+            keys=keys,
+            commands=list(commands.values()),
+        )
+
+    def _run(self, attempt: Attempt, now: float) -> RunStatus:
+        states = [self._state(attempt, replica, now) for replica in attempt.replicas.values()]
+        return RunStatus(
+            attempt.run,
+            attempt.id,
+            attempt.revision,
+            attempt.world_size,
+            replicas=len(states),
+            live=sum(state in ("live", "paused", "holding", "stalled") for state in states),
+            started=attempt.started.at,
+        )
+
+    def _replicas(self, query: GetReplicas, now: float) -> Iterator[ReplicaStatus]:
+        for attempt in self._hub.state.of_run(query.run):
+            if query.attempt in ("", attempt.id):
+                for replica in attempt.replicas.values():
+                    yield self.status(attempt, replica, now)
+
+
+def _key_state(attempt: Attempt, key: Key, config: dict[str, Setting]) -> KeyState:
+    setting = config[key.name]
+    return KeyState(key, setting.value, setting.revision, setting.revision in attempt.open)

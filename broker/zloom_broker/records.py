@@ -1,0 +1,162 @@
+"""The records of the journal: the broker's state is the fold of them, and nothing else.
+
+A record is one MessagePack map, tagged by `record`. What a record means never changes; a new
+meaning gets a new record, so that an old journal can always be read.
+"""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from zloom.model import HistoryEntry, Outcome, Replica, Revision, Value
+
+
+class Record(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="record"):
+    """Base of all records. Times are seconds since the Unix epoch, by the broker's clock."""
+
+
+class EpochStarted(Record, frozen=True, kw_only=True, tag="epoch_started"):
+    """A broker began its life on this data directory."""
+
+    counter: int
+    epoch: str
+    at: float
+
+
+class AttemptStarted(Record, frozen=True, kw_only=True, tag="attempt_started"):
+    """The first replica of an attempt said hello."""
+
+    run: str
+    attempt: str
+    world_size: int
+    at: float
+
+
+class ReplicaJoined(Record, frozen=True, kw_only=True, tag="replica_joined"):
+    """A replica said hello, came back, or declared its keys anew."""
+
+    replica: Replica
+    at: float
+
+
+class ReplicaLeft(Record, frozen=True, kw_only=True, tag="replica_left"):
+    """A replica said goodbye or was lost; each revision that it owed an answer ends with `outcome`."""
+
+    run: str
+    attempt: str
+    replica: str
+    outcome: Literal["not_reached", "lost"]
+    reason: str
+    at: float
+
+
+class RevisionAccepted(Record, frozen=True, kw_only=True, tag="revision_accepted"):
+    """A change was accepted. `lost` are targets that were gone already."""
+
+    run: str
+    attempt: str
+    revision: Revision
+    targets: list[str]
+    lost: list[str] = field(default_factory=list)
+    request: bytes = b""
+    """Digest of the request's body: another body under the same id is refused."""
+
+
+class OutcomesRecorded(Record, frozen=True, kw_only=True, tag="outcomes_recorded"):
+    """One replica's outcomes, by revision."""
+
+    run: str
+    attempt: str
+    outcomes: dict[int, Outcome]
+
+
+class DeviceFailed(Record, frozen=True, kw_only=True, tag="device_failed"):
+    """Somebody reported that a device failed."""
+
+    device: str
+    reason: str
+    by: str
+    at: float
+
+
+class AttemptForgotten(Record, frozen=True, kw_only=True, tag="attempt_forgotten"):
+    """An attempt and its history were forgotten."""
+
+    run: str
+    attempt: str
+    by: str
+    at: float
+
+
+AnyRecord = (
+    EpochStarted
+    | AttemptStarted
+    | ReplicaJoined
+    | ReplicaLeft
+    | RevisionAccepted
+    | OutcomesRecorded
+    | DeviceFailed
+    | AttemptForgotten
+)
+
+
+class Accepted(Struct, frozen=True, omit_defaults=True):
+    """A revision in an image of the state."""
+
+    revision: Revision
+    targets: list[str]
+    outcomes: list[Outcome]
+    request: bytes = b""
+
+
+class AttemptImage(Struct, frozen=True, omit_defaults=True):
+    """An attempt in an image of the state."""
+
+    started: AttemptStarted
+    replicas: list[Replica]
+    left: list[ReplicaLeft]
+    baseline: dict[str, Value]
+    revisions: list[Accepted]
+
+
+class Image(Struct, frozen=True, omit_defaults=True):
+    """The whole state, so that a start need not read every record."""
+
+    epoch: EpochStarted | None
+    attempts: list[AttemptImage]
+    failed_devices: list[DeviceFailed]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_records = msgspec.msgpack.Decoder(AnyRecord)
+_images = msgspec.msgpack.Decoder(Image)
+
+
+def encode(value: AnyRecord | Image) -> bytes:
+    """Return the bytes of a record or an image."""
+    return _encoder.encode(value)
+
+
+def decode_record(payload: bytes) -> AnyRecord:
+    """Return the record of a payload.
+
+    Raises:
+        msgspec.DecodeError: It is none that this version knows.
+    """
+    record: AnyRecord = _records.decode(payload)
+    return record
+
+
+def decode_image(payload: bytes) -> Image:
+    """Return the image of a payload.
+
+    Raises:
+        msgspec.DecodeError: It is none that this version knows.
+    """
+    return _images.decode(payload)
+
+
+def size_of(entry: HistoryEntry) -> int:
+    """Return the bytes of an entry in a message."""
+    return len(_encoder.encode(entry))

@@ -1,0 +1,215 @@
+"""What may be changed: every reason for which the broker refuses a change, before anything is sent."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import msgspec
+
+from zloom.errors import Refused
+from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
+from zloom.model import Key, Mode, Outcome, Replica, Revision, Value
+from zloom.schema import describe
+from zloom_broker.attempt import Attempt, Setting
+from zloom_broker.validation import check
+
+MAX_VALUES_SIZE = 64 * 1024
+"""Bytes of one revision's values: a page of history and a snapshot must fit into one message."""
+
+ALWAYS_CONSISTENT = frozenset({"pause", "stop", "checkpoint", "validate"})
+"""Commands that split or hang a job of several ranks unless all of them carry them out at one step."""
+
+
+class Proposal(NamedTuple):
+    """A revision that may be made, still without number, author, time and digest."""
+
+    revision: Revision
+    targets: list[str]
+    """Ids of the replicas that must answer, by rank."""
+
+
+def check_expected(expected: int | None, newest: int) -> None:
+    """Refuse a change that was made for another state than the present one."""
+    if expected is not None and expected != newest:
+        raise Refused(
+            "revision_conflict",
+            f"expected revision {expected}, but the newest is {newest}; look at what changed and try again",
+        )
+
+
+def propose_set(attempt: Attempt, request: SetConfig) -> Proposal:
+    """Return the revision of a config update, or raise `Refused`."""
+    return _config(attempt, request.changes, request.mode, request.at_step, note="")
+
+
+def propose_rollback(attempt: Attempt, request: Rollback, config: Mapping[str, Setting]) -> Proposal:
+    """Return the revision that brings back the config of an earlier one, or raise `Refused`.
+
+    Args:
+        config: The config now, with what is being written.
+    """
+    if not 0 <= request.to_revision <= attempt.revision:
+        raise _unknown_revision(attempt, request.to_revision)
+    wanted = attempt.config_at(request.to_revision)
+    changes = {key: s.value for key, s in wanted.items() if key not in config or config[key].value != s.value}
+    if not changes:
+        raise Refused("no_change", f"the config is already that of revision {request.to_revision}")
+    note = f"rollback to {request.to_revision}"
+    return _config(attempt, changes, request.mode, None, note=note)
+
+
+def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
+    """Return the revision of a command, or raise `Refused`."""
+    present = _present(attempt)
+    known = sorted({command.name for replica in present for command in replica.commands})
+    if request.command not in known:
+        raise Refused("unknown_command", _unknown("command", request.command, known))
+    declaring = [r for r in _reachable(attempt) if any(c.name == request.command for c in r.commands)]
+    for replica in present:
+        schema = next((c.schema for c in replica.commands if c.name == request.command), None)
+        problem = check(request.arguments, schema) if schema is not None else None
+        if problem is not None and schema is not None:
+            expected = ", ".join(f"{n} ({describe(p)})" for n, p in (schema.properties or {}).items())
+            text = f"{request.command}: {problem[1]}; expected arguments: {expected or 'none'}"
+            raise Refused("bad_arguments", text)
+    _check_size(request.arguments)
+    mode = _command_mode(attempt, request)
+    revision = Revision(0, "command", command=request.command, arguments=request.arguments, mode=mode)
+    return Proposal(revision, _ids(declaring))
+
+
+def propose_cancel(attempt: Attempt, request: Cancel) -> Proposal:
+    """Return the revision that takes back another, or raise `Refused`."""
+    ledger = attempt.ledger(request.revision)
+    if ledger is None:
+        raise _unknown_revision(attempt, request.revision)
+    if ledger.revision.kind == "cancel":
+        raise Refused("bad_value", f"revision {request.revision} is a cancel itself")
+    if ledger.settled:
+        said = ", ".join(sorted({_said(outcome) for outcome in attempt.outcomes(ledger)}))
+        raise Refused("already_settled", f"revision {request.revision} cannot be taken back: {said}")
+    waiting = [r for r in _reachable(attempt) if r.id in ledger.targets and r.id not in ledger.outcomes]
+    return Proposal(Revision(0, "cancel", cancels=request.revision), _ids(waiting))
+
+
+# --- config ----------------------------------------------------------------------------------
+
+
+def _config(
+    attempt: Attempt, changes: Mapping[str, Value], mode: Mode | None, at_step: int | None, *, note: str
+) -> Proposal:
+    present = _present(attempt)
+    if not changes:
+        raise Refused("bad_value", "no key was named; expected at least one key=value")
+    known = {key.name for replica in present for key in replica.keys}
+    for name, value in changes.items():
+        if name not in known:
+            raise Refused("unknown_key", _unknown("key", name, sorted(known)))
+        _check_value(name, value, present)
+    _check_size(changes)
+    keys = [key for replica in present for key in replica.keys if key.name in changes]
+    chosen = _config_mode(attempt, mode, at_step, keys)
+    declaring = [r for r in _reachable(attempt) if any(key.name in changes for key in r.keys)]
+    revision = Revision(0, "config", changes=dict(changes), mode=chosen, at_step=at_step, note=note)
+    return Proposal(revision, _ids(declaring))
+
+
+def _check_value(name: str, value: Value, replicas: Iterable[Replica]) -> None:
+    for replica in replicas:
+        for key in replica.keys:
+            problem = check(value, key.schema) if key.name == name else None
+            if problem is not None:
+                raise Refused(problem[0], f"{name}: {problem[1]}; expected {describe(key.schema)}")
+
+
+def _config_mode(attempt: Attempt, mode: Mode | None, at_step: int | None, keys: list[Key]) -> Mode:
+    immediate = {key.name for key in keys if key.immediate}
+    at_safe_point = {key.name for key in keys} - immediate
+    if immediate and at_safe_point:
+        raise Refused(
+            "mixed_immediate",
+            f"{', '.join(sorted(immediate))} changes at once, {', '.join(sorted(at_safe_point))} at a safe "
+            "point; send them as two updates",
+        )
+    if mode == "immediate" and at_safe_point:
+        text = f"{', '.join(sorted(at_safe_point))} has no immediate handler; use mode next"
+        raise Refused("bad_mode", text)
+    if (mode == "at_step") != (at_step is not None):
+        raise Refused("bad_mode", "mode at_step and a step go together")
+    if immediate and mode in (None, "immediate"):
+        return "immediate"
+    return _resolved(attempt, mode)
+
+
+def _command_mode(attempt: Attempt, request: SendCommand) -> Mode:
+    if request.mode in ("at_step", "immediate"):
+        raise Refused(
+            "bad_mode", f"a command cannot be sent with mode {request.mode}; use next or consistent"
+        )
+    if attempt.world_size > 1 and request.command in ALWAYS_CONSISTENT:
+        return _resolved(attempt, "consistent")
+    if request.mode is None and request.command == "resume":
+        return "next"
+    return _resolved(attempt, request.mode)
+
+
+def _resolved(attempt: Attempt, mode: Mode | None) -> Mode:
+    if attempt.world_size == 1:
+        return "next" if mode in (None, "consistent") else mode
+    if mode in (None, "consistent"):
+        raise Refused(
+            "consistent_unavailable",
+            f"{attempt.run} has {attempt.world_size} ranks, and this version cannot change all of them at "
+            "the same step yet; a config update can be sent with mode next, where each rank applies it at "
+            "its own next safe point (do not do that to keys that guard a collective)",
+        )
+    return mode
+
+
+# --- replicas --------------------------------------------------------------------------------
+
+
+def _present(attempt: Attempt) -> list[Replica]:
+    present = list(attempt.present())
+    if not present:
+        raise Refused(
+            "no_replica",
+            f"no replica of {attempt.run} ({attempt.id}) is there: "
+            + (
+                ", ".join(f"{left.replica} {left.reason}" for left in attempt.left.values())
+                or "none ever was"
+            ),
+        )
+    return present
+
+
+def _reachable(attempt: Attempt) -> list[Replica]:
+    """Those who are there, and those who were lost but may come back and catch up."""
+    return [*attempt.present(), *attempt.lost()]
+
+
+def _ids(replicas: list[Replica]) -> list[str]:
+    return [replica.id for replica in sorted(replicas, key=lambda replica: replica.rank)]
+
+
+def _check_size(values: Mapping[str, Value]) -> None:
+    size = len(msgspec.msgpack.encode(values))
+    if size > MAX_VALUES_SIZE:
+        raise Refused(
+            "too_large", f"the values have {size} bytes; at most {MAX_VALUES_SIZE} fit into one revision"
+        )
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"unknown {what} {name[:64]!r}; {hint}known are: {', '.join(known) or 'none'}"
+
+
+def _unknown_revision(attempt: Attempt, revision: int) -> Refused:
+    return Refused("unknown_revision", f"there is no revision {revision}; the newest is {attempt.revision}")
+
+
+def _said(outcome: Outcome) -> str:
+    at = "" if outcome.step is None else f" at step {outcome.step}"
+    return f"{outcome.outcome}{at} on rank {outcome.rank}"

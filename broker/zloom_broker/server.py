@@ -1,0 +1,277 @@
+"""The broker's shell: sockets, timers, signals and the journal around the core. It decides nothing."""
+
+import asyncio
+import logging
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+
+import msgspec
+
+from zloom import codec
+from zloom.errors import JournalError, LocalProtocolError, RemoteProtocolError, UnknownMessageType
+from zloom.messages import Error
+from zloom.socket_options import Context, new_context
+from zloom.sockets import DrainSocket
+from zloom_broker.addresses import Addresses, Bound, updates_endpoint
+from zloom_broker.core import Core
+from zloom_broker.effects import Commit, Effect, Publish, Send
+from zloom_broker.hub import CoreSettings
+from zloom_broker.journal import Journal, open_journal
+from zloom_broker.records import encode
+from zloom_broker.recovery import next_epoch, recover
+from zloom_broker.settings import BrokerSettings
+from zloom_broker.state import State
+
+FAREWELL = 200
+"""Milliseconds that the sockets keep unsent messages at exit: answers on their way, well within the 2 s."""
+
+SNAPSHOT_ROWS = 1000
+"""Rows after which a snapshot is due at the earliest …"""
+
+SNAPSHOT_SHARE = 0.5
+"""… and the share by which the journal must have grown, so that snapshots cost in proportion to rows."""
+
+
+class Server:
+    """A broker on the running loop; `running` makes one. Not thread-safe."""
+
+    def __init__(self, settings: BrokerSettings, journal: Journal, context: Context) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._loop = asyncio.get_running_loop()
+        self._log = logging.getLogger("zloom.broker")
+        self._control = DrainSocket(context, "router", self._on_control, on_unroutable=self._on_unroutable)
+        self._updates = DrainSocket(context, "xpub", self._on_subscription)
+        self._timer: asyncio.TimerHandle | None = None
+        self._committed = journal.recovered.last_seq
+        self._snapshot_seq = journal.recovered.snapshot_seq
+        self._epoch_written: asyncio.Future[None] | None = None
+        self._core: Core | None = None
+        self.addresses = Addresses()
+        self.epoch = ""
+
+    async def start(self) -> None:
+        """Put the epoch on disk, then bind, then serve.
+
+        Raises:
+            JournalError: The journal cannot be read by this version, or the epoch could not be written.
+            TransportError: An endpoint cannot be bound.
+        """
+        try:
+            state = recover(self._journal.recovered)
+        except msgspec.DecodeError as exc:
+            where = self._settings.data_dir
+            raise JournalError(f"the journal in {where} holds what this version cannot read: {exc}") from exc
+        await self._begin_epoch(state)
+        self.addresses = self._bind()
+        core_settings = CoreSettings(
+            epoch=self.epoch,
+            addresses=self.addresses,
+            durable=self._settings.durability == "fsync",
+            read_only=self._journal.read_only_reason or "",
+        )
+        self._core = Core(state, core_settings, self._committed, self._loop.time(), time.time())
+        self._set_timer(self._core)
+
+    def close(self) -> None:
+        """Take no more messages, write a snapshot, and let go of the sockets."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._control.close(FAREWELL)
+        self._updates.close(FAREWELL)
+        if self._core is not None and not self._journal.read_only_reason:
+            self._snapshot(self._core)
+
+    # --- start -------------------------------------------------------------------------------
+
+    async def _begin_epoch(self, state: State) -> None:
+        record = next_epoch(state, secrets.token_hex(8), time.time())
+        self.epoch = record.epoch
+        if self._journal.read_only_reason:
+            self._log.error("serving read-only: %s", self._journal.read_only_reason)
+            return
+        self._epoch_written = self._loop.create_future()
+        self._journal.start(self._from_thread(self._on_committed), self._from_thread(self._on_commit_failed))
+        self._journal.submit(self._committed + 1, [encode(record)])
+        await self._epoch_written
+        state.apply(record)
+
+    def _from_thread(self, callback: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: object) -> None:
+            try:
+                self._loop.call_soon_threadsafe(callback, *args)
+            except RuntimeError:  # the loop is closed: nobody is left to be told
+                self._log.debug("a commit ended after the loop")
+
+        return call
+
+    def _bind(self) -> Addresses:
+        bound = []
+        for endpoint in self._settings.bind:
+            control = self._control.bind(endpoint)
+            bound.append(Bound(control, self._updates.bind(updates_endpoint(control))))
+        return Addresses(tuple(bound), self._settings.advertise or "")
+
+    # --- events ------------------------------------------------------------------------------
+
+    def _on_control(self, frames: list[bytes]) -> None:
+        if self._core is None:
+            return
+        identity, now = frames[0], self._loop.time()
+        try:
+            message = codec.to_broker.decode(codec.control_payload(frames[1:]))
+        except UnknownMessageType as error:
+            self._carry_out(self._core.bad_message(identity, "unknown_type", str(error)))
+        except RemoteProtocolError as error:
+            self._carry_out(self._core.bad_message(identity, "bad_message", str(error)))
+        else:
+            self._carry_out(self._core.receive(identity, message, now))
+
+    def _on_unroutable(self, frames: list[bytes]) -> None:
+        if self._core is not None:
+            self._carry_out(self._core.unroutable(frames[0], self._loop.time()))
+
+    def _on_subscription(self, frames: list[bytes]) -> None:
+        if self._core is not None and len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
+            topic, present = frames[0][1:], frames[0][:1] == b"\1"
+            self._carry_out(self._core.subscription(topic, self._loop.time(), present=present))
+
+    def _on_committed(self, seq: int) -> None:
+        self._committed = seq
+        if self._epoch_written is not None and not self._epoch_written.done():
+            self._epoch_written.set_result(None)
+        elif self._core is not None:
+            self._carry_out(self._core.committed(seq))
+            if seq - self._snapshot_seq >= max(SNAPSHOT_ROWS, SNAPSHOT_SHARE * self._snapshot_seq):
+                self._snapshot(self._core)
+
+    def _on_commit_failed(self, seq: int, reason: str) -> None:
+        self._log.error("a commit failed: %s", reason)
+        if self._epoch_written is not None and not self._epoch_written.done():
+            self._epoch_written.set_exception(
+                JournalError(f"the journal in {self._settings.data_dir} cannot be written: {reason}")
+            )
+        elif self._core is not None:
+            self._journal.resume(seq)
+            self._carry_out(self._core.commit_failed(seq, reason))
+
+    def _on_timer(self) -> None:
+        if self._core is not None:
+            self._timer = None
+            self._carry_out(self._core.on_timer(self._loop.time(), time.time(), self._gauges()))
+
+    # --- effects -----------------------------------------------------------------------------
+
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._send(effect)
+                case Publish():
+                    self._publish(effect)
+                case Commit():
+                    self._journal.submit(effect.seq, [effect.payload], effect.durable)
+        if self._core is not None:
+            self._set_timer(self._core)
+
+    def _send(self, effect: Send) -> None:
+        try:
+            frames = codec.control_frames(effect.message)
+        except LocalProtocolError as error:
+            self._log.error("an answer could not be sent: %s", error)
+            frames = codec.control_frames(Error(code="too_large", text=str(error)))
+        self._control.send([effect.peer, *frames])
+
+    def _publish(self, effect: Publish) -> None:
+        try:
+            self._updates.send([effect.topic, codec.encode(effect.message)])
+        except LocalProtocolError as error:
+            # Receivers see the gap in the topic's numbers.
+            self._log.error("a publication could not be sent: %s", error)
+
+    def _set_timer(self, core: Core) -> None:
+        due = core.next_timer()
+        if self._timer is not None and self._timer.when() <= due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _snapshot(self, core: Core) -> None:
+        if self._committed > self._snapshot_seq:
+            self._snapshot_seq = self._committed
+            self._journal.write_snapshot(self._committed, encode(core.state.image()))
+
+    def _gauges(self) -> dict[str, int]:
+        control, updates = asdict(self._control.counters), asdict(self._updates.counters)
+        journal = asdict(self._journal.counters)
+        parts = {"control": control, "updates": updates, "journal": journal}
+        return {f"{name}_{key}": value for name, part in parts.items() for key, value in part.items()}
+
+
+@asynccontextmanager
+async def running(settings: BrokerSettings, context: Context | None = None) -> AsyncIterator[Server]:
+    """Run a broker on the running loop, as long as the block lasts.
+
+    Args:
+        settings: Where to bind and to write; see `BrokerSettings`.
+        context: Shared with peers that connect over inproc; by default one of its own.
+
+    Raises:
+        SettingsError, JournalError, TransportError: It cannot start; the text says what to do.
+    """
+    journal = await asyncio.to_thread(open_journal, settings.data_dir, durability=settings.durability)
+    own_context = new_context() if context is None else None
+    try:
+        server = Server(settings, journal, context or own_context or new_context())
+        try:
+            await server.start()
+            yield server
+        finally:
+            server.close()
+    finally:
+        if not await asyncio.to_thread(journal.close):
+            logging.getLogger("zloom.broker").error("the disk did not take the last rows in time")
+        if own_context is not None:
+            own_context.destroy(linger=FAREWELL)
+
+
+async def serve(settings: BrokerSettings, ready: Callable[[Server], None]) -> None:
+    """Run a broker until SIGTERM or SIGINT.
+
+    Args:
+        settings: Where to bind and to write.
+        ready: Called once peers can connect.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as server:
+        ready(server)
+        await stop.wait()
+
+
+def run(settings: BrokerSettings) -> int:
+    """Run a broker in the foreground, and print one line on stdout when peers can connect.
+
+    Returns:
+        The exit code: 0.
+
+    Raises:
+        ZloomError: It could not start; the text says what to do.
+    """
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    for warning in settings.check():
+        logging.getLogger("zloom.broker").warning(warning)
+    asyncio.run(serve(settings, _announce))
+    return 0
+
+
+def _announce(server: Server) -> None:
+    pairs = " ".join(f"control={pair.control} updates={pair.updates}" for pair in server.addresses.bound)
+    print(f"zloom broker ready {pairs} epoch={server.epoch}", flush=True)

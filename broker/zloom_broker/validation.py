@@ -1,0 +1,108 @@
+"""Whether a value satisfies a schema, in the words of JSON Schema and nothing beyond.
+
+The `jsonschema` library decides; its defaults are narrowed, because with them NaN passes
+`exclusiveMinimum`, 64.0 passes `integer`, a reference fetches over the network and a pattern may take
+seconds.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from jsonschema import Draft202012Validator, TypeChecker
+from jsonschema.validators import create
+
+from zloom.model import Schema
+
+KEYWORDS = (
+    "type",
+    "enum",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "items",
+    "properties",
+    "required",
+    "additionalProperties",
+)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+_TYPES: dict[str, Callable[[object], bool]] = {
+    "null": lambda value: value is None,
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: type(value) is int,
+    "number": _is_number,
+    "string": lambda value: isinstance(value, str),
+    "array": lambda value: isinstance(value, list),
+    "object": lambda value: isinstance(value, dict),
+}
+
+_ARTICLES = {"null": "null", "integer": "an integer", "array": "a list", "object": "a map"}
+
+
+def _checker(test: Callable[[object], bool]) -> Any:
+    return lambda _, value: test(value)
+
+
+_validator_class = create(
+    meta_schema={},
+    validators={word: Draft202012Validator.VALIDATORS[word] for word in KEYWORDS},
+    type_checker=TypeChecker({name: _checker(test) for name, test in _TYPES.items()}),
+)
+
+
+def check(value: object, schema: Schema) -> tuple[str, str] | None:
+    """Return why a value does not satisfy a schema, as (code, text), or None when it does.
+
+    Codes are `wrong_type`, `out_of_bounds` and `bad_value`.
+    """
+    error = _first_error(value, schema)
+    if error is None:
+        return None
+    shown = _show(error.instance)
+    if error.validator == "type":
+        expected = " or ".join(_ARTICLES.get(name, f"a {name}") for name in error.validator_value)
+        return "wrong_type", f"{shown} is not {expected}"
+    if error.validator in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+        return "out_of_bounds", f"{shown} is out of bounds"
+    if error.validator == "enum":
+        return "bad_value", f"{shown} is not one of {', '.join(map(str, error.validator_value))}"
+    return "bad_value", error.message[:200]
+
+
+def _first_error(value: object, schema: Schema) -> Any:
+    errors = _validator(msgspec.json.encode(schema)).iter_errors(value)
+    # A wrong type explains more than the bound that it breaks as well.
+    return min(errors, key=lambda error: error.validator != "type", default=None)
+
+
+@lru_cache(maxsize=4096)
+def _validator(schema: bytes) -> Any:
+    return _validator_class(_closed(msgspec.json.decode(schema)))
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Refuse properties that are not declared: a misspelt one must not pass unseen."""
+    if "items" in schema:
+        schema["items"] = _closed(schema["items"])
+    if "properties" in schema:
+        schema["properties"] = {name: _closed(part) for name, part in schema["properties"].items()}
+        schema["additionalProperties"] = False
+    return schema
+
+
+def _show(value: object) -> str:
+    words = {True: "true", False: "false", None: "null"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,137 @@
+"""A broker's core with a journal in memory, for tests: fed by hand, committed at once or when told."""
+
+from zloom import messages as m
+from zloom.model import Command, Device, Key, Outcome, Replica, Schema, Value
+from zloom_broker.core import Core
+from zloom_broker.effects import Commit, Effect, Publish, Send
+from zloom_broker.hub import CoreSettings
+from zloom_broker.records import EpochStarted, decode_record
+from zloom_broker.state import State
+
+LEARNING_RATE = Key("learning_rate", Schema(["number"], exclusive_minimum=0, maximum=1), 0.1)
+BATCH_SIZE = Key("batch_size", Schema(["integer"], minimum=1), 32)
+PAUSE = Command("pause", Schema(["object"], properties={"limit": Schema(["number", "null"])}))
+GPU = Device("GPU-1", "A GPU", "gpu", 0)
+
+
+def replica(name: str = "a", **changes: object) -> Replica:
+    """Return a replica of run `run`, attempt `one`."""
+    fields: dict[str, object] = {
+        "run": "run",
+        "attempt": "one",
+        "keys": [LEARNING_RATE, BATCH_SIZE],
+        "commands": [PAUSE],
+        "devices": [GPU],
+        "host": "host",
+        "pid": 1,
+    }
+    return Replica(name, **(fields | changes))  # type: ignore[arg-type]
+
+
+class Bench:
+    """A core with its journal in memory. Commits are confirmed at once unless `hold` is set."""
+
+    def __init__(self, journal: list[bytes] | None = None, **settings: object) -> None:
+        self.journal: list[bytes] = [] if journal is None else journal
+        self.now = 0.0
+        self.hold = False
+        self.waiting: list[Commit] = []
+        state = State()
+        for payload in self.journal:
+            state.apply(decode_record(payload))
+        state.apply(EpochStarted(counter=1, epoch="epoch", at=0.0))
+        core_settings = CoreSettings(epoch="epoch", **settings)  # type: ignore[arg-type]
+        self.core = Core(state, core_settings, len(self.journal), 0.0, 1000.0)
+
+    # --- events --------------------------------------------------------------------------------
+
+    def receive(self, peer: bytes, message: m.ToBroker) -> list[Effect]:
+        """Feed a message, confirm its commits, and return all effects but commits."""
+        return self._carry(self.core.receive(peer, message, self.now))
+
+    def advance(self, seconds: float) -> list[Effect]:
+        """Let time pass; timers run when they are due."""
+        end = self.now + seconds
+        effects: list[Effect] = []
+        while (due := self.core.next_timer()) <= end:
+            self.now = max(self.now, due)
+            effects += self._carry(self.core.on_timer(self.now, 1000.0 + self.now, {}))
+        self.now = end
+        return effects
+
+    def subscription(self, topic: bytes, *, present: bool) -> list[Effect]:
+        """Feed a subscription."""
+        return self._carry(self.core.subscription(topic, self.now, present=present))
+
+    def unroutable(self, peer: bytes) -> list[Effect]:
+        """Tell that a peer's connection is closed."""
+        return self._carry(self.core.unroutable(peer, self.now))
+
+    def confirm(self) -> list[Effect]:
+        """Confirm the commits that were held."""
+        self.hold = False
+        waiting, self.waiting = self.waiting, []
+        return self._commit(waiting)
+
+    def fail(self, reason: str = "disk full") -> list[Effect]:
+        """Fail the commits that were held."""
+        self.hold = False
+        first, self.waiting = self.waiting[0], []
+        return self._carry(self.core.commit_failed(first.seq, reason))
+
+    # --- peers ---------------------------------------------------------------------------------
+
+    def join(self, name: str = "a", *, inherit: bool = False, **changes: object) -> list[Effect]:
+        """Let a weavelet say hello, on the connection of its name."""
+        who = replica(name, **changes)
+        hello = m.Hello(protocols=[1], role="weavelet", nonce=f"n-{name}", replica=who, inherit=inherit)
+        return self.receive(name.encode(), hello)
+
+    def operator(self, name: str = "op", user: str = "alice") -> None:
+        """Let an operator say hello."""
+        self.receive(name.encode(), m.Hello(protocols=[1], role="operator", user=user))
+
+    def set(self, request_id: str = "q1", peer: bytes = b"op", **changes: Value) -> list[Effect]:
+        """Ask for a config update of the run."""
+        return self.receive(peer, m.SetConfig(id=request_id, run="run", changes=changes))
+
+    def answer(
+        self, revision: int, name: str = "a", outcome: str = "applied", **more: object
+    ) -> list[Effect]:
+        """Let a replica answer a revision."""
+        said = Outcome(name, outcome=outcome, **({"step": 5} | more))  # type: ignore[arg-type]
+        return self.receive(name.encode(), m.Outcomes(epoch="epoch", outcomes={revision: said}))
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _carry(self, effects: list[Effect]) -> list[Effect]:
+        commits = [effect for effect in effects if isinstance(effect, Commit)]
+        rest = [effect for effect in effects if not isinstance(effect, Commit)]
+        if self.hold:
+            self.waiting += commits
+            return rest
+        return rest + self._commit(commits)
+
+    def _commit(self, commits: list[Commit]) -> list[Effect]:
+        effects: list[Effect] = []
+        for commit in commits:
+            assert commit.seq == len(self.journal) + 1
+            self.journal.append(commit.payload)
+            effects += self._carry(self.core.committed(commit.seq))
+        return effects
+
+
+def sent(effects: list[Effect], peer: bytes = b"op") -> list[m.Message]:
+    """Return the messages that went to a peer."""
+    return [effect.message for effect in effects if isinstance(effect, Send) and effect.peer == peer]
+
+
+def published(effects: list[Effect], topic: bytes) -> list[m.Message]:
+    """Return the messages that were published on a topic."""
+    return [effect.message for effect in effects if isinstance(effect, Publish) and effect.topic == topic]
+
+
+def events(effects: list[Effect], run: str = "run") -> list[str]:
+    """Return the kinds of the events that were published."""
+    told = published(effects, f"watch/{run}/".encode())
+    return [message.event.kind for message in told if isinstance(message, m.Happened)]
