@@ -1,0 +1,134 @@
+"""The data folder of a broker: the names in it, its lock, and copies of what is damaged."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from zloom.errors import JournalError
+from zloom_broker.journal.head import sync_path
+
+
+class FolderLock:
+    """An exclusive lock on a data folder, held until `release` or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock and leave this process's pid in the lock file.
+
+        Raises:
+            JournalError: Another broker has it; the text names the folder and its pid.
+        """
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
+            pid = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise JournalError(
+                f"data folder {path.parent} is in use by another broker (pid {pid}); "
+                "stop that one or choose another --data-dir"
+            ) from None
+        except OSError:
+            os.close(self._descriptor)
+            raise
+
+    def release(self) -> None:
+        """Give the lock back. The file stays: removing it would let two brokers lock two different files."""
+        os.close(self._descriptor)
+
+
+class JournalFolder:
+    """Where the files of a journal are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.database = path / "journal.sqlite3"
+        self.fresh_database = path / "journal.sqlite3.new"
+        self.wal = path / "journal.sqlite3-wal"
+        self.shared_memory = path / "journal.sqlite3-shm"
+        self.head = path / "head"
+
+    def create(self) -> None:
+        """Make the folder, mode 0700, where it is missing.
+
+        Raises:
+            JournalError: It cannot be made or is no folder.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"data folder {self.path} cannot be created: {error.strerror}") from error
+
+    def lock(self) -> FolderLock:
+        """Take the folder's lock.
+
+        Raises:
+            JournalError: Another broker has it, or the folder cannot be written.
+        """
+        try:
+            return FolderLock(self.path / "lock")
+        except OSError as error:
+            raise JournalError(f"data folder {self.path} cannot be locked: {error.strerror}") from error
+
+    def has_database(self) -> bool:
+        """Whether there is a database, or the write-ahead log of one that was removed."""
+        return self.database.exists() or (self.wal.exists() and self.wal.stat().st_size > 0)
+
+    def adopt_database(self) -> None:
+        """Make the fresh database the database. No old write-ahead log may be left: SQLite would apply it."""
+        self.fresh_database.replace(self.database)
+        sync_path(self.path)
+
+    def flush(self) -> None:
+        """Wait until all that SQLite has written to its files is on disk; no connection may be open."""
+        for file in (self.database, self.wal):
+            if file.exists():
+                sync_path(file)
+
+    def quarantine(self) -> Path:
+        """Copy the journal aside and return the folder with the copy; no connection may be open.
+
+        The same damage is copied once: a supervisor that restarts a broker every second would otherwise
+        fill the disk.
+
+        Raises:
+            OSError: The copy could not be made; none is left in part.
+        """
+        for earlier in sorted(self.path.glob("quarantine-*Z*"), reverse=True):
+            if all(_same(earlier / file.name, file) for file in self._evidence()):
+                return earlier
+        partial = self.path / ".quarantine-partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700)
+        try:
+            for file in self._evidence():
+                sync_path(Path(shutil.copy2(file, partial)))
+            return partial.rename(self._quarantine_name())
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            sync_path(self.path)
+
+    def _evidence(self) -> list[Path]:
+        return [file for file in (self.database, self.wal, self.head) if file.exists()]
+
+    def _quarantine_name(self) -> Path:
+        name = f"quarantine-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        taken = sum(1 for _ in self.path.glob(f"{name}*"))
+        return self.path / (f"{name}-{taken + 1}" if taken else name)
+
+
+def _same(copy: Path, file: Path) -> bool:
+    # Not filecmp: it takes files of one size and time of modification for what they were, and a medium
+    # that forgets changes neither.
+    return copy.exists() and _digest(copy) == _digest(file)
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, hashlib.blake2b).digest()

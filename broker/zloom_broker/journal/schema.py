@@ -1,0 +1,87 @@
+"""The journal's tables, and how a connection to them is set up."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from zloom.errors import JournalError
+from zloom_broker.journal.chain import ChainBroken
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE base (seq INTEGER PRIMARY KEY, chain BLOB NOT NULL)",
+        "CREATE TABLE rows (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, chain BLOB NOT NULL)",
+        "CREATE TABLE snapshots "
+        "(seq INTEGER PRIMARY KEY, chain BLOB NOT NULL, payload BLOB NOT NULL, digest BLOB NOT NULL)",
+    ),
+)
+"""Statements that lead from each `user_version` to the next. A journal is verified before it is migrated, so
+a migration may add to these three tables, but `survey` must be able to read them before and after it."""
+
+# Seconds that a write waits for another process. Only opening and closing a database locks writers out, and
+# only `journal verify` or a curious user does that here.
+_BUSY_TIMEOUT = 5.0
+
+
+def connect(database: Path) -> sqlite3.Connection:
+    """Open a database for writing: write-ahead log, and each commit synced to the medium.
+
+    Raises:
+        sqlite3.Error: It cannot be opened.
+        JournalError: The file system does not do write-ahead logs.
+    """
+    connection = sqlite3.connect(
+        database, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise JournalError(
+                f"{database.parent} is on a file system without shared memory; use a local one"
+            )
+        for pragma in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the body does, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # after some errors SQLite has rolled back by itself
+            connection.execute("ROLLBACK")
+        raise
+
+
+def check_version(connection: sqlite3.Connection) -> None:
+    """See whether this zloom can read a database, before anything else is read.
+
+    Raises:
+        JournalError: A newer version of zloom wrote it.
+        ChainBroken: It has no schema. None is ever left so: a database gets its name when it is complete.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise JournalError(
+            f"the journal has schema {version}, this zloom knows up to {len(MIGRATIONS)}; use a newer zloom"
+        )
+    if version == 0:
+        raise ChainBroken("the database is damaged: it has no schema")
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+    """Bring a database to the newest schema; each step is one transaction."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, statements in enumerate(migrations[version:], start=version + 1):
+        with transaction(connection):
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")

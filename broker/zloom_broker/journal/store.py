@@ -1,0 +1,175 @@
+"""The journal's database, open for writing, together with its head file."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
+
+from zloom.errors import JournalError
+from zloom_broker.journal.chain import GENESIS, ChainBroken, Link, extend, snapshot_digest
+from zloom_broker.journal.folder import JournalFolder
+from zloom_broker.journal.head import HeadFile, sync_path
+from zloom_broker.journal.schema import connect, migrate, transaction
+from zloom_broker.journal.survey import Snapshot, read_chain, read_snapshot, snapshot_numbers
+
+SNAPSHOTS_KEPT = 2
+"""One to start from, and one more for when that is damaged; each holds the owner's whole state."""
+
+# Milliseconds, of the 2 s in which a broker is to be gone: a reader may hold the last checkpoint up.
+_CLOSING_BUSY_TIMEOUT_MS = 100
+
+
+def create_database(
+    folder: JournalFolder,
+    base: Link = GENESIS,
+    rows: Iterable[tuple[Link, bytes]] = (),
+    snapshots: Iterable[Snapshot] = (),
+) -> None:
+    """Write a database under the name `folder.fresh_database`, complete and on disk.
+
+    Under its own name it would be half made after a crash, and look damaged.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{folder.fresh_database}{suffix}").unlink(missing_ok=True)
+    with closing(connect(folder.fresh_database)) as connection:
+        migrate(connection)
+        with transaction(connection):
+            connection.execute("INSERT INTO base VALUES (?, ?)", base)
+            connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", _row_values(rows))
+            for snapshot in snapshots:
+                _insert_snapshot(connection, snapshot)
+    sync_path(folder.fresh_database)
+
+
+class Store:
+    """A verified journal, open for writing. One thread at a time.
+
+    Attributes:
+        end: The link of the last row.
+    """
+
+    def __init__(self, folder: JournalFolder, end: Link) -> None:
+        """Open the journal in `folder`, which is in order up to `end`, the last row that it has.
+
+        Raises:
+            JournalError: A newer version of zloom wrote it.
+            OSError, sqlite3.Error: The disk does not let us.
+        """
+        self.end = end
+        self._synchronous = True
+        self._broken: str | None = None
+        # Rows may be in the system's memory only; once the head names them, losing them counts as damage.
+        folder.flush()
+        self._connection = connect(folder.database)
+        try:
+            migrate(self._connection)
+            self._head = HeadFile(folder.head, end)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def append(self, payloads: Sequence[bytes], *, sync: bool) -> None:
+        """Commit rows, all or none.
+
+        Args:
+            payloads: Of the rows that follow `end`.
+            sync: Whether they, and all before them, are to be on the medium when this returns. If not, they
+                survive the end of the process, but not of the system.
+
+        Raises:
+            JournalError, OSError, sqlite3.Error: They could not be; `end` is what it was.
+        """
+        if self._broken is not None:
+            raise JournalError(self._broken)
+        self._set_synchronous(sync)
+        rows = list(_chained(self.end, payloads))
+        with transaction(self._connection):
+            self._connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", _row_values(rows))
+        end = rows[-1][0]
+        if sync:
+            self._confirm(end)
+        self.end = end
+
+    def write_snapshot(self, seq: int, payload: bytes) -> None:
+        """Commit a snapshot of the owner's state as of row `seq`; the newest intact two are kept.
+
+        Raises:
+            JournalError, sqlite3.Error: It could not be; the older ones are still there.
+        """
+        connection = self._connection
+        chain = read_chain(connection, seq)
+        if chain is None:
+            raise JournalError(f"row {seq} is not in the journal")
+        with transaction(connection):
+            _insert_snapshot(connection, Snapshot(Link(seq, chain), payload))
+            intact = filter(lambda number: _is_intact(connection, number), snapshot_numbers(connection))
+            kept = set(islice(intact, SNAPSHOTS_KEPT))
+            for dropped in set(snapshot_numbers(connection)) - kept:
+                connection.execute("DELETE FROM snapshots WHERE seq = ?", (dropped,))
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the database and close; what cannot be folded stays in the log."""
+        try:
+            with suppress(sqlite3.Error, OSError):
+                self._connection.execute(f"PRAGMA busy_timeout = {_CLOSING_BUSY_TIMEOUT_MS}")
+                (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                # A checkpoint has synced the rows that `append` did not, so the head may name them.
+                if not busy and self._broken is None and self._head.link != self.end:
+                    self._head.write(self.end)
+        finally:
+            self._connection.close()
+            self._head.close()
+
+    def _set_synchronous(self, wanted: bool) -> None:
+        # NORMAL leaves out nothing but the sync at the end of a commit: the log is still synced before it is
+        # folded into the database, so a loss of power costs the newest rows and never the order. The
+        # next commit under FULL syncs the whole log, hence all rows before it.
+        if wanted != self._synchronous:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._synchronous = wanted
+
+    def _confirm(self, end: Link) -> None:
+        try:
+            self._head.write(end)
+        except OSError:
+            self._take_back()
+            raise
+
+    def _take_back(self) -> None:
+        """Undo a commit whose head could not be written: its rows were never confirmed."""
+        try:
+            self._head.write(self._head.link)  # it may be on disk in spite of the error
+            with transaction(self._connection):
+                self._connection.execute("DELETE FROM rows WHERE seq > ?", (self.end.seq,))
+        except (OSError, sqlite3.Error) as error:
+            self._broken = (
+                f"rows after {self.end.seq} could be neither confirmed nor taken back ({error}); "
+                "check the disk and start the broker again: they may then be there"
+            )
+
+
+def _chained(link: Link, payloads: Iterable[bytes]) -> Iterator[tuple[Link, bytes]]:
+    for payload in payloads:
+        link = extend(link, payload)
+        yield link, payload
+
+
+def _row_values(rows: Iterable[tuple[Link, bytes]]) -> Iterator[tuple[int, bytes, bytes]]:
+    return ((link.seq, payload, link.chain) for link, payload in rows)
+
+
+def _insert_snapshot(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
+    link, payload = snapshot.link, snapshot.payload
+    connection.execute(
+        "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
+        (link.seq, link.chain, payload, snapshot_digest(link, payload)),
+    )
+
+
+def _is_intact(connection: sqlite3.Connection, snapshot: int) -> bool:
+    try:
+        read_snapshot(connection, snapshot)
+    except ChainBroken:
+        return False
+    return True

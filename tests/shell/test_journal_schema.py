@@ -1,0 +1,71 @@
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from tests.shell.journal_driver import write_rows
+from zloom.errors import JournalError
+from zloom_broker.journal import open_journal, verify
+from zloom_broker.journal.folder import JournalFolder
+from zloom_broker.journal.schema import MIGRATIONS, connect, migrate, transaction
+
+
+def tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def version(connection: sqlite3.Connection) -> int:
+    (number,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(number)
+
+
+def test_a_connection_syncs_each_commit_to_a_write_ahead_log(tmp_path):
+    with closing(connect(tmp_path / "a.sqlite3")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_each_migration_runs_once(tmp_path):
+    later = (*MIGRATIONS, ("CREATE TABLE extra (a)", "INSERT INTO extra VALUES (1)"))
+    with closing(connect(tmp_path / "a.sqlite3")) as connection:
+        migrate(connection)
+        assert version(connection) == len(MIGRATIONS)
+        migrate(connection, later)
+        migrate(connection, later)
+        assert version(connection) == len(MIGRATIONS) + 1
+        assert connection.execute("SELECT a FROM extra").fetchall() == [(1,)]
+
+
+def test_a_migration_that_fails_leaves_the_version_before(tmp_path):
+    broken = (*MIGRATIONS, ("CREATE TABLE extra (a)", "no SQL"))
+    with closing(connect(tmp_path / "a.sqlite3")) as connection:
+        with pytest.raises(sqlite3.OperationalError):
+            migrate(connection, broken)
+        assert version(connection) == len(MIGRATIONS)
+        assert tables(connection) == {"base", "rows", "snapshots"}
+
+
+def test_a_transaction_commits_all_or_nothing(tmp_path):
+    with closing(connect(tmp_path / "a.sqlite3")) as connection:
+        migrate(connection)
+        twice = "INSERT INTO base VALUES (1, x'00')"
+        with pytest.raises(sqlite3.IntegrityError), transaction(connection):
+            [connection.execute(statement) for statement in (twice, twice)]
+        assert connection.execute("SELECT * FROM base").fetchall() == []
+
+
+@pytest.mark.parametrize("use", [open_journal, verify])
+def test_the_journal_of_a_newer_zloom_is_refused_and_left_alone(tmp_path, use):
+    write_rows(tmp_path, 3)
+    with closing(sqlite3.connect(JournalFolder(tmp_path).database)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(JournalError, match=r"schema 99.*use a newer zloom"):
+        use(tmp_path)
+    assert not list(tmp_path.glob("quarantine*"))
+
+
+def test_a_database_without_a_schema_is_damaged(tmp_path):
+    write_rows(tmp_path, 3)
+    JournalFolder(tmp_path).database.write_bytes(b"")
+    with open_journal(tmp_path) as journal:
+        assert "it has no schema" in (journal.read_only_reason or "")

@@ -1,0 +1,170 @@
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.shell.journal_driver import payload, state
+from zloom.errors import JournalError
+from zloom_broker.journal import verify
+from zloom_broker.journal.chain import GENESIS, Link, extend
+from zloom_broker.journal.folder import JournalFolder
+from zloom_broker.journal.head import read_head
+from zloom_broker.journal.store import Store, create_database
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JournalFolder:
+    folder = JournalFolder(tmp_path)
+    create_database(folder)
+    folder.adopt_database()
+    return folder
+
+
+@pytest.fixture
+def store(folder: JournalFolder) -> Iterator[Store]:
+    with closing(Store(folder, GENESIS)) as store:
+        yield store
+
+
+def append(store: Store, count: int, *, sync: bool = True) -> None:
+    first = store.end.seq + 1
+    store.append([payload(seq) for seq in range(first, first + count)], sync=sync)
+
+
+def snapshots(folder: JournalFolder) -> tuple[int, ...]:
+    return verify(folder.path).snapshots
+
+
+def test_rows_are_chained_and_the_head_names_the_last(folder, store):
+    append(store, 2)
+    append(store, 1)
+    expected = extend(extend(extend(GENESIS, payload(1)), payload(2)), payload(3))
+    assert store.end == read_head(folder.head) == expected
+    assert verify(folder.path).ok
+
+
+def test_rows_that_need_no_sync_do_not_move_the_head(folder, store):
+    append(store, 2)
+    append(store, 3, sync=False)
+    assert store.end.seq == verify(folder.path).last_seq == 5
+    assert read_head(folder.head).seq == 2
+    append(store, 1)
+    assert read_head(folder.head).seq == 6
+
+
+@pytest.mark.parametrize(("sync", "level"), [(False, 1), (True, 2)])
+def test_sqlite_is_told_whether_to_sync(store, sync, level):
+    append(store, 1, sync=not sync)
+    append(store, 1, sync=sync)
+    assert store._connection.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+def test_closing_syncs_what_was_not(folder):
+    store = Store(folder, GENESIS)
+    append(store, 3, sync=False)
+    store.close()
+    assert read_head(folder.head) == store.end
+    assert not folder.wal.exists()
+
+
+def test_closing_does_not_wait_for_a_reader(folder):
+    store = Store(folder, GENESIS)
+    append(store, 3)
+    with closing(sqlite3.connect(folder.database)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM rows").fetchone()
+        append(store, 3, sync=False)
+        started = time.monotonic()
+        store.close()
+        assert (
+            time.monotonic() - started < 2
+        )  # seconds, which a broker has to leave in; SQLite's own wait is 5
+    report = verify(folder.path)
+    assert report.ok
+    assert (report.head_seq, report.last_seq) == (3, 6)
+
+
+def test_rows_that_fail_change_nothing(folder, store):
+    append(store, 2)
+    end = store.end
+    with closing(sqlite3.connect(folder.database)) as connection:
+        connection.execute(
+            "CREATE TRIGGER b BEFORE INSERT ON rows WHEN NEW.seq = 4 BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+        with pytest.raises(sqlite3.IntegrityError):
+            append(store, 3)
+        connection.execute("DROP TRIGGER b")
+    assert store.end == end
+    append(store, 1)
+    assert verify(folder.path).ok
+
+
+def test_rows_are_taken_back_when_the_head_cannot_be_written(folder, store, monkeypatch):
+    append(store, 2)
+
+    def fails_once(descriptor: int) -> None:
+        monkeypatch.undo()
+        raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr(os, "fdatasync", fails_once)
+    with pytest.raises(OSError, match="Input/output error"):
+        append(store, 3)
+    report = verify(folder.path)
+    assert (report.last_seq, report.head_seq, report.problems) == (2, 2, [])
+    store.append([b"another row 3"], sync=True)
+    assert read_head(folder.head) == store.end
+    assert verify(folder.path).ok
+
+
+def test_nothing_is_written_after_rows_that_could_not_be_taken_back(folder, store, monkeypatch):
+    append(store, 2)
+
+    def fails(descriptor: int) -> None:
+        raise OSError(5, os.strerror(5))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            append(store, 3)
+    with pytest.raises(JournalError, match="rows after 2 could be neither confirmed nor taken back"):
+        append(store, 1)
+
+
+def test_the_newest_two_snapshots_are_kept(folder, store):
+    for _ in range(3):
+        append(store, 2)
+        store.write_snapshot(store.end.seq, state(store.end.seq))
+    assert snapshots(folder) == (6, 4)
+
+
+def test_a_damaged_snapshot_is_not_one_of_the_two_that_are_kept(folder, store):
+    for _ in range(2):
+        append(store, 2)
+        store.write_snapshot(store.end.seq, state(store.end.seq))
+    with closing(sqlite3.connect(folder.database)) as connection, connection:
+        connection.execute("UPDATE snapshots SET payload = x'00' WHERE seq = 4")
+    append(store, 2)
+    store.write_snapshot(6, state(6))
+    assert snapshots(folder) == (6, 2)
+    assert verify(folder.path).ok
+
+
+def test_a_snapshot_of_a_row_that_is_not_there_is_refused(folder, store):
+    append(store, 1)
+    with pytest.raises(JournalError, match="row 2 is not in the journal"):
+        store.write_snapshot(2, b"")
+    assert snapshots(folder) == ()
+
+
+def test_a_database_is_made_over_the_remains_of_one(folder):
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{folder.fresh_database}{suffix}").write_bytes(b"remains")
+    base = Link(7, bytes(32))
+    create_database(folder, base, [(extend(base, b"8"), b"8")])
+    folder.adopt_database()
+    assert verify(folder.path).first_seq == 8
+    assert verify(folder.path).rows == 1
