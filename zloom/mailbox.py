@@ -1,0 +1,291 @@
+"""What waits for the training thread: revisions on their way from the loop to the next safe point."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
+
+from zloom.errors import DeclarationError
+from zloom.handlers import Applied, Registry, Rejected
+from zloom.model import Outcome, OutcomeKind, Revision, Value
+
+PAUSE_LIMIT = 1800.0
+"""Seconds after which a pause ends by itself: somebody forgot it, and the machines cost money."""
+
+MAX_SETTLED = 10_000
+"""Revisions whose end is remembered, to tell a late cancel what became of what it meant."""
+
+SNAPSHOT = "snapshot"
+"""The detail of the outcome of a restored config."""
+
+Limit = Annotated[float, Meta(ge=0)] | None
+Answer = Callable[[int, Outcome], object]
+"""Takes a revision's number and its outcome, with `replica` and `rank` left for the caller to fill in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """The state that a snapshot gives: values that hold now, and revisions that are still to come."""
+
+    revision: int
+    config: dict[str, Value] = field(default_factory=dict)
+    pending: list[Revision] = field(default_factory=list)
+    rolled_back: bool = False
+    """Keys that are absent from `config` return to their baseline."""
+
+
+Item = Revision | Restore
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    revision: Revision
+    step: int
+    """The first step that it may be applied at, its own readiness and that of others aside."""
+
+    @property
+    def names(self) -> Iterable[str]:
+        """What it touches; no key is called like a command with a slash before it."""
+        changed = self.revision
+        return changed.changes if changed.kind == "config" else (f"/{changed.command}",)
+
+
+@dataclass(slots=True)
+class _Held:
+    """Values of a snapshot that could not be applied yet."""
+
+    revision: int = 0
+    values: dict[str, Value] = field(default_factory=dict)
+    reset: bool = False
+
+
+class Mailbox:
+    """Holds revisions until they are due and has the registry carry them out, at a safe point.
+
+    `put` may be called from any thread, everything else belongs to the training thread. The two sides
+    share one deque and one flag: appending and popping are atomic, and the flag is set after the append
+    and cleared before the draining, so that no item can be left behind unseen.
+
+    Each outcome goes to `answer` when it is decided, not at the end of the safe point: an operator sees
+    what was applied although the next handler takes a minute, and nothing is lost when one raises
+    KeyboardInterrupt.
+
+    It brings the commands `pause` and `resume`. It only says that the training is paused; waiting, and
+    serving the mailbox meanwhile, is up to its owner.
+    """
+
+    def __init__(self, registry: Registry, answer: Answer) -> None:
+        self.waiting = False
+        """Something may be to do at a safe point; an attribute, because each tick reads it."""
+        self.paused = False
+        self.paused_until: float | None = None
+        """When the pause ends by itself, on the clock of `run`'s `now`; None without a limit."""
+        self.pause_ready: Callable[[], bool] = lambda: True
+        """Asked whether the training may pause at this safe point."""
+        self._registry = registry
+        self._answer = answer
+        self._inbox: deque[Item] = deque()
+        self._pending: dict[int, _Pending] = {}
+        self._settled: dict[int, str] = {}
+        self._held = _Held()
+        self._running = False
+        self._step = 0
+        self._now = 0.0
+        registry.add_command("pause", self._pause, ready=self._may_pause)
+        registry.add_command("resume", self._resume)
+
+    def put(self, item: Item) -> None:
+        """Have the item seen to at the next safe point. Any thread may call this."""
+        self._inbox.append(item)
+        self.waiting = True
+
+    def run(self, step: int, now: float) -> None:
+        """Carry out what is due at this safe point.
+
+        Args:
+            step: The step that is about to begin; while paused, that step again and again.
+            now: Seconds on a monotonic clock.
+
+        Raises:
+            DeclarationError: A handler called this, through `tick()` or the like.
+            UndoError: A rejected update could not be taken back. It has been answered.
+        """
+        if self._running:
+            raise DeclarationError(
+                "a handler reached a safe point while it ran in one; do not call tick() inside a handler"
+            )
+        self._running, self._step, self._now = True, step, now
+        try:
+            self._drain()
+            blocked = self._restore()
+            self._carry_out_due(blocked)
+        finally:
+            self._running = False
+            if self._pending or self._held.values or self._held.reset:
+                self.waiting = True
+
+    def is_paused(self, now: float) -> bool:
+        """Tell whether the training is paused, and end a pause that has reached its limit."""
+        if self.paused_until is not None and now >= self.paused_until:
+            self._resume()
+        return self.paused
+
+    def not_reached(self) -> list[int]:
+        """Answer `not_reached` for all that has not been applied, and return those revisions.
+
+        For the end of the training; the mailbox is empty afterwards.
+        """
+        self._drain()
+        numbers = sorted(self._pending)
+        for number in numbers:
+            self._settle(number, "not_reached")
+        return numbers
+
+    # --- what arrived -------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        self.waiting = False
+        cancels: list[Revision] = []
+        while self._inbox:
+            item = self._inbox.popleft()
+            if isinstance(item, Restore):
+                self._take_restore(item, cancels)
+            elif item.kind == "cancel":
+                cancels.append(item)
+            else:
+                self._add(item)
+        for cancel in cancels:
+            self._cancel(cancel)
+
+    def _add(self, revision: Revision) -> None:
+        if revision.revision not in self._settled:
+            at_step = revision.at_step if revision.mode == "at_step" else None
+            self._pending[revision.revision] = _Pending(revision, max(self._step, at_step or 0))
+
+    def _cancel(self, cancel: Revision) -> None:
+        number = cancel.cancels
+        if number in self._pending:
+            self._settle(number, "cancelled")
+            self._settle(cancel.revision, "applied")
+        else:
+            end = self._settled.get(number, "is not waiting here")
+            self._settle(cancel.revision, "rejected", f"revision {number} {end}")
+
+    def _take_restore(self, restore: Restore, cancels: list[Revision]) -> None:
+        if restore.rolled_back:
+            # The broker's history replaces this side's: the same numbers mean other revisions there.
+            self._pending.clear()
+            self._settled.clear()
+            cancels.clear()
+        for revision in restore.pending:
+            self._add(revision)
+        # The config lacks what is pending, so the newest revision that it answers for is none of those.
+        number = restore.revision
+        while number in self._pending:
+            number -= 1
+        self._held = _Held(number, dict(restore.config), restore.rolled_back)
+
+    # --- a snapshot's values ------------------------------------------------------------------------
+
+    def _restore(self) -> set[str]:
+        """Apply the held values that can be; return the keys for which revisions must wait."""
+        held = self._held
+        if not held.values and not held.reset:
+            return set()
+        wanted = {**self._registry.baselines, **held.values} if held.reset else held.values
+        changes = self._registry.differing(wanted)
+        ready, error = self._ask(lambda: self._registry.are_keys_ready(changes))
+        if not ready and not error:
+            return set(changes)
+        declared = self._registry.values
+        undeclared = {name: value for name, value in held.values.items() if name not in declared}
+        self._held = _Held(held.revision, undeclared)
+        if changes:
+            self._perform(held.revision, lambda: self._snapshot_outcome(changes, error))
+        return set()
+
+    def _snapshot_outcome(self, changes: dict[str, Value], error: str) -> Applied | Rejected:
+        result = Rejected(error) if error else self._registry.apply(changes)
+        return Applied(SNAPSHOT) if isinstance(result, Applied) else result
+
+    # --- what is due --------------------------------------------------------------------------------
+
+    def _carry_out_due(self, blocked: set[str]) -> None:
+        for number in self._due():
+            pending = self._pending[number]
+            if not blocked.isdisjoint(pending.names) or not self._try(pending.revision):
+                blocked.update(pending.names)
+
+    def _try(self, revision: Revision) -> bool:
+        ready, error = self._ask(lambda: self._registry.is_ready(revision))
+        if error:
+            self._settle(revision.revision, "rejected", error)
+        elif ready:
+            self._carry_out(revision)
+        return ready or bool(error)
+
+    def _due(self) -> list[int]:
+        """Return the revisions whose step has come, in order of (step, revision).
+
+        One that shares a name with an earlier one takes that one's step if it is later, so that it can
+        never overtake it.
+        """
+        latest: dict[str, int] = {}
+        due: list[tuple[int, int]] = []
+        for number, pending in sorted(self._pending.items()):
+            step = max([pending.step, *(latest.get(name, 0) for name in pending.names)])
+            latest.update(dict.fromkeys(pending.names, step))
+            if step <= self._step:
+                due.append((step, number))
+        return [number for _, number in sorted(due)]
+
+    def _ask(self, ready: Callable[[], bool]) -> tuple[bool, str]:
+        try:
+            return ready(), ""
+        except Exception as error:  # noqa: BLE001 - a user's predicate may raise anything
+            return False, f"ready: {type(error).__name__}: {error}"
+
+    def _carry_out(self, revision: Revision) -> None:
+        if revision.kind == "command":
+            self._perform(revision.revision, lambda: self._registry.run(revision.command, revision.arguments))
+            return
+        # A value that waits for its key to be declared is the config's newest, not the snapshot's.
+        held = self._held.values
+        held.update({name: value for name, value in revision.changes.items() if name in held})
+        self._perform(revision.revision, lambda: self._registry.apply(revision.changes))
+
+    def _perform(self, number: int, action: Callable[[], Applied | Rejected]) -> None:
+        try:
+            result = action()
+        except BaseException as error:
+            self._settle(number, "rejected", f"{type(error).__name__}: {error}")
+            raise
+        if isinstance(result, Applied):
+            self._settle(number, "applied", detail=result.detail)
+        else:
+            self._settle(number, "rejected", result.error)
+
+    def _settle(self, number: int, kind: OutcomeKind, error: str = "", detail: str = "") -> None:
+        step = self._step if kind in ("applied", "rejected") else None
+        self._pending.pop(number, None)
+        self._settled[number] = f"was {kind}" + (f" at step {step}" if kind == "applied" else "")
+        if len(self._settled) > MAX_SETTLED:
+            del self._settled[next(iter(self._settled))]
+        if number:  # Revision 0 is the baseline, for which nobody asked.
+            self._answer(number, Outcome("", outcome=kind, step=step, error=error, detail=detail))
+
+    # --- the commands that it brings ----------------------------------------------------------------
+
+    def _may_pause(self) -> bool:
+        return self.pause_ready()
+
+    def _pause(self, limit: Limit = PAUSE_LIMIT) -> None:
+        """Hold the training here; it goes on at `resume`, or by itself after `limit` seconds."""
+        self.paused = True
+        self.paused_until = None if limit is None else self._now + limit
+
+    def _resume(self) -> None:
+        """End a pause."""
+        self.paused, self.paused_until = False, None

@@ -1,0 +1,203 @@
+"""The points that a trainer reports, on their way from the training thread to the weavelet's loop."""
+
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zloom.model import Series
+
+POINTS_KEPT = 100_000
+"""Points kept while nobody takes them: 20 metrics at 10 steps a second for 8 minutes."""
+
+
+class MetricBuffer:
+    """Keeps the newest points, and drops and counts the oldest beyond its limit.
+
+    `append` belongs to the training thread, `drain` to one other. They share a deque, whose `append` and
+    `popleft` each happen as a whole, with or without the GIL: a row goes to `drain`, or to the `append`
+    that makes room, never to both. Each counter has one writer; a reader may see it late, which shifts
+    the limit by the rows of that moment. A row is not changed once it is in the deque.
+    """
+
+    def __init__(self, limit: int = POINTS_KEPT, warn: Callable[[str], object] = warnings.warn) -> None:
+        """Create an empty buffer.
+
+        Args:
+            limit: Points to keep.
+            warn: Takes the text of a warning, once for each metric that cannot be kept.
+        """
+        self.refused = 0
+        """Values that were no numbers."""
+        self._limit = limit
+        self._warn = warn
+        self._warned: set[str] = set()
+        self._rows: deque[tuple[int, Mapping[str, Any]]] = deque()
+        self._appended = 0
+        self._overflowed = 0
+        self._taken = 0
+        self._unreadable = 0
+        # Taken from the rows, but not there yet or beyond what was asked for. Known to `drain` alone.
+        self._later: dict[str, deque[tuple[int, _Reading]]] = {}
+        self._later_points = 0
+
+    @property
+    def dropped(self) -> int:
+        """Points that were kept and lost: nobody took them in time, or their GPU failed."""
+        return self._overflowed + self._unreadable
+
+    def __len__(self) -> int:
+        """Points waiting to be taken."""
+        return self._appended - self._overflowed - self._taken + self._later_points
+
+    def append(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Keep what the metrics are at this step. Never raises, and never waits for a CUDA device.
+
+        A tensor of one element is copied now: on the CPU its number is read; on CUDA the copy is queued on
+        the current stream, and read by `drain`. What is no number is refused, with one warning a metric.
+
+        Args:
+            step: Not below that of the call before.
+            metrics: Number or tensor by name. The mapping belongs to the buffer from now on.
+        """
+        for value in metrics.values():
+            kind = type(value)
+            if kind is not float and kind is not int:
+                metrics = self._read(metrics)
+                break
+        if metrics:
+            self._rows.append((step, metrics))
+            self._appended += len(metrics)
+            if self._appended - self._taken - self._overflowed > self._limit:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        while self._appended - self._taken - self._overflowed > self._limit:
+            try:
+                _, row = self._rows.popleft()
+            except IndexError:  # `drain` has it, and has not counted it yet.
+                return
+            self._overflowed += len(row)
+
+    def _read(self, metrics: Mapping[str, Any]) -> dict[str, "_Reading"]:
+        row: dict[str, _Reading] = {}
+        for name, value in metrics.items():
+            try:
+                row[name] = _reading(value)
+            except Exception as error:  # noqa: BLE001 - a value of any library may raise anything
+                self._refuse(name, error)
+        return row
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        self.refused += 1
+        if name not in self._warned:
+            self._warned.add(name)
+            self._warn(f"metric {name} is not reported: {error}")
+
+    def drain(self, max_points: int) -> dict[str, Series]:
+        """Take up to this many points, each metric's in the order of `append`.
+
+        A metric whose copy from CUDA is not done waits, and the others do not wait for it.
+        """
+        batch = _Batch(max_points)
+        self._take_later(batch)
+        while batch.room > 0 and self._later_points < self._limit:
+            try:
+                step, row = self._rows.popleft()
+            except IndexError:
+                break
+            self._taken += len(row)
+            for name, reading in row.items():
+                if name in self._later or not batch.take(name, step, reading):
+                    self._later.setdefault(name, deque()).append((step, reading))
+                    self._later_points += 1
+        self._unreadable += batch.unreadable
+        return batch.series
+
+    def _take_later(self, batch: "_Batch") -> None:
+        for name, points in list(self._later.items()):
+            while points and batch.take(name, *points[0]):
+                points.popleft()
+                self._later_points -= 1
+            if not points:
+                del self._later[name]
+
+
+class _Copy:
+    """A number on its way from a GPU: pinned host memory, and the event after which it is there."""
+
+    __slots__ = ("done", "host")
+
+    def __init__(self, host: Any, done: Any) -> None:
+        self.host = host
+        self.done = done
+
+
+_Reading = float | int | _Copy
+
+
+class _Batch:
+    """What one `drain` takes, in columns."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.unreadable = 0
+        self.series: dict[str, Series] = {}
+
+    def take(self, name: str, step: int, reading: "_Reading") -> bool:
+        """Take a point; False when there is no room or it is not there yet."""
+        if self.room <= 0:
+            return False
+        try:
+            if type(reading) is _Copy:
+                if not reading.done.query():
+                    return False
+                reading = reading.host.item()
+            value = float(reading)  # type: ignore[arg-type]
+        except (RuntimeError, TypeError, OverflowError):  # The GPU failed, or 10**400.
+            self.unreadable += 1
+            return True
+        series = self.series.get(name)
+        if series is None:
+            series = self.series[name] = Series([], [])
+        series.steps.append(step)
+        series.values.append(value)
+        self.room -= 1
+        return True
+
+
+def _reading(value: Any) -> _Reading:
+    """Return the number that a value is, or its copy on the way; raises whatever its type raises."""
+    # Whoever has a tensor has imported torch; whoever has none need not.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return _read_tensor(torch, value)
+    if getattr(value, "ndim", 0):
+        raise TypeError(f"it must be one number, got an array of shape {value.shape}")
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"it must be a number, got {type(value).__name__}")
+    return float(value)
+
+
+def _read_tensor(torch: Any, tensor: Any) -> _Reading:
+    if tensor.numel() != 1:
+        raise TypeError(f"it must be one number, got a tensor of shape {tuple(tensor.shape)}")
+    if type(tensor) is not torch.Tensor and hasattr(tensor, "full_tensor"):
+        # Reading it would be a collective, which hangs unless every rank reports the same.
+        raise TypeError("it is a distributed tensor; report its full_tensor() or to_local()")
+    if tensor.is_cuda:
+        return _copy(torch, tensor)
+    return float(tensor.item())
+
+
+def _copy(torch: Any, tensor: Any) -> _Copy:
+    if tensor.is_complex():
+        raise TypeError("it must be a real number, got a complex tensor")
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("a CUDA graph is being captured; report after its replay")
+    host = torch.empty((), dtype=tensor.dtype, device="cpu", pin_memory=True)
+    host.copy_(tensor.detach().reshape(()), non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(tensor.device))
+    return _Copy(host, done)

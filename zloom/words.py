@@ -1,0 +1,156 @@
+"""Schemas and values in words: what an error or a table shows, and what a command line says."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from zloom.errors import SettingsError
+from zloom.model import Flat, JsonType, Scalar, Schema, Value
+
+INTEGERS = range(-(2**63), 2**64)
+"""What MessagePack can carry."""
+
+
+def type_of(value: Scalar) -> JsonType:
+    """Return the name that JSON Schema has for the value's type."""
+    names: dict[type, JsonType] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    return "null" if value is None else names[type(value)]
+
+
+def describe(schema: Schema) -> str:
+    """Return the schema in a few words, such as `number > 0, <= 1` or `one of adam, sgd or null`."""
+    null = " or null" if "null" in schema.type and schema.type != ["null"] else ""
+    if schema.enum is not None:
+        words = [_word(value) for value in schema.enum if value is not None or not null]
+        return f"one of {', '.join(words)}{null}"
+    types = [each for each in schema.type if each != "null" or not null]
+    return " or ".join(_describe_type(each, schema) for each in types) + null
+
+
+def _describe_type(name: JsonType, schema: Schema) -> str:
+    match name:
+        case "integer" | "number":
+            return name + ",".join(_bounds(schema))
+        case "string":
+            return name + _count(schema.min_length, schema.max_length, "character")
+        case "array":
+            items = f" of {describe(schema.items)}" if schema.items else ""
+            return name + _count(schema.min_items, schema.max_items, "item") + items
+        case "object" if schema.properties:
+            required = schema.required or []
+            members = (
+                f"{each} ({describe(inner)}{'' if each in required else ', optional'})"
+                for each, inner in schema.properties.items()
+            )
+            return f"object with {', '.join(members)}"
+    return name
+
+
+def _bounds(schema: Schema) -> Iterator[str]:
+    bounds = {
+        ">": schema.exclusive_minimum,
+        ">=": schema.minimum,
+        "<": schema.exclusive_maximum,
+        "<=": schema.maximum,
+    }
+    return (f" {sign} {bound}" for sign, bound in bounds.items() if bound is not None)
+
+
+def _count(least: int | None, most: int | None, unit: str) -> str:
+    if least is None and most is None:
+        return ""
+    if most is None:
+        return f" of at least {least} {unit}{'' if least == 1 else 's'}"
+    span = f"at most {most}" if not least else f"{most}" if least == most else f"{least} to {most}"
+    return f" of {span} {unit}{'' if most == 1 else 's'}"
+
+
+def _word(value: Scalar) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def parse(text: str, schema: Schema) -> Value:
+    """Return the value that a word of a command line means for a key of this schema.
+
+    Numbers, `true` and `false`, `none` or `null` where allowed, JSON for arrays and objects; a string is
+    taken as it stands. Bounds are left to the broker, which checks them for all replicas.
+
+    Raises:
+        SettingsError: The word is not of any of the schema's types, such as `"fast" is not a number`.
+    """
+    if schema.enum is not None:
+        return _parse_enum(text, schema)
+    for name, (read, _) in _READERS.items():
+        if name in schema.type:
+            try:
+                return read(text)
+            except (ValueError, msgspec.DecodeError):
+                continue
+    expected = " or ".join(noun for name, (_, noun) in _READERS.items() if name in schema.type)
+    raise SettingsError(f'"{text}" is not {expected}')
+
+
+def _parse_enum(text: str, schema: Schema) -> Value:
+    values = schema.enum or []
+    for value in values:
+        if text == _word(value):
+            return value
+    for name, (read, _) in _READERS.items():
+        for value in values:
+            # `1e-1` is the 0.1 of the enum; each type reads only its own values.
+            if type_of(value) == name and _reads_as(read, text, value):
+                return value
+    raise SettingsError(f'"{text}" is not {describe(schema)}')
+
+
+def _reads_as(read: Callable[[str], Value], text: str, value: Scalar) -> bool:
+    try:
+        return read(text) == value
+    except (ValueError, msgspec.DecodeError):
+        return False
+
+
+def _null(text: str) -> None:
+    if text.lower() not in ("none", "null"):
+        raise ValueError(text)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    if value not in INTEGERS:
+        raise ValueError(text)
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _array(text: str) -> list[Flat]:
+    return msgspec.json.decode(text, type=list[Flat])
+
+
+def _object(text: str) -> dict[str, Flat]:
+    return msgspec.json.decode(text, type=dict[str, Flat])
+
+
+# In the order in which they are tried: a string reads everything, so it comes last.
+_READERS: dict[JsonType, tuple[Callable[[str], Value], str]] = {
+    "null": (_null, "null"),
+    "boolean": (_boolean, "true or false"),
+    "integer": (_integer, "an integer"),
+    "number": (_number, "a number"),
+    "array": (_array, "a JSON array"),
+    "object": (_object, "a JSON object"),
+    "string": (str, "a string"),
+}
