@@ -1,0 +1,1 @@
+"""Steering of a Lightning Trainer. Importing it loads torch and lightning; `import zloom` does not."""

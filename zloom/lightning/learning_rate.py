@@ -1,0 +1,115 @@
+"""`learning_rate`: the base rate, on which the schedule goes on as if it had always been that."""
+
+from typing import Annotated, Any
+
+from lightning.pytorch import Trainer
+from msgspec import Meta
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+
+from zloom.lightning.schedules import schedulers
+from zloom.lightning.steer import Steer, Undo
+from zloom.lightning.surroundings import no_sole_optimizer, sole_optimizer
+
+# Where torch keeps rates: in a group (swa_lr is SWALR's) and in a scheduler, as a number or one per group.
+_GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
+_SCHEDULER_RATES = ("base_lrs", "max_lrs", "min_lrs", "default_min_lr", "eta_min", "_last_lr")
+
+
+class LearningRate(Steer):
+    """The base learning rate of the first group; other groups and the schedule keep their proportions.
+
+    It is the peak of a OneCycleLR, the rate that the optimizer was made with under another scheduler, and
+    else the rate itself.
+    """
+
+    name = "learning_rate"
+    annotation = Annotated[float, Meta(gt=0)]
+    description = "Base learning rate; the schedule and the proportions of the groups are kept"
+
+    def get(self, trainer: Trainer) -> float | None:
+        optimizer = sole_optimizer(trainer)
+        if optimizer is None:
+            return None
+        return _number(optimizer.param_groups[0][_base_key(trainer, optimizer)])
+
+    def declared_type(self, trainer: Trainer) -> Any:
+        # A rate of 0 (all frozen) is a fact, though none that can be set.
+        return self.annotation if self.get(trainer) else float | None
+
+    def unsupported(self, trainer: Trainer) -> str | None:
+        return no_sole_optimizer(trainer)
+
+    def refusal(self, trainer: Trainer, value: float) -> str | None:
+        if not self.get(trainer):
+            return "the base rate is 0, so no ratio leads from it; start with a rate above 0"
+        return None
+
+    def change(self, trainer: Trainer, value: float) -> Undo:
+        optimizer = trainer.optimizers[0]
+        key = _base_key(trainer, optimizer)
+        ratio = value / _number(optimizer.param_groups[0][key])
+        owners: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+            (group, _GROUP_RATES) for group in optimizer.param_groups
+        ]
+        owners += [(vars(scheduler), _SCHEDULER_RATES) for scheduler in schedulers(trainer)]
+        undos = [_scale(owner, names, ratio) for owner, names in owners]
+
+        def undo() -> None:
+            for one in undos:
+                one()
+
+        return undo
+
+
+def effective_rate(trainer: Trainer) -> float | None:
+    """Return the rate that the first group's next step uses, or None without a sole optimizer."""
+    optimizer = sole_optimizer(trainer)
+    return None if optimizer is None else _number(optimizer.param_groups[0]["lr"])
+
+
+def _base_key(trainer: Trainer, optimizer: Optimizer) -> str:
+    found = schedulers(trainer)
+    if any(isinstance(scheduler, OneCycleLR) for scheduler in found):
+        return "max_lr"
+    if not found:
+        return "lr"
+    # ReduceLROnPlateau alone notes no base, and after its first reduction nothing tells it any more.
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", _copy(group["lr"]))
+    return "initial_lr"
+
+
+def _scale(owner: dict[str, Any], names: tuple[str, ...], ratio: float) -> Undo:
+    before = {name: _copy(owner[name]) for name in names if owner.get(name) is not None}
+    _write(owner, {name: _times(value, ratio) for name, value in before.items()})
+    return lambda: _write(owner, before)
+
+
+def _write(owner: dict[str, Any], values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        # A list may be shared (SequentialLR's last rates are its child's): replaced, not written into.
+        if isinstance(value, list):
+            owner[name] = [_put(old, new) for old, new in zip(owner[name], value, strict=True)]
+        else:
+            owner[name] = _put(owner[name], value)
+
+
+def _put(old: Any, new: Any) -> Any:
+    # A captured graph reads the tensor that it has seen.
+    return old.fill_(_number(new)) if isinstance(old, Tensor) else new
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_copy(one) for one in value]
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _times(value: Any, ratio: float) -> Any:
+    return [_times(one, ratio) for one in value] if isinstance(value, list) else value * ratio
+
+
+def _number(value: float | Tensor) -> float:
+    return float(value)
