@@ -119,13 +119,8 @@ class DrainSocket:
     @property
     def counters(self) -> SocketCounters:
         """A snapshot; it can be taken from any thread and after `close`."""
-        return SocketCounters(
-            sent=self._n_sent,
-            received=self._n_received,
-            unroutable=self._n_unroutable,
-            outbox_dropped=self._n_dropped,
-            outbox_len=len(self._outbox),
-        )
+        held = len(self._outbox)
+        return SocketCounters(self._n_sent, self._n_received, self._n_unroutable, self._n_dropped, held)
 
     def bind(self, endpoint: str) -> str:
         """Listen at `endpoint`; returns it with the port that was chosen for ``:0``.
@@ -167,30 +162,21 @@ class DrainSocket:
         self._reader.kick()
 
     def disconnect(self, endpoint: str) -> None:
-        """Undo `connect`; `endpoint` is written as it was there.
-
-        Raises:
-            TransportError: The socket is not connected to it.
-        """
+        """Undo `connect` of the same text; TransportError if it was not."""
         self._check_usable()
         with translated("disconnect from", endpoint):
             self._socket.disconnect(endpoint)
         self._reader.kick()
 
     def subscribe(self, topic: bytes) -> None:
-        """Receive what starts with `topic`; on a sub only. Subscribing twice takes two `unsubscribe`.
+        """Receive what starts with `topic`; TransportError unless this is a sub.
 
-        Raises:
-            TransportError: The socket is not a sub.
+        Subscribing twice takes two `unsubscribe`.
         """
         self._set_topic(zmq.SUBSCRIBE, "subscribe", topic)
 
     def unsubscribe(self, topic: bytes) -> None:
-        """Undo one `subscribe`; what is on its way may still arrive.
-
-        Raises:
-            TransportError: The socket is not a sub.
-        """
+        """Undo one `subscribe`; what is on its way may still arrive. TransportError unless this is a sub."""
         self._set_topic(zmq.UNSUBSCRIBE, "unsubscribe", topic)
 
     def _set_topic(self, option: int, verb: str, topic: bytes) -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import time
+import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -147,6 +151,35 @@ def test_a_forked_child_takes_no_turn(pipe: tuple[int, int]) -> None:
         reader.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_collects_does_not_deafen_the_parents_loop(pipe: tuple[int, int]) -> None:
+    """A loop that is collected closes itself, and takes its own wake-up pipe out of the shared epoll."""
+    loop = asyncio.new_event_loop()
+    references: dict[str, Any] = {"loop": loop, "reader": EdgeReader(loop, pipe[0], Turns())}
+    del loop
+    pid = os.fork()
+    if pid == 0:
+        warnings.simplefilter("ignore")  # one raised as an error would keep the loop from closing itself
+        references.clear()
+        gc.collect()
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        loop.call_later(5, lambda: None)  # a deaf loop would still wake up for this
+        # The result arrives through the wake-up pipe, and late enough to find the loop asleep.
+        await loop.run_in_executor(None, time.sleep, 0.05)
+        references.pop("reader").close()
+        await loop.shutdown_default_executor()
+        return loop.time() - started
+
+    loop = references["loop"]
+    assert loop.run_until_complete(main()) < 4
+    loop.close()
 
 
 def test_signals_still_end_a_loop_of_endless_turns(pipe: tuple[int, int]) -> None:
