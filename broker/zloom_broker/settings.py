@@ -1,0 +1,110 @@
+"""What a broker is told when it starts."""
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import platformdirs
+
+from zloom.endpoints import runtime_endpoint
+from zloom.errors import SettingsError
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Durability = Literal["fsync", "buffered"]
+
+
+def default_data_dir() -> Path:
+    """Return the user's state folder for zloom."""
+    return platformdirs.user_state_path("zloom")
+
+
+def _default_bind() -> tuple[str, ...]:
+    return (runtime_endpoint(create=True),)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """Where a broker binds and writes.
+
+    Attributes:
+        bind: Endpoints of control: `tcp://HOST:PORT`, `ipc:///PATH`, `inproc://NAME`. By default a socket in
+            the user's runtime folder, which is made if it is missing. Updates are bound beside each.
+        advertise: Endpoint of updates that peers on TCP are told, where they cannot reach the one that is
+            bound, as behind address translation; None to tell the bound port on the host that they reached.
+        data_dir: Folder of the journal; made if it is missing. One broker at a time uses it.
+        durability: `fsync`: a change is on disk before it is confirmed. `buffered`: config updates are
+            confirmed when the operating system has them, and a loss of power may lose the newest.
+        log_level: The least severe level that is logged, to stderr.
+        no_auth: Bind TCP addresses that other hosts can reach, though nobody has to prove who he is.
+
+    Raises:
+        TransportError: There is no usable runtime folder, and `bind` does not name another place.
+    """
+
+    bind: tuple[str, ...] = field(default_factory=_default_bind)
+    advertise: str | None = None
+    data_dir: Path = field(default_factory=default_data_dir)
+    durability: Durability = "fsync"
+    log_level: LogLevel = "info"
+    no_auth: bool = False
+
+    def check(self) -> list[str]:
+        """Return warnings about what is allowed and dangerous, one line each.
+
+        Raises:
+            SettingsError: Something is not allowed; the text names it, what was expected, and what to do.
+        """
+        if not self.bind:
+            raise SettingsError("no endpoint to bind; name one with --bind, such as tcp://127.0.0.1:5555")
+        _check_choice("durability", self.durability, get_args(Durability))
+        _check_choice("log level", self.log_level, get_args(LogLevel))
+        if self.advertise is not None:
+            _tcp_host(self.advertise, "--advertise")
+        return [warning for endpoint in self.bind for warning in self._check_endpoint(endpoint)]
+
+    def _check_endpoint(self, endpoint: str) -> Iterator[str]:
+        scheme, separator, rest = endpoint.partition("://")
+        if not separator or not rest or scheme not in ("tcp", "ipc", "inproc"):
+            raise SettingsError(
+                f"cannot bind {endpoint!r}: expected tcp://HOST:PORT, ipc:///PATH or inproc://NAME"
+            )
+        if scheme != "tcp":
+            return
+        if _is_loopback(_tcp_host(endpoint, "--bind")):
+            yield f"{endpoint}: anybody on this host can steer; an ipc:// endpoint is for its owner alone"
+        elif self.no_auth:
+            yield f"{endpoint}: anybody who reaches this address can steer, because of --no-auth"
+        else:
+            raise SettingsError(
+                f"cannot bind {endpoint}: other hosts can reach it, and zloom has no keys yet that tell who "
+                "may steer; bind tcp://127.0.0.1:PORT or an ipc:// endpoint, or say with --no-auth that "
+                "everybody who can reach it may steer every run"
+            )
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+def _tcp_host(endpoint: str, option: str) -> str:
+    host, separator, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if (
+        not endpoint.startswith("tcp://")
+        or not separator
+        or not host
+        or not (port.isdecimal() or port == "*")
+    ):
+        raise SettingsError(f"{option} {endpoint!r}: expected tcp://HOST:PORT")
+    return host
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name or an interface: what it stands for may change
+        return False
