@@ -1,0 +1,49 @@
+"""How many messages may be under way in each direction of one connection. Pure."""
+
+
+class CreditMeter:
+    """Both sides count what they receive since the hello, and tell each other now and then.
+
+    A queue of libzmq that is full drops or blocks without a word, so no side sends more than `credit`
+    messages beyond what the other said that it received.
+    """
+
+    def __init__(self) -> None:
+        self._limit = 0
+        self._sent = self._acked = 0
+        self._received = self._told = 0
+
+    def said_hello(self) -> None:
+        """A hello was sent: it is the first message that the other side counts."""
+        self._sent = self._acked = 1
+        self._limit = 0
+
+    def welcomed(self, credit: int) -> None:
+        """The welcome came: it is the first message that this side counts."""
+        self._limit = credit
+        self._received = self._told = 1
+
+    def may_send(self) -> bool:
+        """Whether another message may be sent."""
+        return self._sent - self._acked < self._limit
+
+    def sent(self) -> None:
+        """A message was sent."""
+        self._sent += 1
+
+    def received(self) -> None:
+        """A message came."""
+        self._received += 1
+
+    def acknowledged(self, received: int) -> None:
+        """The other side said how many it has received."""
+        self._acked = max(self._acked, received)
+
+    def is_due(self) -> bool:
+        """Whether it is time to tell the other side how far it was heard."""
+        return self._limit > 0 and self._received - self._told >= max(1, self._limit // 4)
+
+    def tell(self) -> int:
+        """Return how many messages were received, to be told now."""
+        self._told = self._received
+        return self._received

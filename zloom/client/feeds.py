@@ -1,0 +1,155 @@
+"""What an operator subscribed to, as an asynchronous iterator."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from zloom.errors import ZloomError
+from zloom.messages import Beat, Echo, Own, Published
+
+T = TypeVar("T")
+
+FEED_LIMIT = 10_000
+"""Messages kept for a reader that is slow; beyond it the oldest are dropped and counted."""
+
+
+class Gaps:
+    """How many publications did not come, by the sequence numbers of those that did. Pure."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[bytes, str], int] = {}
+        self.missed = 0
+
+    def see(self, topic: bytes, message: Published) -> None:
+        """Take note of a publication. The first of a topic begins its count."""
+        if isinstance(message, Beat | Echo):
+            return
+        if isinstance(message, Own):
+            place, seq = (topic, message.sender), message.sender_seq
+        else:
+            place, seq = (topic, ""), message.seq
+        last = self._last.get(place)
+        if last is not None and seq > last + 1:
+            self.missed += seq - last - 1
+        self._last[place] = seq
+
+    def restart(self) -> None:
+        """Another life of the broker counts from the beginning."""
+        self._last.clear()
+
+
+class Feed(AsyncIterator[T], Generic[T]):
+    """Publications from now on, also over a reconnect; for one reader, on the operator's loop.
+
+    `async with` waits until the broker has the subscription, so that nothing published from then on is
+    missed for being too early, and ends it. A feed that is only iterated ends with its operator.
+
+    Args:
+        topic: The prefix that is subscribed.
+        read: Makes what is yielded of a publication, or None for what is not meant for the reader.
+        on_close: Called once.
+    """
+
+    def __init__(
+        self,
+        topic: bytes,
+        read: Callable[[bytes, Published], T | None],
+        on_close: Callable[["Feed[T]"], None],
+    ) -> None:
+        self.topic = topic
+        self._read = read
+        self._on_close = on_close
+        self._items: deque[T] = deque()
+        self._changed = asyncio.Event()
+        self._confirmed = asyncio.Event()
+        self._gaps = Gaps()
+        self._dropped = 0
+        self._ended: ZloomError | None = None
+        self._closed = False
+
+    @property
+    def missed(self) -> int:
+        """Publications that never came here, as their sequence numbers show."""
+        return self._gaps.missed
+
+    @property
+    def dropped(self) -> int:
+        """Publications that came and were dropped because the reader was too slow."""
+        return self._dropped
+
+    async def ready(self) -> None:
+        """Wait until the broker has the subscription.
+
+        Raises:
+            ZloomError: The connection ended for good before.
+        """
+        await self._confirmed.wait()
+        if self._ended is not None:
+            raise self._ended
+
+    def close(self) -> None:
+        """End the subscription; a reader that waits gets the end of the iteration."""
+        if not self._closed:
+            self._closed = True
+            self._on_close(self)
+            self._wake()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._items:
+            if self._ended is not None:
+                raise self._ended
+            if self._closed:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        return self._items.popleft()
+
+    # --- called by the link -------------------------------------------------------------------
+
+    def put(self, topic: bytes, message: Published) -> None:
+        """Take a publication."""
+        self._gaps.see(topic, message)
+        item = self._read(topic, message)
+        if item is None:
+            return
+        if len(self._items) >= FEED_LIMIT:
+            self._items.popleft()
+            self._dropped += 1
+        self._items.append(item)
+        self._changed.set()
+
+    def confirm(self) -> None:
+        """The broker has the subscription."""
+        self._confirmed.set()
+
+    def restart(self) -> None:
+        """The broker was restarted."""
+        self._gaps.restart()
+
+    def end(self, error: ZloomError | None) -> None:
+        """Nothing will come again; `error` says why, where it is not the caller who closed."""
+        self._ended = error
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._confirmed.set()

@@ -1,0 +1,293 @@
+"""Sockets, timer and waiters of an operator: it feeds an `OperatorSession` and carries out its effects."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from zloom import codec
+from zloom.client.answers import Answers
+from zloom.client.effects import (
+    Confirmed,
+    Connected,
+    Deliver,
+    Effect,
+    OpenUpdates,
+    Rejected,
+    Reopen,
+    Send,
+    Subscribe,
+    Unsubscribe,
+)
+from zloom.client.feeds import Feed
+from zloom.client.requests import Answered
+from zloom.client.results import OperatorCounters
+from zloom.client.session import OperatorSession
+from zloom.errors import BrokerUnreachable, Refused, RemoteProtocolError, TransportError, ZloomError
+from zloom.messages import Answer, FromOperator
+from zloom.socket_options import Context
+from zloom.sockets import DrainSocket
+from zloom.version import __version__
+
+LINGER_MS = 300
+"""Milliseconds for what was published just before the end; nobody at the other end must not cost more."""
+
+
+def fresh_id() -> str:
+    """Return 32 random hex digits: unique for ever, as a request's id must be."""
+    return secrets.token_hex(16)
+
+
+class OperatorLink:
+    """One operator's connection; all methods belong to the running loop's thread.
+
+    Args:
+        endpoint: Of the broker's control.
+        user: Who this operator says that it is.
+        context: Of the sockets; the caller terminates it after `close`.
+    """
+
+    def __init__(self, endpoint: str, user: str, context: Context) -> None:
+        self.endpoint = endpoint
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._session = OperatorSession(user, f"zloom {__version__}", endpoint, fresh_id)
+        self._timer: asyncio.TimerHandle | None = None
+        self._connected = asyncio.Event()
+        self._waiters: dict[str, Answers] = {}
+        self._feeds: list[Feed[Any]] = []
+        self._bad_messages = 0
+        self._failure: ZloomError | None = None
+        self._updates: DrainSocket | None = None
+        self._control = self._open_control()
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def connect(self, timeout: float) -> None:  # noqa: ASYNC109 - its end has a text of its own
+        """Say hello and wait for the welcome.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            BrokerUnreachable: No broker answered in time.
+            Refused: The broker does not take this operator.
+        """
+        self._run(self._session.start(self._loop.time()))
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connected.wait()
+        except TimeoutError:
+            raise self._unreachable(timeout) from None
+        self._check()
+
+    def close(self) -> None:
+        """Close the sockets; whoever still waits gets a TransportError, and feeds end."""
+        if self._failure is None:
+            self._fail(TransportError(f"the operator of {self.endpoint} is closed; connect anew"), quiet=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._control.close(LINGER_MS)
+        if self._updates is not None:
+            self._updates.close()
+
+    @property
+    def counters(self) -> OperatorCounters:
+        """A snapshot."""
+        counted = self._session.counters
+        return OperatorCounters(
+            requests_resent=self._session.requests_resent,
+            reconnects=counted["reconnects"],
+            late_answers=counted["late_answers"],
+            bad_messages=self._bad_messages + counted["unexpected_messages"],
+            errors=counted["errors"],
+            publish_dropped=counted["publish_dropped"],
+        )
+
+    # --- requests -----------------------------------------------------------------------------
+
+    async def ask(self, message: FromOperator, timeout: float) -> Answer:  # noqa: ASYNC109 - as above
+        """Make a request and return its first answer.
+
+        Raises:
+            Refused: The broker refused it.
+            BrokerUnreachable: No answer within `timeout` seconds.
+            LocalProtocolError: The request is too long to be sent.
+        """
+        with self.asked(message) as answers:
+            try:
+                async with asyncio.timeout(timeout):
+                    return await answers.next()
+            except TimeoutError:
+                raise self.unanswered(message.id, timeout) from None
+
+    @contextmanager
+    def asked(self, message: FromOperator, *, waits: bool = False) -> Iterator[Answers]:
+        """Make a request; within the context its answers can be waited for.
+
+        Args:
+            waits: Whether the revision that it makes is followed until it is settled.
+
+        Raises:
+            LocalProtocolError: The request is too long to be sent.
+        """
+        self._check()
+        codec.encode(message)  # what cannot be sent is the caller's to know, not the timer's
+        answers = self._waiters[message.id] = Answers()
+        try:
+            self._run(self._session.request(message, self._loop.time(), waits=waits))
+            yield answers
+        finally:
+            del self._waiters[message.id]
+            self._session.drop(message.id)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish on a user's own topic, at most once."""
+        self._check()
+        self._run(self._session.publish(topic, payload))
+
+    # --- feeds --------------------------------------------------------------------------------
+
+    def add_feed(self, feed: Feed[Any]) -> None:
+        """Subscribe for a feed."""
+        self._check()
+        self._feeds.append(feed)
+        self._run(self._session.subscribe(feed.topic, self._loop.time()))
+
+    def remove_feed(self, feed: Feed[Any]) -> None:
+        """Undo `add_feed`."""
+        if feed in self._feeds:
+            self._feeds.remove(feed)
+            if self._failure is None:
+                self._run(self._session.unsubscribe(feed.topic))
+
+    # --- effects ------------------------------------------------------------------------------
+
+    def _run(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            self._carry_out(effect)
+        self._set_timer()
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send():
+                self._control.send(codec.control_frames(effect.message))
+            case Answered():
+                self._hand_over(effect)
+            case Deliver():
+                self._deliver(effect)
+            case Connected():
+                self._on_connected(effect)
+            case Rejected():
+                self._fail(Refused(effect.code, effect.text))
+            case Reopen():
+                self._reopen()
+            case OpenUpdates():
+                self._open_updates(effect.endpoint)
+            case Subscribe() if self._updates is not None:
+                self._updates.subscribe(effect.topic)
+            case Unsubscribe() if self._updates is not None:
+                self._updates.unsubscribe(effect.topic)
+            case Confirmed():
+                for feed in self._feeds:
+                    if feed.topic in effect.topics:
+                        feed.confirm()
+
+    def _hand_over(self, answered: Answered) -> None:
+        waiter = self._waiters.get(answered.request)
+        if waiter is not None:
+            waiter.put(answered)
+
+    def _deliver(self, effect: Deliver) -> None:
+        for feed in self._feeds:
+            if effect.topic.startswith(feed.topic):
+                feed.put(effect.topic, effect.message)
+
+    def _on_connected(self, connected: Connected) -> None:
+        self._connected.set()
+        if connected.epoch_changed:
+            for feed in self._feeds:
+                feed.restart()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        when = self._session.next_timer()
+        if when is not None and self._failure is None:
+            self._timer = self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._run(self._session.on_timer(self._loop.time()))
+
+    # --- sockets ------------------------------------------------------------------------------
+
+    def _open_control(self) -> DrainSocket:
+        socket = DrainSocket(self._context, "dealer", self._on_control)
+        try:
+            socket.connect(self.endpoint)
+        except BaseException:
+            socket.close()
+            raise
+        return socket
+
+    def _open_updates(self, endpoint: str) -> None:
+        if self._updates is not None:
+            self._updates.close()
+        self._updates = DrainSocket(self._context, "sub", self._on_updates)
+        self._updates.connect(endpoint)
+
+    def _reopen(self) -> None:
+        self._control.close()
+        if self._updates is not None:
+            self._updates.close()
+            self._updates = None
+        self._control = self._open_control()
+
+    def _on_control(self, frames: list[bytes]) -> None:
+        try:
+            message = codec.from_broker.decode(codec.control_payload(frames))
+        except RemoteProtocolError:
+            self._bad_messages += 1
+            return
+        self._run(self._session.receive(message, self._loop.time()))
+
+    def _on_updates(self, frames: list[bytes]) -> None:
+        try:
+            topic, payload = frames
+            message = codec.published.decode(payload)
+        except (ValueError, RemoteProtocolError):
+            self._bad_messages += 1
+            return
+        self._run(self._session.receive_update(topic, message, self._loop.time()))
+
+    # --- errors -------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, error: ZloomError, *, quiet: bool = False) -> None:
+        self._failure = error
+        self._connected.set()
+        for waiter in self._waiters.values():
+            waiter.put(error)
+        for feed in self._feeds:
+            feed.end(None if quiet else error)
+
+    def _unreachable(self, timeout: float) -> BrokerUnreachable:
+        said = f" (it last said: {self._session.last_error})" if self._session.last_error else ""
+        return BrokerUnreachable(
+            f"no broker answered at {self.endpoint} within {timeout:g} s{said}; start one with "
+            "`zloom broker`, or name another with --broker or ZLOOM_BROKER"
+        )
+
+    def unanswered(self, request: str, timeout: float) -> BrokerUnreachable:
+        """Return the error of a request that was not answered within `timeout` seconds."""
+        said = f"; it last said: {self._session.last_error}" if self._session.last_error else ""
+        return BrokerUnreachable(
+            f"the broker at {self.endpoint} did not answer request {request} within {timeout:g} s{said}; if "
+            "it was for a change, whether it was accepted is unknown: look at the history, or ask again "
+            "under the same request id"
+        )

@@ -1,0 +1,131 @@
+"""The operator's side: change a run, wait for what becomes of it, and watch.
+
+async with zloom.connect() as operator:
+    result = await operator.set("tiny-lm", {"learning_rate": 0.1})
+    print(result.revision, result.outcomes)
+"""
+
+import asyncio
+import getpass
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from zloom.client.changes import Changes
+from zloom.client.feeds import Feed
+from zloom.client.link import OperatorLink
+from zloom.client.questions import Questions
+from zloom.client.results import Changed, OperatorCounters
+from zloom.codec import own_topic, watch_topic
+from zloom.messages import Answered, Happened, Own, Published, Reported, Revised
+from zloom.settings import ClientSettings, resolve_broker
+from zloom.socket_options import Context, new_context
+
+Observation = Reported | Answered | Happened | Changed
+"""What `Operator.watch` yields."""
+
+TIMEOUT = 30.0
+"""Seconds that a call waits: longer than the safe points of all but the slowest loops lie apart."""
+
+A = TypeVar("A")
+
+
+class Operator(Changes, Questions):
+    """Changes and watches runs through one broker; made by `connect`, used on its event loop.
+
+    See `Changes` for the arguments that every change takes, and for what is raised.
+    """
+
+    @property
+    def endpoint(self) -> str:
+        """Where the broker is."""
+        return self._link.endpoint
+
+    @property
+    def counters(self) -> OperatorCounters:
+        """What was dropped, refused or sent again on this connection."""
+        return self._link.counters
+
+    # --- feeds --------------------------------------------------------------------------------
+
+    def watch(self, run: str = "") -> Feed[Observation]:
+        """Return a feed of all that happens in a run, or in all of them.
+
+        It begins at once; `async with` waits until nothing can be missed any more. See `Feed`.
+        """
+        return self._feed(watch_topic(run), _observation)
+
+    def subscribe(self, prefix: str) -> Feed[Own]:
+        """Return a feed of the payloads on the users' own topics that begin with `prefix`."""
+        return self._feed(own_topic(prefix), _own)
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Publish on a user's own topic, at most once; what cannot be sent now is dropped and counted."""
+        self._link.publish(topic, payload)
+
+    def _feed(self, topic: bytes, read: Callable[[bytes, Published], A | None]) -> Feed[A]:
+        feed = Feed(topic, read, self._link.remove_feed)
+        self._link.add_feed(feed)
+        return feed
+
+
+@asynccontextmanager
+async def connect(
+    broker: str | None = None,
+    *,
+    user: str | None = None,
+    settings: ClientSettings | None = None,
+    context: Context | None = None,
+    timeout: float = TIMEOUT,  # noqa: ASYNC109 - of each call, not of this one
+) -> AsyncIterator[Operator]:
+    """Connect to a broker as an operator, for the length of an `async with`.
+
+    Args:
+        broker: Endpoint of control; else of `settings`, else `$ZLOOM_BROKER`, else the user's own broker.
+        user: Who is asking, shown in the history; `name@host` of this process by default.
+        settings: How long to wait for the broker, and what else a client may want to change.
+        timeout: Seconds that a call waits unless it says otherwise.
+        context: Of ZeroMQ, to be shared with others that use `inproc://`; it is left open.
+
+    Raises:
+        BrokerUnreachable: No broker answered in time.
+        Refused: The broker does not take this operator.
+        SettingsError: The endpoint cannot be used.
+    """
+    settings = settings or ClientSettings()
+    endpoint = resolve_broker(broker or settings.broker)
+    own_context = context or new_context()
+    try:
+        link = OperatorLink(endpoint, user or whoami(), own_context)
+        try:
+            await link.connect(settings.connect_timeout)
+            yield Operator(link, timeout)
+        finally:
+            link.close()
+    finally:
+        if context is None:
+            await asyncio.to_thread(own_context.term)
+
+
+def whoami() -> str:
+    """Return `name@host` of this process."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        name = f"uid-{os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
+
+
+def _observation(topic: bytes, message: Published) -> Observation | None:
+    match message:
+        case Reported() | Answered() | Happened():
+            return message
+        case Revised():
+            return Changed(run=topic.decode().split("/")[1], revision=message.revision)
+    return None
+
+
+def _own(topic: bytes, message: Published) -> Own | None:
+    return message if isinstance(message, Own) else None

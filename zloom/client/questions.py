@@ -1,0 +1,86 @@
+"""The calls of an operator that change nothing for a run, or only what the broker knows of it."""
+
+from zloom.client.caller import Caller
+from zloom.client.link import fresh_id
+from zloom.messages import (
+    Devices,
+    Done,
+    FailDevice,
+    Forget,
+    GetDevices,
+    GetHistory,
+    GetKeys,
+    GetReplicas,
+    GetRuns,
+    GetStats,
+    History,
+    Keys,
+    Replicas,
+    Runs,
+    Stats,
+)
+from zloom.model import DeviceReport, HistoryEntry, ReplicaStatus, RunStatus, Value
+
+PAGE = 100
+"""Entries of history asked for at once."""
+
+
+class Questions(Caller):
+    """What an operator can ask a broker, and tell it.
+
+    Every call raises `Refused`, with a code and a text, and `BrokerUnreachable` when there is no
+    answer within the operator's time-out.
+    """
+
+    async def get(self, run: str, *, attempt: str = "") -> dict[str, Value]:
+        """Return the value of each key."""
+        keys = await self.keys(run, attempt=attempt)
+        return {state.key.name: state.value for state in keys.keys}
+
+    async def keys(self, run: str, *, attempt: str = "") -> Keys:
+        """Return the keys of a run with type, bounds and value, and its commands."""
+        return await self._ask(GetKeys(id=fresh_id(), run=run, attempt=attempt), Keys)
+
+    async def history(self, run: str, limit: int | None = None, *, attempt: str = "") -> list[HistoryEntry]:
+        """Return the revisions of a run, newest first, at most `limit` of them; None for all."""
+        entries: list[HistoryEntry] = []
+        more = True
+        while more and (limit is None or len(entries) < limit):
+            wanted = PAGE if limit is None else min(PAGE, limit - len(entries))
+            before = entries[-1].revision.revision if entries else None
+            request = GetHistory(id=fresh_id(), run=run, attempt=attempt, before=before, limit=wanted)
+            page = await self._ask(request, History)
+            entries += page.entries
+            attempt = page.attempt  # a new attempt that begins meanwhile must not mix in
+            more = page.more and bool(page.entries)
+        return entries
+
+    async def runs(self, run: str = "") -> list[RunStatus]:
+        """Return all attempts of all runs, or of one."""
+        return (await self._ask(GetRuns(id=fresh_id(), run=run), Runs)).runs
+
+    async def replicas(self, run: str = "", *, attempt: str = "") -> list[ReplicaStatus]:
+        """Return all replicas, or those of one run."""
+        request = GetReplicas(id=fresh_id(), run=run, attempt=attempt)
+        return (await self._ask(request, Replicas)).replicas
+
+    async def devices(self) -> list[DeviceReport]:
+        """Return all devices with their newest status and the replicas on them."""
+        return (await self._ask(GetDevices(id=fresh_id()), Devices)).devices
+
+    async def fail_device(self, device: str, reason: str = "") -> list[str]:
+        """Report that a device failed; returns the ids of the replicas on it, each of which is told."""
+        request = FailDevice(id=fresh_id(), device=device, reason=reason)
+        return (await self._ask(request, Done)).replicas
+
+    async def forget(self, run: str, *, attempt: str = "") -> None:
+        """Have the broker forget a finished attempt, its config and its history.
+
+        Raises:
+            Refused: `still_live`: it is not finished.
+        """
+        await self._ask(Forget(id=fresh_id(), run=run, attempt=attempt), Done)
+
+    async def stats(self) -> Stats:
+        """Return the broker's counters."""
+        return await self._ask(GetStats(id=fresh_id()), Stats)

@@ -1,0 +1,74 @@
+"""What an operator gets back, where a message of the protocol does not say it already."""
+
+from dataclasses import dataclass
+
+from zloom.model import Outcome, Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a revision so far.
+
+    Attributes:
+        run: Name of the run.
+        attempt: The attempt that was changed.
+        revision: The number that the broker gave the change.
+        outcomes: One for each targeted replica, by rank; `outcome` is None where there is no answer yet.
+        settled: Each targeted replica has answered.
+        durable: The change is on the broker's disk; False with `--durability buffered`.
+        duplicate: The request had been accepted before; this is its one effect.
+        latency: Seconds from the request to the newest state, by this process's clock.
+    """
+
+    run: str
+    attempt: str
+    revision: int
+    outcomes: list[Outcome]
+    settled: bool
+    durable: bool = True
+    duplicate: bool = False
+    latency: float = 0.0
+
+    @property
+    def applied_everywhere(self) -> bool:
+        """Whether every targeted replica has applied the revision."""
+        return self.settled and all(each.outcome == "applied" for each in self.outcomes)
+
+    @property
+    def applied(self) -> list[Outcome]:
+        """Outcomes of the replicas that have applied the revision."""
+        return [each for each in self.outcomes if each.outcome == "applied"]
+
+    @property
+    def missing(self) -> list[Outcome]:
+        """Entries of the replicas that have not answered."""
+        return [each for each in self.outcomes if each.outcome is None]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A new revision of a run, for those who watch."""
+
+    run: str
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCounters:
+    """What an operator's connection did since it was opened.
+
+    Attributes:
+        requests_resent: Requests sent once more because no answer had come.
+        reconnects: Times that both sockets were made anew.
+        late_answers: Answers that nobody waited for any more.
+        bad_messages: Messages that could not be read or were of an unknown type.
+        errors: Complaints of the broker about what this side sent.
+        publish_dropped: Payloads of own topics that could not be sent.
+    """
+
+    requests_resent: int
+    reconnects: int
+    late_answers: int
+    bad_messages: int
+    errors: int
+    publish_dropped: int
