@@ -110,6 +110,12 @@ def repeated() -> Any:
     return torch.utils.data.DataLoader(dataset, batch_size=2)
 
 
+def test_a_checkpoint_asked_for_at_a_batchs_start_waits_for_its_end(tmp_path: Path) -> None:
+    act = save_after(0, tmp_path)
+    trainer(act, default_root_dir=tmp_path).fit(Regression(), loader())
+    assert act.done == (1, Place.BATCH_END)
+
+
 def test_a_checkpoint_in_manual_optimization_waits_for_the_step(tmp_path: Path) -> None:
     act = save_after(4, tmp_path)
     trainer(act, default_root_dir=tmp_path).fit(Manual(window=3), loader(batch_size=4))

@@ -21,8 +21,9 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
 from tests.e2e.lightning_models import QUIET, Change, Manual, Regression, loader, run, trainer
+from zloom.lightning.data import BatchSize
 from zloom.lightning.optimizer import OptimizerType, torch_optimizers
-from zloom.lightning.steer import CannotSteer, Place
+from zloom.lightning.steer import CannotSteer, Place, Position
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
@@ -198,6 +199,42 @@ def test_manual_optimization_steps_the_scheduler_of_the_new_optimizer() -> None:
     assert change.error is None
     assert fitted.lr_scheduler_configs[0].scheduler.optimizer is fitted.optimizers[0]
     assert module.rates == pytest.approx([0.01 * 0.9**step for step in range(8)], rel=1e-12)
+
+
+def test_a_schedule_that_has_not_stepped_yet_does_not_warn_of_a_replaced_step() -> None:
+    module = Regression(scheduled("sgd"))
+    change = Change(OptimizerType(), "adam", after=0)
+    run(module, change)
+    assert change.applied == (0, Place.BATCH_START)
+    assert module.rates == pytest.approx([0.01 * 0.9**step for step in range(4)], rel=1e-12)
+
+
+def test_at_an_epochs_end_it_can_change_together_with_the_batch_size() -> None:
+    class StepsAtTheEnd(Manual):
+        def __init__(self) -> None:
+            super().__init__()
+            self.schedule: Any = None
+
+        def lr_schedulers(self) -> Any:
+            return None
+
+        def on_train_epoch_end(self) -> None:
+            self.schedule.step()
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.01)
+            self.schedule = lr_scheduler.ExponentialLR(optimizer, 0.5)
+            return [optimizer], [self.schedule]
+
+    class AtTheEnd(OptimizerType):
+        def ready(self, position: Position, value: Any) -> bool:
+            return position.place is Place.EPOCH_END and super().ready(position, value)
+
+    module = StepsAtTheEnd()
+    change, size = Change(AtTheEnd(), "adam", after=1), Change(BatchSize(), 16, after=1)
+    run(module, change, size, max_epochs=2)
+    assert change.applied == size.applied == (4, Place.EPOCH_END)
+    assert module.rates == [0.01] * 4 + [0.005] * 2
 
 
 def test_the_same_type_again_changes_nothing() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from zloom.lightning.schedules import schedulers
-from zloom.lightning.steer import Place, Position, Steer, Undo
+from zloom.lightning.steer import Position, Steer, Undo
 from zloom.lightning.succession import CANNOT_TAKE, Rehearsal, Succession
 from zloom.lightning.surroundings import (
     find_callback,
@@ -78,8 +78,7 @@ class OptimizerType(Steer):
             return f"{cls.__name__} cannot train these parameters: {error}"
 
     def ready(self, position: Position, value: Any) -> bool:
-        # At an epoch's end the epoch's schedulers may step without a step of the new optimizer before.
-        return position.window_closed and position.place is not Place.EPOCH_END
+        return position.window_closed
 
     def change(self, trainer: Trainer, value: str) -> Undo:
         old, cls = trainer.optimizers[0], self._choices[value]
