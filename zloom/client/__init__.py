@@ -4,8 +4,7 @@
         result = await operator.set("tiny-lm", {"learning_rate": 0.1})
         print(result.revision, result.outcomes)
 
-`session`, `requests`, `subscriptions`, `credit` and `effects` are pure; `link` gives them sockets and a
-clock.
+`session`, `requests`, `subscriptions` and `effects` are pure; `link` gives them sockets and a clock.
 """
 
 from zloom.client.blocking import SyncFeed, SyncOperator, connect_sync

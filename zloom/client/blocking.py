@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from zloom.client.feeds import Feed
-from zloom.client.operator import TIMEOUT, Observation, Operator, connect
+from zloom.client.operator import Observation, Operator, connect
 from zloom.client.results import OperatorCounters
 from zloom.messages import Own
 from zloom.settings import ClientSettings
@@ -163,7 +163,6 @@ def connect_sync(
     user: str | None = None,
     settings: ClientSettings | None = None,
     context: Context | None = None,
-    timeout: float = TIMEOUT,
 ) -> Iterator[SyncOperator]:
     """Connect to a broker as an operator, for the length of a `with`; arguments and errors as `connect`.
 
@@ -171,7 +170,7 @@ def connect_sync(
     """
     loop = _Loop()
     try:
-        connection = connect(broker, user=user, settings=settings, context=context, timeout=timeout)
+        connection = connect(broker, user=user, settings=settings, context=context)
         with _entered(connection, loop) as operator:
             yield SyncOperator(operator, loop)
     finally:

@@ -32,7 +32,7 @@ class Changes(Caller):
     wait
         Wait until every replica has answered; otherwise return when the broker has accepted the change.
     timeout
-        Seconds; None for that of `connect`. Its end ends the wait and not the change: the result then has
+        Seconds; None for that of the settings. Its end ends the wait and not the change: the result then has
         ``settled=False``.
     cancel_on_timeout
         At the end of the wait, take the change back wherever it has not been applied.

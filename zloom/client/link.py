@@ -26,7 +26,7 @@ from zloom.client.results import OperatorCounters
 from zloom.client.session import OperatorSession
 from zloom.errors import BrokerUnreachable, Refused, RemoteProtocolError, TransportError, ZloomError
 from zloom.messages import Answer, FromOperator
-from zloom.socket_options import Context
+from zloom.socket_options import Context, SocketOptions
 from zloom.sockets import DrainSocket
 from zloom.version import __version__
 
@@ -46,11 +46,13 @@ class OperatorLink:
         endpoint: Of the broker's control.
         user: Who this operator says that it is.
         context: Of the sockets; the caller terminates it after `close`.
+        options: Of the sockets.
     """
 
-    def __init__(self, endpoint: str, user: str, context: Context) -> None:
+    def __init__(self, endpoint: str, user: str, context: Context, options: SocketOptions) -> None:
         self.endpoint = endpoint
         self._context = context
+        self._options = options
         self._loop = asyncio.get_running_loop()
         self._session = OperatorSession(user, f"zloom {__version__}", endpoint, fresh_id)
         self._timer: asyncio.TimerHandle | None = None
@@ -224,7 +226,7 @@ class OperatorLink:
     # --- sockets ------------------------------------------------------------------------------
 
     def _open_control(self) -> DrainSocket:
-        socket = DrainSocket(self._context, "dealer", self._on_control)
+        socket = DrainSocket(self._context, "dealer", self._on_control, options=self._options)
         try:
             socket.connect(self.endpoint)
         except BaseException:
@@ -235,7 +237,7 @@ class OperatorLink:
     def _open_updates(self, endpoint: str) -> None:
         if self._updates is not None:
             self._updates.close()
-        self._updates = DrainSocket(self._context, "sub", self._on_updates)
+        self._updates = DrainSocket(self._context, "sub", self._on_updates, options=self._options)
         self._updates.connect(endpoint)
 
     def _reopen(self) -> None:

@@ -26,9 +26,6 @@ from zloom.socket_options import Context, new_context
 Observation = Reported | Answered | Happened | Changed
 """What `Operator.watch` yields."""
 
-TIMEOUT = 30.0
-"""Seconds that a call waits: longer than the safe points of all but the slowest loops lie apart."""
-
 A = TypeVar("A")
 
 
@@ -78,15 +75,13 @@ async def connect(
     user: str | None = None,
     settings: ClientSettings | None = None,
     context: Context | None = None,
-    timeout: float = TIMEOUT,  # noqa: ASYNC109 - of each call, not of this one
 ) -> AsyncIterator[Operator]:
     """Connect to a broker as an operator, for the length of an `async with`.
 
     Args:
-        broker: Endpoint of control; else of `settings`, else `$ZLOOM_BROKER`, else the user's own broker.
+        broker: Endpoint of control; else `$ZLOOM_BROKER`, else the user's own broker.
         user: Who is asking, shown in the history; `name@host` of this process by default.
-        settings: How long to wait for the broker, and what else a client may want to change.
-        timeout: Seconds that a call waits unless it says otherwise.
+        settings: How long to wait, and the sockets' options.
         context: Of ZeroMQ, to be shared with others that use `inproc://`; it is left open.
 
     Raises:
@@ -95,13 +90,13 @@ async def connect(
         SettingsError: The endpoint cannot be used.
     """
     settings = settings or ClientSettings()
-    endpoint = resolve_broker(broker or settings.broker)
+    endpoint = resolve_broker(broker, os.environ)
     own_context = context or new_context()
     try:
-        link = OperatorLink(endpoint, user or whoami(), own_context)
+        link = OperatorLink(endpoint, user or whoami(), own_context, settings.sockets)
         try:
             await link.connect(settings.connect_timeout)
-            yield Operator(link, timeout)
+            yield Operator(link, settings.timeout)
         finally:
             link.close()
     finally:

@@ -29,7 +29,7 @@ class Questions(Caller):
     """What an operator can ask a broker, and tell it.
 
     Every call raises `Refused`, with a code and a text, and `BrokerUnreachable` when there is no
-    answer within the operator's time-out.
+    answer within the settings' time-out.
     """
 
     async def get(self, run: str, *, attempt: str = "") -> dict[str, Value]:

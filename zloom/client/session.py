@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import get_args
 
-from zloom.client.credit import CreditMeter
 from zloom.client.effects import Connected, Deliver, Effect, Rejected, Reopen, Send
 from zloom.client.requests import RequestTable
-from zloom.client.subscriptions import Subscriptions, updates_endpoint
+from zloom.client.subscriptions import Subscriptions
+from zloom.credit import CreditMeter
 from zloom.messages import (
     PROTOCOL,
     Answer,
@@ -35,6 +35,7 @@ from zloom.messages import (
     Wait,
     Welcome,
 )
+from zloom.updates_address import updates_endpoint
 
 HELLO_INTERVAL = 1.0
 """Seconds between hellos: the connection itself is retried by libzmq within a second."""

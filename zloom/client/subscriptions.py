@@ -113,15 +113,3 @@ class Subscriptions:
         self._asked, self._waiting = frozenset(self._waiting), set()
         self._echo, self._due = echo_topic(self._nonce), now + ECHO_TIMEOUT
         return [*before, Subscribe(self._echo)]
-
-
-def updates_endpoint(told: str, control: str) -> str:
-    """Return where to subscribe: as told, with the host of control where the broker leaves it open.
-
-    >>> updates_endpoint("tcp://*:5556", "tcp://gpu-1:5555")
-    'tcp://gpu-1:5556'
-    """
-    if not told.startswith("tcp://*:") or not control.startswith("tcp://"):
-        return told
-    host = control.removeprefix("tcp://").rpartition(":")[0]
-    return f"tcp://{host}:{told.removeprefix('tcp://*:')}"
