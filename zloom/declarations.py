@@ -51,18 +51,20 @@ class DeclaredCommand:
 
     def read(self, arguments: Mapping[str, Value]) -> dict[str, Any]:
         """Return the arguments as the handler takes them; raises SettingsError naming the argument."""
-        properties = self.command.schema.properties or {}
         for name in self.command.schema.required or ():
             if name not in arguments:
-                raise SettingsError(f"{name}: expected {describe(properties[name])}, got nothing")
+                raise SettingsError(f"{name}: expected {describe(self._schema(name))}, got nothing")
         return {name: self._read(name, value) for name, value in arguments.items()}
+
+    def _schema(self, name: str) -> Schema:
+        return (self.command.schema.properties or {})[name]
 
     def _read(self, name: str, value: Value) -> Any:
         if name not in self.annotations:
             takes = ", ".join(self.annotations) or "no arguments"
             raise SettingsError(f"{name}: {self.command.name} takes {takes}")
         try:
-            return convert(value, self.annotations[name])
+            return convert(value, self.annotations[name], self._schema(name))
         except SettingsError as error:
             raise SettingsError(f"{name}: {error}") from None
 

@@ -200,14 +200,14 @@ class Mailbox:
         if not ready and not error:
             return set(changes)
         declared = self._registry.values
-        undeclared = {name: value for name, value in held.values.items() if name not in declared}
-        self._held = _Held(held.revision, undeclared)
-        if changes:
-            self._perform(held.revision, lambda: self._snapshot_outcome(changes, error))
+        self._held = _Held(held.revision, {k: v for k, v in held.values.items() if k not in declared})
+        # Values that hold already are answered for too: somebody may wait for this replica's outcome.
+        if changes or len(self._held.values) < len(held.values):
+            self._perform(held.revision, lambda: self._apply_snapshot(changes, error))
         return set()
 
-    def _snapshot_outcome(self, changes: dict[str, Value], error: str) -> Applied | Rejected:
-        result = Rejected(error) if error else self._registry.apply(changes)
+    def _apply_snapshot(self, changes: dict[str, Value], error: str) -> Applied | Rejected:
+        result = Rejected(error) if error else self._registry.apply(changes) if changes else Applied()
         return Applied(SNAPSHOT) if isinstance(result, Applied) else result
 
     # --- what is due --------------------------------------------------------------------------------

@@ -13,15 +13,12 @@ from msgspec import Meta
 
 from zloom.errors import DeclarationError, SettingsError
 from zloom.model import Schema, Value
-from zloom.words import describe, parse, type_of
+from zloom.words import describe, parse, shorten, type_of
 
 __all__ = ["Meta", "convert", "describe", "parse", "plain", "schema_of"]
 
 MAX_CONTAINERS = 2
 """How deep arrays and objects nest: as deep as `zloom.model.Value` can carry."""
-
-MAX_SHOWN = 80
-"""Characters of a refused value that an error repeats."""
 
 _decoder: msgspec.msgpack.Decoder[Value] = msgspec.msgpack.Decoder(Value)
 _BOUNDS = {
@@ -151,8 +148,8 @@ def convert(value: Value, annotation: Any, schema: Schema | None = None) -> Any:
             return msgspec.convert(value, annotation, strict=True)
         except msgspec.ValidationError as error:
             complaint = str(error) if isinstance(value, list | dict) else ""
-    shown = repr(value) if len(repr(value)) <= MAX_SHOWN else repr(value)[:MAX_SHOWN] + "…"
-    raise SettingsError(f"expected {describe(schema)}, got {shown}{complaint and f' ({complaint})'}")
+    because = f" ({complaint})" if complaint else ""
+    raise SettingsError(f"expected {describe(schema)}, got {shorten(repr(value))}{because}")
 
 
 def _not_finite(value: Any) -> str | None:
@@ -188,4 +185,4 @@ def plain(value: object) -> Value:
     try:
         return _decoder.decode(msgspec.msgpack.encode(value))
     except (TypeError, OverflowError, ValueError) as error:
-        raise SettingsError(f"{value!r} cannot be sent: {error}") from error
+        raise SettingsError(f"{shorten(repr(value))} cannot be sent: {error}") from error

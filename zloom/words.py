@@ -12,6 +12,15 @@ INTEGERS = range(-(2**63), 2**64)
 """What MessagePack can carry."""
 
 
+MAX_SHOWN = 80
+"""Characters of a refused value that an error repeats."""
+
+
+def shorten(text: str) -> str:
+    """Return the text as an error shows it: not all of it when it is long."""
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
 def type_of(value: Scalar) -> JsonType:
     """Return the name that JSON Schema has for the value's type."""
     names: dict[type, JsonType] = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -88,7 +97,7 @@ def parse(text: str, schema: Schema) -> Value:
             except (ValueError, msgspec.DecodeError):
                 continue
     expected = " or ".join(noun for name, (_, noun) in _READERS.items() if name in schema.type)
-    raise SettingsError(f'"{text}" is not {expected}')
+    raise SettingsError(f'"{shorten(text)}" is not {expected}')
 
 
 def _parse_enum(text: str, schema: Schema) -> Value:
@@ -101,7 +110,7 @@ def _parse_enum(text: str, schema: Schema) -> Value:
             # `1e-1` is the 0.1 of the enum; each type reads only its own values.
             if type_of(value) == name and _reads_as(read, text, value):
                 return value
-    raise SettingsError(f'"{text}" is not {describe(schema)}')
+    raise SettingsError(f'"{shorten(text)}" is not {describe(schema)}')
 
 
 def _reads_as(read: Callable[[str], Value], text: str, value: Scalar) -> bool:

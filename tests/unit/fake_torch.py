@@ -1,0 +1,79 @@
+"""A stand-in for torch with a GPU whose copies are done when the test says so."""
+
+from types import SimpleNamespace
+from typing import Any
+
+
+class Event:
+    """Done once `Device.finish` has run, broken once `Device.fail` has."""
+
+    def __init__(self, device: "Device") -> None:
+        self._device = device
+
+    def record(self, stream: object) -> None:
+        self._device.queued.append(self)
+        self.done = False
+
+    def query(self) -> bool:
+        if self._device.failed:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return self.done
+
+
+class Tensor:
+    is_cuda = True
+    device = "cuda:0"
+    dtype = "float32"
+
+    def __init__(self, value: float = 0.0, size: int = 1) -> None:
+        self.value = value
+        self.shape = (size,)
+
+    def numel(self) -> int:
+        return self.shape[0]
+
+    def is_complex(self) -> bool:
+        return isinstance(self.value, complex)
+
+    def detach(self) -> "Tensor":
+        return self
+
+    def reshape(self, shape: tuple[int, ...]) -> "Tensor":
+        return self
+
+    def copy_(self, source: "Tensor", non_blocking: bool) -> None:
+        assert non_blocking
+        self.value = source.value
+
+    def item(self) -> float:
+        assert not self.is_cuda, "reading it would wait for the GPU"
+        return self.value
+
+
+class Host(Tensor):
+    is_cuda = False
+
+
+class Device:
+    """What stands in `sys.modules["torch"]`."""
+
+    def __init__(self) -> None:
+        self.queued: list[Event] = []
+        self.failed = False
+        self.capturing = False
+        self.Tensor = Tensor
+        self.cuda = SimpleNamespace(
+            Event=lambda: Event(self),
+            current_stream=lambda device: "stream",
+            is_current_stream_capturing=lambda: self.capturing,
+        )
+
+    def empty(self, shape: tuple[int, ...], *, dtype: Any, device: str, pin_memory: bool) -> Tensor:
+        assert (dtype, device, pin_memory) == ("float32", "cpu", True)
+        return Host()
+
+    def finish(self, copies: int) -> None:
+        """Let the oldest copies be done."""
+        for event in self.queued[:copies]:
+            event.done = True
+        del self.queued[:copies]
