@@ -19,6 +19,9 @@ MAGIC: Final = b"zloom"
 MAX_MESSAGE_SIZE: Final = 1024 * 1024
 """Bytes of payload. libzmq closes a connection that exceeds MAXMSGSIZE, so senders check first."""
 
+MAX_EXPLANATION: Final = 300
+"""Characters of what a bad message is told: the decoder quotes the sender, at any length."""
+
 BEAT_TOPIC: Final = b"beat/"
 
 _encoder = msgspec.msgpack.Encoder()
@@ -73,13 +76,14 @@ class Decoder(Generic[T]):
         return message
 
     def _explain(self, payload: bytes, cause: Exception) -> RemoteProtocolError:
+        text = str(cause)[:MAX_EXPLANATION]
         try:
             tag = _tag_decoder.decode(payload).type
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return RemoteProtocolError(f"not a message: {cause}")
+            return RemoteProtocolError(f"not a message: {text}")
         if tag not in self._types:
             return UnknownMessageType(f"unknown message type {tag[:64]!r}")
-        return RemoteProtocolError(f"bad {tag}: {cause}")
+        return RemoteProtocolError(f"bad {tag}: {text}")
 
 
 _tag_decoder = msgspec.msgpack.Decoder(_Tag)

@@ -4,6 +4,7 @@ They travel inside messages (`zloom.messages`), stand in the journal, and are wh
 client returns. All are immutable and may be shared between threads.
 """
 
+import math
 import re
 from typing import Literal
 
@@ -24,12 +25,19 @@ Phase = Literal["training", "validating", "saving", "compiling"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@:-]{0,127}")
 NAME_RULE = "1 to 128 of letters, digits and . _ + @ : -, beginning with a letter or digit"
 
+MAX_SCHEMA_DEPTH = 4
+"""Levels of schemas inside schemas: a command's arguments are an object of values, and a value has three."""
+
 
 class Schema(Struct, frozen=True, omit_defaults=True, rename="camel"):
     """The part of JSON Schema that zloom knows: type, enum, bounds, lengths, items, properties.
 
     Anything else of JSON Schema is refused at declaration: patterns and references cost
     unbounded time or reach out of the process.
+
+    Raises:
+        ValueError: It nests deeper than `MAX_SCHEMA_DEPTH`, or a number in it is NaN or infinite. In a
+            message that is a bad field.
     """
 
     type: list[JsonType]
@@ -45,6 +53,19 @@ class Schema(Struct, frozen=True, omit_defaults=True, rename="camel"):
     items: "Schema | None" = None
     properties: "dict[str, Schema] | None" = None
     required: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        # One that a message may carry but that code cannot walk, or not compare with, would stop the broker.
+        if self._depth() > MAX_SCHEMA_DEPTH:
+            raise ValueError(f"schemas nest deeper than {MAX_SCHEMA_DEPTH}; use several keys")
+        bounds = (self.minimum, self.maximum, self.exclusive_minimum, self.exclusive_maximum)
+        for number in (*bounds, *(self.enum or ())):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{number} in a schema; expected a finite number")
+
+    def _depth(self) -> int:
+        inner = [*(self.properties or {}).values(), *([self.items] if self.items is not None else [])]
+        return 1 + max((schema._depth() for schema in inner), default=0)
 
 
 class Key(Struct, frozen=True, omit_defaults=True):
