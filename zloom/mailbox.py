@@ -47,9 +47,11 @@ class _Pending:
 
     @property
     def names(self) -> Iterable[str]:
-        """What it touches; no key is called like a command with a slash before it."""
-        changed = self.revision
-        return changed.changes if changed.kind == "config" else (f"/{changed.command}",)
+        """What it touches: keys, or a command with a slash before it, which no key can have."""
+        if self.revision.kind == "config":
+            return self.revision.changes
+        # A resume that overtook its pause would leave the training paused.
+        return ("/pause" if self.revision.command == "resume" else f"/{self.revision.command}",)
 
 
 @dataclass(slots=True)
@@ -166,6 +168,8 @@ class Mailbox:
 
     def _cancel(self, cancel: Revision) -> None:
         number = cancel.cancels
+        if cancel.revision in self._settled:
+            return
         if number in self._pending:
             self._settle(number, "cancelled")
             self._settle(cancel.revision, "applied")

@@ -228,6 +228,12 @@ def test_a_cancel_takes_effect_before_anything_runs(trainer: Trainer) -> None:
     assert trainer.ran == [("b", 1)]
 
 
+def test_a_cancel_that_comes_twice_has_one_outcome(trainer: Trainer) -> None:
+    trainer.run(1, config(1, at_step=9, a=1))
+    assert trainer.run(2, cancel(2, 1), cancel(2, 1)) == ["1 cancelled", "2 applied@2"]
+    assert trainer.run(3, cancel(2, 1)) == []
+
+
 def test_a_cancel_lets_pass_what_waited_behind(trainer: Trainer) -> None:
     trainer.run(1, config(1, at_step=100, a=1), config(2, a=2))
     assert trainer.run(2, cancel(3, 1)) == ["1 cancelled", "3 applied@2", "2 applied@2"]
@@ -379,6 +385,14 @@ def test_a_pause_waits_for_a_place_where_it_is_safe(trainer: Trainer) -> None:
     assert trainer.run(1, command(1, "pause")) == []
     trainer.mailbox.pause_ready = lambda: True
     assert trainer.run(1) == ["1 applied@1"]
+
+
+def test_a_resume_does_not_overtake_a_pause_that_waits(trainer: Trainer) -> None:
+    trainer.mailbox.pause_ready = lambda: False
+    assert trainer.run(1, command(1, "pause"), command(2, "resume")) == []
+    trainer.mailbox.pause_ready = lambda: True
+    assert trainer.run(2) == ["1 applied@2", "2 applied@2"]
+    assert not trainer.mailbox.paused
 
 
 def test_pause_and_resume_are_declared(trainer: Trainer) -> None:
