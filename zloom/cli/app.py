@@ -1,0 +1,34 @@
+"""All commands of `zloom`."""
+
+from typing import Annotated
+
+import typer
+
+from zloom.cli import changing, looking, serving, telling
+from zloom.version import __version__
+
+app = typer.Typer(
+    name="zloom",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"zloom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Steer PyTorch training that is already running."""
+
+
+for part in (serving, looking, changing, telling):
+    part.register(app)

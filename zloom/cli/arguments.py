@@ -1,0 +1,81 @@
+"""`key=value` words of a command line, read by the types that the run declares."""
+
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+
+from zloom.errors import Refused, SettingsError
+from zloom.messages import Keys
+from zloom.model import Schema, Value
+from zloom.schema import parse
+
+
+def split(words: Sequence[str]) -> dict[str, str]:
+    """Return the texts by key.
+
+    Raises:
+        SettingsError: A word has no `=`, or a key comes twice.
+    """
+    texts: dict[str, str] = {}
+    for word in words:
+        key, separator, text = word.partition("=")
+        if not separator or not key:
+            raise SettingsError(f"{word!r} is no change; expected key=value")
+        if key in texts:
+            raise SettingsError(f"{key} is given twice")
+        texts[key] = text
+    return texts
+
+
+def changes(texts: Mapping[str, str], keys: Keys) -> dict[str, Value]:
+    """Return the values of a config update.
+
+    Raises:
+        Refused: The run has no such key, or a text is not of the key's type.
+    """
+    schemas = {state.key.name: state.key.schema for state in keys.keys}
+    return _read(texts, schemas, f"{keys.run} has no key", "unknown_key", "wrong_type")
+
+
+def values(keys: Keys, only: str = "") -> dict[str, Value]:
+    """Return the values that a run has now, or that of one key.
+
+    Raises:
+        Refused: The run has no such key.
+    """
+    found = {state.key.name: state.value for state in keys.keys}
+    if only and only not in found:
+        raise _unknown(f"{keys.run} has no key", "unknown_key", only, found)
+    return {only: found[only]} if only else found
+
+
+def command_arguments(name: str, texts: Mapping[str, str], keys: Keys) -> dict[str, Value]:
+    """Return the arguments of a command.
+
+    Raises:
+        Refused: The run has no such command, or the command no such argument, or a text is not of its type.
+    """
+    schemas = {command.name: command.schema for command in keys.commands}
+    if name not in schemas:
+        raise _unknown(f"{keys.run} has no command", "unknown_command", name, schemas)
+    arguments = schemas[name].properties or {}
+    return _read(texts, arguments, f"{name} has no argument", "bad_arguments", "bad_arguments")
+
+
+def _read(
+    texts: Mapping[str, str], schemas: Mapping[str, Schema], lacks: str, unknown: str, wrong: str
+) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for key, text in texts.items():
+        if key not in schemas:
+            raise _unknown(lacks, unknown, key, schemas)
+        try:
+            values[key] = parse(text, schemas[key])
+        except SettingsError as error:
+            raise Refused(wrong, f"{key}: {error}") from error
+    return values
+
+
+def _unknown(lacks: str, code: str, name: str, known: Collection[str]) -> Refused:
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return Refused(code, f"{lacks} {name!r}; {hint}known are: {', '.join(sorted(known)) or 'none'}")

@@ -1,0 +1,100 @@
+"""From a command to the broker and back: connects, turns errors into one line, and sets the exit code."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import typer
+
+from zloom.cli import exits, output, report, shapes
+from zloom.cli.exits import ExitCode
+from zloom.cli.options import Change, Target
+from zloom.client import Operator, Result, connect
+from zloom.errors import ZloomError
+from zloom.settings import ClientSettings
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds until a broker that does not answer counts as not there, unless `--timeout` is shorter."""
+
+
+class Progress:
+    """The newest that is known of a change while it is waited for."""
+
+    def __init__(self) -> None:
+        self.result: Result | None = None
+
+    def __call__(self, result: Result) -> None:
+        self.result = result
+
+
+Steering = Callable[[Operator, Progress], Awaitable[Result]]
+
+
+def ask(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
+    """Connect, do the work, and return what it returned; an error ends the command."""
+    with reported(as_json=target.as_json):
+        return asyncio.run(_connected(target, work))
+
+
+async def _connected(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
+    patience = min(CONNECT_TIMEOUT, target.timeout)
+    settings = ClientSettings(timeout=target.timeout, connect_timeout=patience)
+    async with connect(target.broker, settings=settings) as operator:
+        return await work(operator)
+
+
+@contextlib.contextmanager
+def reported(*, as_json: bool, serving: bool = False) -> Iterator[None]:
+    """Turn a ZloomError into a line on stderr and an exit code.
+
+    Args:
+        as_json: Print it as JSON on stdout too.
+        serving: The command is the broker's side, so that no error means that none was reached.
+    """
+    try:
+        yield
+    except ZloomError as error:
+        output.complain(str(error))
+        if as_json:
+            output.say_json(shapes.of_error(error))
+        raise typer.Exit(exits.of_error(error, serving=serving)) from error
+
+
+def steer(change: Change, work: Steering) -> None:
+    """Make a change, say what became of it, and exit with its code; Ctrl-C says whether it is coming."""
+    progress = Progress()
+    try:
+        result = ask(change.target, lambda operator: work(operator, progress))
+    except KeyboardInterrupt:
+        _say_interrupted(change, progress.result)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    _say(change, result)
+    raise typer.Exit(exits.of_result(result))
+
+
+def _say(change: Change, result: Result) -> None:
+    if change.target.as_json:
+        output.say_json(shapes.of_result(result))
+        return
+    first, *others = report.result_lines(result, waited=change.wait)
+    output.say(first)
+    for line in others:
+        output.say(line)
+
+
+def _say_interrupted(change: Change, result: Result | None) -> None:
+    if result is None:
+        output.complain("interrupted before the broker answered: whether the change is coming is unknown")
+        return
+    _say(change, result)
+    if result.settled:
+        return
+    ranks = ", ".join(f"rank {each.rank}" for each in result.missing)
+    take_back = f"zloom cancel {result.run} {result.revision}"
+    output.complain(
+        f"interrupted: revision {result.revision} is still coming on {ranks}; `{take_back}` takes it back "
+        "where it is pending"
+    )

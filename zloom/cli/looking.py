@@ -1,0 +1,153 @@
+"""Commands that look: `ps`, `devices`, `keys`, `get`, `history`, `watch`, `stats`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
+
+if TYPE_CHECKING:
+    from zloom.client import Operator
+
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, help="At most so many; all by default.", show_default=False),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    for command in (ps, devices, keys, get, history, watch, stats):
+        app.command()(command)
+
+
+def ps(
+    run: Annotated[str, typer.Argument(help="Only replicas of this run.", show_default=False)] = "",
+    attempt: Attempt = "",
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """List the replicas of all runs: who trains where, at which step."""
+    from zloom.cli import connection, output, shapes, tables
+
+    target = Target(broker, timeout, as_json)
+    replicas = connection.ask(target, lambda operator: operator.replicas(run, attempt=attempt))
+    if as_json:
+        output.say_json([shapes.of_struct(each) for each in replicas])
+    else:
+        output.show(tables.of_replicas(replicas))
+
+
+def devices(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: Json = False) -> None:
+    """List the devices of all replicas, with their newest readings."""
+    from zloom.cli import connection, output, shapes, tables
+
+    reports = connection.ask(Target(broker, timeout, as_json), lambda operator: operator.devices())
+    if as_json:
+        output.say_json([shapes.of_struct(each) for each in reports])
+    else:
+        output.show(tables.of_devices(reports))
+
+
+def keys(
+    run: Run,
+    attempt: Attempt = "",
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """List what can be changed in a run: each key with type, bounds, value and description; its commands."""
+    from zloom.cli import connection, output, shapes, tables
+
+    target = Target(broker, timeout, as_json)
+    found = connection.ask(target, lambda operator: operator.keys(run, attempt=attempt))
+    if as_json:
+        output.say_json(shapes.of_keys(found))
+    else:
+        output.show(tables.of_keys(found))
+        output.say("")
+        output.show(tables.of_commands(found))
+
+
+def get(
+    run: Run,
+    key: Annotated[str, typer.Argument(help="Only this key, as a bare value.", show_default=False)] = "",
+    attempt: Attempt = "",
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Show the values that a run's config has now."""
+    from zloom.cli import arguments, connection, output, report, tables
+
+    target = Target(broker, timeout, as_json)
+    with connection.reported(as_json=as_json):
+        found = connection.ask(target, lambda operator: operator.keys(run, attempt=attempt))
+        values = arguments.values(found, key)
+    if as_json:
+        output.say_json(values)
+    elif key:
+        output.say(report.value_text(values[key]))
+    else:
+        output.show(tables.of_values(values, run))
+
+
+def history(
+    run: Run,
+    limit: Limit = None,
+    attempt: Attempt = "",
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """List the changes of a run, the newest first, with what became of each."""
+    from zloom.cli import connection, output, shapes, tables
+
+    target = Target(broker, timeout, as_json)
+    entries = connection.ask(target, lambda operator: operator.history(run, limit, attempt=attempt))
+    if as_json:
+        output.say_json([shapes.of_history(entry) for entry in entries])
+    else:
+        output.show(tables.of_history(entries, run))
+
+
+def watch(
+    run: Annotated[str, typer.Argument(help="Only this run.", show_default=False)] = "",
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Print what happens as it happens: status, changes, outcomes, events. Ctrl-C ends it."""
+    from zloom.cli import connection
+
+    connection.ask(Target(broker, timeout, as_json), lambda operator: _watch(operator, run, as_json))
+
+
+async def _watch(operator: "Operator", run: str, as_json: bool) -> None:
+    import time
+
+    from zloom.cli import output, report, shapes
+
+    async with operator.watch(run) as feed:
+        missed = 0
+        async for observation in feed:
+            if as_json:
+                output.say_json_line(shapes.of_observation(observation))
+                continue
+            for line in report.observation_lines(observation, time.time()):
+                output.say(line)
+            if feed.missed + feed.dropped > missed:
+                output.complain(f"{feed.missed + feed.dropped - missed} messages were missed")
+                missed = feed.missed + feed.dropped
+
+
+def stats(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: Json = False) -> None:
+    """Show the broker's counters: what was dropped, refused, resent or missed since it began."""
+    from zloom.cli import connection, output, shapes, tables
+
+    found = connection.ask(Target(broker, timeout, as_json), lambda operator: operator.stats())
+    if as_json:
+        output.say_json({"epoch": found.epoch, "counters": shapes.of_struct(found)["counters"]})
+    else:
+        output.show(tables.of_stats(found))

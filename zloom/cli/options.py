@@ -1,0 +1,111 @@
+"""The options that commands share."""
+
+import enum
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+
+class ModeChoice(enum.StrEnum):
+    """When a change is applied."""
+
+    NEXT = "next"
+    CONSISTENT = "consistent"
+    IMMEDIATE = "immediate"
+
+
+Run = Annotated[str, typer.Argument(help="Name of the run.", show_default=False)]
+
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="ZLOOM_BROKER",
+        metavar="ENDPOINT",
+        help="The broker's control endpoint, such as tcp://gpu-1:5555; by default your own on this host.",
+        show_default=False,
+    ),
+]
+
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="How long to wait for answers.")
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+Attempt = Annotated[
+    str, typer.Option("--attempt", metavar="ID", help="Which attempt of the run; the newest by default.")
+]
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return when the broker has accepted the change.")]
+
+CancelOnTimeout = Annotated[
+    bool,
+    typer.Option("--cancel-on-timeout", help="After the time-out, take the change back where it is pending."),
+]
+
+ExpectRevision = Annotated[
+    int | None,
+    typer.Option(
+        "--expect-revision",
+        metavar="N",
+        min=0,
+        help="Refuse the change if the newest revision is another.",
+        show_default=False,
+    ),
+]
+
+Mode = Annotated[
+    ModeChoice | None,
+    typer.Option(
+        "--mode",
+        help="next: each replica's next safe point. consistent: the same step on all. immediate: at once, "
+        "for keys that allow it.",
+        show_default=False,
+    ),
+]
+
+AtStep = Annotated[
+    int | None,
+    typer.Option(
+        "--at-step", metavar="STEP", min=0, help="Apply it before this step, not before.", show_default=False
+    ),
+]
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a command goes, and how it answers.
+
+    Attributes:
+        broker: Endpoint of control, or None for the default.
+        timeout: Seconds that it waits for answers.
+        as_json: Whether it prints JSON.
+    """
+
+    broker: str | None
+    timeout: float
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a change is made and waited for.
+
+    Attributes:
+        target: Where it goes.
+        attempt: Which attempt; the newest when empty.
+        wait: Whether outcomes are waited for.
+        cancel_on_timeout: Whether what is pending after the time-out is taken back.
+        expected_revision: The newest revision that the change was made for, or None.
+    """
+
+    target: Target
+    attempt: str
+    wait: bool
+    cancel_on_timeout: bool
+    expected_revision: int | None

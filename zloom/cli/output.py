@@ -1,0 +1,90 @@
+"""Printing: text from other machines is made harmless, and tables suit a terminal or a pipe."""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 10_000
+"""Columns where there is no terminal: nothing is cut or wrapped that a script may want to find."""
+
+# Control characters move the cursor or change the terminal's title; format characters turn text around.
+_DANGEROUS = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under a heading, all plain text.
+
+    Attributes:
+        columns: The headings.
+        rows: Cells, as many as there are columns.
+        empty: What is said instead where there are no rows.
+        right: Headings of the columns that are flush right.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    empty: str
+    right: frozenset[str] = frozenset()
+
+
+def clean(text: str) -> str:
+    """Return text from another machine, with what a terminal would obey shown as escapes."""
+    return "".join(repr(char)[1:-1] if unicodedata.category(char) in _DANGEROUS else char for char in text)
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line on stdout."""
+    _print(_console(stderr=False), text, style)
+
+
+def complain(text: str) -> None:
+    """Print a line on stderr, in red where that is a terminal."""
+    _print(_console(stderr=True), f"zloom: {text}", "red")
+
+
+def say_json(value: object) -> None:
+    """Print a value as JSON on stdout: ASCII, so that nothing in it can reach the terminal; NaN is null."""
+    print(json.dumps(msgspec.json.decode(msgspec.json.encode(value)), indent=2), flush=True)
+
+
+def say_json_line(value: object) -> None:
+    """Print a value as one line of JSON on stdout, at once."""
+    print(json.dumps(msgspec.json.decode(msgspec.json.encode(value))), flush=True)
+
+
+def show(table: Table) -> None:
+    """Print a table on stdout."""
+    if not table.rows:
+        say(table.empty)
+        return
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in table.columns:
+        shown.add_column(Text(name), justify="right" if name in table.right else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(clean(cell)) for cell in row))
+    _console(stderr=False).print(shown)
+
+
+def _console(*, stderr: bool) -> "Console":
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+
+
+def _print(console: "Console", text: str, style: str) -> None:
+    from rich.text import Text
+
+    console.print(Text(clean(text), style=style), soft_wrap=True)

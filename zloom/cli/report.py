@@ -1,0 +1,119 @@
+"""What became of a change, and what happened, in words. Pure."""
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from zloom.client.operator import Observation
+from zloom.client.results import Changed, Result
+from zloom.messages import Answered, Happened, Reported
+from zloom.model import Outcome, ReplicaStatus, Revision, Value
+
+
+def value_text(value: Value) -> str:
+    """Return a value as one would write it on the command line."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def duration(seconds: float) -> str:
+    """Return a time span: `38 ms`, `2.4 s`."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def clock(seconds: float) -> str:
+    """Return a time of this day or of another, in local time; `seconds` since the Unix epoch."""
+    moment = time.localtime(seconds)
+    same_day = time.strftime("%Y-%m-%d", moment) == time.strftime("%Y-%m-%d")
+    return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", moment)
+
+
+def result_lines(result: Result, *, waited: bool) -> list[str]:
+    """Return the lines about a change: the whole on the first, then replicas that are not plainly applied."""
+    parts = [f"revision {result.revision}"]
+    parts += [_applied(result)] if waited or result.settled else ["accepted"]
+    if not result.durable:
+        parts.append("not yet on disk")
+    parts.append(duration(result.latency))
+    details = [line for each in result.outcomes if (line := _outcome_line(each, waited=waited))]
+    return [" · ".join(parts), *details]
+
+
+def _applied(result: Result) -> str:
+    applied, total = result.applied, len(result.outcomes)
+    said = f"applied on {len(applied)}/{total} replica{'s' if total != 1 else ''}{_at_steps(applied)}"
+    return f"{said}, {len(result.missing)} still pending" if result.missing else said
+
+
+def _at_steps(outcomes: list[Outcome]) -> str:
+    steps = sorted({each.step for each in outcomes if each.step is not None})
+    if not steps:
+        return ""
+    return f" at step {steps[0]}" if len(steps) == 1 else f" at steps {steps[0]} to {steps[-1]}"
+
+
+def _outcome_line(outcome: Outcome, *, waited: bool) -> str:
+    place = f"  rank {outcome.rank}"
+    if outcome.outcome is None:
+        return f"{place}  no answer yet ({outcome.replica})" if waited else ""
+    if outcome.outcome == "applied":
+        return f"{place}  {outcome.detail}" if outcome.detail else ""
+    why = f": {outcome.error}" if outcome.error else ""
+    return f"{place}  {outcome.outcome.replace('_', ' ')}{why} ({outcome.replica})"
+
+
+def what(revision: Revision) -> str:
+    """Return what a revision does, in a few words."""
+    match revision.kind:
+        case "config":
+            return _assignments(revision.changes)
+        case "command":
+            return f"{revision.command} {_assignments(revision.arguments)}".rstrip()
+        case "cancel":
+            return f"cancel {revision.cancels}"
+
+
+def _assignments(values: dict[str, Value]) -> str:
+    return " ".join(f"{key}={value_text(value)}" for key, value in values.items())
+
+
+def outcome_summary(outcomes: list[Outcome]) -> str:
+    """Return how many replicas answered what: `applied 3/4 at step 7, rejected 1/4`."""
+    kinds: dict[str, list[Outcome]] = {}
+    for each in outcomes:
+        kinds.setdefault(each.outcome or "pending", []).append(each)
+    return ", ".join(_share(kind, group, len(outcomes)) for kind, group in kinds.items())
+
+
+def _share(kind: str, group: list[Outcome], total: int) -> str:
+    steps = _at_steps(group) if kind == "applied" else ""
+    return f"{kind.replace('_', ' ')} {len(group)}/{total}{steps}"
+
+
+def metrics_text(status: ReplicaStatus) -> str:
+    """Return the newest value of each metric: `loss 2.31  accuracy 0.5`."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in sorted(status.metrics.items()))
+
+
+def observation_lines(observation: Observation, now: float) -> Iterator[str]:
+    """Yield the lines about something that a watcher saw; `now` in seconds since the Unix epoch."""
+    match observation:
+        case Reported():
+            status = observation.status
+            text = f"rank {status.rank}  {status.state}  {status.phase}  step {status.step}"
+            yield f"{clock(now)}  {status.run}  {text}  {metrics_text(status)}".rstrip()
+        case Changed():
+            revision = observation.revision
+            text = f"revision {revision.revision}: {what(revision)} (by {revision.by})"
+            yield f"{clock(revision.at)}  {observation.run}  {text}"
+        case Answered():
+            for outcome in observation.outcomes:
+                text = outcome_summary([outcome]).replace(" 1/1", "")
+                why = f": {outcome.error}" if outcome.error else ""
+                yield (
+                    f"{clock(now)}  {observation.run}  revision {observation.revision}: "
+                    f"rank {outcome.rank} {text}{why}"
+                )
+        case Happened():
+            event = observation.event
+            yield f"{clock(event.at)}  {event.run}  {event.kind.replace('_', ' ')}: {event.text}"

@@ -1,0 +1,176 @@
+"""Commands of the broker's side: `broker`, and `journal verify` and `repair`."""
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from zloom_broker.journal import RepairReport, VerifyReport
+
+
+class DurabilityChoice(enum.StrEnum):
+    """When a change is confirmed."""
+
+    FSYNC = "fsync"
+    BUFFERED = "buffered"
+
+
+class LogLevelChoice(enum.StrEnum):
+    """The least severe level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="ZLOOM_DATA_DIR",
+        help="Folder of the journal; by default zloom in your state folder.",
+        show_default=False,
+        file_okay=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+journal = typer.Typer(help="Check or repair a broker's journal, without a broker.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    app.command()(broker)
+    app.add_typer(journal, name="journal")
+
+
+def broker(
+    bind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bind",
+            envvar="ZLOOM_BIND",
+            metavar="ENDPOINT",
+            help="Where to listen, such as tcp://127.0.0.1:5555; can be given several times. By default a "
+            "socket in your runtime folder.",
+            show_default=False,
+        ),
+    ] = None,
+    advertise: Annotated[
+        str | None,
+        typer.Option(
+            "--advertise",
+            envvar="ZLOOM_ADVERTISE",
+            metavar="ENDPOINT",
+            help="Where peers on TCP find updates, if not at the bound port on the host that they reached.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    durability: Annotated[
+        DurabilityChoice,
+        typer.Option(
+            "--durability",
+            envvar="ZLOOM_DURABILITY",
+            help="fsync: a change is on disk before it is confirmed. buffered: a loss of power may lose the "
+            "newest.",
+        ),
+    ] = DurabilityChoice.FSYNC,
+    log_level: Annotated[
+        LogLevelChoice,
+        typer.Option("--log-level", envvar="ZLOOM_LOG_LEVEL", help="The least that is logged."),
+    ] = LogLevelChoice.INFO,
+    no_auth: Annotated[
+        bool,
+        typer.Option(
+            "--no-auth",
+            envvar="ZLOOM_NO_AUTH",
+            help="Listen where other hosts can connect; everybody who can may steer.",
+        ),
+    ] = False,
+) -> None:
+    """Run the broker, the hub between trainers and operators, until SIGTERM or Ctrl-C."""
+    from zloom.cli.connection import reported
+    from zloom_broker import server
+    from zloom_broker.settings import BrokerSettings, default_data_dir
+
+    with reported(as_json=False, serving=True):
+        settings = BrokerSettings(
+            advertise=advertise,
+            data_dir=data_dir or default_data_dir(),
+            durability=durability.value,
+            log_level=log_level.value,
+            no_auth=no_auth,
+            **({"bind": tuple(bind)} if bind else {}),
+        )
+        code = server.run(settings)
+    raise typer.Exit(code)
+
+
+@journal.command()
+def verify(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Check every row, every snapshot and the head; changes nothing. Exits with 1 if damaged."""
+    from zloom.cli import connection, output, shapes
+    from zloom_broker import journal as journals
+    from zloom_broker.settings import default_data_dir
+
+    with connection.reported(as_json=as_json, serving=True):
+        report = journals.verify(data_dir or default_data_dir())
+    if as_json:
+        output.say_json(shapes.of_verify(report))
+    else:
+        _say_verified(report)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@journal.command()
+def repair(
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Do it; without it, only say what would be done.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Rebuild a damaged journal from what is intact; the old files are copied aside first.
+
+    Exits with 0 if the journal is in order now, else with 1.
+    """
+    from zloom.cli import connection, output, shapes
+    from zloom_broker import journal as journals
+    from zloom_broker.settings import default_data_dir
+
+    with connection.reported(as_json=as_json, serving=True):
+        report = journals.repair(data_dir or default_data_dir(), accept_loss=accept_loss)
+    if as_json:
+        output.say_json(shapes.of_repair(report))
+    else:
+        _say_repaired(report)
+    raise typer.Exit(0 if report.found.ok or report.repaired else 1)
+
+
+def _say_verified(report: "VerifyReport") -> None:
+    from zloom.cli.output import complain, say
+
+    for problem in report.problems:
+        complain(problem)
+    state = "in order" if report.ok else "damaged: read-only until `zloom journal repair --accept-loss`"
+    snapshots = f"{len(report.snapshots)} snapshot{'s' if len(report.snapshots) != 1 else ''}"
+    say(f"{report.rows} rows up to row {report.last_seq}, {snapshots}: {state}")
+
+
+def _say_repaired(report: "RepairReport") -> None:
+    from zloom.cli.output import complain, say
+
+    if report.found.ok:
+        say("the journal is in order; nothing was done")
+        return
+    for problem in report.found.problems:
+        complain(problem)
+    kept = f"rows {report.first_seq} to {report.last_seq} kept, {report.lost} confirmed rows lost"
+    if report.repaired:
+        say(f"repaired: {kept}; the old files are in {report.quarantine}")
+    else:
+        complain(f"nothing was done; `zloom journal repair --accept-loss` would leave {kept}")

@@ -1,0 +1,138 @@
+"""The tables that commands print. Pure."""
+
+from collections.abc import Iterable, Iterator
+
+from zloom.cli.output import Table
+from zloom.cli.report import clock, duration, metrics_text, outcome_summary, value_text, what
+from zloom.messages import Keys, Stats
+from zloom.model import DeviceReport, DeviceStatus, HistoryEntry, KeyState, ReplicaStatus, Value
+from zloom.schema import describe
+
+GIB = 2**30
+
+
+def of_replicas(replicas: Iterable[ReplicaStatus]) -> Table:
+    """Return the table of `ps`."""
+    columns = "RUN", "ATTEMPT", "RANK", "STATE", "PHASE", "STEP", "STEP TIME", "REV", "METRICS", "WHERE", "ID"
+    rows = [_replica_row(each) for each in replicas]
+    return Table(columns, rows, "no replicas: start a trainer", frozenset({"STEP", "STEP TIME", "REV"}))
+
+
+def _replica_row(status: ReplicaStatus) -> list[str]:
+    state = f"{status.state}: {status.reason}" if status.reason else status.state
+    return [
+        status.run,
+        status.attempt,
+        f"{status.rank}/{status.world_size}",
+        state,
+        status.phase,
+        str(status.step),
+        "" if status.step_time is None else duration(status.step_time),
+        str(status.revision),
+        metrics_text(status),
+        f"{status.host}:{status.pid}",
+        status.replica,
+    ]
+
+
+def of_devices(devices: Iterable[DeviceReport]) -> Table:
+    """Return the table of `devices`."""
+    columns = (
+        "DEVICE",
+        "NAME",
+        "HOST",
+        "USE",
+        "GiB",
+        "°C",
+        "W",
+        "ERRORS",
+        "STATE",
+        "REPLICAS",
+    )
+    rows = [_device_row(each) for each in devices]
+    return Table(columns, rows, "no devices: no replica is there", frozenset({"USE", "GiB", "°C", "W"}))
+
+
+def _device_row(report: DeviceReport) -> list[str]:
+    status = report.status or DeviceStatus(report.device.id)
+    total = f"/{report.device.memory_total / GIB:.1f}" if report.device.memory_total else ""
+    return [
+        report.device.id,
+        report.device.name,
+        report.host,
+        "" if status.utilization is None else f"{status.utilization:.0%}",
+        "" if status.memory_used is None else f"{status.memory_used / GIB:.1f}{total}",
+        _number(status.temperature),
+        _number(status.power),
+        ", ".join(_errors(status)),
+        f"failed: {report.failed}" if report.failed else "ok",
+        " ".join(report.replicas),
+    ]
+
+
+def _errors(status: DeviceStatus) -> Iterator[str]:
+    if status.ecc_errors:
+        yield f"{status.ecc_errors} ECC"
+    if status.xid is not None:
+        yield f"XID {status.xid}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+def of_keys(keys: Keys) -> Table:
+    """Return the table of `keys`."""
+    columns = ("KEY", "TYPE", "VALUE", "SET BY", "DESCRIPTION")
+    rows = [_key_row(state) for state in keys.keys]
+    return Table(columns, rows, f"{keys.run} declares no keys")
+
+
+def _key_row(state: KeyState) -> list[str]:
+    origin = f"revision {state.revision}" if state.revision else "trainer"
+    pending = " (pending)" if state.pending else ""
+    key = state.key
+    return [key.name, describe(key.schema), value_text(state.value), origin + pending, key.description]
+
+
+def of_commands(keys: Keys) -> Table:
+    """Return the table of a run's commands, below that of its keys."""
+    rows = []
+    for command in keys.commands:
+        arguments = command.schema.properties or {}
+        described = ", ".join(f"{name}: {describe(schema)}" for name, schema in arguments.items())
+        rows.append([command.name, described, command.description])
+    return Table(("COMMAND", "ARGUMENTS", "DESCRIPTION"), rows, f"{keys.run} declares no commands")
+
+
+def of_values(values: dict[str, Value], run: str) -> Table:
+    """Return the table of `get`."""
+    rows = [[key, value_text(value)] for key, value in values.items()]
+    return Table(("KEY", "VALUE"), rows, f"{run} declares no keys")
+
+
+def of_history(entries: Iterable[HistoryEntry], run: str) -> Table:
+    """Return the table of `history`."""
+    columns = ("REV", "CHANGE", "MODE", "BY", "AT", "OUTCOMES", "NOTE")
+    rows = [_history_row(entry) for entry in entries]
+    return Table(columns, rows, f"nobody changed {run} yet", frozenset({"REV"}))
+
+
+def _history_row(entry: HistoryEntry) -> list[str]:
+    revision = entry.revision
+    mode = f"at step {revision.at_step}" if revision.mode == "at_step" else revision.mode
+    return [
+        str(revision.revision),
+        what(revision),
+        mode,
+        revision.by,
+        clock(revision.at),
+        outcome_summary(entry.outcomes),
+        revision.note,
+    ]
+
+
+def of_stats(stats: Stats) -> Table:
+    """Return the table of `stats`."""
+    rows = [[name, str(count)] for name, count in sorted(stats.counters.items())]
+    return Table(("COUNTER", "COUNT"), rows, "nothing was counted yet", frozenset({"COUNT"}))

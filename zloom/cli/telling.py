@@ -1,0 +1,50 @@
+"""Commands that tell the broker something: `fail-device`, `forget`."""
+
+from typing import Annotated
+
+import typer
+
+from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    app.command("fail-device")(fail_device)
+    app.command()(forget)
+
+
+def fail_device(
+    device: Annotated[str, typer.Argument(help="Id of the device, as `zloom devices` shows it.")],
+    reason: Annotated[str, typer.Option("--reason", help="What is wrong, in words.")] = "",
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Report that a device failed: each replica on it is told, and the run's events show it."""
+    from zloom.cli import connection, output
+
+    target = Target(broker, timeout, as_json)
+    replicas = connection.ask(target, lambda operator: operator.fail_device(device, reason))
+    if as_json:
+        output.say_json({"device": device, "reason": reason, "replicas": replicas})
+    else:
+        told = f"{len(replicas)} replica{'s' if len(replicas) != 1 else ''}"
+        output.say(f"{device} is marked as failed; {told} on it told")
+
+
+def forget(
+    run: Run,
+    attempt: Attempt = "",
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Forget a finished attempt of a run: its config, its history and its request ids."""
+    from zloom.cli import connection, output
+
+    target = Target(broker, timeout, as_json)
+    connection.ask(target, lambda operator: operator.forget(run, attempt=attempt))
+    if as_json:
+        output.say_json({"run": run, "attempt": attempt, "forgotten": True})
+    else:
+        output.say(f"{attempt or 'the newest attempt'} of {run} is forgotten")
