@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from zloom.client.caller import Caller, expect
 from zloom.client.link import fresh_id
@@ -218,17 +219,18 @@ class Changes(Caller):
                         on_progress(result)
         if result is None:
             raise self._link.unanswered(request.id, timeout)
-        if cancel_on_timeout and wait and not result.settled:
-            return await self._take_back(result, on_progress)
+        if wait and not result.settled:
+            result = await self._take_back(result) if cancel_on_timeout else result
+            result = replace(result, latency=loop.time() - started)
         return result
 
-    async def _take_back(self, result: Result, on_progress: OnProgress | None) -> Result:
+    async def _take_back(self, result: Result) -> Result:
         run, revision, attempt = result.run, result.revision, result.attempt
+        settles = False
         with contextlib.suppress(Refused):  # by now it may be settled, which the state tells
-            await self.cancel(run, revision, attempt=attempt, timeout=CANCEL_GRACE)
-        return await self.follow(
-            run, revision, attempt=attempt, timeout=CANCEL_GRACE, on_progress=on_progress
-        )
+            taken_back = await self.cancel(run, revision, attempt=attempt, timeout=CANCEL_GRACE)
+            settles = taken_back.settled
+        return await self.follow(run, revision, attempt=attempt, wait=settles, timeout=CANCEL_GRACE)
 
 
 def _result(state: RevisionState, latency: float) -> Result:

@@ -288,6 +288,8 @@ class OperatorLink:
     def unanswered(self, request: str, timeout: float) -> BrokerUnreachable:
         """Return the error of a request that was not answered within `timeout` seconds."""
         said = f"; it last said: {self._session.last_error}" if self._session.last_error else ""
+        if self._bad_messages:
+            said += f"; {self._bad_messages} of its messages could not be read"
         return BrokerUnreachable(
             f"the broker at {self.endpoint} did not answer request {request} within {timeout:g} s{said}; if "
             "it was for a change, whether it was accepted is unknown: look at the history, or ask again "

@@ -17,7 +17,7 @@ class Result:
         settled: Each targeted replica has answered.
         durable: The change is on the broker's disk; False with `--durability buffered`.
         duplicate: The request had been accepted before; this is its one effect.
-        latency: Seconds from the request to the newest state, by this process's clock.
+        latency: Seconds from the request until all had answered, or to the end of the wait.
     """
 
     run: str
