@@ -1,0 +1,6 @@
+"""`python -m zloom` is `zloom`."""
+
+from zloom.cli import main
+
+if __name__ == "__main__":
+    main()
