@@ -1,7 +1,9 @@
 """One attempt of a run: its replicas, its revisions, and what became of them. Durable state only."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+import msgspec
 
 from zloom.model import HistoryEntry, Key, Outcome, OutcomeKind, Replica, Revision, Value
 from zloom_broker.records import (
@@ -18,8 +20,18 @@ VOIDING: frozenset[OutcomeKind | None] = frozenset({"rejected", "aborted", "canc
 """Outcomes that take a revision out of the desired config when nobody applied it. `lost` and
 `not_reached` do not: the operator still wants the value, there was nobody to take it."""
 
+MAX_TEXT = 2000
+"""Characters that are kept of an outcome's error, and of its detail."""
+
+TEXTS_SIZE = 128 * 1024
+"""Characters of errors, and of details, in one list of outcomes: a thousand replicas that all tell why must
+still fit into one message."""
+
 UNDECLARED = "undeclared"
 """The error of a replica that declares none of a revision's keys, so has nothing to say about it."""
+
+
+_encoder = msgspec.msgpack.Encoder()
 
 
 class Setting(NamedTuple):
@@ -35,17 +47,22 @@ class Ledger:
     __slots__ = ("outcomes", "request", "revision", "targets")
 
     def __init__(
-        self, revision: Revision, targets: list[str], outcomes: Mapping[str, Outcome], request: bytes
+        self, revision: Revision, targets: list[str], outcomes: Iterable[Outcome], request: bytes
     ) -> None:
         self.revision = revision
         self.targets = targets
-        self.outcomes = dict(outcomes)
+        self.outcomes = {outcome.replica: outcome for outcome in outcomes}
         self.request = request
 
     @property
     def settled(self) -> bool:
         """Each target has answered."""
         return all(target in self.outcomes for target in self.targets)
+
+    @property
+    def scheduled(self) -> bool:
+        """It is config that waits for a step which not every target has reached."""
+        return self.revision.kind == "config" and self.revision.mode == "at_step" and not self.settled
 
     @property
     def void(self) -> bool:
@@ -61,7 +78,6 @@ class Attempt:
         self.started = started
         self.run = started.run
         self.id = started.attempt
-        self.world_size = started.world_size
         self.replicas: dict[str, Replica] = {}
         self.left: dict[str, ReplicaLeft] = {}
         self.baseline: dict[str, Value] = {}
@@ -74,6 +90,11 @@ class Attempt:
     def revision(self) -> int:
         """The newest revision; 0 is the baseline."""
         return len(self.ledgers)
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks there are: an elastic job may come back with more or fewer than it began with."""
+        return max((replica.world_size for replica in self.present()), default=self.started.world_size)
 
     @property
     def chain(self) -> bytes:
@@ -111,32 +132,44 @@ class Attempt:
         baseline = {key: Setting(value, 0) for key, value in self.baseline.items()}
         return baseline | self._fold(self.ledgers[:revision])
 
-    def changed(self) -> dict[str, Value]:
-        """Return the values that revisions set and that are due now, for a replica that joins."""
-        waiting = {item.revision.revision for item in self.scheduled()}
-        due = (item for item in self.ledgers if item.revision.revision not in waiting)
+    def pending_for(self, replica: str) -> list[Revision]:
+        """Return what is still to come for a replica that joins: what waits for a step, and what it owes.
+
+        It owes what was accepted between its hello and its first synchronisation.
+        """
+        owed = {ledger.revision.revision for ledger in self.owed(replica)}
+        return [
+            item.revision for item in self._unsettled() if item.scheduled or item.revision.revision in owed
+        ]
+
+    def config_without(self, pending: Iterable[Revision]) -> dict[str, Value]:
+        """Return the values that revisions set, but for those of revisions that are still to come."""
+        numbers = {revision.revision for revision in pending}
+        due = (ledger for ledger in self.ledgers if ledger.revision.revision not in numbers)
         return {key: setting.value for key, setting in self._fold(due).items()}
 
-    def scheduled(self) -> list[Ledger]:
-        """Return the config revisions that wait for a step which not every target has reached."""
-        ledgers = (self.ledgers[number - 1] for number in sorted(self.open))
-        return [
-            item for item in ledgers if item.revision.kind == "config" and item.revision.mode == "at_step"
-        ]
+    def size(self) -> int:
+        """Return about how many bytes a snapshot for one that joins now would have."""
+        scheduled = [ledger.revision for ledger in self._unsettled() if ledger.scheduled]
+        return len(_encoder.encode([self._settings, scheduled]))
 
     def entry(self, ledger: Ledger) -> HistoryEntry:
         """Return a revision as history shows it."""
         return HistoryEntry(ledger.revision, self.outcomes(ledger), ledger.settled)
 
     def outcomes(self, ledger: Ledger) -> list[Outcome]:
-        """Return the outcome of each target, then of others that applied it; None means not yet."""
-        named = [*ledger.targets, *(name for name in ledger.outcomes if name not in ledger.targets)]
-        return [ledger.outcomes.get(name) or Outcome(name, self._rank(name)) for name in named]
+        """Return the outcome of each target, then of others that answered; None means not yet."""
+        targets = frozenset(ledger.targets)
+        named = [*ledger.targets, *(name for name in ledger.outcomes if name not in targets)]
+        limit = TEXTS_SIZE // max(1, len(named))
+        outcomes = (ledger.outcomes.get(name) or Outcome(name, self._rank(name)) for name in named)
+        return [_shortened(outcome, limit) for outcome in outcomes]
 
     def owed(self, replica: str) -> list[Ledger]:
         """Return the revisions that a replica has not answered."""
-        ledgers = (self.ledgers[number - 1] for number in sorted(self.open))
-        return [item for item in ledgers if replica in item.targets and replica not in item.outcomes]
+        return [
+            item for item in self._unsettled() if replica in item.targets and replica not in item.outcomes
+        ]
 
     def is_new(self, revision: int, outcome: Outcome) -> bool:
         """Whether an outcome says something: the first of a target wins, but a lost one may amend."""
@@ -162,21 +195,20 @@ class Attempt:
         """A replica left; what it still owed ends with the record's outcome."""
         owed = self.owed(record.replica)
         self.left[record.replica] = record
-        rank = self._rank(record.replica)
         for ledger in owed:
-            self._answer(ledger, Outcome(record.replica, rank, record.outcome, error=record.reason))
+            self._answer(ledger, self._gone(record))
 
     def accept(self, record: RevisionAccepted) -> None:
-        """A revision was accepted."""
-        lost = {name: Outcome(name, self._rank(name), "lost") for name in record.lost}
-        self._append(Ledger(record.revision, record.targets, lost, record.request))
+        """A revision was accepted. A target may have left since it was proposed."""
+        gone = [self._gone(self.left[name]) for name in record.targets if name in self.left]
+        self._append(Ledger(record.revision, record.targets, gone, record.request))
 
     def record(self, record: OutcomesRecorded) -> None:
         """A replica answered."""
         for number, outcome in record.outcomes.items():
             ledger = self.ledger(number)
             if ledger is not None and self.is_new(number, outcome):
-                self._answer(ledger, outcome)
+                self._answer(ledger, _shortened(outcome, MAX_TEXT))
 
     def image(self) -> AttemptImage:
         """Return the attempt as an image, from which `restore` makes it again."""
@@ -195,8 +227,7 @@ class Attempt:
         attempt.left = {left.replica: left for left in image.left}
         attempt.baseline = dict(image.baseline)
         for item in image.revisions:
-            outcomes = {outcome.replica: outcome for outcome in item.outcomes}
-            attempt._append(Ledger(item.revision, item.targets, outcomes, item.request))
+            attempt._append(Ledger(item.revision, item.targets, item.outcomes, item.request))
         return attempt
 
     # --- inside ------------------------------------------------------------------------------
@@ -216,8 +247,14 @@ class Attempt:
         if ledger.void != was_void:
             self._settings = self._fold(self.ledgers)
 
+    def _unsettled(self) -> Iterator[Ledger]:
+        return (self.ledgers[number - 1] for number in sorted(self.open))
+
+    def _gone(self, left: ReplicaLeft) -> Outcome:
+        return Outcome(left.replica, self._rank(left.replica), left.outcome, error=left.reason)
+
     @staticmethod
-    def _fold(ledgers: "Iterator[Ledger] | list[Ledger]") -> dict[str, Setting]:
+    def _fold(ledgers: Iterable[Ledger]) -> dict[str, Setting]:
         settings: dict[str, Setting] = {}
         for ledger in ledgers:
             if not ledger.void:
@@ -228,3 +265,12 @@ class Attempt:
     def _rank(self, replica: str) -> int:
         known = self.replicas.get(replica)
         return known.rank if known else 0
+
+
+def _shortened(outcome: Outcome, limit: int) -> Outcome:
+    if len(outcome.error) <= limit and len(outcome.detail) <= limit:
+        return outcome
+    error, detail = (
+        text if len(text) <= limit else f"{text[:limit]}…" for text in (outcome.error, outcome.detail)
+    )
+    return msgspec.structs.replace(outcome, error=error, detail=detail)

@@ -17,24 +17,35 @@ def catch_up(hub: Hub, peer: Peer, sync: Sync, now: float) -> None:
     """Answer a weavelet that asks for what it lacks."""
     attempt = hub.state.attempts[peer.attempt]
     if sync.revision < 0:
-        hub.send(peer, _snapshot(hub, attempt, rolled_back=False))
-    elif sync.revision > attempt.revision or attempt.chain_at(sync.revision) != sync.chain:
-        text = f"{peer.replica} held revision {sync.revision} of a history that this broker does not have"
-        event = Event("rolled_back", attempt.run, attempt.id, text=text, replicas=[peer.replica])
-        hub.event(event, now)
-        hub.counters["rolled_back"] += 1
-        hub.send(peer, _snapshot(hub, attempt, rolled_back=True))
-    else:
+        peer.synced = True
+        hub.send(peer, _snapshot(hub, attempt, attempt.pending_for(peer.replica)))
+    elif sync.revision <= attempt.revision and attempt.chain_at(sync.revision) == sync.chain:
+        peer.synced = True
         hub.send(peer, _log(hub, attempt, sync.revision))
+    elif hub.settings.read_only:
+        # The journal is damaged: the weavelet knows better. It asks until somebody has repaired it.
+        hub.counters["syncs_unanswered"] += 1
+    else:
+        _roll_back(hub, peer, attempt, sync.revision, now)
 
 
-def _snapshot(hub: Hub, attempt: Attempt, *, rolled_back: bool) -> Snapshot:
+def _roll_back(hub: Hub, peer: Peer, attempt: Attempt, revision: int, now: float) -> None:
+    peer.synced = True
+    text = f"{peer.replica} held revision {revision} of a history that this broker does not have"
+    hub.event(Event("rolled_back", attempt.run, attempt.id, text=text, replicas=[peer.replica]), now)
+    hub.counters["rolled_back"] += 1
+    # It may have carried commands out in the history that is gone, and never carries one out twice.
+    pending = [each for each in attempt.pending_for(peer.replica) if each.kind != "command"]
+    hub.send(peer, _snapshot(hub, attempt, pending, rolled_back=True))
+
+
+def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_back: bool = False) -> Snapshot:
     return Snapshot(
         epoch=hub.settings.epoch,
         revision=attempt.revision,
         chain=attempt.chain,
-        config=attempt.changed(),
-        pending=[ledger.revision for ledger in attempt.scheduled()],
+        config=attempt.config_without(pending),
+        pending=pending,
         rolled_back=rolled_back,
     )
 

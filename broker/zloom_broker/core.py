@@ -12,7 +12,6 @@ from zloom.messages import (
     Cancel,
     Credit,
     Declare,
-    Done,
     Echo,
     Error,
     FailDevice,
@@ -36,6 +35,7 @@ from zloom.messages import (
     Refusal,
     Reported,
     Request,
+    RevisionState,
     Rollback,
     SendCommand,
     SetConfig,
@@ -43,20 +43,27 @@ from zloom.messages import (
     Sync,
     ToBroker,
 )
-from zloom.model import Event
 from zloom_broker import outcomes
 from zloom_broker.catchup import catch_up
 from zloom_broker.changes import Changes
-from zloom_broker.effects import Effect
+from zloom_broker.departures import Departures
+from zloom_broker.effects import Effect, Send
+from zloom_broker.errands import Errands
 from zloom_broker.failures import Failures
 from zloom_broker.hub import CoreSettings, Hub, Peer
 from zloom_broker.membership import Membership
 from zloom_broker.pulse import Pulse
 from zloom_broker.queries import Queries
-from zloom_broker.records import AttemptForgotten
+from zloom_broker.requests import Requests
 from zloom_broker.state import State
 
 ECHO = "echo/"
+
+MAX_TOPICS = 1000
+"""Own topics of one connection of which the newest sequence number is kept."""
+
+MAX_GAP = 1_000_000
+"""Messages that one gap counts for at most: a counter must still fit into a message whatever a peer says."""
 
 
 class Core:
@@ -76,10 +83,13 @@ class Core:
         self._hub.wall_offset = wall - now
         self._outcomes = outcomes.Outcomes(self._hub)
         self._failures = Failures(self._hub)
-        self._membership = Membership(self._hub, self._outcomes, self._failures)
-        self._changes = Changes(self._hub, self._outcomes)
+        self._departures = Departures(self._hub, self._outcomes, self._failures)
+        self._membership = Membership(self._hub, self._departures, self._failures)
         self._queries = Queries(self._hub)
-        self._pulse = Pulse(self._hub, self._membership, self._failures, now)
+        requests = Requests(self._hub, self._outcomes)
+        self._changes = Changes(self._hub, requests, self._queries, self._outcomes)
+        self._errands = Errands(self._hub, requests, self._queries, self._failures, self._membership)
+        self._pulse = Pulse(self._hub, self._departures, self._failures, now)
         self._pulse.restore(now)
 
     @property
@@ -138,7 +148,19 @@ class Core:
         """A message could not be sent, because the peer's connection is closed."""
         peer = self._hub.peers.get(identity)
         if peer is not None:
+            self._outcomes.unfollow(peer)
             self._pulse.unroutable(peer, now)
+        return self._hub.take()
+
+    def too_long(self, send: Send) -> list[Effect]:
+        """A message could not be sent, because it is longer than a message may be."""
+        self._hub.counters["answers_too_long"] += 1
+        text = "the answer is longer than a message may be; ask for one run or attempt, or for fewer entries"
+        request = getattr(send.message, "id", None)
+        if isinstance(request, str) and not isinstance(send.message, RevisionState | Refusal):
+            self._hub.send_unknown(send.peer, Refusal(id=request, code="too_large", text=text))
+        else:
+            self._hub.send_unknown(send.peer, Error(code="too_large", text=text))
         return self._hub.take()
 
     def committed(self, seq: int) -> list[Effect]:
@@ -176,10 +198,9 @@ class Core:
     def _weavelet(self, peer: Peer, message: FromWeavelet, now: float) -> None:
         match message:
             case Pong():
-                peer.acked = max(peer.acked, message.received)
-                peer.vitals.pong(message.id)
+                self._pulse.pong(peer, message)
             case Credit():
-                peer.acked = max(peer.acked, message.received)
+                peer.acknowledge(message.received)
             case Publish():
                 self._own(peer, message)
             case _ if not peer.replica:
@@ -195,27 +216,28 @@ class Core:
             case Declare():
                 self._membership.declare(peer, message, now)
             case Goodbye():
-                self._membership.goodbye(peer, message, now)
+                self._departures.goodbye(peer, message, now)
             case FailureReceived():
                 self._failures.received(peer, message)
 
     def _request(self, peer: Peer, request: Request, now: float) -> None:
         try:
+            if peer.replica:
+                raise Refused("not_allowed", "requests are for operators; this connection is a weavelet's")
             self._answer(peer, request, now)
         except Refused as refused:
-            self._hub.counters["refused"] += 1
-            self._hub.send(peer, Refusal(id=request.id, code=refused.code, text=refused.text))
+            self._hub.refuse(peer, request.id, refused)
 
     def _answer(self, peer: Peer, request: Request, now: float) -> None:
         match request:
             case SetConfig() | Rollback() | SendCommand() | Cancel():
-                self._changes.receive(peer, request, self._queries.attempt, now)
+                self._changes.receive(peer, request, now)
             case Follow():
                 self._follow(peer, request, now)
             case FailDevice():
-                self._fail_device(peer, request, now)
+                self._errands.fail_device(peer, request, now)
             case Forget():
-                self._forget(peer, request, now)
+                self._errands.forget(peer, request, now)
             case GetHistory() | GetKeys() | GetRuns() | GetReplicas() | GetDevices() | GetStats():
                 self._hub.send(peer, self._queries.answer(request, now))
 
@@ -226,38 +248,9 @@ class Core:
             raise Refused("unknown_revision", text)
         self._outcomes.follow(peer, request.id, attempt, request.revision, now)
 
-    def _fail_device(self, peer: Peer, request: FailDevice, now: float) -> None:
-        self._check_writable()
-        known = self._queries.devices()
-        if request.device not in known:
-            names = ", ".join(sorted(known)) or "none"
-            raise Refused("unknown_device", f"unknown device {request.device[:64]!r}; known are: {names}")
-        self._failures.device_failed(peer, request, now)
-
-    def _forget(self, peer: Peer, request: Forget, now: float) -> None:
-        self._check_writable()
-        attempt = self._queries.attempt(request)
-        there = [replica.id for replica in attempt.present()]
-        if there:
-            text = f"{attempt.run} ({attempt.id}) still has replicas: {', '.join(there)}; stop it first"
-            raise Refused("still_live", text)
-        record = AttemptForgotten(run=attempt.run, attempt=attempt.id, by=peer.user, at=self._hub.wall(now))
-        event = Event("forgotten", attempt.run, attempt.id, text=f"by {peer.user}")
-
-        def then() -> None:
-            self._hub.event(event, now)
-            self._hub.send(peer, Done(id=request.id, replicas=list(attempt.replicas)))
-
-        self._hub.commit(record, then)
-
-    def _check_writable(self) -> None:
-        if self._hub.settings.read_only:
-            raise Refused("read_only", f"the journal is read-only: {self._hub.settings.read_only}")
-
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         before = peer.vitals.status
-        if before is not None and status.seq > before.seq + 1:
-            self._hub.counters["status_missed"] += status.seq - before.seq - 1
+        self._count_gap("status_missed", before.seq if before else None, status.seq)
         peer.vitals.report(status, now)
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]
@@ -266,10 +259,14 @@ class Core:
         self._hub.publish(watch_topic(attempt.run), reported)
 
     def _own(self, peer: Peer, message: Publish) -> None:
-        before = peer.publish_seqs.get(message.topic)
-        if before is not None and message.seq > before + 1:
-            self._hub.counters["own_missed"] += message.seq - before - 1
+        self._count_gap("own_missed", peer.publish_seqs.pop(message.topic, None), message.seq)
         peer.publish_seqs[message.topic] = message.seq
+        if len(peer.publish_seqs) > MAX_TOPICS:
+            del peer.publish_seqs[next(iter(peer.publish_seqs))]
         sender = peer.replica or peer.user
         own = Own(topic=message.topic, payload=message.payload, sender=sender, sender_seq=message.seq)
         self._hub.publish(own_topic(message.topic), own)
+
+    def _count_gap(self, counter: str, before: int | None, seq: int) -> None:
+        if before is not None and seq > before + 1:
+            self._hub.counters[counter] += min(seq - before - 1, MAX_GAP)

@@ -20,10 +20,11 @@ class Publish(Struct, frozen=True):
 
 
 class Commit(Struct, frozen=True):
-    """Write one record; `Core.committed` or `Core.commit_failed` must follow, in order of `seq`."""
+    """Write records, all or none; `Core.committed` or `Core.commit_failed` must follow, in order of `seq`."""
 
     seq: int
-    payload: bytes
+    """Of the first record; the others follow it."""
+    payloads: list[bytes]
     durable: bool
     """Fsync before it is confirmed, in every mode of the journal."""
 

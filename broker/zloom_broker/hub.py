@@ -1,13 +1,14 @@
 """What the parts of the core share: peers, effects to be carried out, and commits under way."""
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from zloom.codec import watch_topic
-from zloom.messages import Credit, Echo, FromBroker, Happened, Own, Published
+from zloom.errors import Refused
+from zloom.messages import Credit, Echo, FromBroker, Happened, Own, Published, Refusal
 from zloom.model import Event
 from zloom_broker.addresses import Addresses
 from zloom_broker.effects import Commit, Effect, Publish, Send
@@ -50,18 +51,30 @@ class Peer:
     """How much of `received` the peer has been told."""
     sent: int = 0
     acked: int = 0
-    """How many of `sent` the peer said that it received."""
+    """How many of `sent` are known to be on their way no more."""
+    pinged_at: int = 0
+    """What `sent` was once the newest ping had gone out."""
+    synced: bool = False
+    """A weavelet was told what it lacked, so its revision numbers mean the same as here."""
     vitals: Vitals = field(default_factory=Vitals)
     """A replica's outlive its connection."""
     publish_seqs: dict[str, int] = field(default_factory=dict)
 
+    def acknowledge(self, received: int) -> None:
+        """The peer said how many messages it has received."""
+        self.acked = max(self.acked, min(received, self.sent))
+
 
 @dataclass(slots=True)
 class _PendingCommit:
-    seq: int
-    record: AnyRecord
+    first: int
+    records: Sequence[AnyRecord]
     then: Callable[[], None]
     failed: Callable[[str], None]
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.records) - 1
 
 
 class Hub:
@@ -75,6 +88,10 @@ class Hub:
         """The connection of each replica that has one."""
         self.vitals: dict[str, Vitals] = {}
         """Of each replica that is neither lost nor finished."""
+        self.absent: set[str] = set()
+        """Replicas that may have to be declared lost, so that a timer need not look at all of them."""
+        self.forgetting: set[AttemptKey] = set()
+        """Attempts whose end is being written: nothing may happen to them any more."""
         self.counters: Counter[str] = Counter()
         self.gauges: dict[str, int] = {}
         """What the shell knows: sockets and journal."""
@@ -82,7 +99,8 @@ class Hub:
         """Seconds to add to `now` to get the time since the Unix epoch."""
         self._effects: list[Effect] = []
         self._commits: deque[_PendingCommit] = deque()
-        self._seq = last_seq
+        self.next_seq = last_seq + 1
+        """Sequence number of the next record."""
         self._topic_seqs: dict[bytes, int] = {}
 
     def take(self) -> list[Effect]:
@@ -119,6 +137,23 @@ class Hub:
             peer.told = peer.received
             self.send_anyway(peer, Credit(received=peer.received))
 
+    def refuse(self, peer: Peer, request_id: str, refused: Refused) -> None:
+        """Answer a request with its refusal."""
+        self.counters["refused"] += 1
+        self.send(peer, Refusal(id=request_id, code=refused.code, text=refused.text))
+
+    def check_writable(self) -> None:
+        """Raise `Refused` if the journal is read-only."""
+        if self.settings.read_only:
+            raise Refused("read_only", f"the journal is read-only: {self.settings.read_only}")
+
+    def miss(self, replica: str, now: float, *, unroutable: bool = False) -> None:
+        """A replica's subscription or its whole connection is gone; it may be lost."""
+        vitals = self.vitals.get(replica)
+        if vitals is not None:
+            vitals.miss(now, unroutable=unroutable)
+            self.absent.add(replica)
+
     def publish(self, topic: bytes, message: Published) -> None:
         """Publish with the topic's next sequence number."""
         if not isinstance(message, Echo | Own):
@@ -139,34 +174,36 @@ class Hub:
 
     def commit(
         self,
-        record: AnyRecord,
+        *records: AnyRecord,
         then: Callable[[], None] = lambda: None,
         failed: Callable[[str], None] = lambda reason: None,
-        *,
         durable: bool = True,
     ) -> None:
-        """Write a record; the state takes it in and `then` runs once it is on disk."""
-        self._seq += 1
-        self._commits.append(_PendingCommit(self._seq, record, then, failed))
-        self._effects.append(Commit(self._seq, encode(record), durable))
+        """Write records, all or none.
+
+        Args:
+            records: Taken in by the state once they are on disk, and not before.
+            then: Called after that.
+            failed: Called with the reason when they could not be written.
+            durable: Fsync even where the journal is buffered.
+        """
+        self._commits.append(_PendingCommit(self.next_seq, records, then, failed))
+        self._effects.append(Commit(self.next_seq, [encode(record) for record in records], durable))
+        self.next_seq += len(records)
 
     def committed(self, seq: int) -> None:
         """All records up to `seq` are on disk."""
-        while self._commits and self._commits[0].seq <= seq:
+        while self._commits and self._commits[0].last <= seq:
             pending = self._commits.popleft()
-            self.state.apply(pending.record)
+            for record in pending.records:
+                self.state.apply(record)
             pending.then()
 
     def commit_failed(self, seq: int, reason: str) -> None:
         """The record `seq` was not written, and so none that came after: they rest on it."""
-        failed = [pending for pending in self._commits if pending.seq >= seq]
-        self._commits = deque(pending for pending in self._commits if pending.seq < seq)
-        self._seq = seq - 1
+        failed = [pending for pending in self._commits if pending.last >= seq]
+        self._commits = deque(pending for pending in self._commits if pending.last < seq)
+        self.next_seq = seq
         self.counters["commits_failed"] += 1
         for pending in failed:
             pending.failed(reason)
-
-    @property
-    def next_seq(self) -> int:
-        """The sequence number of the next record."""
-        return self._seq + 1

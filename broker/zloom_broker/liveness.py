@@ -9,6 +9,7 @@ because libzmq's thread answers heartbeats without Python: it is unresponsive, n
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TypeVar
 
 from zloom.messages import Status
 from zloom.model import DeviceStatus, State
@@ -35,6 +36,15 @@ STALL_FLOOR = 5.0
 """… but not before this many seconds: a status comes only once a second."""
 
 
+MAX_METRICS = 1000
+"""Metrics of which the newest value is kept: a trainer that makes up names must not fill the memory."""
+
+MAX_DEVICES = 64
+"""Devices of which the newest status is kept: more than a host has."""
+
+T = TypeVar("T")
+
+
 @dataclass(slots=True)
 class Vitals:
     """The signs of life of one replica. Times are those of `now`, in seconds."""
@@ -42,14 +52,17 @@ class Vitals:
     absent_since: float | None = None
     """Since when the echo subscription is gone; None while it is there."""
     unroutable: bool = False
+    subscribed: bool = False
+    """The echo subscription was seen, so that its end will be."""
     ping_id: int = 0
     ping_sent: float | None = None
     """When the outstanding ping was sent; None when it was answered."""
     heard: float | None = None
     status: Status | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    """The newest value of each, at most `MAX_METRICS`."""
     devices: dict[str, DeviceStatus] = field(default_factory=dict)
-    """The newest status of each device, by id."""
+    """The newest status of each device, by id, at most `MAX_DEVICES`."""
     step_changed: float = 0.0
     _step_times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
 
@@ -59,32 +72,51 @@ class Vitals:
 
     def connect(self, now: float) -> None:
         """The replica said hello on a new connection."""
-        self.absent_since, self.unroutable, self.ping_sent = None, False, None
+        self.absent_since, self.unroutable, self.subscribed = None, False, False
+        self.ping_sent = None
         self.heard = self.step_changed = now
 
-    def absent(self, now: float) -> None:
-        """The echo subscription is gone."""
+    def subscribe(self) -> None:
+        """The echo subscription is there."""
+        self.absent_since, self.subscribed = None, True
+
+    def miss(self, now: float, *, unroutable: bool = False) -> None:
+        """The echo subscription is gone, or even the connection."""
+        self.subscribed = False
+        self.unroutable |= unroutable
+        # A pong that is still on its way says nothing about now: the next ping has another id.
+        self.ping_id += 1
+        self.ping_sent = None
         if self.absent_since is None:
             self.absent_since = now
 
-    def pong(self, ping_id: int) -> None:
-        """A ping was answered, so the replica is there whatever its subscription says."""
-        if ping_id == self.ping_id:
-            self.ping_sent, self.absent_since, self.unroutable = None, None, False
+    def pong(self, ping_id: int) -> bool:
+        """A ping was answered; return whether it was the newest.
+
+        Then the replica is there, whatever its subscription says.
+        """
+        if ping_id != self.ping_id:
+            return False
+        self.ping_sent, self.absent_since, self.unroutable = None, None, False
+        return True
 
     def ping_due(self, now: float) -> bool:
-        """Whether a ping should be sent now; one is outstanding at a time, except while it is absent."""
+        """Whether a ping should be sent now.
+
+        One is outstanding at a time, unless no subscription would show the end of the connection.
+        """
         if self.unroutable:
             return False
         if self.ping_sent is None:
             return True
-        return self.absent_since is not None and now - self.ping_sent >= PROBE_INTERVAL - 0.01
+        if self.absent_since is not None:
+            return now - self.ping_sent >= PROBE_INTERVAL - 0.01
+        return not self.subscribed and now - self.ping_sent >= ABSENT_LIMIT
 
     def ping(self, now: float) -> int:
         """Note that a ping is sent, and return its id."""
         self.ping_id += 1
-        if self.ping_sent is None or self.absent_since is not None:
-            self.ping_sent = now
+        self.ping_sent = now
         return self.ping_id
 
     def lost_at(self) -> float | None:
@@ -101,8 +133,10 @@ class Vitals:
         if status.step_time is not None:
             self._step_times.append(status.step_time)
         self.status = status
-        self.devices.update({device.id: device for device in status.devices})
-        self.metrics.update({name: s.values[-1] for name, s in status.metrics.items() if s.values})
+        _keep(self.devices, {device.id: device for device in status.devices}, MAX_DEVICES)
+        _keep(
+            self.metrics, {name: s.values[-1] for name, s in status.metrics.items() if s.values}, MAX_METRICS
+        )
 
     def state(self, now: float, beat: float) -> State:
         """Return the state as operators see it."""
@@ -122,3 +156,11 @@ class Vitals:
         if not self._step_times:
             return float("inf")
         return max(STALL_FLOOR, STALL_FACTOR * median(self._step_times))
+
+
+def _keep(known: dict[str, T], new: dict[str, T], limit: int) -> None:
+    for name, value in new.items():
+        known.pop(name, None)  # so that the oldest stands first
+        known[name] = value
+    while len(known) > limit:
+        del known[next(iter(known))]

@@ -1,171 +1,226 @@
-"""Who is there: hellos, declarations, goodbyes, losses and returns."""
+"""Who is there: hellos, registrations, declarations."""
 
 from functools import partial
+from typing import Literal, NamedTuple
 
-from zloom.codec import MAX_MESSAGE_SIZE
-from zloom.messages import PROTOCOL, Declare, Declared, Error, Goodbye, Hello, Wait, Welcome
-from zloom.model import NAME, NAME_RULE, Event, Key, Replica
+from msgspec.structs import replace
+
+from zloom.codec import MAX_MESSAGE_SIZE, watch_topic
+from zloom.messages import PROTOCOL, Declare, Declared, Hello, Revised, Wait, Welcome
+from zloom.model import Event, Replica
 from zloom.version import __version__
 from zloom_broker.attempt import Attempt
+from zloom_broker.departures import Departures
 from zloom_broker.failures import Failures
+from zloom_broker.greeting import bad_names, problem_of
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.inheritance import inherited
 from zloom_broker.liveness import Vitals
-from zloom_broker.outcomes import Outcomes
-from zloom_broker.records import AttemptStarted, ReplicaJoined, ReplicaLeft
+from zloom_broker.records import AnyRecord, AttemptStarted, ReplicaJoined, RevisionAccepted
 from zloom_broker.state import AttemptKey
 
 WAIT_RETRY = 1.0
 """Seconds until a replica that must wait asks again: a killed predecessor is lost within 2 s."""
 
 
+MAX_CONFLICTS = 1000
+"""Conflicts that are remembered, so that each is told once."""
+
+
+class _Join(NamedTuple):
+    """The newest hello of a replica whose registration is being written."""
+
+    identity: bytes
+    hello: Hello
+    replica: Replica
+
+
 class Membership:
     """Registers peers and replicas."""
 
-    def __init__(self, hub: Hub, outcomes: Outcomes, failures: Failures) -> None:
+    def __init__(self, hub: Hub, departures: Departures, failures: Failures) -> None:
         self._hub = hub
-        self._outcomes = outcomes
+        self._departures = departures
         self._failures = failures
-        self._joining: dict[str, tuple[bytes, Hello]] = {}
-        """The newest hello of each replica whose registration is being written."""
-        self._leaving: set[str] = set()
+        self._joining: dict[str, _Join] = {}
+        self._starting: set[AttemptKey] = set()
+        """Attempts of which the first replica is being written."""
+        self._declaring: dict[str, Replica] = {}
+        """What each replica declared last, while that is being written."""
         self._conflicts: set[tuple[str, str]] = set()
+
+    def joining(self, key: AttemptKey) -> list[str]:
+        """Return the ids of replicas that are about to join an attempt."""
+        return [name for name, join in self._joining.items() if _home(join.replica) == key]
 
     # --- hello -------------------------------------------------------------------------------
 
     def hello(self, identity: bytes, hello: Hello, now: float) -> None:
         """A peer introduces itself, for the first time or again."""
-        problem = _problem(hello)
+        problem = problem_of(hello)
         if problem is not None:
             self._hub.send_unknown(identity, problem)
         elif hello.replica is None:
             self._welcome(identity, hello, now)
         elif hello.replica.id in self._joining:
-            self._joining[hello.replica.id] = identity, hello
+            self._joining[hello.replica.id] = _Join(identity, hello, hello.replica)
         else:
-            self._join(identity, hello, hello.replica, now)
+            self._admit(_Join(identity, hello, hello.replica), now)
 
-    def _join(self, identity: bytes, hello: Hello, replica: Replica, now: float) -> None:
-        reason = self._obstacle(replica, now)
+    def _admit(self, join: _Join, now: float) -> None:
+        reason = self._obstacle(join.replica, now)
         if reason:
-            self._hub.send_unknown(identity, Wait(reason=reason, retry=WAIT_RETRY))
-            return
-        attempt = self._hub.state.attempts.get((replica.run, replica.attempt))
-        known = attempt is not None and attempt.replicas.get(replica.id) == replica
-        if attempt is not None and known and replica.id not in attempt.left:
-            self._welcome(identity, hello, now)
-            return
-        self._joining[replica.id] = identity, hello
-        failed = partial(self._not_joined, replica.id)
-        if attempt is None:
-            self._start(replica, hello, now)
-        self._hub.commit(
-            ReplicaJoined(replica=replica, at=self._hub.wall(now)),
-            partial(self._joined, replica, now),
-            failed,
-        )
-        if attempt is None and hello.inherit:
-            self._inherit(replica, now)
+            self._hub.send_unknown(join.identity, Wait(reason=reason, retry=WAIT_RETRY))
+        elif self._is_registered(join.replica):
+            self._departures.take_back(join.replica.id)
+            self._welcome(join.identity, join.hello, now)
+        elif self._hub.settings.read_only:
+            text = f"the journal is read-only, so nobody can register: {self._hub.settings.read_only}"
+            self._hub.send_unknown(join.identity, Wait(reason=text, retry=WAIT_RETRY))
+        else:
+            self._register(join, now)
 
-    def _start(self, replica: Replica, hello: Hello, now: float) -> None:
+    def _is_registered(self, replica: Replica) -> bool:
+        """Whether the journal holds exactly this replica, so that nothing need be written."""
+        attempt = self._attempt(replica)
+        if attempt is None or attempt.replicas.get(replica.id) != replica:
+            return False
+        if replica.id in self._declaring or self._departures.under_way(replica.id):
+            return False
+        # On a read-only journal a return cannot be written, but the weavelet may read all the same.
+        return replica.id not in attempt.left or bool(self._hub.settings.read_only)
+
+    def _register(self, join: _Join, now: float) -> None:
+        replica, key = join.replica, _home(join.replica)
+        attempt = self._attempt(replica)
+        returned = self._departures.under_way(replica.id) or (
+            attempt is not None and replica.id in attempt.left
+        )
+        self._joining[replica.id] = join
+        self._departures.take_back(replica.id)
+        joined = ReplicaJoined(replica=replica, at=self._hub.wall(now))
+        if attempt is not None or key in self._starting:
+            then = partial(self._joined, replica, now, returned=returned)
+            self._hub.commit(joined, then=then, failed=partial(self._not_joined, replica, now))
+        else:
+            self._start(joined, join.hello, now)
+
+    def _start(self, joined: ReplicaJoined, hello: Hello, now: float) -> None:
+        replica, at = joined.replica, joined.at
+        self._starting.add(_home(replica))
         started = AttemptStarted(
-            run=replica.run, attempt=replica.attempt, world_size=replica.world_size, at=self._hub.wall(now)
+            run=replica.run, attempt=replica.attempt, world_size=replica.world_size, at=at
         )
-        event = Event(
-            "attempt_started", replica.run, replica.attempt, text=f"world size {replica.world_size}"
-        )
-        self._hub.commit(started, partial(self._hub.event, event, now))
-
-    def _inherit(self, replica: Replica, now: float) -> None:
-        record = inherited(self._hub.state, replica, self._hub.wall(now))
-        if record is not None:
-            self._hub.commit(record)
+        accepted = inherited(self._hub.state, replica, at) if hello.inherit else None
+        records: list[AnyRecord] = [started, joined, *([accepted] if accepted else [])]
+        then = partial(self._started, replica, accepted, now)
+        self._hub.commit(*records, then=then, failed=partial(self._not_joined, replica, now))
 
     def _obstacle(self, replica: Replica, now: float) -> str:
         """Return why a replica cannot join now; empty when it can."""
-        if self._hub.settings.read_only:
-            return f"the journal is read-only: {self._hub.settings.read_only}"
-        joining = [h.replica for _, h in self._joining.values() if h.replica]
-        if any(_same_attempt(other, replica) for other in joining) and not self._attempt(replica):
-            return "the attempt is being started"
-        rival = self._rival(replica, joining)
-        if rival is None:
-            return ""
+        key = _home(replica)
+        if key in self._hub.forgetting:
+            return f"{replica.run} ({replica.attempt}) is being forgotten"
+        home = self._hub.state.homes.get(replica.id, key)
+        if home != key:
+            return f"replica id {replica.id} belongs to attempt {home[1]} of {home[0]}; use a fresh one"
+        others = [join.replica for join in self._joining.values()]
+        if any(_claims_rank_of(other, replica) for other in others):
+            return f"rank {replica.rank} of {replica.run} ({replica.attempt}) is being given to another"
+        attempt = self._attempt(replica)
+        for other in attempt.present() if attempt else ():
+            if _claims_rank_of(other, replica):
+                return self._conflict(other, replica, now)
+        return ""
+
+    def _conflict(self, holder: Replica, replica: Replica, now: float) -> str:
         text = (
-            f"rank {replica.rank} of {replica.run} ({replica.attempt}) is held by {rival.id} "
-            f"on {rival.host} (pid {rival.pid}); {replica.id} on {replica.host} (pid {replica.pid}) waits "
+            f"rank {replica.rank} of {replica.run} ({replica.attempt}) is held by {holder.id} "
+            f"on {holder.host} (pid {holder.pid}); {replica.id} on {replica.host} (pid {replica.pid}) waits "
             "until it is lost"
         )
-        if (replica.id, rival.id) not in self._conflicts:
-            self._conflicts.add((replica.id, rival.id))
-            pair = [rival.id, replica.id]
-            event = Event("rank_conflict", replica.run, replica.attempt, text=text, replicas=pair)
+        pair = holder.id, replica.id
+        if pair not in self._conflicts:
+            if len(self._conflicts) >= MAX_CONFLICTS:
+                self._conflicts.clear()
+            self._conflicts.add(pair)
+            event = Event("rank_conflict", replica.run, replica.attempt, text=text, replicas=list(pair))
             self._hub.event(event, now)
         return text
 
-    def _rival(self, replica: Replica, joining: list[Replica]) -> Replica | None:
-        attempt = self._attempt(replica)
-        present = [] if attempt is None else list(attempt.present())
-        for other in (*present, *joining):
-            if other.id != replica.id and other.rank == replica.rank and _same_attempt(other, replica):
-                return other
-        return None
-
     def _attempt(self, replica: Replica) -> Attempt | None:
-        return self._hub.state.attempts.get((replica.run, replica.attempt))
+        return self._hub.state.attempts.get(_home(replica))
 
-    def _joined(self, replica: Replica, now: float) -> None:
-        identity, hello = self._joining.pop(replica.id)
-        returned = replica.id in self._failures.lost
-        self._failures.lost.discard(replica.id)
-        kind, text = ("returned", "it was lost") if returned else ("joined", "")
-        where = f"rank {replica.rank} on {replica.host} (pid {replica.pid})"
-        event = Event(kind, replica.run, replica.attempt, text=text or where, replicas=[replica.id])  # type: ignore[arg-type]
-        self._hub.event(event, now)
+    def _started(self, replica: Replica, accepted: RevisionAccepted | None, now: float) -> None:
+        key = _home(replica)
+        self._starting.discard(key)
+        self._hub.event(Event("attempt_started", *key, text=f"world size {replica.world_size}"), now)
+        if accepted is not None:
+            revised = Revised(epoch=self._hub.settings.epoch, revision=accepted.revision)
+            self._hub.publish(watch_topic(replica.run), revised)
+        self._joined(replica, now, returned=False)
+
+    def _joined(self, replica: Replica, now: float, *, returned: bool) -> None:
+        kind: Literal["joined", "returned"] = "returned" if returned else "joined"
+        text = f"rank {replica.rank} on {replica.host} (pid {replica.pid})"
+        self._hub.event(Event(kind, *_home(replica), text=text, replicas=[replica.id]), now)
         self._compare_baselines(replica, now)
-        self._welcome(identity, hello, now)
+        join = self._joining.pop(replica.id)
+        if join.replica == replica:
+            self._welcome(join.identity, join.hello, now)
+        else:  # it said hello again meanwhile, with other declarations
+            self._admit(join, now)
 
-    def _not_joined(self, replica: str, reason: str) -> None:
-        identity, _ = self._joining.pop(replica)
-        self._hub.send_unknown(
-            identity, Wait(reason=f"the journal could not be written: {reason}", retry=WAIT_RETRY)
-        )
+    def _not_joined(self, replica: Replica, now: float, reason: str) -> None:
+        self._starting.discard(_home(replica))
+        self._hub.miss(replica.id, now)
+        text = f"the journal could not be written: {reason}"
+        identity = self._joining.pop(replica.id).identity
+        self._hub.send_unknown(identity, Wait(reason=text, retry=WAIT_RETRY))
 
     def _compare_baselines(self, replica: Replica, now: float) -> None:
-        baseline = self._hub.state.attempts[replica.run, replica.attempt].baseline
+        baseline = self._hub.state.attempts[_home(replica)].baseline
         for key in replica.keys:
             if baseline[key.name] != key.baseline:
                 mine, theirs = key.baseline, baseline[key.name]
                 text = f"{key.name}: {replica.id} begins with {mine!r}, others with {theirs!r}"
-                event = Event(
-                    "baseline_differs", replica.run, replica.attempt, text=text, replicas=[replica.id]
-                )
+                event = Event("baseline_differs", *_home(replica), text=text, replicas=[replica.id])
                 self._hub.event(event, now)
 
     def _welcome(self, identity: bytes, hello: Hello, now: float) -> None:
+        self._abandon(identity, hello, now)
         peer = Peer(identity, hello.user, nonce=hello.nonce)
         if hello.replica is not None:
             self._bind(peer, hello.replica)
         peer.vitals.connect(now)
         self._hub.peers[identity] = peer
         settings = self._hub.settings
-        self._hub.send(
-            peer,
-            Welcome(
-                protocol=PROTOCOL,
-                epoch=settings.epoch,
-                updates=settings.addresses.updates_for(hello.endpoint),
-                beat=settings.beat,
-                credit=settings.credit,
-                max_message_size=MAX_MESSAGE_SIZE,
-                software=f"zloom {__version__}",
-            ),
+        welcome = Welcome(
+            protocol=PROTOCOL,
+            epoch=settings.epoch,
+            updates=settings.addresses.updates_for(hello.endpoint),
+            beat=settings.beat,
+            credit=settings.credit,
+            max_message_size=MAX_MESSAGE_SIZE,
+            software=f"zloom {__version__}",
         )
+        self._hub.send(peer, welcome)
         if peer.replica:
             self._failures.resend(peer, now)
 
+    def _abandon(self, identity: bytes, hello: Hello, now: float) -> None:
+        """A connection that is somebody else's now shows nothing any more of who had it before."""
+        before = self._hub.peers.get(identity)
+        if (
+            before is not None
+            and before.replica
+            and (hello.replica is None or hello.replica.id != before.replica)
+        ):
+            self._hub.weavelets.pop(before.replica, None)
+            self._hub.miss(before.replica, now, unroutable=True)
+
     def _bind(self, peer: Peer, replica: Replica) -> None:
-        peer.replica, peer.attempt = replica.id, (replica.run, replica.attempt)
+        peer.replica, peer.attempt = replica.id, _home(replica)
         before = self._hub.weavelets.get(replica.id)
         if before is not None:
             self._hub.peers.pop(before.id, None)
@@ -176,105 +231,33 @@ class Membership:
 
     def declare(self, peer: Peer, declare: Declare, now: float) -> None:
         """A weavelet's keys and commands changed."""
-        attempt = self._hub.state.attempts[peer.attempt]
-        before = attempt.replicas[peer.replica]
-        replica = _redeclared(before, declare.keys, declare)
-        answer = partial(self._hub.send, peer, Declared(seq=declare.seq))
-        if replica == before:
-            answer()
+        known = self._hub.state.attempts[peer.attempt].replicas[peer.replica]
+        replica = replace(known, keys=declare.keys, commands=declare.commands)
+        problem = bad_names(replica)
+        if problem is not None:
+            self._hub.send(peer, problem)
+        elif replica == self._declaring.get(peer.replica, known):
+            if replica == known:
+                self._hub.send(peer, Declared(seq=declare.seq))
+            # Otherwise it is being written; the weavelet asks again.
         elif not self._hub.settings.read_only:
-            self._hub.commit(ReplicaJoined(replica=replica, at=self._hub.wall(now)), answer)
+            self._declaring[peer.replica] = replica
+            joined = ReplicaJoined(replica=replica, at=self._hub.wall(now))
+            then = partial(self._declared, peer, declare.seq, replica)
+            self._hub.commit(joined, then=then, failed=lambda _: self._no_longer_declaring(replica))
 
-    # --- departures --------------------------------------------------------------------------
+    def _declared(self, peer: Peer, seq: int, replica: Replica) -> None:
+        self._no_longer_declaring(replica)
+        self._hub.send(peer, Declared(seq=seq))
 
-    def goodbye(self, peer: Peer, goodbye: Goodbye, now: float) -> None:
-        """A trainer leaves on its own account."""
-        self._leave(peer.replica, peer.attempt, goodbye.reason, now, lost=False)
-
-    def lose(self, replica: str, reason: str, now: float) -> None:
-        """A replica is gone without a word."""
-        for key, attempt in self._hub.state.attempts.items():
-            if replica in attempt.replicas:
-                self._leave(replica, key, reason, now, lost=True)
-
-    def _leave(self, replica: str, key: AttemptKey, reason: str, now: float, *, lost: bool) -> None:
-        attempt = self._hub.state.attempts[key]
-        if replica in self._leaving or replica in attempt.left:
-            return
-        self._leaving.add(replica)
-        left = ReplicaLeft(
-            run=key[0],
-            attempt=key[1],
-            replica=replica,
-            outcome="lost" if lost else "not_reached",
-            reason=reason,
-            at=self._hub.wall(now),
-        )
-        owed = [ledger.revision.revision for ledger in attempt.owed(replica)]
-        then = partial(self._left, left, owed, now)
-        if self._hub.settings.read_only:
-            self._leaving.discard(replica)
-            self._forget_connection(replica)
-        else:
-            self._hub.commit(left, then, lambda reason: self._leaving.discard(replica))
-
-    def _left(self, left: ReplicaLeft, owed: list[int], now: float) -> None:
-        self._leaving.discard(left.replica)
-        self._forget_connection(left.replica)
-        attempt = self._hub.state.attempts[left.run, left.attempt]
-        rank = attempt.replicas[left.replica].rank
-        lost = left.outcome == "lost"
-        text = f"rank {rank}: {left.reason}"
-        event = Event(
-            "lost" if lost else "finished", left.run, left.attempt, text=text, replicas=[left.replica]
-        )
-        self._hub.event(event, now)
-        self._outcomes.announce(attempt, owed, left.replica, now)
-        if lost:
-            self._failures.replica_lost(attempt, left, now)
-
-    def _forget_connection(self, replica: str) -> None:
-        peer = self._hub.weavelets.pop(replica, None)
-        if peer is not None:
-            self._hub.peers.pop(peer.id, None)
-        self._hub.vitals.pop(replica, None)
+    def _no_longer_declaring(self, replica: Replica) -> None:
+        if self._declaring.get(replica.id) is replica:
+            del self._declaring[replica.id]
 
 
-def _problem(hello: Hello) -> Error | None:
-    if PROTOCOL not in hello.protocols:
-        spoken = ", ".join(map(str, hello.protocols[:8])) or "none"
-        return Error(
-            code="protocol_version", text=f"this broker speaks protocol {PROTOCOL}, the hello offers {spoken}"
-        )
-    if (hello.role == "weavelet") != (hello.replica is not None):
-        return Error(code="bad_hello", text="a weavelet's hello names its replica, an operator's has none")
-    replica = hello.replica
-    if replica is None:
-        return None
-    for what, name in (("run", replica.run), ("attempt", replica.attempt), ("replica", replica.id)):
-        if not NAME.fullmatch(name):
-            return Error(code="bad_name", text=f"{what} {name[:64]!r}: expected {NAME_RULE}")
-    if not 0 <= replica.rank < replica.world_size:
-        return Error(
-            code="bad_hello", text=f"rank {replica.rank} is not below the world size {replica.world_size}"
-        )
-    return None
+def _home(replica: Replica) -> AttemptKey:
+    return replica.run, replica.attempt
 
 
-def _same_attempt(one: Replica, other: Replica) -> bool:
-    return (one.run, one.attempt) == (other.run, other.attempt)
-
-
-def _redeclared(replica: Replica, keys: list[Key], declare: Declare) -> Replica:
-    return Replica(
-        id=replica.id,
-        run=replica.run,
-        attempt=replica.attempt,
-        rank=replica.rank,
-        world_size=replica.world_size,
-        host=replica.host,
-        pid=replica.pid,
-        keys=keys,
-        commands=declare.commands,
-        devices=replica.devices,
-    )
+def _claims_rank_of(one: Replica, other: Replica) -> bool:
+    return one.id != other.id and (_home(one), one.rank) == (_home(other), other.rank)

@@ -30,6 +30,9 @@ class Outcomes:
 
     def receive(self, peer: Peer, message: messages.Outcomes, now: float) -> None:
         """A replica answers: write down what is new, then acknowledge all of it."""
+        if not peer.synced:
+            # Its numbers may be those of a history that this broker does not have; it sends them again.
+            return
         attempt = self._hub.state.attempts[peer.attempt]
         own = {n: o for n, o in message.outcomes.items() if o.replica == peer.replica and o.outcome}
         writing = {n for n in own if (peer.attempt, n, peer.replica) in self._writing}
@@ -44,7 +47,7 @@ class Outcomes:
         record = OutcomesRecorded(run=attempt.run, attempt=attempt.id, outcomes=new)
         then = partial(self._recorded, peer, attempt, list(new), marks, now)
         failed = partial(self._not_recorded, marks)
-        self._hub.commit(record, then, failed, durable=self._hub.settings.durable)
+        self._hub.commit(record, then=then, failed=failed, durable=self._hub.settings.durable)
 
     def _recorded(
         self,
@@ -96,6 +99,17 @@ class Outcomes:
             self._pushed.setdefault(key, now)
         self._hub.send(peer, self._state(attempt, ledger, request_id, duplicate=duplicate))
 
+    def unfollow(self, peer: Peer) -> None:
+        """A connection is gone, and with it whom to tell."""
+        for key in [key for key, followers in self._followers.items() if peer.id in followers]:
+            del self._followers[key][peer.id]
+            if not self._followers[key]:
+                self._drop(key)
+
+    def _drop(self, key: FollowKey) -> None:
+        del self._followers[key], self._pushed[key]
+        self._due.pop(key, None)
+
     def next_push(self) -> float | None:
         """Return when a push that was held back is due."""
         return min(self._due.values(), default=None)
@@ -103,15 +117,12 @@ class Outcomes:
     def push_due(self, now: float) -> None:
         """Send the pushes that were held back."""
         for key in [key for key, when in self._due.items() if when <= now]:
-            attempt = self._hub.state.attempts.get(key[0])
-            if attempt is not None:
-                self._push(key, attempt.ledgers[key[1] - 1], now)
-            self._due.pop(key, None)
+            self._push(key, self._hub.state.attempts[key[0]].ledgers[key[1] - 1], now)
 
     def _push(self, key: FollowKey, ledger: Ledger, now: float) -> None:
         if key not in self._followers:
             return
-        when = self._pushed.get(key, now) + PUSH_INTERVAL
+        when = self._pushed[key] + PUSH_INTERVAL
         if not ledger.settled and when > now:
             self._due[key] = when
             return
@@ -123,7 +134,7 @@ class Outcomes:
         self._pushed[key] = now
         self._due.pop(key, None)
         if ledger.settled:
-            del self._followers[key], self._pushed[key]
+            self._drop(key)
 
     def _state(
         self, attempt: Attempt, ledger: Ledger, request_id: str, *, duplicate: bool = False
@@ -133,7 +144,7 @@ class Outcomes:
             run=attempt.run,
             attempt=attempt.id,
             revision=ledger.revision.revision,
-            durable=self._hub.settings.durable,
+            durable=self._hub.settings.durable or ledger.revision.kind != "config",
             duplicate=duplicate,
             outcomes=attempt.outcomes(ledger),
             settled=ledger.settled,

@@ -1,30 +1,28 @@
 """The beat: telling everybody that the broker lives, asking everybody whether they do."""
 
 from zloom.codec import BEAT_TOPIC, steer_topic
-from zloom.messages import Beat, Ping
+from zloom.messages import Beat, Ping, Pong
 from zloom.model import Event
+from zloom_broker.departures import Departures
 from zloom_broker.failures import Failures
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.liveness import PROBE_INTERVAL, Vitals
-from zloom_broker.membership import Membership
 
 
 class Pulse:
     """Beats, pings, and the losses that they show."""
 
-    def __init__(self, hub: Hub, membership: Membership, failures: Failures, now: float) -> None:
+    def __init__(self, hub: Hub, departures: Departures, failures: Failures, now: float) -> None:
         self._hub = hub
-        self._membership = membership
+        self._departures = departures
         self._failures = failures
         self._next_beat = now
-        self._absent: set[str] = set()
-        """Replicas that may have to be declared lost, so that a timer need not look at all of them."""
         self._stalled: set[str] = set()
 
     def next_timer(self) -> float:
         """Return when `on_timer` must be called next."""
         times = [self._next_beat]
-        for replica in self._absent:
+        for replica in self._hub.absent:
             vitals = self._hub.vitals.get(replica)
             lost_at = vitals.lost_at() if vitals else None
             if vitals is not None and lost_at is not None:
@@ -38,16 +36,16 @@ class Pulse:
         if now >= self._next_beat:
             self._beat(now)
             self._next_beat = max(self._next_beat + self._hub.settings.beat, now)
-        for replica in list(self._absent):
+        for replica in list(self._hub.absent):
             self._look_after(replica, now)
 
     def subscription(self, nonce: str, now: float, *, present: bool) -> None:
         """An echo topic was subscribed, or its last subscriber is gone."""
         for peer in self._hub.weavelets.values():
             if peer.nonce == nonce and present:
-                peer.vitals.absent_since = None
+                peer.vitals.subscribe()
             elif peer.nonce == nonce:
-                self._miss(peer, now)
+                self._hub.miss(peer.replica, now)
                 self._ping(peer, now)
 
     def unroutable(self, peer: Peer, now: float) -> None:
@@ -55,19 +53,21 @@ class Pulse:
         if not peer.replica:
             self._hub.peers.pop(peer.id, None)
         elif self._hub.weavelets.get(peer.replica) is peer:
-            self._miss(peer, now)
-            peer.vitals.unroutable = True
+            self._hub.miss(peer.replica, now, unroutable=True)
+
+    def pong(self, peer: Peer, message: Pong) -> None:
+        """A peer answered a ping; what it has not received of all that was sent before is lost."""
+        peer.acknowledge(message.received)
+        if peer.vitals.pong(message.id):
+            self._hub.counters["lost_to_peers"] += max(0, peer.pinged_at - message.received)
+            peer.acknowledge(peer.pinged_at)
 
     def restore(self, now: float) -> None:
         """After a restart nobody is connected: whoever was there has a while to come back."""
         for attempt in self._hub.state.attempts.values():
             for replica in attempt.present():
-                self._hub.vitals[replica.id] = Vitals(absent_since=now)
-                self._absent.add(replica.id)
-
-    def _miss(self, peer: Peer, now: float) -> None:
-        peer.vitals.absent(now)
-        self._absent.add(peer.replica)
+                self._hub.vitals[replica.id] = Vitals()
+                self._hub.miss(replica.id, now)
 
     def _beat(self, now: float) -> None:
         epoch = self._hub.settings.epoch
@@ -76,6 +76,7 @@ class Pulse:
             attempt = self._hub.state.attempts.get(key)
             if attempt is not None:
                 self._hub.publish(steer_topic(*key), Beat(epoch=epoch, revision=attempt.revision))
+        self._departures.retry(now)
         for peer in list(self._hub.peers.values()):
             self._failures.resend(peer, now)
             self._ping(peer, now)
@@ -84,20 +85,20 @@ class Pulse:
 
     def _ping(self, peer: Peer, now: float) -> None:
         if peer.vitals.ping_due(now):
-            self._hub.send(peer, Ping(id=peer.vitals.ping(now), received=peer.received))
-            peer.told = peer.received
+            # Not for credit: it tells both sides what was lost, and so gives credit back.
+            self._hub.send_anyway(peer, Ping(id=peer.vitals.ping(now), received=peer.received))
+            peer.told, peer.pinged_at = peer.received, peer.sent
 
     def _look_after(self, replica: str, now: float) -> None:
         vitals = self._hub.vitals.get(replica)
         lost_at = vitals.lost_at() if vitals else None
         peer = self._hub.weavelets.get(replica)
         if vitals is None or lost_at is None:
-            self._absent.discard(replica)
+            self._hub.absent.discard(replica)
         elif now >= lost_at:
+            self._hub.absent.discard(replica)
             reason = "the connection was closed" if vitals.unroutable else "nothing was heard of it"
-            # Should the journal be unable to take the loss now, it is tried again when this has run out.
-            vitals.absent_since = now
-            self._membership.lose(replica, reason, now)
+            self._departures.lose(replica, reason, now)
         elif peer is not None:
             self._ping(peer, now)
 

@@ -40,6 +40,9 @@ HISTORY_PAGE = 512 * 1024
 HISTORY_LIMIT = 1000
 """Entries in one answer."""
 
+MAX_NAMED = 20
+"""Runs or attempts that a refusal names."""
+
 Query = GetHistory | GetKeys | GetRuns | GetReplicas | GetDevices | GetStats
 
 
@@ -79,14 +82,15 @@ class Queries:
         """
         attempts = self._hub.state.of_run(request.run) if request.run else []
         if not attempts:
-            known = ", ".join(sorted({attempt.run for attempt in self._hub.state.of_run("")})) or "none"
+            known = _names(sorted({attempt.run for attempt in self._hub.state.attempts.values()}))
             raise Refused("unknown_run", f"unknown run {request.run[:64]!r}; known are: {known}")
         if not request.attempt:
-            return max(attempts, key=lambda attempt: (any(attempt.present()), attempt.started.at))
+            inhabited = [attempt for attempt in attempts if any(attempt.present())]
+            return (inhabited or attempts)[-1]
         for attempt in attempts:
             if attempt.id == request.attempt:
                 return attempt
-        known = ", ".join(attempt.id for attempt in attempts)
+        known = _names([attempt.id for attempt in attempts])
         text = f"run {request.run} has no attempt {request.attempt[:64]!r}; it has: {known}"
         raise Refused("unknown_attempt", text)
 
@@ -133,7 +137,8 @@ class Queries:
 
     def _state(self, attempt: Attempt, replica: Replica, now: float) -> State:
         left = attempt.left.get(replica.id)
-        if left is not None:
+        # On a read-only journal one that is back stands in it as lost.
+        if left is not None and replica.id not in self._hub.weavelets:
             return "lost" if left.outcome == "lost" else "finished"
         vitals = self._hub.vitals.get(replica.id)
         return vitals.state(now, self._hub.settings.beat) if vitals else "unresponsive"
@@ -190,3 +195,8 @@ class Queries:
 def _key_state(attempt: Attempt, key: Key, config: dict[str, Setting]) -> KeyState:
     setting = config[key.name]
     return KeyState(key, setting.value, setting.revision, setting.revision in attempt.open)
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[-MAX_NAMED:]) + more or "none"

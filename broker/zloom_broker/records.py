@@ -7,7 +7,7 @@ meaning gets a new record, so that an old journal can always be read.
 from typing import Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from zloom.model import HistoryEntry, Outcome, Replica, Revision, Value
 
@@ -52,13 +52,12 @@ class ReplicaLeft(Record, frozen=True, kw_only=True, tag="replica_left"):
 
 
 class RevisionAccepted(Record, frozen=True, kw_only=True, tag="revision_accepted"):
-    """A change was accepted. `lost` are targets that were gone already."""
+    """A change was accepted; targets that are gone by then have their outcome at once."""
 
     run: str
     attempt: str
     revision: Revision
     targets: list[str]
-    lost: list[str] = field(default_factory=list)
     request: bytes = b""
     """Digest of the request's body: another body under the same id is refused."""
 
@@ -71,22 +70,30 @@ class OutcomesRecorded(Record, frozen=True, kw_only=True, tag="outcomes_recorded
     outcomes: dict[int, Outcome]
 
 
-class DeviceFailed(Record, frozen=True, kw_only=True, tag="device_failed"):
+class Errand(Record, frozen=True, kw_only=True):
+    """Base of what a request had done that made no revision, and so must be remembered by itself."""
+
+    by: str
+    request_id: str
+    request: bytes
+    """Digest of the request's body."""
+    replicas: list[str]
+    """Those concerned, as the answer names them."""
+    at: float
+
+
+class DeviceFailed(Errand, frozen=True, kw_only=True, tag="device_failed"):
     """Somebody reported that a device failed."""
 
     device: str
     reason: str
-    by: str
-    at: float
 
 
-class AttemptForgotten(Record, frozen=True, kw_only=True, tag="attempt_forgotten"):
+class AttemptForgotten(Errand, frozen=True, kw_only=True, tag="attempt_forgotten"):
     """An attempt and its history were forgotten."""
 
     run: str
     attempt: str
-    by: str
-    at: float
 
 
 AnyRecord = (
@@ -125,7 +132,9 @@ class Image(Struct, frozen=True, omit_defaults=True):
 
     epoch: EpochStarted | None
     attempts: list[AttemptImage]
+    """In the order in which they started."""
     failed_devices: list[DeviceFailed]
+    errands: list[DeviceFailed | AttemptForgotten]
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -14,7 +14,13 @@ from zloom_broker.attempt import Attempt, Setting
 from zloom_broker.validation import check
 
 MAX_VALUES_SIZE = 64 * 1024
-"""Bytes of one revision's values: a page of history and a snapshot must fit into one message."""
+"""Bytes of one revision's values: a page of history must fit into one message."""
+
+MAX_STATE_SIZE = 512 * 1024
+"""Bytes of the whole config with what waits for a step: a snapshot must fit into one message."""
+
+MAX_NAMED = 8
+"""Replicas that a refusal names."""
 
 ALWAYS_CONSISTENT = frozenset({"pause", "stop", "checkpoint", "validate"})
 """Commands that split or hang a job of several ranks unless all of them carry them out at one step."""
@@ -34,6 +40,17 @@ def check_expected(expected: int | None, newest: int) -> None:
         raise Refused(
             "revision_conflict",
             f"expected revision {expected}, but the newest is {newest}; look at what changed and try again",
+        )
+
+
+def check_room(attempt: Attempt, revisions: Iterable[Revision]) -> None:
+    """Refuse a change that would make the attempt's snapshot too long for a message."""
+    size = attempt.size() + len(msgspec.msgpack.encode([revision.changes for revision in revisions]))
+    if size > MAX_STATE_SIZE:
+        raise Refused(
+            "too_large",
+            f"the config and what waits for a step would have {size} bytes; at most {MAX_STATE_SIZE} can be "
+            "sent to a trainer that joins",
         )
 
 
@@ -172,20 +189,20 @@ def _resolved(attempt: Attempt, mode: Mode | None) -> Mode:
 def _present(attempt: Attempt) -> list[Replica]:
     present = list(attempt.present())
     if not present:
-        raise Refused(
-            "no_replica",
-            f"no replica of {attempt.run} ({attempt.id}) is there: "
-            + (
-                ", ".join(f"{left.replica} {left.reason}" for left in attempt.left.values())
-                or "none ever was"
-            ),
-        )
+        gone = [f"rank {attempt.replicas[name].rank}: {left.reason}" for name, left in attempt.left.items()]
+        newest = ", ".join(gone[-MAX_NAMED:]) or "none ever was"
+        raise Refused("no_replica", f"no replica of {attempt.run} ({attempt.id}) is there: {newest}")
     return present
 
 
 def _reachable(attempt: Attempt) -> list[Replica]:
-    """Those who are there, and those who were lost but may come back and catch up."""
-    return [*attempt.present(), *attempt.lost()]
+    """Those who are there, and those who were lost, may come back and catch up.
+
+    One whose rank is held by another process cannot come back.
+    """
+    present = list(attempt.present())
+    held = {replica.rank for replica in present}
+    return [*present, *(replica for replica in attempt.lost() if replica.rank not in held)]
 
 
 def _ids(replicas: list[Replica]) -> list[str]:

@@ -5,15 +5,14 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import asdict
 
 import msgspec
 
 from zloom import codec
 from zloom.errors import JournalError, LocalProtocolError, RemoteProtocolError, UnknownMessageType
-from zloom.messages import Error
 from zloom.socket_options import Context, new_context
 from zloom.sockets import DrainSocket
 from zloom_broker.addresses import Addresses, Bound, updates_endpoint
@@ -50,7 +49,9 @@ class Server:
         self._committed = journal.recovered.last_seq
         self._snapshot_seq = journal.recovered.snapshot_seq
         self._epoch_written: asyncio.Future[None] | None = None
+        self._unpublished = 0
         self._core: Core | None = None
+        """From the first message that it takes to the last."""
         self.addresses = Addresses()
         self.epoch = ""
 
@@ -83,8 +84,9 @@ class Server:
             self._timer.cancel()
         self._control.close(FAREWELL)
         self._updates.close(FAREWELL)
-        if self._core is not None and not self._journal.read_only_reason:
-            self._snapshot(self._core)
+        core, self._core = self._core, None
+        if core is not None and not self._journal.read_only_reason:
+            self._snapshot(core)
 
     # --- start -------------------------------------------------------------------------------
 
@@ -125,27 +127,27 @@ class Server:
         try:
             message = codec.to_broker.decode(codec.control_payload(frames[1:]))
         except UnknownMessageType as error:
-            self._carry_out(self._core.bad_message(identity, "unknown_type", str(error)))
+            self._carry_out(self._core, self._core.bad_message(identity, "unknown_type", str(error)))
         except RemoteProtocolError as error:
-            self._carry_out(self._core.bad_message(identity, "bad_message", str(error)))
+            self._carry_out(self._core, self._core.bad_message(identity, "bad_message", str(error)))
         else:
-            self._carry_out(self._core.receive(identity, message, now))
+            self._carry_out(self._core, self._core.receive(identity, message, now))
 
     def _on_unroutable(self, frames: list[bytes]) -> None:
         if self._core is not None:
-            self._carry_out(self._core.unroutable(frames[0], self._loop.time()))
+            self._carry_out(self._core, self._core.unroutable(frames[0], self._loop.time()))
 
     def _on_subscription(self, frames: list[bytes]) -> None:
         if self._core is not None and len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
             topic, present = frames[0][1:], frames[0][:1] == b"\1"
-            self._carry_out(self._core.subscription(topic, self._loop.time(), present=present))
+            self._carry_out(self._core, self._core.subscription(topic, self._loop.time(), present=present))
 
     def _on_committed(self, seq: int) -> None:
         self._committed = seq
         if self._epoch_written is not None and not self._epoch_written.done():
             self._epoch_written.set_result(None)
         elif self._core is not None:
-            self._carry_out(self._core.committed(seq))
+            self._carry_out(self._core, self._core.committed(seq))
             if seq - self._snapshot_seq >= max(SNAPSHOT_ROWS, SNAPSHOT_SHARE * self._snapshot_seq):
                 self._snapshot(self._core)
 
@@ -157,41 +159,42 @@ class Server:
             )
         elif self._core is not None:
             self._journal.resume(seq)
-            self._carry_out(self._core.commit_failed(seq, reason))
+            self._carry_out(self._core, self._core.commit_failed(seq, reason))
 
     def _on_timer(self) -> None:
         if self._core is not None:
             self._timer = None
-            self._carry_out(self._core.on_timer(self._loop.time(), time.time(), self._gauges()))
+            self._carry_out(self._core, self._core.on_timer(self._loop.time(), time.time(), self._gauges()))
 
     # --- effects -----------------------------------------------------------------------------
 
-    def _carry_out(self, effects: Iterable[Effect]) -> None:
+    def _carry_out(self, core: Core, effects: Iterable[Effect]) -> None:
         for effect in effects:
             match effect:
                 case Send():
-                    self._send(effect)
+                    self._send(core, effect)
                 case Publish():
                     self._publish(effect)
                 case Commit():
-                    self._journal.submit(effect.seq, [effect.payload], effect.durable)
-        if self._core is not None:
-            self._set_timer(self._core)
+                    self._journal.submit(effect.seq, effect.payloads, effect.durable)
+        self._set_timer(core)
 
-    def _send(self, effect: Send) -> None:
+    def _send(self, core: Core, effect: Send) -> None:
         try:
             frames = codec.control_frames(effect.message)
         except LocalProtocolError as error:
-            self._log.error("an answer could not be sent: %s", error)
-            frames = codec.control_frames(Error(code="too_large", text=str(error)))
-        self._control.send([effect.peer, *frames])
+            self._log.warning("an answer could not be sent: %s", error)
+            self._carry_out(core, core.too_long(effect))
+        else:
+            self._control.send([effect.peer, *frames])
 
     def _publish(self, effect: Publish) -> None:
         try:
             self._updates.send([effect.topic, codec.encode(effect.message)])
         except LocalProtocolError as error:
             # Receivers see the gap in the topic's numbers.
-            self._log.error("a publication could not be sent: %s", error)
+            self._unpublished += 1
+            self._log.debug("a publication could not be sent: %s", error)
 
     def _set_timer(self, core: Core) -> None:
         due = core.next_timer()
@@ -210,7 +213,10 @@ class Server:
         control, updates = asdict(self._control.counters), asdict(self._updates.counters)
         journal = asdict(self._journal.counters)
         parts = {"control": control, "updates": updates, "journal": journal}
-        return {f"{name}_{key}": value for name, part in parts.items() for key, value in part.items()}
+        gauges = {f"{name}_{key}": value for name, part in parts.items() for key, value in part.items()}
+        return {name: value for name, value in gauges.items() if isinstance(value, int)} | {
+            "updates_too_long": self._unpublished
+        }
 
 
 @asynccontextmanager
@@ -225,19 +231,26 @@ async def running(settings: BrokerSettings, context: Context | None = None) -> A
         SettingsError, JournalError, TransportError: It cannot start; the text says what to do.
     """
     journal = await asyncio.to_thread(open_journal, settings.data_dir, durability=settings.durability)
-    own_context = new_context() if context is None else None
     try:
-        server = Server(settings, journal, context or own_context or new_context())
-        try:
-            await server.start()
-            yield server
-        finally:
-            server.close()
+        with _context_of_its_own() if context is None else nullcontext(context) as shared:
+            server = Server(settings, journal, shared)
+            try:
+                await server.start()
+                yield server
+            finally:
+                server.close()
     finally:
         if not await asyncio.to_thread(journal.close):
             logging.getLogger("zloom.broker").error("the disk did not take the last rows in time")
-        if own_context is not None:
-            own_context.destroy(linger=FAREWELL)
+
+
+@contextmanager
+def _context_of_its_own() -> Iterator[Context]:
+    context = new_context()
+    try:
+        yield context
+    finally:
+        context.destroy(linger=FAREWELL)
 
 
 async def serve(settings: BrokerSettings, ready: Callable[[Server], None]) -> None:

@@ -17,6 +17,12 @@ from zloom_broker.records import (
 AttemptKey = tuple[str, str]
 """(run, attempt)"""
 
+RequestKey = tuple[str, str]
+"""(user, request id)"""
+
+ERRANDS_KEPT = 10_000
+"""Errands whose request ids are remembered: a monitor that reports a device each second gets hours."""
+
 
 class State:
     """All attempts, the requests that had an effect, and the epoch."""
@@ -24,8 +30,13 @@ class State:
     def __init__(self) -> None:
         self.epoch: EpochStarted | None = None
         self.attempts: dict[AttemptKey, Attempt] = {}
-        self.requests: dict[tuple[str, str], tuple[AttemptKey, int]] = {}
-        """(user, request id) → the revision that it made."""
+        """In the order in which they started: the broker's clock may be set back, the journal cannot."""
+        self.homes: dict[str, AttemptKey] = {}
+        """The attempt of each replica."""
+        self.requests: dict[RequestKey, tuple[AttemptKey, int]] = {}
+        """The revision that a request made."""
+        self.errands: dict[RequestKey, DeviceFailed | AttemptForgotten] = {}
+        """What a request did that made no revision."""
         self.failed_devices: dict[str, DeviceFailed] = {}
 
     def apply(self, record: AnyRecord) -> None:
@@ -36,7 +47,7 @@ class State:
             case AttemptStarted():
                 self.attempts[record.run, record.attempt] = Attempt(record)
             case ReplicaJoined():
-                self.attempts[record.replica.run, record.replica.attempt].join(record)
+                self._join(record)
             case ReplicaLeft():
                 self.attempts[record.run, record.attempt].leave(record)
             case RevisionAccepted():
@@ -45,13 +56,15 @@ class State:
                 self.attempts[record.run, record.attempt].record(record)
             case DeviceFailed():
                 self.failed_devices[record.device] = record
+                self._remember(record)
             case AttemptForgotten():
                 self._forget((record.run, record.attempt))
+                self._remember(record)
 
     def image(self) -> Image:
         """Return the whole state, from which `restore` makes it again."""
         attempts = [attempt.image() for attempt in self.attempts.values()]
-        return Image(self.epoch, attempts, list(self.failed_devices.values()))
+        return Image(self.epoch, attempts, list(self.failed_devices.values()), list(self.errands.values()))
 
     @classmethod
     def restore(cls, image: Image) -> "State":
@@ -59,18 +72,25 @@ class State:
         state = cls()
         state.epoch = image.epoch
         state.failed_devices = {failed.device: failed for failed in image.failed_devices}
+        state.errands = {(errand.by, errand.request_id): errand for errand in image.errands}
         for part in image.attempts:
             attempt = Attempt.restore(part)
-            state.attempts[attempt.run, attempt.id] = attempt
+            key = attempt.run, attempt.id
+            state.attempts[key] = attempt
+            state.homes.update(dict.fromkeys(attempt.replicas, key))
             for ledger in attempt.ledgers:
-                made = (attempt.run, attempt.id), ledger.revision.revision
-                state.requests[ledger.revision.by, ledger.revision.request_id] = made
+                revision = ledger.revision
+                state.requests[revision.by, revision.request_id] = key, revision.revision
         return state
 
     def of_run(self, run: str) -> list[Attempt]:
         """Return the attempts of a run, newest last; of all runs when it is empty."""
-        found = (attempt for attempt in self.attempts.values() if run in ("", attempt.run))
-        return sorted(found, key=lambda attempt: attempt.started.at)
+        return [attempt for attempt in self.attempts.values() if run in ("", attempt.run)]
+
+    def _join(self, record: ReplicaJoined) -> None:
+        key = record.replica.run, record.replica.attempt
+        self.homes[record.replica.id] = key
+        self.attempts[key].join(record)
 
     def _accept(self, record: RevisionAccepted) -> None:
         key = record.run, record.attempt
@@ -79,4 +99,10 @@ class State:
 
     def _forget(self, key: AttemptKey) -> None:
         del self.attempts[key]
+        self.homes = {replica: home for replica, home in self.homes.items() if home != key}
         self.requests = {request: made for request, made in self.requests.items() if made[0] != key}
+
+    def _remember(self, errand: DeviceFailed | AttemptForgotten) -> None:
+        self.errands[errand.by, errand.request_id] = errand
+        if len(self.errands) > ERRANDS_KEPT:
+            del self.errands[next(iter(self.errands))]

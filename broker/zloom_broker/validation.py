@@ -67,6 +67,8 @@ def check(value: object, schema: Schema) -> tuple[str, str] | None:
 
     Codes are `wrong_type`, `out_of_bounds` and `bad_value`.
     """
+    if not _is_finite(value):
+        return "bad_value", f"{_show(value)} is not finite"
     error = _first_error(value, schema)
     if error is None:
         return None
@@ -79,6 +81,14 @@ def check(value: object, schema: Schema) -> tuple[str, str] | None:
     if error.validator == "enum":
         return "bad_value", f"{shown} is not one of {', '.join(map(str, error.validator_value))}"
     return "bad_value", error.message[:200]
+
+
+def _is_finite(value: object) -> bool:
+    """Whether a value holds neither NaN nor infinity, whatever its schema leaves open."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return all(_is_finite(part) for part in parts)
 
 
 def _first_error(value: object, schema: Schema) -> Any:

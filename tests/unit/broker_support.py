@@ -5,7 +5,7 @@ from zloom.model import Command, Device, Key, Outcome, Replica, Schema, Value
 from zloom_broker.core import Core
 from zloom_broker.effects import Commit, Effect, Publish, Send
 from zloom_broker.hub import CoreSettings
-from zloom_broker.records import EpochStarted, decode_record
+from zloom_broker.records import decode_record
 from zloom_broker.state import State
 
 LEARNING_RATE = Key("learning_rate", Schema(["number"], exclusive_minimum=0, maximum=1), 0.1)
@@ -36,10 +36,7 @@ class Bench:
         self.now = 0.0
         self.hold = False
         self.waiting: list[Commit] = []
-        state = State()
-        for payload in self.journal:
-            state.apply(decode_record(payload))
-        state.apply(EpochStarted(counter=1, epoch="epoch", at=0.0))
+        state = fold(self.journal)
         core_settings = CoreSettings(epoch="epoch", **settings)  # type: ignore[arg-type]
         self.core = Core(state, core_settings, len(self.journal), 0.0, 1000.0)
 
@@ -87,6 +84,15 @@ class Bench:
         hello = m.Hello(protocols=[1], role="weavelet", nonce=f"n-{name}", replica=who, inherit=inherit)
         return self.receive(name.encode(), hello)
 
+    def sync(self, name: str = "a", revision: int = -1, chain: bytes = b"") -> list[Effect]:
+        """Let a weavelet ask for what it lacks."""
+        return self.receive(name.encode(), m.Sync(nonce=f"n-{name}", revision=revision, chain=chain))
+
+    def active(self, name: str = "a", **changes: object) -> None:
+        """Let a weavelet join and synchronise."""
+        self.join(name, **changes)  # type: ignore[arg-type]
+        self.sync(name)
+
     def operator(self, name: str = "op", user: str = "alice") -> None:
         """Let an operator say hello."""
         self.receive(name.encode(), m.Hello(protocols=[1], role="operator", user=user))
@@ -116,9 +122,17 @@ class Bench:
         effects: list[Effect] = []
         for commit in commits:
             assert commit.seq == len(self.journal) + 1
-            self.journal.append(commit.payload)
-            effects += self._carry(self.core.committed(commit.seq))
+            self.journal += commit.payloads
+            effects += self._carry(self.core.committed(len(self.journal)))
         return effects
+
+
+def fold(journal: list[bytes]) -> State:
+    """Return the state that a journal tells of."""
+    state = State()
+    for payload in journal:
+        state.apply(decode_record(payload))
+    return state
 
 
 def sent(effects: list[Effect], peer: bytes = b"op") -> list[m.Message]:

@@ -1,0 +1,105 @@
+"""Who leaves: goodbyes and losses, written down until the journal takes them."""
+
+from functools import partial
+from typing import Literal
+
+from zloom.messages import Goodbye
+from zloom.model import Event
+from zloom_broker.attempt import Attempt
+from zloom_broker.failures import Failures
+from zloom_broker.hub import Hub, Peer
+from zloom_broker.outcomes import Outcomes
+from zloom_broker.records import ReplicaLeft
+from zloom_broker.state import AttemptKey
+
+MAX_REASON = 255
+"""Characters that are kept of a trainer's reason."""
+
+
+class Departures:
+    """Writes down who leaves, and lets go of the connection then."""
+
+    def __init__(self, hub: Hub, outcomes: Outcomes, failures: Failures) -> None:
+        self._hub = hub
+        self._outcomes = outcomes
+        self._failures = failures
+        self._in_flight: dict[str, ReplicaLeft] = {}
+        self._unwritten: dict[str, ReplicaLeft] = {}
+        """Those that the journal could not take, to be tried again."""
+
+    def under_way(self, replica: str) -> bool:
+        """Whether a departure is being written."""
+        return replica in self._in_flight
+
+    def take_back(self, replica: str) -> None:
+        """The replica is back before its departure could be written."""
+        self._unwritten.pop(replica, None)
+
+    def goodbye(self, peer: Peer, goodbye: Goodbye, now: float) -> None:
+        """A trainer leaves on its own account."""
+        self._leave(peer.replica, peer.attempt, "not_reached", goodbye.reason[:MAX_REASON], now)
+
+    def lose(self, replica: str, reason: str, now: float) -> None:
+        """A replica is gone without a word."""
+        home = self._hub.state.homes.get(replica)
+        if home is not None:
+            self._leave(replica, home, "lost", reason, now)
+
+    def retry(self, now: float) -> None:
+        """Write departures again that the journal could not take."""
+        unwritten, self._unwritten = self._unwritten, {}
+        for left in unwritten.values():
+            self._write(left, now)
+
+    def _leave(
+        self, replica: str, key: AttemptKey, outcome: Literal["not_reached", "lost"], reason: str, now: float
+    ) -> None:
+        left = ReplicaLeft(
+            run=key[0],
+            attempt=key[1],
+            replica=replica,
+            outcome=outcome,
+            reason=reason,
+            at=self._hub.wall(now),
+        )
+        if self._hub.settings.read_only:
+            self._forget_connection(replica)
+        elif replica not in self._in_flight and replica not in self._unwritten:
+            self._write(left, now)
+
+    def _write(self, left: ReplicaLeft, now: float) -> None:
+        attempt = self._hub.state.attempts[left.run, left.attempt]
+        if left.replica in attempt.left:
+            return
+        self._in_flight[left.replica] = left
+        owed = [ledger.revision.revision for ledger in attempt.owed(left.replica)]
+        then = partial(self._left, left, owed, attempt.revision, now)
+        self._hub.commit(left, then=then, failed=lambda _: self._not_left(left))
+
+    def _not_left(self, left: ReplicaLeft) -> None:
+        del self._in_flight[left.replica]
+        self._unwritten[left.replica] = left
+
+    def _left(self, left: ReplicaLeft, owed: list[int], revision: int, now: float) -> None:
+        del self._in_flight[left.replica]
+        self._forget_connection(left.replica)
+        attempt = self._hub.state.attempts[left.run, left.attempt]
+        kind: Literal["lost", "finished"] = "lost" if left.outcome == "lost" else "finished"
+        text = f"rank {attempt.replicas[left.replica].rank}: {left.reason}"
+        self._hub.event(Event(kind, left.run, left.attempt, text=text, replicas=[left.replica]), now)
+        # Revisions that were accepted while this was being written ended with it too.
+        candidates = [*owed, *range(revision + 1, attempt.revision + 1)]
+        ended = [number for number in candidates if _ended_by(attempt, number, left)]
+        self._outcomes.announce(attempt, ended, left.replica, now)
+        self._failures.replica_left(attempt, left, now)
+
+    def _forget_connection(self, replica: str) -> None:
+        peer = self._hub.weavelets.pop(replica, None)
+        if peer is not None:
+            self._hub.peers.pop(peer.id, None)
+        self._hub.vitals.pop(replica, None)
+
+
+def _ended_by(attempt: Attempt, number: int, left: ReplicaLeft) -> bool:
+    outcome = attempt.ledgers[number - 1].outcomes.get(left.replica)
+    return outcome is not None and outcome.outcome == left.outcome
