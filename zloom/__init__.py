@@ -1,1 +1,87 @@
-"""zloom: a control plane for PyTorch training that is already running."""
+"""zloom: a control plane for PyTorch training that is already running.
+
+A trainer needs `Weavelet` (or `AsyncWeavelet`, or `zloom.lightning.WeaveletCallback`), an operator `connect` (or
+`connect_sync`). Both load asyncio and ZeroMQ, a tenth of a second; so they are loaded at first use, and a module
+that only marks its methods with `on_config` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Meta
+
+from zloom.errors import (
+    BrokerUnreachable,
+    DeclarationError,
+    JournalError,
+    LocalProtocolError,
+    ProtocolError,
+    Refused,
+    RemoteProtocolError,
+    SettingsError,
+    TransportError,
+    UndoError,
+    UnknownMessageType,
+    WaitTimeout,
+    ZloomError,
+)
+from zloom.markers import on_command, on_config
+from zloom.version import __version__
+
+if TYPE_CHECKING:
+    from zloom.client import Operator, Result, SyncOperator, connect, connect_sync
+    from zloom.settings import ClientSettings, WeaveletSettings
+    from zloom.weavelet import AsyncWeavelet, Weavelet
+
+__all__ = [
+    "AsyncWeavelet",
+    "BrokerUnreachable",
+    "ClientSettings",
+    "DeclarationError",
+    "JournalError",
+    "LocalProtocolError",
+    "Meta",
+    "Operator",
+    "ProtocolError",
+    "Refused",
+    "RemoteProtocolError",
+    "Result",
+    "SettingsError",
+    "SyncOperator",
+    "TransportError",
+    "UndoError",
+    "UnknownMessageType",
+    "WaitTimeout",
+    "Weavelet",
+    "WeaveletSettings",
+    "ZloomError",
+    "__version__",
+    "connect",
+    "connect_sync",
+    "on_command",
+    "on_config",
+]
+
+_LATER = {
+    "AsyncWeavelet": "zloom.weavelet",
+    "ClientSettings": "zloom.settings",
+    "Operator": "zloom.client",
+    "Result": "zloom.client",
+    "SyncOperator": "zloom.client",
+    "Weavelet": "zloom.weavelet",
+    "WeaveletSettings": "zloom.settings",
+    "connect": "zloom.client",
+    "connect_sync": "zloom.client",
+}
+"""Where a name comes from that is loaded at first use."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'zloom' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

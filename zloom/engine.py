@@ -1,0 +1,336 @@
+"""Sockets, timer and devices of a weavelet: it feeds a `Session` and carries out its effects."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+
+from zloom.device_watch import DeviceWatch
+from zloom.devices import DeviceProbe
+from zloom.errors import (
+    LocalProtocolError,
+    RemoteProtocolError,
+    TransportError,
+    UndoError,
+    UnknownMessageType,
+)
+from zloom.handlers import Applied, Rejected
+from zloom.mailbox import Restore
+from zloom.messages import FromBroker, FromWeavelet, Own, Published, Status
+from zloom.model import Device, DeviceStatus, Outcome, Replica, Revision
+from zloom.pace import Pace
+from zloom.session import Session
+from zloom.session_effects import (
+    Closed,
+    CollectStatus,
+    Connect,
+    Deliver,
+    Effect,
+    Failed,
+    Hand,
+    Reconnect,
+    Send,
+    Subscribe,
+    Unsubscribe,
+    Warn,
+)
+from zloom.session_sockets import SessionSockets
+from zloom.session_state import SessionCounters, State
+from zloom.settings import WeaveletSettings
+from zloom.socket_options import Context, new_context
+from zloom.training import Training
+from zloom.version import __version__
+
+LAST_STATUSES = 5
+"""Statuses that a farewell may take for points that are still kept: each is half a megabyte at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeaveletCounters:
+    """What a weavelet dropped, missed or repeated since it began."""
+
+    session: SessionCounters
+    points_dropped: int
+    """Points of metrics that were kept and lost."""
+    points_refused: int
+    """Values that were no numbers."""
+    unsent: int
+    """Messages that were too long, or that the socket had no room for."""
+
+
+class Engine:
+    """Runs a session on the running loop; all methods belong to its thread.
+
+    Args:
+        replica: Who this is; keys, commands and devices are filled in here.
+        endpoint: Of the broker's control.
+        training: Whom revisions are for, and of whom to report.
+        settings: See `WeaveletSettings`.
+        inherit: Whether a new attempt begins with the config of the one before.
+        probe: Of the devices; by default one that looks for NVML.
+        context: Of the sockets; by default one of its own.
+
+    Raises:
+        TransportError: The endpoint is malformed, or the loop cannot watch sockets.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        endpoint: str,
+        training: Training,
+        settings: WeaveletSettings,
+        *,
+        inherit: bool = False,
+        probe: DeviceProbe | None = None,
+        context: Context | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._training = training
+        self._settings = settings
+        self._session = Session(
+            replica, endpoint, f"zloom {__version__}", lambda: secrets.token_hex(8), inherit=inherit
+        )
+        self._pace = Pace()
+        self._device_status: list[DeviceStatus] = []
+        self._declared = -1
+        self._unsent = 0
+        self._warned: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._active = False
+        self._own_context = new_context() if context is None else None
+        try:
+            self._sockets = SessionSockets(
+                context or self._own_context or new_context(),
+                endpoint,
+                settings.sockets,
+                self._on_control,
+                self._on_update,
+                self._on_unreadable,
+            )
+        except TransportError:
+            self.end()
+            raise
+        self._watch = DeviceWatch(
+            probe,
+            settings.device_interval,
+            self._from_thread(self._on_devices),
+            self._from_thread(self._on_device_status),
+        )
+
+    @property
+    def state(self) -> State:
+        """Where the conversation stands. Any thread may ask."""
+        return self._session.state
+
+    @property
+    def counters(self) -> WeaveletCounters:
+        """A snapshot. Any thread may take it."""
+        metrics = self._training.metrics
+        return WeaveletCounters(copy(self._session.counters), metrics.dropped, metrics.refused, self._unsent)
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Look for devices, then say hello."""
+        self._watch.start()
+        self._patience = self._loop.call_later(self._settings.device_patience, self._begin)
+
+    def close(self, reason: str) -> None:
+        """Tell what is left, say goodbye, and close the sockets; `end` must follow."""
+        if self._patience is not None:
+            self._patience.cancel()
+        self._watch.stop()
+        if self._session.state is not State.CLOSED:
+            for _ in range(LAST_STATUSES):
+                if len(self._training.metrics) and self._session.may_report:
+                    self._send_status()
+            self._run(self._session.close(reason, self._training.step, self._loop.time()))
+
+    def end(self) -> None:
+        """Wait until the goodbye has left, `settings.farewell` seconds at most. Any thread may do this."""
+        if self._own_context is not None:
+            self._own_context.term()
+
+    def _begin(self) -> None:
+        if self._session.state is State.NEW:
+            self.declare()
+            self._run(self._session.start(self._loop.time()))
+
+    # --- the trainer's side -------------------------------------------------------------------
+
+    def declare(self) -> None:
+        """Tell what the registry declares, if that changed."""
+        registry = self._training.registry
+        if registry.version != self._declared:
+            self._declared = registry.version
+            self._run(self._session.declare(registry.keys(), registry.commands(), self._loop.time()))
+
+    def answer(self, revision: int, outcome: Outcome) -> None:
+        """Take what became of a revision."""
+        self._run(self._session.answer(revision, outcome, self._loop.time()))
+
+    def status_changed(self) -> None:
+        """Have a status sent soon, because phase or pause changed."""
+        self._run(self._session.status_changed(self._loop.time()))
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish on a user's own topic."""
+        self._run(self._session.publish(topic, payload))
+
+    def subscribe(self, topic: str) -> None:
+        """Hand payloads on own topics that begin with `topic` to the training's subscribers."""
+        self._run(self._session.subscribe(topic))
+
+    # --- effects ------------------------------------------------------------------------------
+
+    def _run(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            try:
+                self._carry_out(effect)
+            except TransportError as error:
+                self._warn("transport", str(error))
+        # Compared after the effects: what a snapshot restores is in the mailbox when its owner is woken.
+        active = self._session.state is State.ACTIVE
+        if active is not self._active:
+            self._active = active
+            self._training.activated(active)
+        self._set_timer()
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send():
+                self._send(effect.message)
+            case Deliver():
+                self._deliver(effect.revision)
+            case Restore():
+                self._put(effect)
+            case CollectStatus():
+                self._send_status()
+            case Failed():
+                self._training.failed(effect.failure)
+            case Hand():
+                self._hand(effect.own)
+            case Warn():
+                self._warn(effect.kind, effect.text)
+            case Closed():
+                self._sockets.close(self._settings.farewell if effect.farewell else 0.0)
+            case Reconnect():
+                self._sockets.reconnect()
+            case Connect():
+                self._sockets.open_updates(effect.endpoint)
+            case Subscribe():
+                self._sockets.subscribe(effect.topic)
+            case Unsubscribe():
+                self._sockets.unsubscribe(effect.topic)
+
+    def _send(self, message: FromWeavelet) -> None:
+        try:
+            sent = self._sockets.send(message)
+        except LocalProtocolError as error:
+            sent = False
+            self._warn("too long", str(error))
+        self._unsent += not sent
+
+    def _send_status(self) -> None:
+        now, training = self._loop.time(), self._training
+        self._pace.look(
+            training.step, now, training=training.phase == "training" and not training.mailbox.paused
+        )
+        devices, self._device_status = self._device_status, []
+        status = Status(
+            seq=0,
+            step=training.step,
+            phase=training.phase,
+            paused=training.mailbox.paused,
+            step_time=self._pace.step_time,
+            metrics=training.metrics.drain(self._settings.status_points),
+            devices=devices,
+            dropped=training.metrics.dropped,
+        )
+        self._run(self._session.status(status, now))
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logging.getLogger("zloom").warning("%s", text)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        when = self._session.next_timer()
+        if when is not None:
+            self._timer = self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._run(self._session.on_timer(self._loop.time()))
+
+    # --- what comes ---------------------------------------------------------------------------
+
+    def _on_control(self, message: FromBroker) -> None:
+        self._run(self._session.receive_control(message, self._loop.time()))
+
+    def _on_update(self, topic: bytes, message: Published) -> None:
+        self._run(self._session.receive_update(topic, message, self._loop.time()))
+
+    def _on_unreadable(self, error: RemoteProtocolError, control: bool) -> None:
+        unknown = isinstance(error, UnknownMessageType)
+        self._session.receive_unreadable(unknown_type=unknown, control=control)
+
+    # --- what comes for the trainer -----------------------------------------------------------
+
+    def _deliver(self, revision: Revision) -> None:
+        # Behind anything that waits for a safe point an immediate update waits too, to keep the order.
+        if self._training.is_quiet and self._training.registry.is_immediate(revision):
+            self._apply_now(revision)
+        else:
+            self._put(revision)
+
+    def _put(self, item: Revision | Restore) -> None:
+        self._training.mailbox.put(item)
+        self._training.wake()
+
+    def _apply_now(self, revision: Revision) -> None:
+        result: Applied | Rejected
+        try:
+            result = self._training.registry.apply(revision.changes)
+        except UndoError as error:
+            result = Rejected(f"UndoError: {error}")
+            self._training.broken = error
+            self._training.mailbox.waiting = True
+            self._training.wake()
+        outcome = Outcome("", outcome="applied", step=self._training.step)
+        if isinstance(result, Rejected):
+            outcome = Outcome("", outcome="rejected", step=self._training.step, error=result.error)
+        self._run(self._session.answer(revision.revision, outcome, self._loop.time()))
+
+    def _hand(self, own: Own) -> None:
+        for prefix, handler in self._training.subscribers:
+            if own.topic.startswith(prefix):
+                try:
+                    handler(own.topic, own.payload, own.sender)
+                except Exception:  # a user's handler may raise anything
+                    logging.getLogger("zloom").exception("a subscriber of %s raised", prefix)
+
+    # --- devices ------------------------------------------------------------------------------
+
+    def _from_thread(self, callback: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            try:
+                self._loop.call_soon_threadsafe(callback, *arguments)
+            except RuntimeError:  # the loop is closed: nobody is left to be told
+                self._watch.stop()
+
+        return call
+
+    def _on_devices(self, devices: list[Device]) -> None:
+        self._run(self._session.found_devices(devices, self._loop.time()))
+        self._begin()
+
+    def _on_device_status(self, status: list[DeviceStatus]) -> None:
+        self._device_status = status

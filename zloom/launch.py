@@ -1,0 +1,180 @@
+"""Which process of which launch this is: rank, world size and attempt, from whoever started the trainer."""
+
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from zloom.errors import SettingsError
+from zloom.model import NAME, NAME_RULE
+from zloom.settings import BROKER_VARIABLE
+
+_LOCAL = ("localhost", "ip6-localhost", "::1", "0.0.0.0")
+
+
+class Store(Protocol):
+    """The part of `torch.distributed.Store` that is used."""
+
+    def set(self, key: str, value: str) -> None: ...
+    def get(self, key: str) -> bytes: ...
+    def add(self, key: str, amount: int) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What an initialised process group says: rank, world size, and the store that its ranks share."""
+
+    rank: int
+    world_size: int
+    store: Store | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A rank below a world size."""
+
+    rank: int
+    world_size: int
+
+
+def initialised_group() -> Group | None:
+    """Return the default process group of `torch.distributed`, or None; torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    distributed = getattr(torch, "distributed", None)
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    store: Store = distributed.distributed_c10d._get_default_store()
+    return Group(distributed.get_rank(), distributed.get_world_size(), store)
+
+
+def resolve_place(
+    rank: int | None, world_size: int | None, environ: Mapping[str, str], group: Group | None
+) -> Place:
+    """Return rank and world size: arguments, then the process group, RANK and WORLD_SIZE, and Slurm's.
+
+    Slurm's variables count only under `srun`: in a batch script they describe the allocation, and a plain
+    `python` there is one process. A world size is never taken to be 1 when a launcher left its marks.
+
+    Raises:
+        SettingsError: One of the two cannot be known, or they do not fit.
+    """
+    srun = "SLURM_STEP_ID" in environ
+    ranks = (
+        rank,
+        group.rank if group else None,
+        _number(environ, "RANK"),
+        _number(environ, "SLURM_PROCID") if srun else None,
+    )
+    sizes = (
+        world_size,
+        group.world_size if group else None,
+        _number(environ, "WORLD_SIZE"),
+        _number(environ, "SLURM_NTASKS") if srun else None,
+    )
+    found_rank = next((each for each in ranks if each is not None), None)
+    found_size = next((each for each in sizes if each is not None), None)
+    if found_size is None:
+        found_size = _assume_alone(found_rank, environ)
+    if found_rank is None:
+        found_rank = _assume_first(found_size)
+    if not 0 <= found_rank < found_size:
+        raise SettingsError(
+            f"rank is {found_rank} and world size {found_size}; expected 0 <= rank < world size"
+        )
+    return Place(found_rank, found_size)
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name)
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"${name} is {text!r}; expected an integer") from None
+
+
+def _assume_alone(rank: int | None, environ: Mapping[str, str]) -> int:
+    if rank or "LOCAL_RANK" in environ or "RANK" in environ:
+        sign = next((name for name in ("LOCAL_RANK", "RANK") if name in environ), "rank")
+        raise SettingsError(f"{sign} is set, but the world size is unknown; give world_size=")
+    return 1
+
+
+def _assume_first(world_size: int) -> int:
+    if world_size > 1:
+        raise SettingsError(f"the world size is {world_size}, but the rank is unknown; give rank=")
+    return 0
+
+
+def resolve_attempt(
+    attempt: str | None, run: str, place: Place, environ: Mapping[str, str], group: Group | None
+) -> str:
+    """Return the attempt: the argument, torchelastic's run id, or an id made here.
+
+    On several ranks rank 0 makes the id and shares it in the process group's store; the others wait for it.
+
+    Raises:
+        SettingsError: The id cannot be shared, or is no name.
+    """
+    elastic = environ.get("TORCHELASTIC_RUN_ID", "none")
+    if attempt is not None:
+        return check_name("attempt", attempt)
+    if elastic not in ("", "none"):
+        return check_name("$TORCHELASTIC_RUN_ID", elastic)
+    if place.world_size == 1:
+        return fresh_attempt()
+    if group is None or group.store is None:
+        raise SettingsError(
+            f"{place.world_size} ranks need one attempt id between them; initialise torch.distributed before "
+            "the weavelet, or give attempt= the same value on every rank"
+        )
+    return _share_attempt(group.store, run, place.rank)
+
+
+def _share_attempt(store: Store, run: str, rank: int) -> str:
+    # Ranks make their weavelets in the same order, so the nth of a run on each rank belong together.
+    count = store.add(f"zloom/{run}/weavelets/{rank}", 1)
+    key = f"zloom/{run}/attempt/{count}"
+    if rank == 0:
+        store.set(key, fresh_attempt())
+    return check_name("attempt", store.get(key).decode())
+
+
+def fresh_attempt() -> str:
+    """Return an id for a new attempt: UTC time to the second, so that it sorts, and 24 random bits."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def check_name(what: str, name: str) -> str:
+    """Return the name if it may be one.
+
+    Raises:
+        SettingsError: It may not; the text says what may.
+    """
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"{what} is {name[:200]!r}; expected {NAME_RULE}")
+    return name
+
+
+def remote_master(broker: str | None, environ: Mapping[str, str]) -> str | None:
+    """Return a warning when the job spans hosts and no broker was named: the default serves one host only."""
+    master = environ.get("MASTER_ADDR", "")
+    if broker or environ.get(BROKER_VARIABLE) or not master:
+        return None
+    here = socket.gethostname()
+    if master in (*_LOCAL, here, socket.getfqdn()) or master.startswith("127."):
+        return None
+    return (
+        f"MASTER_ADDR is {master}, another host, but no broker was named: only the broker of this user on "
+        f"{here} is looked for; set ${BROKER_VARIABLE} or give broker= on every host"
+    )
+
+
+def incarnation(rank: int) -> str:
+    """Return a fresh id for this process as a replica; the rank and pid in it are for people's eyes."""
+    return f"r{rank}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -1,0 +1,67 @@
+"""Outcomes that the broker has not acknowledged, and when each is to be sent again. Pure."""
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from zloom.model import Outcome
+
+RESEND = 1.0
+"""Seconds until an outcome without acknowledgement is sent again."""
+
+BATCH = 100
+"""Outcomes in one message, which with the longest texts is still below 1 MiB."""
+
+TEXT_LIMIT = 1000
+"""Characters of an error or detail: what a person reads of it."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    outcome: Outcome
+    due: float
+    sent: bool = False
+
+
+class OutcomeTable:
+    """Keeps each outcome until its acknowledgement."""
+
+    def __init__(self) -> None:
+        self.resent = 0
+        self._entries: dict[int, _Entry] = {}
+
+    def __len__(self) -> int:
+        """Outcomes that are not acknowledged."""
+        return len(self._entries)
+
+    def add(self, revision: int, outcome: Outcome, now: float) -> None:
+        """Take an outcome, due at once."""
+        cut = replace(outcome, error=outcome.error[:TEXT_LIMIT], detail=outcome.detail[:TEXT_LIMIT])
+        self._entries[revision] = _Entry(cut, now)
+
+    def due(self, now: float) -> dict[int, Outcome]:
+        """Return outcomes for one message, which is being sent now; empty when none is due."""
+        due = [number for number, entry in self._entries.items() if entry.due <= now][:BATCH]
+        for number in due:
+            entry = self._entries[number]
+            self.resent += entry.sent
+            entry.sent, entry.due = True, now + RESEND
+        return {number: self._entries[number].outcome for number in due}
+
+    def next_due(self) -> float | None:
+        """Return when the next is due, or None."""
+        return min((entry.due for entry in self._entries.values()), default=None)
+
+    def acknowledge(self, revisions: list[int]) -> None:
+        """These are in the journal."""
+        for number in revisions:
+            self._entries.pop(number, None)
+
+    def restart(self, now: float) -> None:
+        """A new connection: whatever is left is due at once."""
+        for entry in self._entries.values():
+            entry.due = now
+
+    def clear(self) -> None:
+        """The broker's history is another one, in which these numbers mean something else."""
+        self._entries.clear()

@@ -1,0 +1,314 @@
+"""The weavelet's side of the protocol as a state machine: no clock, no sockets, no threads.
+
+Feed it messages and time; carry out the effects that each call returns, in order. `zloom.engine` does.
+
+    new ──▶ connecting ──Welcome──▶ syncing ──Snapshot, Log──▶ active
+              ▲  └──Error──▶ closed  │  ▲──────────gap───────────┤
+              └──HelloRequired, another epoch, silence───────────┘
+"""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from zloom.history import History
+from zloom.messages import (
+    Beat,
+    Credit,
+    Declared,
+    Echo,
+    Error,
+    Failure,
+    FromBroker,
+    Goodbye,
+    HelloRequired,
+    Log,
+    OutcomesReceived,
+    Own,
+    Ping,
+    Published,
+    Revised,
+    Snapshot,
+    Status,
+    Wait,
+    Welcome,
+)
+from zloom.model import Command, Device, Key, Outcome, Replica
+from zloom.session_effects import Closed, Effect, Hand, Reconnect, Warn
+from zloom.session_link import INTERVAL, Link
+from zloom.session_reports import Reports
+from zloom.session_state import Alarm, Event, SessionCounters, State, following
+from zloom.session_updates import Updates
+from zloom.updates_address import updates_endpoint
+
+
+class Session:
+    """One weavelet's conversation with a broker; not thread-safe. The arguments are those of `Link`."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        control: str,
+        software: str,
+        new_nonce: Callable[[], str],
+        *,
+        inherit: bool = False,
+    ) -> None:
+        self.state = State.NEW
+        self._link = Link(replica, control, software, new_nonce, inherit=inherit)
+        self.counters: SessionCounters = self._link.counters
+        self._alarms = self._link.alarms
+        self._reports = Reports(self._link)
+        self._updates = Updates(replica.run, replica.attempt)
+        self._history = History()
+
+    @property
+    def revision(self) -> int:
+        """The newest revision that was delivered, 0 before the first."""
+        return max(0, self._history.revision)
+
+    @property
+    def may_report(self) -> bool:
+        """Whether a status would be sent now."""
+        return self._reports.may_report
+
+    # --- the trainer's side -------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Effect]:
+        """Begin; control is open."""
+        self._move(Event.STARTED)
+        return self._link.begin(now)
+
+    def declare(self, keys: list[Key], commands: list[Command], now: float) -> list[Effect]:
+        """Tell which keys and commands there are from now on, when the timer rings or with the next hello."""
+        self._reports.declare(keys, commands, now, welcome=self._is_welcome())
+        return []
+
+    def found_devices(self, devices: list[Device], now: float) -> list[Effect]:
+        """Tell which devices the replica computes on. Only a hello can carry them."""
+        self._link.replica = replace(self._link.replica, devices=devices)
+        return self._disconnect(now) if self._is_welcome() else []
+
+    def answer(self, revision: int, outcome: Outcome, now: float) -> list[Effect]:
+        """Take what became of a revision; it is sent when the timer rings, with others of the same moment."""
+        if revision > self.revision:
+            self.counters.stale += 1  # of a history that a rollback has replaced meanwhile
+        else:
+            self._reports.answer(revision, outcome, now)
+        return []
+
+    def status_changed(self, now: float) -> list[Effect]:
+        """Have a status collected soon, because phase or pause changed."""
+        self._reports.status_changed(now)
+        return []
+
+    def status(self, status: Status, now: float) -> list[Effect]:
+        """Send a status that was collected; its `seq` and `revision` are filled in here."""
+        return self._reports.status(status, self.revision, now)
+
+    def publish(self, topic: str, payload: bytes) -> list[Effect]:
+        """Publish on a user's own topic, at most once; what cannot be sent now is dropped and counted."""
+        return self._reports.publish(topic, payload, welcome=self._is_welcome())
+
+    def subscribe(self, topic: str) -> list[Effect]:
+        """Have payloads on own topics that begin with `topic` handed over."""
+        return self._updates.add(topic)
+
+    def close(self, reason: str, step: int, now: float) -> list[Effect]:
+        """Leave. The broker ends what was not answered as not reached.
+
+        Args:
+            reason: In words, for operators: `finished`, `failed: …`.
+            step: The last step that was begun.
+            now: Seconds.
+        """
+        effects = self._reports.send_last(now)
+        farewell = self._is_welcome()
+        if farewell:
+            effects.append(self._link.send(Goodbye(reason=reason, step=step)))
+        self._move(Event.LEFT)
+        self._alarms.clear()
+        return [*effects, Closed(farewell)]
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def next_timer(self) -> float | None:
+        """Return when `on_timer` wants to be called next, or None."""
+        return self._alarms.next()
+
+    def on_timer(self, now: float) -> list[Effect]:
+        """Do what is due."""
+        effects: list[Effect] = []
+        while (alarm := self._alarms.take_due(now)) is not None:
+            effects += self._ring(alarm, now)
+        return effects
+
+    def _ring(self, alarm: Alarm, now: float) -> list[Effect]:
+        match alarm:
+            case Alarm.HELLO:
+                return self._reconnect(now) if self._link.exhausted else self._link.hello(now)
+            case Alarm.SILENCE:
+                return self._reconnect(now)
+            case Alarm.STARVED:
+                return self._disconnect(now)  # what was lost on the way would starve this side for ever
+            case Alarm.ECHO:
+                self._alarms.set(Alarm.ECHO, now + INTERVAL)
+                return self._updates.ask_again()
+        if not self._link.may_send:
+            return self._link.starve(alarm, now)
+        return self._ask_for_history(now) if alarm is Alarm.SYNC else self._reports.send_due(alarm, now)
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def receive_control(self, message: FromBroker, now: float) -> list[Effect]:
+        """Take a message from control."""
+        self._link.received()
+        if self.state is State.CONNECTING:
+            return self._receive_unwelcome(message, now)
+        if not self._is_welcome():
+            self.counters.stale += 1
+            return []
+        effects = self._receive(message, now)
+        return effects + self._link.tell_credit() if self._is_welcome() else effects
+
+    def receive_unreadable(self, *, unknown_type: bool, control: bool = True) -> None:
+        """Take note of something that is no message, or none that this version knows."""
+        if control:
+            self._link.received()  # the broker counts it too
+        self.counters.unknown_types += unknown_type
+        self.counters.bad_messages += not unknown_type
+
+    def receive_update(self, topic: bytes, message: Published, now: float) -> list[Effect]:
+        """Take a message from updates."""
+        if not self._is_welcome():
+            return []
+        self.counters.missed += self._updates.see(topic, message)
+        self._alarms.set(Alarm.SILENCE, now + self._link.patience)
+        match message:
+            case Echo() if self._updates.is_awaited(message):
+                self._updates.echoed = True
+                self._alarms.cancel(Alarm.ECHO)
+                return self._ask_for_history(now)
+            case Beat() | Revised() if message.epoch != self._link.welcome.epoch:
+                return self._disconnect(now)
+            case Revised() if topic == self._updates.steer:
+                return self._history.take(message.revision) + self._check_history(now)
+            case Beat():
+                self._history.told(message.revision or 0)
+                return self._check_history(now)
+            case Own():
+                return [Hand(message)]
+        return []
+
+    def _receive_unwelcome(self, message: FromBroker, now: float) -> list[Effect]:
+        match message:
+            case Welcome():
+                return self._welcomed(message, now)
+            case Wait():
+                self._link.wait(message.retry, now)
+                return [Warn("waiting", f"the broker does not take this replica yet: {message.reason}")]
+            case Error():
+                self.counters.errors += 1
+                self._move(Event.REFUSED)
+                self._alarms.clear()
+                text = f"the broker refuses this replica, which trains on unsteered: {message.text}"
+                return [Warn("refused", text), Closed(farewell=False)]
+        self.counters.stale += 1
+        return []
+
+    def _receive(self, message: FromBroker, now: float) -> list[Effect]:
+        match message:
+            case Welcome():
+                return self._welcomed_again(message, now)
+            case HelloRequired():
+                return self._disconnect(now)
+            case Ping():
+                return [self._link.pong(message, now)]
+            case Credit():
+                self._link.acknowledged(message.received, now)
+            case Snapshot() | Log():
+                return self._take_history(message, now)
+            case Declared():
+                self._reports.declared(message.seq)
+            case OutcomesReceived():
+                self._reports.acknowledge(message.revisions)
+            case Failure():
+                return self._reports.failed(message)
+            case Error():
+                self.counters.errors += 1
+                return [Warn(f"error {message.code}", f"the broker complains: {message.text}")]
+            case _:
+                self.counters.unknown_types += 1
+        return []
+
+    # --- connecting ---------------------------------------------------------------------------
+
+    def _move(self, event: Event) -> None:
+        self.state = following(self.state, event)
+
+    def _is_welcome(self) -> bool:
+        return self.state in (State.SYNCING, State.ACTIVE)
+
+    def _disconnect(self, now: float) -> list[Effect]:
+        self._move(Event.DISCONNECTED)
+        self._reports.disconnected()
+        return self._link.begin(now)
+
+    def _reconnect(self, now: float) -> list[Effect]:
+        self.counters.reconnects += 1
+        self._updates.closed()
+        text = f"no broker answers at {self._link.control}; the training goes on, and it is tried again"
+        return [Reconnect(), *self._disconnect(now), Warn("unreachable", text)]
+
+    def _welcomed(self, welcome: Welcome, now: float) -> list[Effect]:
+        if welcome.epoch != self._link.welcome.epoch:
+            self._reports.restart()
+            self._updates.restart()
+        self._link.welcomed(welcome)
+        self._move(Event.WELCOMED)
+        self._history.connected()
+        self._alarms.set(Alarm.SILENCE, now + self._link.patience)
+        self._alarms.set(Alarm.ECHO, now + INTERVAL)
+        self._reports.welcomed(now)
+        return self._updates.connected(
+            updates_endpoint(welcome.updates, self._link.control), self._link.nonce
+        )
+
+    def _welcomed_again(self, welcome: Welcome, now: float) -> list[Effect]:
+        if welcome.epoch != self._link.welcome.epoch:
+            return self._disconnect(now)
+        self._link.welcomed(welcome)  # a hello was said twice: the broker has begun to count anew
+        return []
+
+    # --- history ------------------------------------------------------------------------------
+
+    def _ask_for_history(self, now: float) -> list[Effect]:
+        if not self._link.may_send:
+            return self._link.starve(Alarm.SYNC, now)
+        self.counters.syncs += 1
+        self._alarms.set(Alarm.SYNC, now + INTERVAL)
+        return [self._link.send(self._history.question(self._link.nonce))]
+
+    def _take_history(self, message: Snapshot | Log, now: float) -> list[Effect]:
+        if self.state is not State.SYNCING or message.epoch != self._link.welcome.epoch:
+            self.counters.stale += 1
+            return []
+        if isinstance(message, Log):
+            effects = self._history.take_log(message)
+        else:
+            effects = self._history.take_snapshot(message)
+            if effects and message.rolled_back:
+                self._reports.rolled_back()
+        if not self._history.incomplete:
+            self._move(Event.CAUGHT_UP)
+            self._alarms.cancel(Alarm.SYNC)
+            self._reports.resume(now)
+        elif effects:  # it gets on, so there is no need to wait until the alarm asks again
+            effects += self._ask_for_history(now)
+        return effects
+
+    def _check_history(self, now: float) -> list[Effect]:
+        if self.state is not State.ACTIVE or not self._history.incomplete:
+            return []
+        self._move(Event.FELL_BEHIND)
+        return self._ask_for_history(now)

@@ -1,0 +1,136 @@
+"""A weavelet's connection on control: hello until it is welcomed, then credit in both directions. Pure."""
+
+from collections.abc import Callable
+
+from zloom.credit import CreditMeter
+from zloom.messages import PROTOCOL, Credit, FromWeavelet, Hello, Ping, Pong, Welcome
+from zloom.model import Replica
+from zloom.session_effects import Effect, Send
+from zloom.session_state import Alarm, Alarms, SessionCounters
+
+INTERVAL = 1.0
+"""Seconds until a hello, sync, declaration or echo without an answer is asked for again."""
+
+HELLOS = 3
+"""Hellos without an answer until the sockets are made anew, which empties what piled up in them."""
+
+MISSED_BEATS = 3
+"""Beats without a word on updates, or without credit on control, until the connection is given up."""
+
+
+class Link:
+    """One connection after the other, each begun with a fresh nonce.
+
+    Args:
+        replica: Who this is; the newest of it goes into each hello.
+        control: The endpoint of control, as this peer reached it.
+        software: Name and version, for the broker's eyes.
+        new_nonce: Returns 16 or more random characters, fresh at each call.
+        inherit: Whether a new attempt begins with the config of the one before.
+    """
+
+    def __init__(
+        self, replica: Replica, control: str, software: str, new_nonce: Callable[[], str], *, inherit: bool
+    ) -> None:
+        self.replica = replica
+        self.control = control
+        self.nonce = ""
+        self.welcome = Welcome(protocol=0, epoch="", updates="", beat=0, credit=0, max_message_size=0)
+        """The newest one."""
+        self.alarms = Alarms()
+        self.counters = SessionCounters()
+        self._software = software
+        self._new_nonce = new_nonce
+        self._inherit = inherit
+        self._credit = CreditMeter()
+        self._starved: set[Alarm] = set()
+        self._hellos = 0
+
+    @property
+    def patience(self) -> float:
+        """Seconds of silence after which a connection is given up."""
+        return MISSED_BEATS * self.welcome.beat
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether as many hellos were said as make sense on one pair of sockets."""
+        return self._hellos >= HELLOS
+
+    # --- hello --------------------------------------------------------------------------------
+
+    def begin(self, now: float) -> list[Effect]:
+        """Begin a connection."""
+        self.alarms.clear()
+        self._starved.clear()
+        self.nonce, self._hellos = self._new_nonce(), 0
+        return self.hello(now)
+
+    def hello(self, now: float) -> list[Effect]:
+        """Say hello, once more or for the first time."""
+        self._hellos += 1
+        self.counters.hellos += 1
+        self._credit.said_hello()
+        self.alarms.set(Alarm.HELLO, now + INTERVAL)
+        hello = Hello(
+            protocols=[PROTOCOL],
+            role="weavelet",
+            software=self._software,
+            endpoint=self.control,
+            nonce=self.nonce,
+            replica=self.replica,
+            inherit=self._inherit,
+        )
+        return [Send(hello)]
+
+    def wait(self, seconds: float, now: float) -> None:
+        """The broker is there but cannot take this peer yet."""
+        self._hellos = 0
+        self.alarms.set(Alarm.HELLO, now + seconds)
+
+    def welcomed(self, welcome: Welcome) -> None:
+        """The broker answered a hello."""
+        self.welcome = welcome
+        self.alarms.cancel(Alarm.HELLO)
+        self._credit.welcomed(welcome.credit)
+
+    # --- credit -------------------------------------------------------------------------------
+
+    @property
+    def may_send(self) -> bool:
+        """Whether a message that can wait may be sent now."""
+        return self._credit.may_send()
+
+    def send(self, message: FromWeavelet) -> Send:
+        """Return the effect that sends a message, and count it."""
+        self._credit.sent()
+        return Send(message)
+
+    def starve(self, alarm: Alarm, now: float) -> list[Effect]:
+        """Put off what the alarm is for until the broker has read more."""
+        if not self._starved:
+            self.counters.starved += 1
+            self.alarms.set(Alarm.STARVED, now + self.patience)
+        self._starved.add(alarm)
+        return []
+
+    def acknowledged(self, received: int, now: float) -> None:
+        """The broker told how much it has read: what was put off is due."""
+        self._credit.acknowledged(received)
+        if self._starved and self._credit.may_send():
+            self.alarms.cancel(Alarm.STARVED)
+            for alarm in self._starved:
+                self.alarms.hasten(alarm, now)
+            self._starved.clear()
+
+    def received(self) -> None:
+        """A message came on control."""
+        self._credit.received()
+
+    def pong(self, ping: Ping, now: float) -> Send:
+        """Return the answer to a ping, which may not wait."""
+        self.acknowledged(ping.received, now)
+        return self.send(Pong(id=ping.id, received=self._credit.tell()))
+
+    def tell_credit(self) -> list[Effect]:
+        """Tell the broker how far it was heard, if it is time to."""
+        return [self.send(Credit(received=self._credit.tell()))] if self._credit.is_due() else []

@@ -1,0 +1,95 @@
+"""zloom's own options, of a weavelet and of an operator; what a run is steered by is its config."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from zloom.endpoints import runtime_endpoint
+from zloom.errors import SettingsError
+from zloom.metrics import POINTS_KEPT
+from zloom.socket_options import SocketOptions
+
+BROKER_VARIABLE = "ZLOOM_BROKER"
+"""The environment variable that names the broker's control endpoint."""
+
+
+def resolve_broker(endpoint: str | None, environ: Mapping[str, str]) -> str:
+    """Return the control endpoint: the argument, else $ZLOOM_BROKER, else the socket of this user.
+
+    Raises:
+        SettingsError: What was named is no endpoint.
+        TransportError: None was named, and this system has no place for the default one.
+    """
+    named = endpoint or environ.get(BROKER_VARIABLE)
+    if not named:
+        return runtime_endpoint()
+    scheme, separator, rest = named.partition("://")
+    if not (separator and rest) or scheme not in ("tcp", "ipc", "inproc"):
+        origin = "broker" if endpoint else f"${BROKER_VARIABLE}"
+        raise SettingsError(
+            f"{origin} is {named!r}; expected tcp://HOST:PORT, ipc:///PATH, or inproc://NAME in one process"
+        )
+    return named
+
+
+def _check_seconds(settings: object) -> None:
+    for each in fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, each.name)
+        if each.type in (int, float) and not (0 < value < math.inf):
+            raise SettingsError(f"{each.name} is {value!r}; expected a number above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class WeaveletSettings:
+    """Options of a weavelet. The defaults suit training; none of them can make a step wait.
+
+    Attributes:
+        metric_points: Points that `report` keeps while no broker takes them; then the oldest are dropped.
+        status_points: Points in one status, once a beat. 20,000 take a third of the 1 MiB of a message.
+        device_interval: Seconds between two readings of the devices' state: a reading costs NVML a few
+            milliseconds of a core, and temperature and memory do not change faster.
+        device_patience: Seconds that the first hello waits for the list of devices. A driver in trouble can
+            take longer; the weavelet then begins without it and tells it later.
+        pause_poll: Seconds after which a paused trainer asks its `ready` predicates again, beside at each
+            message.
+        close_timeout: Seconds that `close` waits for the weavelet's thread: the whole of the way out has 2.
+        farewell: Seconds that libzmq may take to send the goodbye when a broker is connected.
+        sockets: Options of both sockets.
+
+    Raises:
+        SettingsError: A number is not above 0.
+    """
+
+    metric_points: int = POINTS_KEPT
+    status_points: int = 20_000
+    device_interval: float = 5.0
+    device_patience: float = 2.0
+    pause_poll: float = 1.0
+    close_timeout: float = 1.5
+    farewell: float = 0.5
+    sockets: SocketOptions = field(default_factory=SocketOptions)
+
+    def __post_init__(self) -> None:
+        _check_seconds(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Options of an operator.
+
+    Attributes:
+        timeout: Seconds that a request may take to be answered, and outcomes to come, unless the call names
+            its own. A step of training that runs for half a minute is rare, a person who waits longer too.
+        connect_timeout: Seconds until the broker must have welcomed the operator.
+        sockets: Options of both sockets.
+
+    Raises:
+        SettingsError: A number is not above 0.
+    """
+
+    timeout: float = 30.0
+    connect_timeout: float = 5.0
+    sockets: SocketOptions = field(default_factory=SocketOptions)
+
+    def __post_init__(self) -> None:
+        _check_seconds(self)

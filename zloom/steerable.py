@@ -1,0 +1,377 @@
+"""What a trainer says to its weavelet, whichever loop that runs on."""
+
+import os
+import socket
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+from msgspec import UNSET
+
+from zloom.devices import DeviceProbe
+from zloom.engine import Engine, WeaveletCounters
+from zloom.errors import SettingsError
+from zloom.handlers import FailureHandler, Registry
+from zloom.launch import (
+    check_name,
+    incarnation,
+    initialised_group,
+    remote_master,
+    resolve_attempt,
+    resolve_place,
+)
+from zloom.mailbox import Mailbox
+from zloom.metrics import MetricBuffer
+from zloom.model import Outcome, Phase, Replica
+from zloom.session_state import State
+from zloom.settings import WeaveletSettings, resolve_broker
+from zloom.socket_options import Context
+from zloom.training import Training
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+OwnHandler = Callable[[str, bytes, str], object]
+"""Takes topic, payload and sender."""
+
+REASON_LIMIT = 500
+"""Characters of a reason to leave: a line or two of an exception's text."""
+
+
+class Steerable:
+    """The part that `zloom.Weavelet` and `zloom.AsyncWeavelet` share.
+
+    Nothing here blocks, nor raises because of the network. In a forked child every method does nothing, after
+    one warning: sockets and threads belong to the parent.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        broker: str | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        attempt: str | None = None,
+        inherit: bool = False,
+        pause_ready: Callable[[], bool] | None = None,
+        devices: DeviceProbe | None = None,
+        context: Context | None = None,
+        settings: WeaveletSettings | None = None,
+    ) -> None:
+        """Prepare a weavelet; `start`, or the block of a `with`, begins to look for the broker.
+
+        Args:
+            run: The training job's name.
+            broker: Control endpoint; else $ZLOOM_BROKER, else the socket of this user on this host.
+            rank: Of this process; else from torch.distributed, RANK, or Slurm under `srun`.
+            world_size: Processes of the job; from the same sources.
+            attempt: This launch's id; else torchelastic's run id, else one that rank 0 makes and shares in
+                torch.distributed's store, for which the other ranks wait here.
+            inherit: Begin a new attempt with the config that the one before ended with.
+            pause_ready: Asked at a safe point whether the training may pause there.
+            devices: Finds the devices; by default one that asks NVML.
+            context: Shared with a broker in this process, for an inproc endpoint.
+            settings: Options; see `WeaveletSettings`.
+
+        Raises:
+            SettingsError: Rank, world size or attempt cannot be known, or a name or endpoint is none.
+            TransportError: No broker was named, and this system has no place for the default endpoint.
+        """
+        group = initialised_group()
+        self._place = resolve_place(rank, world_size, os.environ, group)
+        self._run = check_name("run", run)
+        self._attempt = resolve_attempt(attempt, run, self._place, os.environ, group)
+        self._replica_id = incarnation(self._place.rank)
+        self._endpoint = resolve_broker(broker, os.environ)
+        self._inherit = inherit
+        self._probe = devices
+        self._context = context
+        self._settings = settings or WeaveletSettings()
+        registry = Registry()
+        self._mailbox = Mailbox(registry, self._answer)
+        if pause_ready is not None:
+            self._mailbox.pause_ready = pause_ready
+        self._metrics = MetricBuffer(self._settings.metric_points)
+        self._training = Training(registry, self._mailbox, self._metrics)
+        self._engine: Engine | None = None
+        self._closed = False
+        self._forked = False
+        self._warned: set[str] = set()
+        _living.add(self)
+        if (text := remote_master(broker, os.environ)) is not None:
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+    # --- declarations -------------------------------------------------------------------------
+
+    def on_config(
+        self,
+        key: str,
+        *,
+        initial: object = UNSET,
+        get: Callable[[], object] | None = None,
+        type: Any = UNSET,
+        description: str = "",
+        ready: Callable[[], bool] | None = None,
+        immediate: bool = False,
+    ) -> Callable[[Handler], Handler]:
+        """Make a function the handler of a config key.
+
+        It takes the new value, and runs on the training thread at a safe point. It may return a callable that
+        undoes the change. Declaring a key again replaces it. Call this from the training thread.
+
+        Args:
+            key: What operators call it.
+            initial: The baseline: the value that is effective without any steering.
+            get: Called once, now, for the baseline, in place of `initial`.
+            type: The value's type; by default the annotation of the handler's parameter.
+            description: For operators; by default the first line of the handler's docstring.
+            ready: Asked at a safe point whether the key may change there.
+            immediate: An update may ask for the handler to run at once, on the weavelet's loop.
+
+        Raises:
+            DeclarationError: The decorated function, the type or the baseline cannot work.
+        """
+
+        def declare(handler: Handler) -> Handler:
+            if not self._is_forked():
+                self._training.registry.add_key(
+                    key,
+                    handler,
+                    initial=initial,
+                    get=get,
+                    type=type,
+                    description=description,
+                    ready=ready,
+                    immediate=immediate,
+                )
+                self._post(Engine.declare)
+            return handler
+
+        return declare
+
+    def on_command(
+        self, name: str, *, description: str = "", ready: Callable[[], bool] | None = None
+    ) -> Callable[[Handler], Handler]:
+        """Make a function the handler of a command, run on the training thread at a safe point.
+
+        Its annotated parameters are the command's arguments; what it returns is shown to the operator.
+
+        Raises:
+            DeclarationError: The decorated function cannot work.
+        """
+
+        def declare(handler: Handler) -> Handler:
+            if not self._is_forked():
+                self._training.registry.add_command(name, handler, description=description, ready=ready)
+                self._post(Engine.declare)
+            return handler
+
+        return declare
+
+    def on_failure(self, handler: FailureHandler) -> FailureHandler:
+        """Have a function told of failures: of a device that this replica uses, or of another replica.
+
+        It runs neither on the training thread, which may hang in a collective with the one that failed,
+        nor at a safe point.
+        """
+        if not self._is_forked():
+            self._training.registry.add_failure(handler)
+        return handler
+
+    def subscribe(self, topic: str, handler: OwnHandler) -> None:
+        """Have payloads on users' own topics that begin with `topic` handed over, at most once each.
+
+        The handler takes topic, payload and sender, runs on the weavelet's loop, and must be short.
+        """
+        if not self._is_forked():
+            self._training.subscribers.append((topic, handler))
+            self._post(Engine.subscribe, topic)
+
+    # --- reports ------------------------------------------------------------------------------
+
+    def report(self, **metrics: Any) -> None:
+        """Report numbers or tensors of one element, at the step that is under way.
+
+        Costs about a microsecond for a number and never waits, for a GPU neither. All points are kept for the
+        broker up to a bound, then the oldest are dropped and counted.
+        """
+        if self._forked:
+            self._is_forked()
+        else:
+            self._metrics.append(self._training.step, metrics)
+
+    def phase(self, name: Phase) -> AbstractContextManager[None]:
+        """Say what the trainer does from now on; as a context manager, only as long as the block lasts.
+
+        While it is not `training`, a lack of steps does not count as a stall.
+        """
+        former = self._training.phase
+        self._set_phase(name)
+        return self._former_phase(former)
+
+    @contextmanager
+    def _former_phase(self, former: Phase) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._set_phase(former)
+
+    def _set_phase(self, name: Phase) -> None:
+        if not self._is_forked():
+            self._training.phase = name
+            self._post(Engine.status_changed)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish on a topic of your own, at most once. What cannot be sent now is dropped and counted."""
+        if not self._is_forked():
+            self._post(Engine.publish, topic, payload)
+
+    # --- state --------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> str:
+        """The training job's name."""
+        return self._run
+
+    @property
+    def attempt(self) -> str:
+        """The id of this launch of the run."""
+        return self._attempt
+
+    @property
+    def rank(self) -> int:
+        """Of this process in the job."""
+        return self._place.rank
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the job."""
+        return self._place.world_size
+
+    @property
+    def replica_id(self) -> str:
+        """This process's id as a replica, fresh at each start."""
+        return self._replica_id
+
+    @property
+    def step(self) -> int:
+        """The step that is under way, 0 before the first."""
+        return self._training.step
+
+    @property
+    def paused(self) -> bool:
+        """Whether the training is held at a safe point."""
+        return self._mailbox.paused and not self._closed
+
+    @property
+    def state(self) -> State:
+        """Where the conversation with the broker stands."""
+        return self._engine.state if self._engine is not None else State.NEW
+
+    @property
+    def counters(self) -> WeaveletCounters | None:
+        """What was dropped, missed or repeated so far; None before the start."""
+        return self._engine.counters if self._engine is not None else None
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _post(self, method: Callable[..., None], *arguments: object) -> None:
+        """Have a method of the engine called on its loop; while there is none, do nothing."""
+        raise NotImplementedError
+
+    def _answer(self, revision: int, outcome: Outcome) -> None:
+        self._post(Engine.answer, revision, outcome)
+
+    def _make_engine(self) -> Engine:
+        replica = Replica(
+            self._replica_id,
+            self._run,
+            self._attempt,
+            self._place.rank,
+            self._place.world_size,
+            socket.gethostname(),
+            os.getpid(),
+        )
+        return Engine(
+            replica,
+            self._endpoint,
+            self._training,
+            self._settings,
+            inherit=self._inherit,
+            probe=self._probe,
+            context=self._context,
+        )
+
+    def _check_startable(self) -> None:
+        if self._closed or self._engine is not None:
+            raise SettingsError("a weavelet is started once; make a new one")
+
+    def _begin_step(self, step: int | None) -> None:
+        training = self._training
+        if step is None or step > training.step:
+            training.step = training.step + 1 if step is None else step
+            return
+        training.step += 1
+        self._warn_once(f"tick({step}) does not increase; steps are counted on, now {training.step}")
+
+    def _serve(self, now: float) -> bool:
+        """Run the mailbox at this safe point; return whether the training is paused."""
+        training, mailbox = self._training, self._mailbox
+        paused = mailbox.paused
+        training.serving = True
+        try:
+            if training.broken is not None:
+                error, training.broken = training.broken, None
+                raise error
+            mailbox.run(training.step, now)
+        finally:
+            training.serving = False
+            if mailbox.is_paused(now) is not paused:
+                self._post(Engine.status_changed)
+        return mailbox.paused
+
+    def _hold_again(self) -> None:
+        # An exception, Ctrl-C for one, left the pause: a trainer that goes on all the same is held again.
+        if self._mailbox.paused and not self._closed:
+            self._mailbox.waiting = True
+
+    def _pause_left(self, now: float) -> float:
+        """Seconds until a paused trainer looks at its mailbox again, whatever comes."""
+        until = self._mailbox.paused_until
+        poll = self._settings.pause_poll
+        return poll if until is None else max(0.0, min(poll, until - now))
+
+    def _is_forked(self) -> bool:
+        if self._forked:
+            self._warn_once(f"the weavelet of {self._run} does nothing in this forked process")
+        return self._forked
+
+    def _warn_once(self, text: str) -> None:
+        kind = text.partition("(")[0]
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Return the reason to leave that an exception is."""
+    if error is None:
+        return "finished"
+    return f"failed: {type(error).__name__}: {error}"[:REASON_LIMIT]
+
+
+_living: weakref.WeakSet[Steerable] = weakref.WeakSet()
+_inherited: list[Steerable] = []
+
+
+def _disown() -> None:
+    """In a forked child: nothing may be used, nor collected, for that would touch the parent's epoll."""
+    for weavelet in _living:
+        weavelet._forked = True
+        weavelet._mailbox.waiting = True  # so that `tick` takes the long way, where it is seen
+        _inherited.append(weavelet)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)

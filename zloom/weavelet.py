@@ -1,0 +1,300 @@
+"""zloom's part inside a trainer: `Weavelet` with a thread of its own, `AsyncWeavelet` on a running loop."""
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from zloom.errors import TransportError, ZloomError
+from zloom.messages import Failure
+from zloom.steerable import Steerable, reason_of
+
+START_TIMEOUT = 5.0
+"""Seconds until the new thread must have opened its socket, which takes milliseconds on an idle machine."""
+
+
+class Weavelet(Steerable):
+    """A weavelet for a trainer with a loop of its own::
+
+        with zloom.Weavelet(run="tiny-lm") as weavelet:
+            for batch in loader:
+                weavelet.tick()
+                weavelet.report(loss=train_step(batch))
+
+    Its sockets live on a daemon thread. `tick`, `safe_point` and the declarations belong to the training
+    thread, whichever that is; everything else may be called from any thread.
+    """
+
+    _thread: threading.Thread | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Begin to look for the broker; returns at once, whether there is one or not.
+
+        Raises:
+            SettingsError: It was started before.
+            TransportError: The endpoint is malformed.
+        """
+        if self._is_forked():
+            return
+        self._check_startable()
+        self._arrived = threading.Event()
+        self._activated = threading.Event()
+        self._opened = threading.Event()
+        self._leaving: asyncio.Future[str] | None = None
+        self._start_error: ZloomError | None = None
+        self._training.wake = self._arrived.set
+        self._training.activated = self._on_activated
+        self._training.failed = self._on_failure
+        self._thread = threading.Thread(target=self._run_loop, name="zloom-weavelet", daemon=True)
+        self._thread.start()
+        _open.add(self)
+        if not self._opened.wait(START_TIMEOUT):
+            raise TransportError(f"the weavelet's thread did not begin within {START_TIMEOUT:g} s")
+        if self._start_error is not None:
+            raise self._start_error
+
+    def close(self, reason: str = "finished") -> None:
+        """Say goodbye and end the thread; takes milliseconds, and 2 s at most. A second call does nothing.
+
+        Called from another thread it ends a pause.
+
+        Args:
+            reason: Shown to operators.
+        """
+        if self._closed or self._is_forked():
+            return
+        self._closed = True
+        if self._thread is None:
+            return
+        self._arrived.set()
+        self._call(self._leave, reason)
+        if self._thread is not threading.current_thread():
+            self._thread.join(self._settings.close_timeout)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(reason_of(error))
+
+    # --- the training thread ------------------------------------------------------------------
+
+    def tick(self, step: int | None = None) -> None:
+        """Begin the next step: a safe point, at which handlers run and a pause holds.
+
+        Args:
+            step: Its number, which must increase; by default steps are counted, from 1 on.
+
+        Raises:
+            UndoError: A rejected update could not be taken back, so the trainer's state is unknown.
+            DeclarationError: It was called by a handler.
+        """
+        if step is None:
+            self._training.step += 1
+        else:
+            self._begin_step(step)
+        if self._mailbox.waiting:
+            self._hold()
+
+    def safe_point(self) -> None:
+        """Let handlers run here too, without beginning a step. Raises what `tick` does."""
+        if self._mailbox.waiting:
+            self._hold()
+
+    def wait_until_active(self, timeout: float) -> bool:
+        """Wait until the broker's state is here; `safe_point` then applies it.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            Whether it came in time.
+        """
+        if self._thread is None or self._is_forked():
+            return False
+        return self._activated.wait(timeout)
+
+    def _hold(self) -> None:
+        if self._is_forked() or self._closed or self._thread is None:
+            return
+        self._arrived.clear()
+        try:
+            while self._serve(time.monotonic()) and not self._closed:
+                self._arrived.wait(self._pause_left(time.monotonic()))
+                self._arrived.clear()
+        finally:
+            self._hold_again()
+
+    # --- the weavelet's thread ----------------------------------------------------------------
+
+    def _run_loop(self) -> None:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(self._live())
+
+    async def _live(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._leaving = self._loop.create_future()
+        try:
+            self._engine = self._make_engine()
+            self._engine.start()
+        except ZloomError as error:
+            self._start_error = error
+            return
+        finally:
+            self._opened.set()
+        self._engine.close(await self._leaving)
+        self._engine.end()
+
+    def _leave(self, reason: str) -> None:
+        if self._leaving is not None and not self._leaving.done():
+            self._leaving.set_result(reason)
+
+    def _on_activated(self, active: bool) -> None:
+        if active:
+            self._activated.set()
+        else:
+            self._activated.clear()
+
+    def _on_failure(self, failure: Failure) -> None:
+        # Not here: a handler that waits for the training thread would keep this thread from answering pings.
+        threading.Thread(
+            target=tell_of_failure, args=(self, failure), name="zloom-failure", daemon=True
+        ).start()
+
+    def _post(self, method: Callable[..., None], *arguments: object) -> None:
+        if self._engine is not None:
+            self._call(method, self._engine, *arguments)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(function, *arguments)
+
+
+class AsyncWeavelet(Steerable):
+    """A weavelet for a trainer that runs on an asyncio loop::
+
+        async with zloom.AsyncWeavelet(run="rollouts") as weavelet:
+            async for batch in source:
+                await weavelet.tick()
+                weavelet.report(reward=await play(batch))
+
+    The same as `Weavelet`, without a thread: everything belongs to the loop's thread, handlers run on it, and
+    a pause holds only the task that awaits `tick`.
+    """
+
+    async def start(self) -> None:
+        """Begin to look for the broker on the running loop.
+
+        Raises:
+            SettingsError: It was started before.
+            TransportError: The endpoint is malformed, or this loop cannot watch sockets.
+        """
+        if self._is_forked():
+            return
+        self._check_startable()
+        self._arrived = asyncio.Event()
+        self._activated = asyncio.Event()
+        self._training.wake = self._arrived.set
+        self._training.activated = self._on_activated
+        self._training.failed = self._on_failure
+        self._engine = self._make_engine()
+        self._engine.start()
+
+    async def close(self, reason: str = "finished") -> None:
+        """Say goodbye and let go of the sockets; half a second at most. A second call does nothing."""
+        if self._closed or self._is_forked():
+            return
+        self._closed = True
+        if self._engine is not None:
+            self._arrived.set()
+            self._engine.close(reason)
+            await asyncio.to_thread(self._engine.end)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close(reason_of(error))
+
+    async def tick(self, step: int | None = None) -> None:
+        """Begin the next step: a safe point, at which handlers run and a pause holds this task.
+
+        It does not yield to the loop unless there is something to do. Raises what `Weavelet.tick` does.
+        """
+        self._begin_step(step)
+        await self.safe_point()
+
+    async def safe_point(self) -> None:
+        """Let handlers run here too, without beginning a step. Raises what `tick` does."""
+        if not self._mailbox.waiting or self._is_forked() or self._closed or self._engine is None:
+            return
+        self._arrived.clear()
+        try:
+            while self._serve(time.monotonic()) and not self._closed:
+                await _wait(self._arrived, self._pause_left(time.monotonic()))
+                self._arrived.clear()
+        finally:
+            self._hold_again()
+
+    async def wait_until_active(self, timeout: float) -> bool:  # noqa: ASYNC109 - as Weavelet's
+        """Wait until the broker's state is here, `timeout` seconds at most; `safe_point` then applies it."""
+        if self._engine is None or self._is_forked():
+            return False
+        return await _wait(self._activated, timeout)
+
+    def _on_activated(self, active: bool) -> None:
+        if active:
+            self._activated.set()
+        else:
+            self._activated.clear()
+
+    def _on_failure(self, failure: Failure) -> None:
+        tell_of_failure(self, failure)
+
+    def _post(self, method: Callable[..., None], *arguments: object) -> None:
+        if self._engine is not None and not self._closed:
+            method(self._engine, *arguments)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+def tell_of_failure(weavelet: Steerable, failure: Failure) -> None:
+    """Call the handlers of failures, each whatever another raises."""
+    for handler in weavelet._training.registry.failures:
+        try:
+            handler(failure)
+        except Exception:  # a user's handler may raise anything
+            logging.getLogger("zloom").exception("a handler of failures raised")
+
+
+_open: weakref.WeakSet[Weavelet] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """At the interpreter's exit: those that nobody closed say goodbye too."""
+    for weavelet in list(_open):
+        if not weavelet._forked:
+            weavelet.close("the process ended")
+
+
+atexit.register(_close_all)
