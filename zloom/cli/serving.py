@@ -2,12 +2,9 @@
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from zloom_broker.journal import RepairReport, VerifyReport
 
 
 class DurabilityChoice(enum.StrEnum):
@@ -119,10 +116,14 @@ def verify(data_dir: DataDir = None, as_json: Json = False) -> None:
 
     with connection.reported(as_json=as_json, serving=True):
         report = journals.verify(data_dir or default_data_dir())
+    for problem in report.problems:
+        output.complain(problem)
     if as_json:
-        output.say_json(shapes.of_verify(report))
+        output.say_json({"ok": report.ok, **shapes.of_dataclass(report)})
     else:
-        _say_verified(report)
+        state = "in order" if report.ok else "damaged: read-only until `zloom journal repair --accept-loss`"
+        held = f"{report.rows} rows up to row {report.last_seq}, {len(report.snapshots)} snapshots"
+        output.say(f"{held}: {state}")
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -144,33 +145,16 @@ def repair(
 
     with connection.reported(as_json=as_json, serving=True):
         report = journals.repair(data_dir or default_data_dir(), accept_loss=accept_loss)
-    if as_json:
-        output.say_json(shapes.of_repair(report))
-    else:
-        _say_repaired(report)
-    raise typer.Exit(0 if report.found.ok or report.repaired else 1)
-
-
-def _say_verified(report: "VerifyReport") -> None:
-    from zloom.cli.output import complain, say
-
-    for problem in report.problems:
-        complain(problem)
-    state = "in order" if report.ok else "damaged: read-only until `zloom journal repair --accept-loss`"
-    snapshots = f"{len(report.snapshots)} snapshot{'s' if len(report.snapshots) != 1 else ''}"
-    say(f"{report.rows} rows up to row {report.last_seq}, {snapshots}: {state}")
-
-
-def _say_repaired(report: "RepairReport") -> None:
-    from zloom.cli.output import complain, say
-
-    if report.found.ok:
-        say("the journal is in order; nothing was done")
-        return
     for problem in report.found.problems:
-        complain(problem)
+        output.complain(problem)
     kept = f"rows {report.first_seq} to {report.last_seq} kept, {report.lost} confirmed rows lost"
-    if report.repaired:
-        say(f"repaired: {kept}; the old files are in {report.quarantine}")
+    if as_json:
+        found = {"ok": report.found.ok, **shapes.of_dataclass(report.found)}
+        output.say_json({**shapes.of_dataclass(report), "found": found})
+    elif report.found.ok:
+        output.say("the journal is in order; nothing was done")
+    elif report.repaired:
+        output.say(f"repaired: {kept}; the old files are in {report.quarantine}")
     else:
-        complain(f"nothing was done; `zloom journal repair --accept-loss` would leave {kept}")
+        output.say(f"nothing was done; with --accept-loss: {kept}")
+    raise typer.Exit(0 if report.found.ok or report.repaired else 1)

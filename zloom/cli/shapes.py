@@ -1,6 +1,7 @@
 """The JSON that commands print. Pure; `docs/cli.md` documents each shape, and scripts rely on it."""
 
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,7 +14,7 @@ from zloom.model import Command, HistoryEntry, KeyState, Outcome, Schema
 from zloom.schema import describe
 
 if TYPE_CHECKING:
-    from zloom_broker.journal import RepairReport, VerifyReport
+    from _typeshed import DataclassInstance
 
 Json = dict[str, Any]
 """An object of JSON: the edge of the process, where types end."""
@@ -103,12 +104,7 @@ def _without_seq(message: msgspec.Struct) -> Json:
     return {name: value for name, value in of_struct(message).items() if name != "seq"}
 
 
-def of_verify(report: "VerifyReport") -> Json:
-    """Return what `journal verify` prints."""
-    return {"ok": report.ok, **asdict(report)}
-
-
-def of_repair(report: "RepairReport") -> Json:
-    """Return what `journal repair` prints."""
-    quarantine = None if report.quarantine is None else str(report.quarantine)
-    return {**asdict(report), "found": of_verify(report.found), "quarantine": quarantine}
+def of_dataclass(instance: "DataclassInstance") -> Json:
+    """Return all fields of a dataclass; a path as its text."""
+    shape = asdict(instance)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in shape.items()}
