@@ -1,0 +1,82 @@
+"""What a broker may bind, and what it says about it."""
+
+from pathlib import Path
+
+import pytest
+
+from zloom.errors import SettingsError
+from zloom_broker.settings import BrokerSettings
+
+
+def settings(*bind: str, **others: object) -> BrokerSettings:
+    return BrokerSettings(bind=bind, data_dir=Path("unused"), **others)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("endpoint", ["ipc:///run/zloom/control", "inproc://control"])
+def test_what_only_its_owner_reaches_needs_no_word(endpoint: str) -> None:
+    assert settings(endpoint).check() == []
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://127.0.0.1:5555", "tcp://127.8.9.1:*", "tcp://[::1]:5555", "tcp://localhost:5555"]
+)
+def test_loopback_warns_that_anybody_here_can_steer(endpoint: str) -> None:
+    (warning,) = settings(endpoint).check()
+    assert endpoint in warning
+    assert "anybody on this host can steer" in warning
+
+
+OPEN = ["tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://[::]:5555", "tcp://eth0:5555", "tcp://10.1.2.3:5555"]
+
+
+@pytest.mark.parametrize("endpoint", OPEN)
+def test_an_open_address_is_refused_without_no_auth(endpoint: str) -> None:
+    with pytest.raises(SettingsError, match=r"no keys yet.*--no-auth"):
+        settings("tcp://127.0.0.1:1", endpoint).check()
+
+
+@pytest.mark.parametrize("endpoint", OPEN)
+def test_an_open_address_warns_with_no_auth(endpoint: str) -> None:
+    (warning,) = settings(endpoint, no_auth=True).check()
+    assert "anybody who reaches this address can steer" in warning
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["", "nonsense", "tcp://", "tcp://127.0.0.1", "tcp://:5555", "tcp://h:x", "udp://h:1", "ipc://"],
+)
+def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
+    with pytest.raises(SettingsError, match="expected"):
+        settings(endpoint).check()
+
+
+@pytest.mark.parametrize(
+    ("others", "text"),
+    [
+        ({"durability": "maybe"}, "durability is 'maybe'; expected one of fsync, buffered"),
+        ({"log_level": "loud"}, "log level is 'loud'"),
+        ({"advertise": "gpu-1"}, "--advertise 'gpu-1': expected tcp://HOST:PORT"),
+    ],
+)
+def test_other_options_are_checked(others: dict[str, object], text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        settings("inproc://control", **others).check()
+
+
+def test_something_must_be_bound() -> None:
+    with pytest.raises(SettingsError, match="no endpoint to bind"):
+        settings().check()
+
+
+def test_by_default_it_binds_a_socket_in_a_folder_of_this_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))  # where the folder is on macOS
+    made = BrokerSettings()
+    (endpoint,) = made.bind
+    folder = Path(endpoint.removeprefix("ipc://")).parent
+    assert folder.is_relative_to(tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert made.check() == []

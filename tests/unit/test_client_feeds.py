@@ -1,0 +1,132 @@
+"""Feeds: gaps and drops are counted, a cancelled reader loses nothing, and an end is seen."""
+
+import asyncio
+
+import pytest
+
+from zloom.client.feeds import FEED_LIMIT, Feed, Gaps
+from zloom.errors import Refused
+from zloom.messages import Beat, Happened, Own, Published
+from zloom.model import Event
+
+
+def happened(seq: int) -> Happened:
+    return Happened(seq=seq, event=Event("joined", "lm"))
+
+
+def own(sender: str, seq: int) -> Own:
+    return Own(topic="net/a", payload=b"", sender=sender, sender_seq=seq)
+
+
+def seen(*messages: tuple[bytes, Published]) -> int:
+    gaps = Gaps()
+    for topic, message in messages:
+        gaps.see(topic, message)
+    return gaps.missed
+
+
+def test_the_first_message_of_a_topic_begins_its_count() -> None:
+    assert seen((b"watch/a/", happened(40)), (b"watch/a/", happened(41))) == 0
+
+
+def test_a_gap_is_what_is_missing_in_between() -> None:
+    assert seen((b"watch/a/", happened(1)), (b"watch/a/", happened(5))) == 3
+
+
+def test_topics_count_apart() -> None:
+    assert seen((b"watch/a/", happened(1)), (b"watch/b/", happened(7)), (b"watch/a/", happened(2))) == 0
+
+
+def test_own_topics_count_for_each_sender() -> None:
+    assert seen((b"own/net/a", own("x", 1)), (b"own/net/a", own("y", 9)), (b"own/net/a", own("x", 3))) == 1
+
+
+def test_beats_do_not_count() -> None:
+    assert seen((b"beat/", Beat(seq=1, epoch="e")), (b"beat/", Beat(seq=9, epoch="e"))) == 0
+
+
+def test_another_life_of_the_broker_is_no_gap() -> None:
+    gaps = Gaps()
+    gaps.see(b"watch/a/", happened(3))
+    gaps.restart()
+    gaps.see(b"watch/a/", happened(9))
+    assert gaps.missed == 0
+
+
+@pytest.fixture
+def closed() -> list[Feed[int]]:
+    return []
+
+
+@pytest.fixture
+async def feed(closed: list[Feed[int]]) -> Feed[int]:
+    return Feed(b"watch/a/", lambda _, m: m.seq if isinstance(m, Happened) else None, closed.append)
+
+
+async def test_a_reader_gets_what_comes_and_waits_for_more(feed: Feed[int]) -> None:
+    feed.put(b"watch/a/", happened(1))
+    feed.put(b"watch/a/", own("x", 1))  # not for this reader
+    feed.put(b"watch/a/", happened(2))
+    assert [await anext(feed), await anext(feed)] == [1, 2]
+    waiting = asyncio.ensure_future(anext(feed))
+    await asyncio.sleep(0)
+    feed.put(b"watch/a/", happened(3))
+    assert await waiting == 3
+
+
+async def test_a_cancelled_reader_loses_nothing(feed: Feed[int]) -> None:
+    waiting = asyncio.ensure_future(anext(feed))
+    await asyncio.sleep(0)
+    feed.put(b"watch/a/", happened(1))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await anext(feed) == 1
+
+
+async def test_a_slow_reader_loses_the_oldest_and_can_tell(feed: Feed[int]) -> None:
+    for seq in range(1, FEED_LIMIT + 4):
+        feed.put(b"watch/a/", happened(seq))
+    assert (feed.dropped, feed.missed) == (3, 0)
+    assert await anext(feed) == 4
+
+
+async def test_closing_ends_the_iteration_once_it_is_empty(feed: Feed[int], closed: list[Feed[int]]) -> None:
+    feed.put(b"watch/a/", happened(1))
+    feed.close()
+    feed.close()
+    assert [item async for item in feed] == [1]
+    assert closed == [feed]
+
+
+async def test_an_end_with_a_reason_raises_it(feed: Feed[int]) -> None:
+    waiting = asyncio.ensure_future(anext(feed))
+    await asyncio.sleep(0)
+    feed.end(Refused("not_allowed", "no"))
+    with pytest.raises(Refused, match="no"):
+        await waiting
+    with pytest.raises(Refused, match="no"):
+        await feed.ready()
+
+
+async def test_the_context_waits_for_the_broker_and_ends_the_subscription(
+    feed: Feed[int], closed: list[Feed[int]]
+) -> None:
+    entering = asyncio.ensure_future(feed.__aenter__())
+    await asyncio.sleep(0)
+    assert not entering.done()
+    feed.confirm()
+    assert await entering is feed
+    await feed.__aexit__(None, None, None)
+    assert closed == [feed]
+
+
+async def test_a_context_that_is_given_up_ends_the_subscription_too(
+    feed: Feed[int], closed: list[Feed[int]]
+) -> None:
+    entering = asyncio.ensure_future(feed.__aenter__())
+    await asyncio.sleep(0)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert closed == [feed]

@@ -1,0 +1,103 @@
+"""Which requests are sent again, and when they are over."""
+
+import itertools
+
+import pytest
+
+from zloom.client.requests import RESEND, Answered, RequestTable
+from zloom.messages import Follow, GetRuns, Refusal, RevisionState, Runs, SetConfig
+from zloom.model import Outcome
+
+
+@pytest.fixture
+def table() -> RequestTable:
+    ids = itertools.count(1)
+    return RequestTable(lambda: f"fresh-{next(ids)}")
+
+
+def a_change(request: str = "r1") -> SetConfig:
+    return SetConfig(id=request, run="lm", changes={"lr": 0.1})
+
+
+def a_state(request: str, *, settled: bool) -> RevisionState:
+    outcome = Outcome("a", 0, "applied" if settled else None)
+    return RevisionState(id=request, run="lm", attempt="one", revision=7, outcomes=[outcome], settled=settled)
+
+
+def test_a_request_is_due_at_once_and_again_until_it_is_answered(table: RequestTable) -> None:
+    request = GetRuns(id="r1")
+    table.add(request, 10.0, waits=False)
+    assert table.due(10.0) == [request]
+    table.sent(request, 10.0)
+    assert table.due(10.0 + RESEND / 2) == []
+    assert table.next_due() == 10.0 + RESEND
+    assert table.due(10.0 + RESEND) == [request]
+    table.sent(request, 10.0 + RESEND)
+    assert table.resent == 1
+
+    answer = Runs(id="r1", runs=[])
+    assert table.receive(answer, 11.5) == Answered("r1", answer, last=True)
+    assert (len(table), table.next_due()) == (0, None)
+
+
+def test_an_answer_that_nobody_waits_for_is_none(table: RequestTable) -> None:
+    assert table.receive(Runs(id="other", runs=[]), 1.0) is None
+
+
+def test_a_change_that_is_not_waited_for_ends_with_its_first_state(table: RequestTable) -> None:
+    table.add(a_change(), 0.0, waits=False)
+    state = a_state("r1", settled=False)
+    assert table.receive(state, 0.1) == Answered("r1", state, last=True)
+    assert len(table) == 0
+
+
+def test_a_change_that_is_waited_for_becomes_a_follow_until_it_is_settled(table: RequestTable) -> None:
+    change = a_change()
+    table.add(change, 0.0, waits=True)
+    table.sent(change, 0.0)
+    first = a_state("r1", settled=False)
+    assert table.receive(first, 0.1) == Answered("r1", first, last=False)
+
+    follow = Follow(id="fresh-1", run="lm", attempt="one", revision=7)
+    assert table.due(0.1 + RESEND / 2) == []
+    assert table.due(0.1 + RESEND) == [follow]
+    table.sent(follow, 0.1 + RESEND)
+    pushed = a_state("r1", settled=False)
+    assert table.receive(pushed, 1.2) == Answered("r1", pushed, last=False)
+    assert table.due(0.1 + 2 * RESEND) == [follow]  # under the same id
+
+    last = a_state("fresh-1", settled=True)
+    assert table.receive(last, 2.2) == Answered("r1", last, last=True)
+    assert table.receive(a_state("r1", settled=True), 2.3) is None
+    assert table.resent == 0
+
+
+def test_a_follow_of_the_caller_is_its_own(table: RequestTable) -> None:
+    follow = Follow(id="r1", run="lm", revision=7)
+    table.add(follow, 0.0, waits=True)
+    table.sent(follow, 0.0)
+    table.receive(a_state("r1", settled=False), 0.1)
+    assert table.due(RESEND) == [follow]
+
+
+def test_a_refusal_ends_a_request(table: RequestTable) -> None:
+    table.add(a_change(), 0.0, waits=True)
+    refusal = Refusal(id="r1", code="unknown_key", text="no")
+    assert table.receive(refusal, 0.1) == Answered("r1", refusal, last=True)
+    assert len(table) == 0
+
+
+def test_what_is_dropped_is_forgotten_with_its_follow(table: RequestTable) -> None:
+    table.add(a_change(), 0.0, waits=True)
+    table.receive(a_state("r1", settled=False), 0.1)
+    table.drop("r1")
+    assert table.receive(a_state("fresh-1", settled=True), 0.2) is None
+    assert table.due(99.0) == []
+
+
+def test_a_new_connection_makes_everything_due(table: RequestTable) -> None:
+    change = a_change()
+    table.add(change, 0.0, waits=True)
+    table.sent(change, 0.0)
+    table.restart(0.2)
+    assert table.due(0.2) == [change]
