@@ -1,8 +1,8 @@
 """zloom: a control plane for PyTorch training that is already running.
 
-A trainer needs `Weavelet` (or `AsyncWeavelet`, or `zloom.lightning.WeaveletCallback`), an operator `connect` (or
-`connect_sync`). Both load asyncio and ZeroMQ, a tenth of a second; so they are loaded at first use, and a module
-that only marks its methods with `on_config` costs nothing.
+A trainer needs `Weavelet` (or `AsyncWeavelet`, or `zloom.lightning.WeaveletCallback`), an operator `connect`
+(or `connect_sync`). Both load asyncio and ZeroMQ, a tenth of a second; so they are loaded at first use, and a
+module that only marks its methods with `on_config` costs next to nothing.
 """
 
 from importlib import import_module
@@ -29,9 +29,11 @@ from zloom.markers import on_command, on_config
 from zloom.version import __version__
 
 if TYPE_CHECKING:
+    from zloom.async_weavelet import AsyncWeavelet
     from zloom.client import Operator, Result, SyncOperator, connect, connect_sync
+    from zloom.process import QueueKey, weavelet_process
     from zloom.settings import ClientSettings, WeaveletSettings
-    from zloom.weavelet import AsyncWeavelet, Weavelet
+    from zloom.weavelet import Weavelet
 
 __all__ = [
     "AsyncWeavelet",
@@ -43,6 +45,7 @@ __all__ = [
     "Meta",
     "Operator",
     "ProtocolError",
+    "QueueKey",
     "Refused",
     "RemoteProtocolError",
     "Result",
@@ -60,18 +63,21 @@ __all__ = [
     "connect_sync",
     "on_command",
     "on_config",
+    "weavelet_process",
 ]
 
 _LATER = {
-    "AsyncWeavelet": "zloom.weavelet",
+    "AsyncWeavelet": "zloom.async_weavelet",
     "ClientSettings": "zloom.settings",
     "Operator": "zloom.client",
+    "QueueKey": "zloom.process",
     "Result": "zloom.client",
     "SyncOperator": "zloom.client",
     "Weavelet": "zloom.weavelet",
     "WeaveletSettings": "zloom.settings",
     "connect": "zloom.client",
     "connect_sync": "zloom.client",
+    "weavelet_process": "zloom.process",
 }
 """Where a name comes from that is loaded at first use."""
 

@@ -7,19 +7,18 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 
+from zloom.delivery import Delivery
 from zloom.device_watch import DeviceWatch
 from zloom.devices import DeviceProbe
 from zloom.errors import (
     LocalProtocolError,
     RemoteProtocolError,
     TransportError,
-    UndoError,
     UnknownMessageType,
 )
-from zloom.handlers import Applied, Rejected
 from zloom.mailbox import Restore
-from zloom.messages import FromBroker, FromWeavelet, Own, Published, Status
-from zloom.model import Device, DeviceStatus, Outcome, Replica, Revision
+from zloom.messages import FromBroker, FromWeavelet, Published, Status
+from zloom.model import Device, DeviceStatus, Outcome, Replica
 from zloom.pace import Pace
 from zloom.session import Session
 from zloom.session_effects import (
@@ -93,24 +92,21 @@ class Engine:
         self._session = Session(
             replica, endpoint, f"zloom {__version__}", lambda: secrets.token_hex(8), inherit=inherit
         )
+        self._delivery = Delivery(training, self.answer)
         self._pace = Pace()
         self._device_status: list[DeviceStatus] = []
         self._declared = -1
+        self._subscribed = 0
         self._unsent = 0
         self._warned: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._active = False
-        self._own_context = new_context() if context is None else None
+        self._owns_context = context is None
+        self._context = new_context() if context is None else context
+        takers = self._on_control, self._on_update, self._on_unreadable
         try:
-            self._sockets = SessionSockets(
-                context or self._own_context or new_context(),
-                endpoint,
-                settings.sockets,
-                self._on_control,
-                self._on_update,
-                self._on_unreadable,
-            )
+            self._sockets = SessionSockets(self._context, endpoint, settings.sockets, *takers)
         except TransportError:
             self.end()
             raise
@@ -152,12 +148,13 @@ class Engine:
 
     def end(self) -> None:
         """Wait until the goodbye has left, `settings.farewell` seconds at most. Any thread may do this."""
-        if self._own_context is not None:
-            self._own_context.term()
+        if self._owns_context:
+            self._context.term()
 
     def _begin(self) -> None:
         if self._session.state is State.NEW:
             self.declare()
+            self.subscribe()
             self._run(self._session.start(self._loop.time()))
 
     # --- the trainer's side -------------------------------------------------------------------
@@ -181,9 +178,11 @@ class Engine:
         """Publish on a user's own topic."""
         self._run(self._session.publish(topic, payload))
 
-    def subscribe(self, topic: str) -> None:
-        """Hand payloads on own topics that begin with `topic` to the training's subscribers."""
-        self._run(self._session.subscribe(topic))
+    def subscribe(self) -> None:
+        """Subscribe for those of the training's subscribers that are new."""
+        for topic, _ in self._training.subscribers[self._subscribed :]:
+            self._subscribed += 1
+            self._run(self._session.subscribe(topic))
 
     # --- effects ------------------------------------------------------------------------------
 
@@ -205,15 +204,15 @@ class Engine:
             case Send():
                 self._send(effect.message)
             case Deliver():
-                self._deliver(effect.revision)
+                self._delivery.deliver(effect.revision)
             case Restore():
-                self._put(effect)
+                self._delivery.put(effect)
             case CollectStatus():
                 self._send_status()
             case Failed():
                 self._training.failed(effect.failure)
             case Hand():
-                self._hand(effect.own)
+                self._delivery.hand(effect.own)
             case Warn():
                 self._warn(effect.kind, effect.text)
             case Closed():
@@ -237,15 +236,14 @@ class Engine:
 
     def _send_status(self) -> None:
         now, training = self._loop.time(), self._training
-        self._pace.look(
-            training.step, now, training=training.phase == "training" and not training.mailbox.paused
-        )
+        paused = training.mailbox.paused
+        self._pace.look(training.step, now, training=training.phase == "training" and not paused)
         devices, self._device_status = self._device_status, []
         status = Status(
             seq=0,
             step=training.step,
             phase=training.phase,
-            paused=training.mailbox.paused,
+            paused=paused,
             step_time=self._pace.step_time,
             metrics=training.metrics.drain(self._settings.status_points),
             devices=devices,
@@ -281,41 +279,6 @@ class Engine:
     def _on_unreadable(self, error: RemoteProtocolError, control: bool) -> None:
         unknown = isinstance(error, UnknownMessageType)
         self._session.receive_unreadable(unknown_type=unknown, control=control)
-
-    # --- what comes for the trainer -----------------------------------------------------------
-
-    def _deliver(self, revision: Revision) -> None:
-        # Behind anything that waits for a safe point an immediate update waits too, to keep the order.
-        if self._training.is_quiet and self._training.registry.is_immediate(revision):
-            self._apply_now(revision)
-        else:
-            self._put(revision)
-
-    def _put(self, item: Revision | Restore) -> None:
-        self._training.mailbox.put(item)
-        self._training.wake()
-
-    def _apply_now(self, revision: Revision) -> None:
-        result: Applied | Rejected
-        try:
-            result = self._training.registry.apply(revision.changes)
-        except UndoError as error:
-            result = Rejected(f"UndoError: {error}")
-            self._training.broken = error
-            self._training.mailbox.waiting = True
-            self._training.wake()
-        outcome = Outcome("", outcome="applied", step=self._training.step)
-        if isinstance(result, Rejected):
-            outcome = Outcome("", outcome="rejected", step=self._training.step, error=result.error)
-        self._run(self._session.answer(revision.revision, outcome, self._loop.time()))
-
-    def _hand(self, own: Own) -> None:
-        for prefix, handler in self._training.subscribers:
-            if own.topic.startswith(prefix):
-                try:
-                    handler(own.topic, own.payload, own.sender)
-                except Exception:  # a user's handler may raise anything
-                    logging.getLogger("zloom").exception("a subscriber of %s raised", prefix)
 
     # --- devices ------------------------------------------------------------------------------
 

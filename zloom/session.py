@@ -11,28 +11,8 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from zloom import messages
 from zloom.history import History
-from zloom.messages import (
-    Beat,
-    Credit,
-    Declared,
-    Echo,
-    Error,
-    Failure,
-    FromBroker,
-    Goodbye,
-    HelloRequired,
-    Log,
-    OutcomesReceived,
-    Own,
-    Ping,
-    Published,
-    Revised,
-    Snapshot,
-    Status,
-    Wait,
-    Welcome,
-)
 from zloom.model import Command, Device, Key, Outcome, Replica
 from zloom.session_effects import Closed, Effect, Hand, Reconnect, Warn
 from zloom.session_link import INTERVAL, Link
@@ -77,6 +57,7 @@ class Session:
     def start(self, now: float) -> list[Effect]:
         """Begin; control is open."""
         self._move(Event.STARTED)
+        self._reports.disconnected()
         return self._link.begin(now)
 
     def declare(self, keys: list[Key], commands: list[Command], now: float) -> list[Effect]:
@@ -87,7 +68,7 @@ class Session:
     def found_devices(self, devices: list[Device], now: float) -> list[Effect]:
         """Tell which devices the replica computes on. Only a hello can carry them."""
         self._link.replica = replace(self._link.replica, devices=devices)
-        return self._disconnect(now) if self._is_welcome() else []
+        return [] if self.state in (State.NEW, State.CLOSED) else self._disconnect(now)
 
     def answer(self, revision: int, outcome: Outcome, now: float) -> list[Effect]:
         """Take what became of a revision; it is sent when the timer rings, with others of the same moment."""
@@ -102,7 +83,7 @@ class Session:
         self._reports.status_changed(now)
         return []
 
-    def status(self, status: Status, now: float) -> list[Effect]:
+    def status(self, status: messages.Status, now: float) -> list[Effect]:
         """Send a status that was collected; its `seq` and `revision` are filled in here."""
         return self._reports.status(status, self.revision, now)
 
@@ -125,8 +106,9 @@ class Session:
         effects = self._reports.send_last(now)
         farewell = self._is_welcome()
         if farewell:
-            effects.append(self._link.send(Goodbye(reason=reason, step=step)))
+            effects.append(self._link.send(messages.Goodbye(reason=reason, step=step)))
         self._move(Event.LEFT)
+        self._reports.disconnected()
         self._alarms.clear()
         return [*effects, Closed(farewell)]
 
@@ -160,7 +142,7 @@ class Session:
 
     # --- messages -----------------------------------------------------------------------------
 
-    def receive_control(self, message: FromBroker, now: float) -> list[Effect]:
+    def receive_control(self, message: messages.FromBroker, now: float) -> list[Effect]:
         """Take a message from control."""
         self._link.received()
         if self.state is State.CONNECTING:
@@ -178,36 +160,36 @@ class Session:
         self.counters.unknown_types += unknown_type
         self.counters.bad_messages += not unknown_type
 
-    def receive_update(self, topic: bytes, message: Published, now: float) -> list[Effect]:
+    def receive_update(self, topic: bytes, message: messages.Published, now: float) -> list[Effect]:
         """Take a message from updates."""
         if not self._is_welcome():
             return []
         self.counters.missed += self._updates.see(topic, message)
         self._alarms.set(Alarm.SILENCE, now + self._link.patience)
         match message:
-            case Echo() if self._updates.is_awaited(message):
+            case messages.Echo() if self._updates.is_awaited(message):
                 self._updates.echoed = True
                 self._alarms.cancel(Alarm.ECHO)
                 return self._ask_for_history(now)
-            case Beat() | Revised() if message.epoch != self._link.welcome.epoch:
+            case messages.Beat() | messages.Revised() if message.epoch != self._link.welcome.epoch:
                 return self._disconnect(now)
-            case Revised() if topic == self._updates.steer:
+            case messages.Revised() if topic == self._updates.steer:
                 return self._history.take(message.revision) + self._check_history(now)
-            case Beat():
+            case messages.Beat():
                 self._history.told(message.revision or 0)
                 return self._check_history(now)
-            case Own():
+            case messages.Own():
                 return [Hand(message)]
         return []
 
-    def _receive_unwelcome(self, message: FromBroker, now: float) -> list[Effect]:
+    def _receive_unwelcome(self, message: messages.FromBroker, now: float) -> list[Effect]:
         match message:
-            case Welcome():
+            case messages.Welcome():
                 return self._welcomed(message, now)
-            case Wait():
+            case messages.Wait():
                 self._link.wait(message.retry, now)
                 return [Warn("waiting", f"the broker does not take this replica yet: {message.reason}")]
-            case Error():
+            case messages.Error():
                 self.counters.errors += 1
                 self._move(Event.REFUSED)
                 self._alarms.clear()
@@ -216,25 +198,25 @@ class Session:
         self.counters.stale += 1
         return []
 
-    def _receive(self, message: FromBroker, now: float) -> list[Effect]:
+    def _receive(self, message: messages.FromBroker, now: float) -> list[Effect]:
         match message:
-            case Welcome():
+            case messages.Welcome():
                 return self._welcomed_again(message, now)
-            case HelloRequired():
+            case messages.HelloRequired():
                 return self._disconnect(now)
-            case Ping():
+            case messages.Ping():
                 return [self._link.pong(message, now)]
-            case Credit():
+            case messages.Credit():
                 self._link.acknowledged(message.received, now)
-            case Snapshot() | Log():
+            case messages.Snapshot() | messages.Log():
                 return self._take_history(message, now)
-            case Declared():
+            case messages.Declared():
                 self._reports.declared(message.seq)
-            case OutcomesReceived():
+            case messages.OutcomesReceived():
                 self._reports.acknowledge(message.revisions)
-            case Failure():
+            case messages.Failure():
                 return self._reports.failed(message)
-            case Error():
+            case messages.Error():
                 self.counters.errors += 1
                 return [Warn(f"error {message.code}", f"the broker complains: {message.text}")]
             case _:
@@ -260,7 +242,7 @@ class Session:
         text = f"no broker answers at {self._link.control}; the training goes on, and it is tried again"
         return [Reconnect(), *self._disconnect(now), Warn("unreachable", text)]
 
-    def _welcomed(self, welcome: Welcome, now: float) -> list[Effect]:
+    def _welcomed(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         if welcome.epoch != self._link.welcome.epoch:
             self._reports.restart()
             self._updates.restart()
@@ -274,7 +256,7 @@ class Session:
             updates_endpoint(welcome.updates, self._link.control), self._link.nonce
         )
 
-    def _welcomed_again(self, welcome: Welcome, now: float) -> list[Effect]:
+    def _welcomed_again(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         if welcome.epoch != self._link.welcome.epoch:
             return self._disconnect(now)
         self._link.welcomed(welcome)  # a hello was said twice: the broker has begun to count anew
@@ -289,11 +271,11 @@ class Session:
         self._alarms.set(Alarm.SYNC, now + INTERVAL)
         return [self._link.send(self._history.question(self._link.nonce))]
 
-    def _take_history(self, message: Snapshot | Log, now: float) -> list[Effect]:
+    def _take_history(self, message: messages.Snapshot | messages.Log, now: float) -> list[Effect]:
         if self.state is not State.SYNCING or message.epoch != self._link.welcome.epoch:
             self.counters.stale += 1
             return []
-        if isinstance(message, Log):
+        if isinstance(message, messages.Log):
             effects = self._history.take_log(message)
         else:
             effects = self._history.take_snapshot(message)

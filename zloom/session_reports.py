@@ -35,7 +35,7 @@ class Reports:
     # --- the connection -----------------------------------------------------------------------
 
     def disconnected(self) -> None:
-        """A hello is said, which tells the newest declarations."""
+        """A hello is about to be said, which tells the newest declarations."""
         self._open = False
         self._told = self._declared
 

@@ -1,19 +1,19 @@
 """What a trainer says to its weavelet, whichever loop that runs on."""
 
+import logging
 import os
 import socket
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, get_args
 
-from msgspec import UNSET
-
+from zloom.declaring import Declaring
 from zloom.devices import DeviceProbe
 from zloom.engine import Engine, WeaveletCounters
 from zloom.errors import SettingsError
-from zloom.handlers import FailureHandler, Registry
+from zloom.forks import Disownable
+from zloom.handlers import Registry
 from zloom.launch import (
     check_name,
     incarnation,
@@ -23,6 +23,7 @@ from zloom.launch import (
     resolve_place,
 )
 from zloom.mailbox import Mailbox
+from zloom.messages import Failure
 from zloom.metrics import MetricBuffer
 from zloom.model import Outcome, Phase, Replica
 from zloom.session_state import State
@@ -30,15 +31,11 @@ from zloom.settings import WeaveletSettings, resolve_broker
 from zloom.socket_options import Context
 from zloom.training import Training
 
-Handler = TypeVar("Handler", bound=Callable[..., Any])
-OwnHandler = Callable[[str, bytes, str], object]
-"""Takes topic, payload and sender."""
-
 REASON_LIMIT = 500
 """Characters of a reason to leave: a line or two of an exception's text."""
 
 
-class Steerable:
+class Steerable(Declaring, Disownable):
     """The part that `zloom.Weavelet` and `zloom.AsyncWeavelet` share.
 
     Nothing here blocks, nor raises because of the network. In a forked child every method does nothing, after
@@ -78,6 +75,7 @@ class Steerable:
             SettingsError: Rank, world size or attempt cannot be known, or a name or endpoint is none.
             TransportError: No broker was named, and this system has no place for the default endpoint.
         """
+        super().__init__()
         group = initialised_group()
         self._place = resolve_place(rank, world_size, os.environ, group)
         self._run = check_name("run", run)
@@ -98,95 +96,8 @@ class Steerable:
         self._closed = False
         self._forked = False
         self._warned: set[str] = set()
-        _living.add(self)
         if (text := remote_master(broker, os.environ)) is not None:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
-
-    # --- declarations -------------------------------------------------------------------------
-
-    def on_config(
-        self,
-        key: str,
-        *,
-        initial: object = UNSET,
-        get: Callable[[], object] | None = None,
-        type: Any = UNSET,
-        description: str = "",
-        ready: Callable[[], bool] | None = None,
-        immediate: bool = False,
-    ) -> Callable[[Handler], Handler]:
-        """Make a function the handler of a config key.
-
-        It takes the new value, and runs on the training thread at a safe point. It may return a callable that
-        undoes the change. Declaring a key again replaces it. Call this from the training thread.
-
-        Args:
-            key: What operators call it.
-            initial: The baseline: the value that is effective without any steering.
-            get: Called once, now, for the baseline, in place of `initial`.
-            type: The value's type; by default the annotation of the handler's parameter.
-            description: For operators; by default the first line of the handler's docstring.
-            ready: Asked at a safe point whether the key may change there.
-            immediate: An update may ask for the handler to run at once, on the weavelet's loop.
-
-        Raises:
-            DeclarationError: The decorated function, the type or the baseline cannot work.
-        """
-
-        def declare(handler: Handler) -> Handler:
-            if not self._is_forked():
-                self._training.registry.add_key(
-                    key,
-                    handler,
-                    initial=initial,
-                    get=get,
-                    type=type,
-                    description=description,
-                    ready=ready,
-                    immediate=immediate,
-                )
-                self._post(Engine.declare)
-            return handler
-
-        return declare
-
-    def on_command(
-        self, name: str, *, description: str = "", ready: Callable[[], bool] | None = None
-    ) -> Callable[[Handler], Handler]:
-        """Make a function the handler of a command, run on the training thread at a safe point.
-
-        Its annotated parameters are the command's arguments; what it returns is shown to the operator.
-
-        Raises:
-            DeclarationError: The decorated function cannot work.
-        """
-
-        def declare(handler: Handler) -> Handler:
-            if not self._is_forked():
-                self._training.registry.add_command(name, handler, description=description, ready=ready)
-                self._post(Engine.declare)
-            return handler
-
-        return declare
-
-    def on_failure(self, handler: FailureHandler) -> FailureHandler:
-        """Have a function told of failures: of a device that this replica uses, or of another replica.
-
-        It runs neither on the training thread, which may hang in a collective with the one that failed,
-        nor at a safe point.
-        """
-        if not self._is_forked():
-            self._training.registry.add_failure(handler)
-        return handler
-
-    def subscribe(self, topic: str, handler: OwnHandler) -> None:
-        """Have payloads on users' own topics that begin with `topic` handed over, at most once each.
-
-        The handler takes topic, payload and sender, runs on the weavelet's loop, and must be short.
-        """
-        if not self._is_forked():
-            self._training.subscribers.append((topic, handler))
-            self._post(Engine.subscribe, topic)
 
     # --- reports ------------------------------------------------------------------------------
 
@@ -205,7 +116,12 @@ class Steerable:
         """Say what the trainer does from now on; as a context manager, only as long as the block lasts.
 
         While it is not `training`, a lack of steps does not count as a stall.
+
+        Raises:
+            SettingsError: There is no such phase.
         """
+        if name not in get_args(Phase):
+            raise SettingsError(f"phase is {name!r}; expected one of {', '.join(get_args(Phase))}")
         former = self._training.phase
         self._set_phase(name)
         return self._former_phase(former)
@@ -276,9 +192,9 @@ class Steerable:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _post(self, method: Callable[..., None], *arguments: object) -> None:
-        """Have a method of the engine called on its loop; while there is none, do nothing."""
-        raise NotImplementedError
+    def _disown(self) -> None:
+        self._forked = True
+        self._mailbox.waiting = True  # so that `tick` takes the long way, where it is seen
 
     def _answer(self, revision: int, outcome: Outcome) -> None:
         self._post(Engine.answer, revision, outcome)
@@ -342,6 +258,13 @@ class Steerable:
         poll = self._settings.pause_poll
         return poll if until is None else max(0.0, min(poll, until - now))
 
+    def _tell_of_failure(self, failure: Failure) -> None:
+        for handler in self._training.registry.failures:
+            try:
+                handler(failure)
+            except Exception:  # a user's handler may raise anything, and the next is to be told all the same
+                logging.getLogger("zloom").exception("a handler of failures raised")
+
     def _is_forked(self) -> bool:
         if self._forked:
             self._warn_once(f"the weavelet of {self._run} does nothing in this forked process")
@@ -359,19 +282,3 @@ def reason_of(error: BaseException | None) -> str:
     if error is None:
         return "finished"
     return f"failed: {type(error).__name__}: {error}"[:REASON_LIMIT]
-
-
-_living: weakref.WeakSet[Steerable] = weakref.WeakSet()
-_inherited: list[Steerable] = []
-
-
-def _disown() -> None:
-    """In a forked child: nothing may be used, nor collected, for that would touch the parent's epoll."""
-    for weavelet in _living:
-        weavelet._forked = True
-        weavelet._mailbox.waiting = True  # so that `tick` takes the long way, where it is seen
-        _inherited.append(weavelet)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown)

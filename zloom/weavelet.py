@@ -1,9 +1,8 @@
-"""zloom's part inside a trainer: `Weavelet` with a thread of its own, `AsyncWeavelet` on a running loop."""
+"""zloom's part inside a trainer that has a loop of its own: it lives on a daemon thread."""
 
 import asyncio
 import atexit
 import contextlib
-import logging
 import threading
 import time
 import weakref
@@ -168,7 +167,7 @@ class Weavelet(Steerable):
     def _on_failure(self, failure: Failure) -> None:
         # Not here: a handler that waits for the training thread would keep this thread from answering pings.
         threading.Thread(
-            target=tell_of_failure, args=(self, failure), name="zloom-failure", daemon=True
+            target=self._tell_of_failure, args=(failure,), name="zloom-failure", daemon=True
         ).start()
 
     def _post(self, method: Callable[..., None], *arguments: object) -> None:
@@ -179,112 +178,6 @@ class Weavelet(Steerable):
         with contextlib.suppress(RuntimeError):  # the loop is closed
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(function, *arguments)
-
-
-class AsyncWeavelet(Steerable):
-    """A weavelet for a trainer that runs on an asyncio loop::
-
-        async with zloom.AsyncWeavelet(run="rollouts") as weavelet:
-            async for batch in source:
-                await weavelet.tick()
-                weavelet.report(reward=await play(batch))
-
-    The same as `Weavelet`, without a thread: everything belongs to the loop's thread, handlers run on it, and
-    a pause holds only the task that awaits `tick`.
-    """
-
-    async def start(self) -> None:
-        """Begin to look for the broker on the running loop.
-
-        Raises:
-            SettingsError: It was started before.
-            TransportError: The endpoint is malformed, or this loop cannot watch sockets.
-        """
-        if self._is_forked():
-            return
-        self._check_startable()
-        self._arrived = asyncio.Event()
-        self._activated = asyncio.Event()
-        self._training.wake = self._arrived.set
-        self._training.activated = self._on_activated
-        self._training.failed = self._on_failure
-        self._engine = self._make_engine()
-        self._engine.start()
-
-    async def close(self, reason: str = "finished") -> None:
-        """Say goodbye and let go of the sockets; half a second at most. A second call does nothing."""
-        if self._closed or self._is_forked():
-            return
-        self._closed = True
-        if self._engine is not None:
-            self._arrived.set()
-            self._engine.close(reason)
-            await asyncio.to_thread(self._engine.end)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close(reason_of(error))
-
-    async def tick(self, step: int | None = None) -> None:
-        """Begin the next step: a safe point, at which handlers run and a pause holds this task.
-
-        It does not yield to the loop unless there is something to do. Raises what `Weavelet.tick` does.
-        """
-        self._begin_step(step)
-        await self.safe_point()
-
-    async def safe_point(self) -> None:
-        """Let handlers run here too, without beginning a step. Raises what `tick` does."""
-        if not self._mailbox.waiting or self._is_forked() or self._closed or self._engine is None:
-            return
-        self._arrived.clear()
-        try:
-            while self._serve(time.monotonic()) and not self._closed:
-                await _wait(self._arrived, self._pause_left(time.monotonic()))
-                self._arrived.clear()
-        finally:
-            self._hold_again()
-
-    async def wait_until_active(self, timeout: float) -> bool:  # noqa: ASYNC109 - as Weavelet's
-        """Wait until the broker's state is here, `timeout` seconds at most; `safe_point` then applies it."""
-        if self._engine is None or self._is_forked():
-            return False
-        return await _wait(self._activated, timeout)
-
-    def _on_activated(self, active: bool) -> None:
-        if active:
-            self._activated.set()
-        else:
-            self._activated.clear()
-
-    def _on_failure(self, failure: Failure) -> None:
-        tell_of_failure(self, failure)
-
-    def _post(self, method: Callable[..., None], *arguments: object) -> None:
-        if self._engine is not None and not self._closed:
-            method(self._engine, *arguments)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False
-
-
-def tell_of_failure(weavelet: Steerable, failure: Failure) -> None:
-    """Call the handlers of failures, each whatever another raises."""
-    for handler in weavelet._training.registry.failures:
-        try:
-            handler(failure)
-        except Exception:  # a user's handler may raise anything
-            logging.getLogger("zloom").exception("a handler of failures raised")
 
 
 _open: weakref.WeakSet[Weavelet] = weakref.WeakSet()

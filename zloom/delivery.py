@@ -1,0 +1,61 @@
+"""What the loop hands to the trainer: revisions, restored state, and payloads of own topics."""
+
+import logging
+from collections.abc import Callable
+
+from zloom.errors import UndoError
+from zloom.handlers import Rejected
+from zloom.mailbox import Restore
+from zloom.messages import Own
+from zloom.model import Outcome, Revision
+from zloom.training import Training
+
+
+class Delivery:
+    """Belongs to the loop's thread.
+
+    Args:
+        training: Whom it is for.
+        answer: Takes the outcome of what is applied here and now.
+    """
+
+    def __init__(self, training: Training, answer: Callable[[int, Outcome], None]) -> None:
+        self._training = training
+        self._answer = answer
+
+    def put(self, item: Revision | Restore) -> None:
+        """Leave it for the next safe point, and wake a trainer that is paused."""
+        self._training.mailbox.put(item)
+        self._training.wake()
+
+    def deliver(self, revision: Revision) -> None:
+        """Leave a revision for the next safe point, or apply it now if it is an immediate one.
+
+        Behind anything that waits for a safe point an immediate update waits too, to keep the order.
+        """
+        if self._training.is_quiet and self._training.registry.is_immediate(revision):
+            self._answer(revision.revision, self._apply(revision))
+        else:
+            self.put(revision)
+
+    def hand(self, own: Own) -> None:
+        """Hand over a payload; what a subscriber raises is logged."""
+        for prefix, handler in self._training.subscribers:
+            if own.topic.startswith(prefix):
+                try:
+                    handler(own.topic, own.payload, own.sender)
+                except Exception:  # a user's handler may raise anything
+                    logging.getLogger("zloom").exception("a subscriber of %s raised", prefix)
+
+    def _apply(self, revision: Revision) -> Outcome:
+        training = self._training
+        try:
+            result = training.registry.apply(revision.changes)
+        except UndoError as error:
+            result = Rejected(f"UndoError: {error}")
+            training.broken = error
+            training.mailbox.waiting = True
+            training.wake()
+        if isinstance(result, Rejected):
+            return Outcome("", outcome="rejected", step=training.step, error=result.error)
+        return Outcome("", outcome="applied", step=training.step)

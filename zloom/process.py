@@ -1,0 +1,165 @@
+"""A weavelet in a process of its own, for trainers that take their changes from a queue."""
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, NoReturn, Protocol, Self
+
+from msgspec import UNSET
+
+from zloom.launch import initialised_group, resolve_attempt, resolve_place
+from zloom.steerable import reason_of
+from zloom.weavelet import Weavelet
+
+POLL = 0.02
+"""Seconds between two looks for changes: the trainer looks at its queue once a step, seldom more often."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that a process may take to leave before it is terminated."""
+
+
+class Queue(Protocol):
+    """Any queue that a spawned process can put on, such as one of `multiprocessing` or of a manager."""
+
+    def put(self, item: tuple[str, Any], /) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKey:
+    """A config key whose values go on the queue.
+
+    Attributes:
+        name: What operators call it.
+        initial: The baseline: the trainer's own value.
+        type: As for `Weavelet.on_config`; by default the type of `initial`.
+        description: For operators.
+    """
+
+    name: str
+    initial: Any
+    type: Any = UNSET
+    description: str = ""
+
+
+class WeaveletProcess:
+    """A running weavelet process; `weavelet_process` makes one. Its methods may be called from any thread."""
+
+    def __init__(self, queue: Queue, options: dict[str, Any], keys: Sequence[QueueKey]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._step = context.Value("q", 0, lock=False)  # one writer, and 64 bits are written as a whole
+        ours, theirs = context.Pipe()
+        self._pipe = ours
+        self._process = context.Process(
+            target=_serve, args=(queue, options, keys, self._step, theirs), name="zloom-weavelet", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def tick(self, step: int | None = None) -> None:
+        """Say that a step begins; outcomes name the newest step that was told."""
+        self._step.value = self._step.value + 1 if step is None else step
+
+    def close(self, reason: str = "finished") -> None:
+        """Say goodbye and end the process, within 2 s. A second call does nothing."""
+        with contextlib.suppress(OSError):  # the process is gone, or this is the second call
+            self._pipe.send(reason)
+        self._pipe.close()
+        self._process.join(CLOSE_TIMEOUT)
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(reason_of(error))
+
+
+def weavelet_process(
+    queue: Queue,
+    *,
+    run: str,
+    keys: Sequence[QueueKey],
+    broker: str | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    attempt: str | None = None,
+    inherit: bool = False,
+) -> WeaveletProcess:
+    """Start a weavelet in a process of its own, which puts each change on a queue as `(key, value)`.
+
+    A change counts as applied when it is on the queue: what the trainer makes of it is not known, and the trainer
+    cannot be paused from there. One that can call `tick` itself is better off with `Weavelet`, which costs its
+    training thread nothing either. ::
+
+        queue = multiprocessing.Queue()
+        keys = [zloom.QueueKey("learning_rate", 3e-4)]
+        with zloom.weavelet_process(queue, run="old-loop", keys=keys) as weavelet:
+            for batch in loader:
+                weavelet.tick()
+                while not queue.empty():
+                    key, value = queue.get()
+
+    The process is spawned, so the module that calls this must be importable without doing so again
+    (`if __name__ == "__main__":`). It ends with the one that started it. The other arguments are those of
+    `Weavelet`.
+
+    Raises:
+        SettingsError: Rank, world size or attempt cannot be known.
+    """
+    group = initialised_group()
+    place = resolve_place(rank, world_size, os.environ, group)
+    options = {
+        "run": run,
+        "broker": broker,
+        "rank": place.rank,
+        "world_size": place.world_size,
+        "attempt": resolve_attempt(attempt, run, place, os.environ, group),
+        "inherit": inherit,
+    }
+    return WeaveletProcess(queue, options, keys)
+
+
+def _serve(
+    queue: Queue, options: dict[str, Any], keys: Sequence[QueueKey], step: Any, pipe: "Connection[Any, str]"
+) -> None:
+    weavelet = Weavelet(**options)
+    for key in keys:
+        declare = weavelet.on_config(
+            key.name, initial=key.initial, type=key.type, description=key.description
+        )
+        declare(partial(_put, queue, key.name))
+    for command in ("pause", "resume"):
+        weavelet.on_command(command)(_refuse_pause)
+    weavelet.start()
+    parent = multiprocessing.parent_process()
+    ends: list[Any] = [pipe, parent.sentinel] if parent is not None else [pipe]
+    while not (ended := wait(ends, POLL)):
+        if step.value > weavelet.step:
+            weavelet.tick(step.value)
+        else:
+            weavelet.safe_point()
+    weavelet.close(_last_word(pipe) if pipe in ended else "the trainer's process is gone")
+
+
+def _put(queue: Queue, key: str, value: Any) -> None:
+    queue.put((key, value))
+
+
+def _refuse_pause() -> NoReturn:
+    """Refused: the weavelet is in a process of its own and cannot hold the trainer's."""
+    raise RuntimeError("this weavelet is in a process of its own and cannot hold the trainer's")
+
+
+def _last_word(pipe: "Connection[Any, str]") -> str:
+    try:
+        return pipe.recv()
+    except EOFError:
+        return "the trainer let go of its weavelet process"
