@@ -1,0 +1,225 @@
+"""Guarantees end to end: a real broker, real trainers and a real operator, in processes that are killed."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zloom
+from zloom.messages import Happened
+from zloom.model import ReplicaStatus
+from tests.support import DEADLINE, broker_process, free_endpoint
+
+TRAINER = Path(__file__).with_name("loop_trainer.py")
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with free_endpoint("ipc") as endpoint:
+        yield endpoint
+
+
+@contextlib.contextmanager
+def trainer(endpoint: str, log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, str(TRAINER), endpoint, str(log), *arguments]
+    with subprocess.Popen(command) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def noted(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str, deadline: float = DEADLINE) -> float:
+    """Ask again until it holds; return the seconds that it took."""
+    begun = time.monotonic()
+    while not await condition():
+        assert time.monotonic() - begun < deadline, f"not within {deadline} s: {what}"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - begun
+
+
+async def the_replica(operator: zloom.Operator) -> ReplicaStatus | None:
+    present = [r for r in await operator.replicas("loop") if r.state not in ("lost", "finished")]
+    return present[0] if present else None
+
+
+async def trains(operator: zloom.Operator) -> None:
+    async def training() -> bool:
+        replica = await the_replica(operator)
+        return replica is not None and replica.step > 0
+
+    await until(training, "the trainer reports a step")
+
+
+async def is_in(operator: zloom.Operator, state: str) -> bool:
+    return any(replica.state == state for replica in await operator.replicas("loop"))
+
+
+@contextlib.asynccontextmanager
+async def steered(tmp_path: Path, endpoint: str) -> AsyncIterator[tuple[zloom.Operator, subprocess.Popen[bytes]]]:
+    """A broker, a trainer that trains, and an operator."""
+    with broker_process(tmp_path / "data", endpoint), trainer(endpoint, tmp_path / "log") as process:
+        async with zloom.connect(endpoint) as operator:
+            await trains(operator)
+            yield operator, process
+
+
+async def test_a_change_is_applied_at_a_step_and_answered(tmp_path: Path, endpoint: str) -> None:
+    async with steered(tmp_path, endpoint) as (operator, process):
+        result = await operator.set("loop", {"learning_rate": 0.5, "count": 3})
+        assert result.applied_everywhere
+        assert result.revision == 1
+        applied = [(line["key"], line["value"], line["step"]) for line in noted(tmp_path / "log")]
+        step = result.outcomes[0].step
+        assert applied == [("learning_rate", 0.5, step), ("count", 3, step)]
+        await operator.stop("loop")
+        assert process.wait(DEADLINE) == 0
+
+
+async def test_g1_g4_g5_broker_killed_in_a_burst(tmp_path: Path, endpoint: str) -> None:
+    """What was accepted is kept, each request has one effect, and the trainer goes on meanwhile."""
+    data, log = tmp_path / "data", tmp_path / "log"
+    requests = {f"request-{number}": number for number in range(1, 101)}
+    with trainer(endpoint, log) as process, contextlib.ExitStack() as brokers:
+        broker = brokers.enter_context(broker_process(data, endpoint))
+        async with zloom.connect(endpoint) as operator:
+            await trains(operator)
+
+            async def change(request_id: str, count: int) -> zloom.Result:
+                return await operator.set("loop", {"count": count}, request_id=request_id, timeout=DEADLINE)
+
+            burst = [asyncio.create_task(change(*request)) for request in requests.items()]
+            await asyncio.wait(burst, return_when=asyncio.FIRST_COMPLETED)
+            accepted = [task.result().revision for task in burst if task.done()]
+            broker.process.kill()
+            broker.process.wait()
+            brokers.enter_context(broker_process(data, endpoint))
+            results = await asyncio.gather(*burst)
+            assert all(result.applied_everywhere for result in results)
+            assert sorted(result.revision for result in results) == list(range(1, 101))
+            assert set(accepted) <= {result.revision for result in results}
+            history = sorted(await operator.history("loop"), key=lambda entry: entry.revision.revision)
+            assert [entry.revision.changes["count"] for entry in history] == [
+                line["value"] for line in noted(log) if line.get("key") == "count"
+            ]
+            repeated = [await change(*request) for request in list(requests.items())[:5]]
+            assert [result.revision for result in repeated] == [result.revision for result in results[:5]]
+            assert all(result.duplicate for result in repeated)
+            await operator.stop("loop")
+        assert process.wait(DEADLINE) == 0
+
+
+async def test_g8_training_goes_on_without_a_broker(tmp_path: Path, endpoint: str) -> None:
+    """Neither a broker that is absent from the start nor one that dies holds up a step."""
+    data, log = tmp_path / "data", tmp_path / "log"
+    with trainer(endpoint, log):
+        with broker_process(data, endpoint) as broker:
+            async with zloom.connect(endpoint) as operator:
+                await trains(operator)
+                before = await the_replica(operator)
+            broker.process.kill()
+        with broker_process(data, endpoint):
+            async with zloom.connect(endpoint) as operator:
+                await trains(operator)
+                after = await the_replica(operator)
+                assert before is not None
+                assert after is not None
+                assert after.replica == before.replica
+                assert after.step > before.step
+                assert (await operator.set("loop", {"count": 1})).applied_everywhere
+
+
+async def test_g10_killed_trainer_is_lost_within_two_seconds(tmp_path: Path, endpoint: str) -> None:
+    async with steered(tmp_path, endpoint) as (operator, process):
+        process.kill()
+        took = await until(lambda: is_in(operator, "lost"), "the trainer is lost")
+        assert took < 2.0
+
+
+async def test_g3_new_incarnation_gets_the_config_and_no_old_command(tmp_path: Path, endpoint: str) -> None:
+    log = tmp_path / "log"
+    async with steered(tmp_path, endpoint) as (operator, process):
+        await operator.set("loop", {"learning_rate": 0.25})
+        assert (await operator.pause("loop")).applied_everywhere
+        process.kill()
+        await until(lambda: is_in(operator, "lost"), "the trainer is lost")
+        log.unlink()
+        with trainer(endpoint, log) as second:
+            await trains(operator)
+            assert [(line["key"], line["value"]) for line in noted(log)] == [("learning_rate", 0.25)]
+            replica = await the_replica(operator)
+            assert replica is not None
+            assert replica.state == "live"
+            await operator.stop("loop")
+            assert second.wait(DEADLINE) == 0
+
+
+async def test_g10_stopped_process_comes_back_by_itself(tmp_path: Path, endpoint: str) -> None:
+    """A stopped process is lost within 6 s; when it goes on, it catches up and amends its outcome."""
+    async with steered(tmp_path, endpoint) as (operator, process):
+        process.send_signal(signal.SIGSTOP)
+        took = await until(lambda: is_in(operator, "lost"), "the stopped trainer is lost")
+        assert took < 6.5
+        with pytest.raises(zloom.Refused, match="no replica"):
+            await operator.set("loop", {"count": 1})
+        process.send_signal(signal.SIGCONT)
+        await until(lambda: is_in(operator, "live"), "the trainer is live again")
+        assert (await operator.set("loop", {"count": 2})).applied_everywhere
+
+
+async def test_g10_process_that_holds_the_gil_is_never_lost(tmp_path: Path, endpoint: str) -> None:
+    async with steered(tmp_path, endpoint) as (operator, _):
+        events: list[str] = []
+
+        async def follow() -> None:
+            async for told in operator.watch("loop"):
+                if isinstance(told, Happened):
+                    events.append(told.event.kind)
+
+        following = asyncio.create_task(follow())
+        held = asyncio.create_task(operator.command("loop", "hold_gil", {"seconds": 6}, timeout=DEADLINE))
+        await until(lambda: is_in(operator, "unresponsive"), "the trainer is unresponsive")
+        assert (await held).applied_everywhere
+        await until(lambda: is_in(operator, "live"), "the trainer is live again")
+        assert "lost" not in events
+        following.cancel()
+
+
+async def test_g12_trainer_leaves_within_two_seconds_of_sigterm(tmp_path: Path, endpoint: str) -> None:
+    with trainer(endpoint, tmp_path / "log") as process:
+        with broker_process(tmp_path / "data", endpoint) as broker:
+            async with zloom.connect(endpoint) as operator:
+                await trains(operator)
+            broker.process.kill()
+        begun = time.monotonic()
+        process.terminate()
+        assert process.wait(DEADLINE) == 0
+        assert time.monotonic() - begun < 2.0
+
+
+async def test_every_replica_on_a_failed_device_is_told(tmp_path: Path, endpoint: str) -> None:
+    async with steered(tmp_path, endpoint) as (operator, _):
+
+        async def registered() -> bool:
+            return bool(await operator.devices())
+
+        await until(registered, "the device is registered")
+        [report] = await operator.devices()
+        assert await operator.fail_device(report.device.id, "XID 79") == report.replicas
+
+        async def told() -> bool:
+            return any(line["key"] == "failure" for line in noted(tmp_path / "log"))
+
+        await until(told, "the trainer is told")
