@@ -18,7 +18,7 @@ def value_text(value: Value) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time span: `38 ms`, `2.4 s`."""
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
 
 
 def clock(seconds: float) -> str:

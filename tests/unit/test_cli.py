@@ -1,0 +1,409 @@
+"""The command line's pure parts: arguments, lines, shapes and exit codes."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from zloom.cli import arguments, changing, exits, report, shapes, tables
+from zloom.cli.exits import ExitCode
+from zloom.cli.output import clean
+from zloom.client.changes import PAUSE_LIMIT
+from zloom.client.results import Changed, Result
+from zloom.errors import (
+    BrokerUnreachable,
+    JournalError,
+    LocalProtocolError,
+    Refused,
+    SettingsError,
+    TransportError,
+    ZloomError,
+)
+from zloom.messages import Answered, Happened, Keys, Reported
+from zloom.model import (
+    Command,
+    Device,
+    DeviceReport,
+    DeviceStatus,
+    Event,
+    HistoryEntry,
+    Key,
+    KeyState,
+    Outcome,
+    OutcomeKind,
+    ReplicaStatus,
+    Revision,
+    Schema,
+    Series,
+)
+
+RATE = Schema(["number"], exclusive_minimum=0, maximum=1)
+KEYS = Keys(
+    id="r1",
+    run="lm",
+    attempt="one",
+    revision=3,
+    keys=[
+        KeyState(Key("learning_rate", RATE, 0.1, "Step size"), 0.2, 3, pending=True),
+        KeyState(Key("optimizer_type", Schema(["string"], enum=["adamw", "sgd"]), "adamw"), "adamw"),
+        KeyState(Key("accumulate", Schema(["integer"], minimum=1), 1), 1),
+    ],
+    commands=[
+        Command("pause", Schema(["object"], properties={"limit": Schema(["number", "null"])}), "Wait"),
+        Command("stop", Schema(["object"])),
+    ],
+)
+
+
+def outcome(rank: int, kind: OutcomeKind | None, step: int | None = None, **others: str) -> Outcome:
+    return Outcome(f"id{rank}", rank, kind, step, **others)
+
+
+def result(*outcomes: Outcome, settled: bool = True, durable: bool = True) -> Result:
+    return Result("lm", "one", 7, list(outcomes), settled=settled, durable=durable, latency=0.038)
+
+
+APPLIED = outcome(0, "applied", 1840)
+REJECTED = outcome(1, "rejected", error="ValueError: no")
+PENDING = outcome(2, None)
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def test_words_are_split_at_the_first_equals_sign() -> None:
+    assert arguments.split(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["lr"], "'lr' is no change; expected key=value"),
+        (["=1"], "'=1'"),
+        (["a=1", "a=2"], "a is given twice"),
+    ],
+)
+def test_wrong_words_are_wrong_usage(words: list[str], text: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(text)) as caught:
+        arguments.split(words)
+    assert exits.of_error(caught.value) is ExitCode.USAGE
+
+
+def test_values_are_read_by_the_declared_types() -> None:
+    texts = {"learning_rate": "3e-4", "optimizer_type": "sgd", "accumulate": "4"}
+    values = arguments.changes(texts, KEYS)
+    assert values == {"learning_rate": 3e-4, "optimizer_type": "sgd", "accumulate": 4}
+    assert type(values["accumulate"]) is int
+
+
+@pytest.mark.parametrize(
+    ("texts", "code", "text"),
+    [
+        ({"lerning_rate": "1"}, "unknown_key", "lm has no key 'lerning_rate'; did you mean learning_rate?"),
+        ({"zzz": "1"}, "unknown_key", "'zzz'; known are: accumulate, learning_rate, optimizer_type"),
+        ({"learning_rate": "fast"}, "wrong_type", 'learning_rate: "fast" is not a number'),
+        ({"accumulate": "4.0"}, "wrong_type", "accumulate"),
+    ],
+)
+def test_what_the_run_does_not_know_is_refused(texts: dict[str, str], code: str, text: str) -> None:
+    with pytest.raises(Refused, match=re.escape(text)) as caught:
+        arguments.changes(texts, KEYS)
+    assert caught.value.code == code
+    assert exits.of_error(caught.value) is ExitCode.REFUSED
+
+
+def test_arguments_of_a_command_are_read_by_its_schema() -> None:
+    assert arguments.command_arguments("pause", {"limit": "2.5"}, KEYS) == {"limit": 2.5}
+    assert arguments.command_arguments("pause", {"limit": "none"}, KEYS) == {"limit": None}
+    assert arguments.command_arguments("stop", {}, KEYS) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "code"),
+    [
+        ("pawse", {}, "unknown_command"),
+        ("stop", {"now": "1"}, "bad_arguments"),
+        ("pause", {"limit": "x"}, "bad_arguments"),
+    ],
+)
+def test_commands_and_arguments_that_do_not_exist_are_refused(
+    name: str, texts: dict[str, str], code: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        arguments.command_arguments(name, texts, KEYS)
+    assert caught.value.code == code
+
+
+def test_one_value_or_all() -> None:
+    assert arguments.values(KEYS, "accumulate") == {"accumulate": 1}
+    assert list(arguments.values(KEYS)) == ["learning_rate", "optimizer_type", "accumulate"]
+    with pytest.raises(Refused, match="did you mean accumulate"):
+        arguments.values(KEYS, "acumulate")
+
+
+# --- exit codes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "settled", "code"),
+    [
+        ([APPLIED], True, 0),
+        ([APPLIED, REJECTED], True, 4),
+        ([REJECTED], True, 1),
+        ([outcome(0, "cancelled"), outcome(1, "cancelled")], True, 1),
+        ([APPLIED, outcome(1, "lost")], True, 4),
+        ([APPLIED, PENDING], False, 5),
+        ([PENDING], False, 5),
+    ],
+)
+def test_the_exit_code_of_a_change(outcomes: list[Outcome], settled: bool, code: int) -> None:
+    assert exits.of_result(result(*outcomes, settled=settled)) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "serving"),
+    [
+        (Refused("unknown_key", "no"), 1, 1),
+        (LocalProtocolError("too long"), 1, 1),
+        (JournalError("broken"), 1, 1),
+        (SettingsError("no endpoint"), 2, 2),
+        (BrokerUnreachable("nobody"), 3, 3),
+        (TransportError("malformed"), 3, 1),
+        (ZloomError("other"), 1, 1),
+    ],
+)
+def test_the_exit_code_of_an_error(error: ZloomError, code: int, serving: int) -> None:
+    assert exits.of_error(error) == code
+    assert exits.of_error(error, serving=True) == serving
+
+
+# --- lines ---------------------------------------------------------------------------------------
+
+
+def lines(*outcomes: Outcome, settled: bool = True, durable: bool = True, waited: bool = True) -> list[str]:
+    return report.result_lines(result(*outcomes, settled=settled, durable=durable), waited=waited)
+
+
+def test_a_change_that_is_applied_everywhere_is_one_line() -> None:
+    everywhere = [outcome(rank, "applied", 1840) for rank in range(4)]
+    assert lines(*everywhere) == ["revision 7 · applied on 4/4 replicas at step 1840 · 38 ms"]
+    assert lines(APPLIED) == ["revision 7 · applied on 1/1 replica at step 1840 · 38 ms"]
+
+
+def test_steps_that_differ_are_a_range() -> None:
+    (line,) = lines(APPLIED, outcome(1, "applied", 1844), outcome(2, "applied", 1841))
+    assert line == "revision 7 · applied on 3/3 replicas at steps 1840 to 1844 · 38 ms"
+
+
+def test_replicas_that_did_not_apply_have_a_line_each() -> None:
+    assert lines(APPLIED, REJECTED, PENDING, outcome(3, "not_reached"), settled=False) == [
+        "revision 7 · applied on 1/4 replicas at step 1840, 1 still pending · 38 ms",
+        "  rank 1  rejected: ValueError: no (id1)",
+        "  rank 2  no answer yet (id2)",
+        "  rank 3  not reached (id3)",
+    ]
+
+
+def test_what_a_command_returned_is_shown() -> None:
+    assert lines(outcome(0, "applied", 5, detail="/tmp/a.ckpt"))[1:] == ["  rank 0  /tmp/a.ckpt"]
+
+
+def test_what_is_not_waited_for_is_accepted() -> None:
+    assert lines(PENDING, settled=False, waited=False) == ["revision 7 · accepted · 38 ms"]
+
+
+def test_what_is_not_on_disk_says_so() -> None:
+    assert "not yet on disk" in lines(APPLIED, durable=False)[0]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.0384, "38 ms"), (0.9996, "1.0 s"), (2.44, "2.4 s")])
+def test_durations(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
+
+
+def test_the_time_of_another_day_has_its_date() -> None:
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", report.clock(time.time()))
+    assert re.fullmatch(r"2001-09-\d\d \d\d:\d\d:\d\d", report.clock(1_000_000_000))
+
+
+@pytest.mark.parametrize(
+    ("revision", "text"),
+    [
+        (Revision(1, "config", {"lr": 0.1, "name": "sgd", "flag": True}), "lr=0.1 name=sgd flag=true"),
+        (Revision(1, "command", command="pause", arguments={"limit": None}), "pause limit=null"),
+        (Revision(1, "command", command="stop"), "stop"),
+        (Revision(8, "cancel", cancels=7), "cancel 7"),
+    ],
+)
+def test_what_a_revision_does(revision: Revision, text: str) -> None:
+    assert report.what(revision) == text
+
+
+def test_outcomes_are_counted_by_kind() -> None:
+    assert report.outcome_summary([APPLIED, REJECTED, PENDING]) == (
+        "applied 1/3 at step 1840, rejected 1/3, pending 1/3"
+    )
+
+
+STATUS = ReplicaStatus(
+    "id0", "lm", "one", 0, 2, "gpu-1", 42, step=7, step_time=0.05, metrics={"loss": 2.31456, "acc": 0.5}
+)
+
+
+@pytest.mark.parametrize(
+    ("observation", "text"),
+    [
+        (Reported(status=STATUS), "lm  rank 0  live  training  step 7  acc 0.5  loss 2.315"),
+        (Changed("lm", Revision(3, "config", {"lr": 1}, by="me@here")), "lm  revision 3: lr=1 (by me@here)"),
+        (
+            Answered(run="lm", attempt="one", revision=3, outcomes=[REJECTED], settled=True),
+            "lm  revision 3: rank 1 rejected: ValueError: no",
+        ),
+        (Happened(event=Event("rank_conflict", "lm", text="two")), "lm  rank conflict: two"),
+    ],
+)
+def test_what_a_watcher_sees(observation: Reported | Changed | Answered | Happened, text: str) -> None:
+    (line,) = report.observation_lines(observation, 0.0)
+    assert line.endswith(f"  {text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 模型 🔥", "plain é 模型 🔥"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\x9b31m", r"\x9b31m"),
+        ("safe\u202etxt.exe", r"safe\u202etxt.exe"),
+        ("[red]not markup[/red]", "[red]not markup[/red]"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown_instead(text: str, shown: str) -> None:
+    assert clean(text) == shown
+
+
+def test_the_limit_of_a_pause_is_that_of_the_client() -> None:
+    assert changing.PAUSE_LIMIT == PAUSE_LIMIT
+
+
+# --- shapes and tables ---------------------------------------------------------------------------
+
+
+def test_the_shape_of_a_result_names_everything() -> None:
+    assert shapes.of_result(result(APPLIED)) == {
+        "run": "lm",
+        "attempt": "one",
+        "revision": 7,
+        "outcomes": [
+            {"replica": "id0", "rank": 0, "outcome": "applied", "step": 1840, "error": "", "detail": ""}
+        ],
+        "settled": True,
+        "durable": True,
+        "duplicate": False,
+        "latency": 0.038,
+        "applied_everywhere": True,
+    }
+
+
+def test_the_shape_of_history_names_who_what_and_when() -> None:
+    revision = Revision(3, "config", {"lr": 0.1}, by="me@here", at=5.0, request_id="r1", chain=b"\x01\xff")
+    shape = shapes.of_history(HistoryEntry(revision, [APPLIED], settled=True))
+    assert shape["chain"] == "01ff"
+    expected = {"revision": 3, "changes": {"lr": 0.1}, "by": "me@here", "at": 5.0, "request_id": "r1"}
+    assert {name: shape[name] for name in expected} == expected
+    assert shape["outcomes"][0]["outcome"] == "applied"
+    assert shape["settled"] is True
+
+
+def test_the_shape_of_a_replica_has_every_field() -> None:
+    shape = shapes.of_struct(STATUS)
+    assert set(shape) == set(ReplicaStatus.__struct_fields__)
+    assert (shape["run"], shape["state"], shape["reason"]) == ("lm", "live", "")
+
+
+def test_the_shape_of_keys_has_the_schema_and_the_words() -> None:
+    shape = shapes.of_keys(KEYS)
+    rate = shape["keys"][0]
+    assert rate["schema"] == {"type": ["number"], "exclusiveMinimum": 0, "maximum": 1}
+    assert (rate["name"], rate["type"], rate["value"]) == ("learning_rate", "number > 0, <= 1", 0.2)
+    assert (rate["baseline"], rate["revision"], rate["pending"]) == (0.1, 3, True)
+    assert [command["name"] for command in shape["commands"]] == ["pause", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("observation", "expected"),
+    [
+        (
+            Reported(status=STATUS, metrics={"loss": Series([7], [2.3])}),
+            {"type": "reported", "run": "lm", "step": 7, "points": {"loss": {"steps": [7], "values": [2.3]}}},
+        ),
+        (Changed("lm", Revision(3, "config")), {"type": "revised", "run": "lm", "revision": 3}),
+        (
+            Answered(run="lm", attempt="one", revision=3, outcomes=[], settled=True),
+            {"type": "answered", "run": "lm", "revision": 3, "settled": True},
+        ),
+        (Happened(event=Event("lost", "lm")), {"type": "happened", "kind": "lost", "run": "lm"}),
+    ],
+)
+def test_the_shape_of_what_a_watcher_sees(
+    observation: Reported | Changed | Answered | Happened, expected: dict[str, object]
+) -> None:
+    shape = shapes.of_observation(observation)
+    assert {name: shape[name] for name in expected} == expected
+    assert "seq" not in shape
+
+
+def test_the_shape_of_an_error_has_the_brokers_code() -> None:
+    assert shapes.of_error(Refused("unknown_key", "no")) == {"error": {"code": "unknown_key", "text": "no"}}
+    assert shapes.of_error(BrokerUnreachable("none"))["error"]["code"] == "BrokerUnreachable"
+
+
+def test_the_table_of_replicas() -> None:
+    (row,) = tables.of_replicas([STATUS]).rows
+    assert row[:8] == ["lm", "one", "0/2", "live", "training", "7", "50 ms", "0"]
+    assert row[8:] == ["acc 0.5  loss 2.315", "gpu-1:42", "id0"]
+
+
+def test_the_table_of_devices_leaves_out_what_is_not_known() -> None:
+    device = Device("GPU-1", "H200", "gpu", 0, 141 * 2**30)
+    status = DeviceStatus("GPU-1", 0.5, 2**30, 61.4, 300.2, ecc_errors=2, xid=79)
+    known, unknown = tables.of_devices(
+        [DeviceReport(device, status, "gpu-1", ["id0"], "fell off"), DeviceReport(Device("h", "", "host"))]
+    ).rows
+    assert known[3:] == ["50%", "1.0/141.0", "61", "300", "2 ECC, XID 79", "failed: fell off", "id0"]
+    assert unknown[3:] == ["", "", "", "", "", "ok", ""]
+
+
+def test_the_tables_of_keys_and_commands() -> None:
+    keys = tables.of_keys(KEYS).rows
+    assert keys[0] == ["learning_rate", "number > 0, <= 1", "0.2", "revision 3 (pending)", "Step size"]
+    assert keys[1][2:4] == ["adamw", "trainer"]
+    assert tables.of_commands(KEYS).rows[0] == ["pause", "limit: number or null", "Wait"]
+
+
+def test_every_row_has_a_cell_for_each_column() -> None:
+    entry = HistoryEntry(Revision(3, "config", {"lr": 0.1}), [APPLIED])
+    for table in (
+        tables.of_replicas([STATUS]),
+        tables.of_devices([DeviceReport(Device("h", "", "host"))]),
+        tables.of_keys(KEYS),
+        tables.of_commands(KEYS),
+        tables.of_values({"lr": 0.1}, "lm"),
+        tables.of_history([entry], "lm"),
+    ):
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+        assert table.right <= set(table.columns)
+
+
+# --- start ---------------------------------------------------------------------------------------
+
+
+def test_the_declaration_of_commands_loads_no_client() -> None:
+    code = (
+        "import sys, zloom.cli.app; print(*(n for n in ('zmq', 'asyncio', 'zloom_broker', 'rich') "
+        "if n in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
