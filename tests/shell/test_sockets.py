@@ -177,6 +177,7 @@ def test_100_000_messages_each_way_without_loss_and_without_starving_a_timer(
         socket = DrainSocket(context, "router", inbox)
         stop = asyncio.Event()
         try:
+            begun = asyncio.get_running_loop().time()
             # The dealer has its own thread and loop, so that it sends while the router reads.
             other = asyncio.create_task(asyncio.to_thread(asyncio.run, dealer(socket.bind(endpoint))))
             gap = asyncio.create_task(longest_gap(0.01, stop))
@@ -186,8 +187,8 @@ def test_100_000_messages_each_way_without_loss_and_without_starving_a_timer(
             assert await other == expected
             assert [frames[1] for frames in inbox.messages] == expected
             stop.set()
-            # A wake's budget is 2 ms; the rest of the bound is for a busy machine and the GIL.
-            assert await gap < 0.3
+            # A starved timer waits for the whole transfer; a busy machine delays it and the transfer alike.
+            assert await gap < (asyncio.get_running_loop().time() - begun) / 4
         finally:
             socket.close()
 
