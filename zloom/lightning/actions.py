@@ -36,11 +36,8 @@ class Stop:
             trainer.fit_loop.min_epochs = 0
             trainer.fit_loop.epoch_loop.min_steps = None
         trainer.should_stop = True
-        return (
-            "stops after this batch and a validation"
-            if trainer.enable_validation
-            else "stops after this batch"
-        )
+        validates = trainer.enable_validation and trainer.fit_loop.epoch_loop._should_check_val_epoch()
+        return "stops after this batch and a validation" if validates else "stops after this batch"
 
 
 class SaveCheckpoint:

@@ -58,7 +58,7 @@ class BatchSize(Steer):
             )
         return outrun(trainer, batches=batches)
 
-    def ready(self, position: Position, value: Any) -> bool:
+    def ready(self, position: Position, value: Any = None) -> bool:
         if position.place is Place.EPOCH_END:
             return True
         sampler = _sampler(position.trainer)
@@ -76,6 +76,13 @@ class BatchSize(Steer):
                 one()
 
         return undo
+
+
+def begin_iteration_again(trainer: Trainer) -> None:
+    """Make the loop's iterator anew, before the first batch: it was made with the old size and lengths."""
+    fetcher = trainer.fit_loop._data_fetcher
+    if fetcher is not None:
+        iter(fetcher)
 
 
 def _loaders(trainer: Trainer) -> list[Any]:

@@ -124,8 +124,10 @@ class AccumulateGradBatches(Steer):
             return "LBFGS runs its batch several times a step; change optimizer_type first"
         return outrun(trainer, accumulate=value)
 
-    def ready(self, position: Position, value: Any) -> bool:
-        return position.window_closed and position.batches_done % max(1, value) == 0
+    def ready(self, position: Position, value: Any = None) -> bool:
+        # Every window begins with the epoch.
+        aligned = position.batches_done == 0 if value is None else position.batches_done % max(1, value) == 0
+        return position.window_closed and aligned
 
     def change(self, trainer: Trainer, value: int) -> Undo:
         return set_attributes(trainer, accumulate_grad_batches=value)

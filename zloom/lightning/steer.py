@@ -19,11 +19,12 @@ class CannotSteer(ZloomError):
 
 
 class Place(Enum):
-    """The hook at which the training loop stands."""
+    """Where the training loop stands."""
 
     BATCH_START = "on_train_batch_start"
     BATCH_END = "on_train_batch_end"
     EPOCH_END = "on_train_epoch_end"
+    """Or `on_train_start`: no epoch is under way."""
 
 
 @dataclass
@@ -80,8 +81,13 @@ class Steer(ABC):
         """Return why this value cannot be taken now, or None. Changes nothing."""
         return None
 
-    def ready(self, position: Position, value: Any) -> bool:
-        """Return True where the change may happen; else it waits for a later safe point."""
+    def ready(self, position: Position, value: Any = None) -> bool:
+        """Return True where the change may happen; else it waits for a later safe point.
+
+        Args:
+            position: Where the loop stands.
+            value: What it is to change to; None where that is not known.
+        """
         return True
 
     def apply(self, trainer: Trainer, value: Any) -> Undo:

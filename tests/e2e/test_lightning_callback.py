@@ -1,0 +1,502 @@
+"""`WeaveletCallback` in a real Trainer, steered by a real operator through a real broker."""
+
+import os
+import pickle
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from msgspec import Meta
+
+from tests.e2e.lightning_models import QUIET, Manual, Regression, loader, trainer
+from tests.e2e.test_lightning_optimizer import TwoOptimizers, scheduled
+from tests.support import DEADLINE, broker_process, free_endpoint
+from zloom.client import SyncOperator, connect_sync
+from zloom.errors import Refused
+from zloom.lightning import WeaveletCallback
+from zloom.markers import on_command, on_config
+from zloom.model import ReplicaStatus
+
+pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
+
+BUILT_IN = [
+    "optimizer_type",
+    "learning_rate",
+    "weight_decay",
+    "momentum",
+    "gradient_clip_val",
+    "accumulate_grad_batches",
+    "batch_size",
+    "max_epochs",
+    "max_steps",
+    "log_every_n_steps",
+]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("broker")
+    with free_endpoint("ipc") as bind, broker_process(folder / "data", bind) as broker:
+        yield broker.endpoint
+
+
+@pytest.fixture
+def operator(endpoint: str) -> Iterator[SyncOperator]:
+    with connect_sync(endpoint) as connected:
+        yield connected
+
+
+class Until(Callback):
+    """Ends the training once the script has ended; lets it begin once there is a first batch."""
+
+    def __init__(self) -> None:
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.begun.set()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.should_stop or self.over.is_set()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Ask, over and over, until it is so."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+
+
+class Session:
+    """One fit in this thread, and a script of an operator in another."""
+
+    def __init__(self, operator: SyncOperator) -> None:
+        self.operator = operator
+        self.run = f"test-{secrets.token_hex(4)}"
+        self.failure: BaseException | None = None
+        self.callback = WeaveletCallback(self.run, broker=operator.endpoint)
+
+    def fit(
+        self,
+        module: LightningModule,
+        script: Callable[[], object],
+        *,
+        val: Any = None,
+        data: Any = None,
+        **options: Any,
+    ) -> Trainer:
+        """Train until the script ends, and raise what it raised."""
+        gate = Until()
+        thread = threading.Thread(target=self._follow, args=(script, gate))
+        fitted = trainer(gate, self.callback, *options.pop("callbacks", []), **({"max_epochs": -1} | options))
+        thread.start()
+        try:
+            fitted.fit(module, loader() if data is None else data, val)
+        finally:
+            gate.begun.set()
+            thread.join(DEADLINE)
+        assert not thread.is_alive(), "the script did not end"
+        if self.failure is not None:
+            raise self.failure
+        return fitted
+
+    def _follow(self, script: Callable[[], object], gate: Until) -> None:
+        try:
+            assert gate.begun.wait(DEADLINE)
+            until(lambda: "log_every_n_steps" in self.keys())
+            script()
+        except BaseException as error:  # noqa: BLE001 -- raised again by the test's thread
+            self.failure = error
+        finally:
+            gate.over.set()
+
+    def keys(self) -> list[str]:
+        """Return the keys that the broker knows; none while it does not know the run."""
+        try:
+            return [state.key.name for state in self.operator.keys(self.run).keys]
+        except Refused:
+            return []
+
+    def apply(self, **changes: Any) -> int:
+        """Change keys, and return the step at which the replica applied them."""
+        (outcome,) = self.operator.set(self.run, changes).outcomes
+        assert outcome.outcome == "applied", outcome.error
+        assert outcome.step is not None
+        return outcome.step
+
+    def rejected(self, **changes: Any) -> str:
+        """Change keys, and return why the replica did not."""
+        (outcome,) = self.operator.set(self.run, changes).outcomes
+        assert outcome.outcome == "rejected"
+        return outcome.error
+
+    def command(self, name: str, **arguments: Any) -> str:
+        """Have a command carried out, and return what it answered."""
+        (outcome,) = self.operator.command(self.run, name, arguments).outcomes
+        assert outcome.outcome == "applied", outcome.error
+        return outcome.detail
+
+    @property
+    def replica(self) -> ReplicaStatus:
+        return self.operator.replicas(self.run)[-1]
+
+
+@pytest.fixture
+def session(operator: SyncOperator) -> Session:
+    return Session(operator)
+
+
+@pytest.mark.parametrize("kind", [Regression, Manual])
+def test_every_key_is_declared_with_its_baseline(session: Session, kind: Any) -> None:
+    baselines: dict[str, Any] = {}
+    session.fit(kind(scheduled("adamw")), lambda: baselines.update(session.operator.get(session.run)))
+    assert list(baselines) == BUILT_IN
+    assert baselines == {
+        "optimizer_type": "adamw",
+        "learning_rate": 0.01,
+        "weight_decay": 0.01,
+        "momentum": 0.9,
+        "gradient_clip_val": None,
+        "accumulate_grad_batches": 1,
+        "batch_size": 8,
+        "max_epochs": -1,
+        "max_steps": -1,
+        "log_every_n_steps": 50,
+    }
+
+
+def test_every_key_can_be_changed(session: Session) -> None:
+    changes: dict[str, Any] = {
+        "optimizer_type": "sgd",
+        "learning_rate": 0.02,
+        "weight_decay": 0.1,
+        "momentum": 0.5,
+        "gradient_clip_val": 1.5,
+        "accumulate_grad_batches": 2,
+        "batch_size": 4,
+        "max_epochs": 1_000_000,
+        "max_steps": 1_000_000,
+        "log_every_n_steps": 5,
+    }
+
+    def script() -> None:
+        steps = [session.apply(**{name: value}) for name, value in changes.items()]
+        assert steps == sorted(steps)
+        assert session.operator.get(session.run) == changes
+
+    fitted = session.fit(Regression(scheduled("adamw")), script)
+    assert isinstance(fitted.optimizers[0], torch.optim.SGD)
+    assert fitted.gradient_clip_val == 1.5
+    assert fitted.accumulate_grad_batches == 2
+    assert fitted.num_training_batches == 8
+    assert (fitted.max_epochs, fitted.max_steps, fitted.fit_loop.max_steps) == (1_000_000,) * 3
+
+
+def test_keys_that_wait_for_different_places_change_together(session: Session) -> None:
+    def script() -> None:
+        session.apply(optimizer_type="adam", learning_rate=0.5, accumulate_grad_batches=2, batch_size=4)
+        assert "Muon" in session.rejected(learning_rate=0.1, optimizer_type="muon")
+
+    class WithBias(Regression):
+        def __init__(self, configure: Any) -> None:
+            super().__init__(configure)
+            self.bias = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    fitted = session.fit(WithBias(scheduled("sgd", lr=0.001)), script)
+    group = fitted.optimizers[0].param_groups[0]
+    assert isinstance(fitted.optimizers[0], torch.optim.Adam)
+    assert group["initial_lr"] == pytest.approx(0.5)
+
+
+def test_what_is_out_of_bounds_or_unknown_is_refused_by_the_broker(session: Session) -> None:
+    def script() -> None:
+        with pytest.raises(Refused, match="learning_rate"):
+            session.apply(learning_rate=-1.0)
+        with pytest.raises(Refused, match="optimizer_type"):
+            session.apply(optimizer_type="adem")
+        with pytest.raises(Refused, match="lr"):
+            session.apply(lr=0.1)
+
+    session.fit(Regression(), script)
+
+
+def test_what_this_training_cannot_do_is_declared_without_value_and_rejected(session: Session) -> None:
+    def script() -> None:
+        assert session.operator.get(session.run)["optimizer_type"] is None
+        assert "2 optimizers" in session.rejected(optimizer_type="adam")
+        assert "in manual optimization" in session.rejected(gradient_clip_val=1.0)
+
+    session.fit(TwoOptimizers(), script)
+
+
+def test_a_marked_method_adds_a_key_or_takes_the_place_of_lightnings(session: Session) -> None:
+    class Marked(Regression):
+        every = 3
+
+        @on_config("sync_every", get=lambda self: self.every)
+        def set_every(self, value: Annotated[int, Meta(ge=1)]) -> None:
+            """Set the steps between two syncs."""
+            self.every = value
+
+        @on_config("optimizer_type", initial="mine", description="The module's own")
+        def update_optimizer(self, optimizer_type: str) -> None:
+            self.seen = optimizer_type
+
+        @on_command("greet")
+        def greet(self, who: str = "you") -> str:
+            return f"hello {who}"
+
+    def script() -> None:
+        keys = {state.key.name: state for state in session.operator.keys(session.run).keys}
+        assert keys["sync_every"].value == 3
+        assert keys["sync_every"].key.description == "Set the steps between two syncs."
+        assert keys["optimizer_type"].key.description == "The module's own"
+        session.apply(sync_every=7, optimizer_type="anything")
+        with pytest.raises(Refused, match="sync_every"):
+            session.apply(sync_every=0)
+        assert session.command("greet", who="me") == "hello me"
+
+    module = Marked()
+    session.fit(module, script)
+    assert module.every == 7
+    assert module.seen == "anything"
+
+
+@pytest.mark.parametrize(("kind", "options"), [(Regression, {"accumulate_grad_batches": 3}), (Manual, {})])
+def test_a_pause_holds_between_two_steps_serves_changes_and_ends(
+    session: Session, kind: Any, options: dict[str, Any], tmp_path: Path
+) -> None:
+    module = kind(scheduled("sgd"))
+
+    def script() -> None:
+        session.command("pause")
+        until(lambda: session.replica.state == "paused")
+        held = len(module.losses)
+        assert session.apply(optimizer_type="adam", learning_rate=0.02) > 0
+        assert session.command("checkpoint", filename="paused.ckpt").endswith("paused.ckpt")
+        assert len(module.losses) == held
+        session.command("resume")
+        until(lambda: len(module.losses) > held)
+
+    fitted = session.fit(module, script, default_root_dir=tmp_path, **options)
+    assert isinstance(fitted.optimizers[0], torch.optim.Adam)
+
+
+def test_stop_validate_and_checkpoint(session: Session, tmp_path: Path) -> None:
+    validations: list[int] = []
+
+    class Noted(Regression):
+        def on_validation_start(self) -> None:
+            validations.append(len(self.losses))
+
+    def script() -> None:
+        assert session.command("validate") == "validates after this batch"
+        until(lambda: len(validations) == 1)
+        assert Path(session.command("checkpoint")).is_file()
+        assert session.command("stop") == "stops after this batch"
+
+    session.fit(Noted(), script, val=loader(), check_val_every_n_epoch=1_000_000, default_root_dir=tmp_path)
+    assert len(validations) == 1
+
+
+def test_stop_in_a_pause_says_that_the_pause_must_end(session: Session) -> None:
+    def script() -> None:
+        session.command("pause")
+        assert "resume" in session.command("stop")
+        session.command("resume")
+
+    session.fit(Regression(), script)
+    until(lambda: session.replica.state == "finished")
+
+
+def test_metrics_epoch_rate_and_throughput_are_reported(session: Session) -> None:
+    class Logs(Regression):
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+            loss = super().training_step(batch, batch_idx)
+            self.log("train_loss", loss, on_step=True, on_epoch=True)
+            return loss
+
+    wanted = {
+        "loss",
+        "train_loss_step",
+        "train_loss_epoch",
+        "val_loss",
+        "epoch",
+        "effective_learning_rate",
+        "batches_per_second",
+        "samples_per_second",
+    }
+
+    def script() -> None:
+        try:
+            until(lambda: wanted <= session.replica.metrics.keys())
+        except AssertionError:
+            print("MISSING", wanted - session.replica.metrics.keys(), session.replica)
+        assert session.replica.step > 0
+
+    session.fit(Logs(), script, val=loader())
+    metrics = session.replica.metrics
+    assert metrics["effective_learning_rate"] == pytest.approx(0.02)
+    assert metrics["samples_per_second"] == pytest.approx(8 * metrics["batches_per_second"])
+
+
+def test_phases_are_told(session: Session) -> None:
+    holding, seen = threading.Event(), threading.Event()
+
+    class Slow(Regression):
+        def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+            if not self.trainer.sanity_checking:
+                holding.set()
+                assert seen.wait(DEADLINE)
+
+    def script() -> None:
+        assert holding.wait(DEADLINE)
+        until(lambda: session.replica.phase == "validating")
+        seen.set()
+        until(lambda: session.replica.phase == "training")
+
+    session.fit(Slow(), script, val=loader(), num_sanity_val_steps=1)
+
+
+def test_the_end_is_told_with_its_reason(session: Session) -> None:
+    session.fit(Regression(), lambda: None)
+    until(lambda: session.replica.state == "finished")
+    assert session.replica.reason == "finished"
+
+    class Breaks(Regression):
+        def on_train_epoch_end(self) -> None:
+            raise ArithmeticError("the loss is gone")
+
+    with pytest.raises(ArithmeticError):
+        trainer(session.callback).fit(Breaks(), loader())
+    until(lambda: [one.state for one in session.operator.replicas(session.run)] == ["finished"] * 2)
+    reasons = {one.reason for one in session.operator.replicas(session.run)}
+    assert reasons == {"finished", "failed: ArithmeticError: the loss is gone"}
+
+
+def test_several_fits_are_attempts_of_one_run_and_validate_is_none(session: Session) -> None:
+    module = Regression()
+    fitted = session.fit(module, lambda: session.apply(learning_rate=0.5))
+    fitted.should_stop = False
+    again = trainer(session.callback)
+    again.fit(module, loader())
+    again.validate(module, loader(), verbose=False)
+    assert len(session.operator.runs(session.run)) == 2
+    assert again.optimizers[0].param_groups[0]["lr"] == 0.02
+
+
+def test_steered_values_come_back_from_a_checkpoint(session: Session, tmp_path: Path) -> None:
+    saved: list[str] = []
+
+    def script() -> None:
+        session.apply(optimizer_type="adam", learning_rate=0.05, weight_decay=0.1, gradient_clip_val=0.5)
+        session.apply(batch_size=4, accumulate_grad_batches=2, log_every_n_steps=7)
+        saved.append(session.command("checkpoint"))
+
+    first = session.fit(Regression(scheduled("sgd", 0.001)), script, default_root_dir=tmp_path)
+
+    resumed = Session(session.operator)
+    values: dict[str, Any] = {}
+    path = {"ckpt_path": saved[0]}
+    module = Regression(scheduled("sgd", 0.001))
+    steered = trainer(resumed.callback, max_epochs=first.current_epoch + 2)
+    steered.fit(module, loader(), **path)  # type: ignore[arg-type]
+    values = resumed.operator.get(resumed.run)
+    assert values["optimizer_type"] == "adam"
+    assert values["learning_rate"] == pytest.approx(0.05)
+    expected = {
+        "weight_decay": 0.1,
+        "gradient_clip_val": 0.5,
+        "batch_size": 4,
+        "accumulate_grad_batches": 2,
+        "log_every_n_steps": 7,
+    }
+    assert {name: values[name] for name in expected} == expected
+    assert {len(batch) for batch in module.batches} == {4}
+
+
+def test_a_resumed_run_equals_one_that_was_not_interrupted(session: Session, tmp_path: Path) -> None:
+    whole, resumed = (Regression(scheduled("sgd", 0.001)) for _ in range(2))
+    saver = ModelCheckpoint(tmp_path, every_n_epochs=1, save_top_k=-1, filename="{epoch}")
+
+    def script() -> None:
+        session.apply(optimizer_type="nadam", batch_size=4, learning_rate=0.003)
+        after = len(whole.losses)
+        until(lambda: len(whole.losses) > after + 40)
+
+    options = {"enable_checkpointing": True, "callbacks": [saver]}
+    epochs = session.fit(whole, script, **options).current_epoch
+    callback = WeaveletCallback(session.run, broker=session.operator.endpoint)
+    again = trainer(callback, saver, enable_checkpointing=True, max_epochs=epochs)
+    # The end of the script may have cut the last epoch short; the one before is whole.
+    again.fit(resumed, loader(), ckpt_path=tmp_path / f"epoch={epochs - 3}.ckpt")
+    begins = [index for index, batch in enumerate(whole.batches) if batch[0] == 0.0]
+    expected = whole.losses[begins[-2] :]
+    assert resumed.losses[: len(expected)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_sigterm_in_a_pause_ends_it_and_the_training(session: Session) -> None:
+    def script() -> None:
+        session.command("pause")
+        until(lambda: session.replica.state == "paused")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SIGTERMException):
+        session.fit(Regression(), script)
+    until(lambda: session.replica.state == "finished")
+    assert session.replica.reason == "terminated by SIGTERM"
+
+
+def test_without_a_broker_training_goes_on_unchanged_after_a_short_wait() -> None:
+    plain, alone = Regression(), Regression()
+    trainer(max_epochs=2).fit(plain, loader())
+    begun = time.monotonic()
+    with free_endpoint("ipc") as nobody:
+        trainer(WeaveletCallback("alone", broker=nobody), max_epochs=2).fit(alone, loader())
+    assert alone.losses == plain.losses
+    assert time.monotonic() - begun < 8
+
+
+def test_a_restarted_attempt_begins_with_its_config(session: Session) -> None:
+    session.callback = WeaveletCallback(session.run, broker=session.operator.endpoint, attempt="one")
+    session.fit(Regression(), lambda: session.apply(learning_rate=0.001, batch_size=4, optimizer_type="adam"))
+    again, other = Regression(), Regression()
+    fitted = trainer(session.callback)
+    fitted.fit(again, loader())
+    assert isinstance(fitted.optimizers[0], torch.optim.Adam)
+    assert again.rates == [0.001] * 8
+    assert [len(batch) for batch in again.batches] == [4] * 8
+    trainer(WeaveletCallback(session.run, broker=session.operator.endpoint)).fit(other, loader())
+    assert other.rates == [0.02] * 4
+
+
+def test_workers_of_the_loader_leave_it_alone(session: Session) -> None:
+    module = Regression()
+    data = loader(num_workers=2, multiprocessing_context="fork")
+    session.fit(module, lambda: session.apply(batch_size=4), data=data)
+    until(lambda: session.replica.state == "finished")
+
+
+def test_it_can_be_pickled_before_and_after_a_fit(session: Session) -> None:
+    copies = [pickle.loads(pickle.dumps(session.callback))]
+    session.fit(Regression(), lambda: copies.append(pickle.loads(pickle.dumps(session.callback))))
+    copies.append(pickle.loads(pickle.dumps(session.callback)))
+    assert all(isinstance(copy, WeaveletCallback) and copy.weavelet is None for copy in copies)
+
+
+@pytest.mark.slow
+def test_spawned_ranks_join_one_attempt(session: Session) -> None:
+    ranks = trainer(session.callback, strategy="ddp_spawn", devices=2)
+    ranks.fit(Regression(), loader())
+    until(lambda: [one.state for one in session.operator.replicas(session.run)] == ["finished"] * 2)
+    replicas = session.operator.replicas(session.run)
+    assert {(one.rank, one.world_size) for one in replicas} == {(0, 2), (1, 2)}
+    assert len({one.attempt for one in replicas}) == 1

@@ -1,0 +1,216 @@
+"""The keys and commands of one fit: declared on a weavelet, remembered in the checkpoint."""
+
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from zloom.lightning.actions import SaveCheckpoint, Stop, Validate
+from zloom.lightning.data import BatchSize
+from zloom.lightning.hyperparameters import Momentum, WeightDecay
+from zloom.lightning.learning_rate import LearningRate
+from zloom.lightning.limits import AccumulateGradBatches, GradientClipVal, LogEveryNSteps, MaxEpochs, MaxSteps
+from zloom.lightning.optimizer import OptimizerType
+from zloom.lightning.steer import Position, Steer, Undo
+from zloom.markers import CommandMarker, ConfigMarker, find_marked
+from zloom.weavelet import Weavelet
+
+STEERS: tuple[type[Steer], ...] = (
+    # In the order in which the keys of one update run: a rate is meant for the new optimizer.
+    OptimizerType,
+    LearningRate,
+    WeightDecay,
+    Momentum,
+    GradientClipVal,
+    AccumulateGradBatches,
+    BatchSize,
+    MaxEpochs,
+    MaxSteps,
+    LogEveryNSteps,
+)
+
+# Kept by Lightning itself in a checkpoint, with the optimizer and its schedulers.
+_IN_THE_OPTIMIZER = frozenset({"learning_rate", "weight_decay", "momentum"})
+
+# What must be as it was before Lightning restores the optimizer, or checks the epoch.
+_BEFORE_RESTORE = frozenset({"optimizer_type", "max_epochs", "max_steps"})
+
+
+class Keys:
+    """Every key that a training can steer: Lightning's, and those that the module's methods are marked for.
+
+    A marked method takes the place of Lightning's key of the same name.
+
+    Args:
+        position: Where the loop stands, kept by the callback.
+    """
+
+    def __init__(self, position: Position) -> None:
+        self._position = position
+        self._trainer = position.trainer
+        self._steers = {cls.name: cls() for cls in STEERS}
+        self._marked = _marked_keys(self._trainer)
+        self._steered: dict[str, dict[str, Any]] = {}
+
+    def declare(self, weavelet: Weavelet) -> None:
+        """Declare all keys, with the values now as baselines. Call when optimizer and loader are there."""
+        for name, steer in self._steers.items():
+            if name not in self._marked:
+                weavelet.on_config(
+                    name,
+                    get=partial(steer.get, self._trainer),
+                    type=steer.declared_type(self._trainer),
+                    description=steer.description,
+                    ready=partial(self._is_ready, steer),
+                )(partial(self._apply, name))
+        for name, (marker, method) in self._marked.items():
+            weavelet.on_config(
+                name,
+                get=partial(self._value, name),
+                description=marker.description,
+                ready=partial(self._is_marked_ready, name),
+            )(self._like(method, name))
+
+    @property
+    def steered(self) -> dict[str, dict[str, Any]]:
+        """What was steered, for a checkpoint: by key, the value and the one that stood in its place."""
+        return {name: dict(entry) for name, entry in self._steered.items()}
+
+    def resume_before_restore(self, steered: Mapping[str, Mapping[str, Any]]) -> None:
+        """Repeat what a checkpoint's optimizer depends on; in `on_fit_start`.
+
+        Raises:
+            CannotSteer: The optimizer of the checkpoint cannot be made again, and so not be restored.
+        """
+        self._steers["optimizer_type"].get(self._trainer)
+        self._repeat({name: entry for name, entry in steered.items() if name in _BEFORE_RESTORE})
+
+    def resume(self, steered: Mapping[str, Mapping[str, Any]]) -> None:
+        """Repeat the rest, save for what Lightning has restored with the optimizer; in `on_train_start`."""
+        rest = {name: entry for name, entry in steered.items() if name not in _BEFORE_RESTORE}
+        restored = {name: dict(entry) for name, entry in rest.items() if name in self._restored_by_lightning}
+        self._steered.update(restored)
+        self._repeat({name: entry for name, entry in rest.items() if name not in restored})
+
+    @property
+    def _restored_by_lightning(self) -> frozenset[str]:
+        return _IN_THE_OPTIMIZER - self._marked.keys()
+
+    def _repeat(self, steered: Mapping[str, Mapping[str, Any]]) -> None:
+        for name, entry in steered.items():
+            known = name in self._steers or name in self._marked
+            # Where the program now says something else than it did, its author has the last word. The type of
+            # the optimizer is no such choice: the checkpoint's state is of the type that was steered to.
+            if known and (name == "optimizer_type" or self._value(name) == entry["before"]):
+                self._apply(name, entry["value"])
+                self._steered[name] = dict(entry)
+
+    def _value(self, name: str) -> Any:
+        if name not in self._marked:
+            return self._steers[name].get(self._trainer)
+        marker, method = self._marked[name]
+        owner = method.__self__  # type: ignore[attr-defined]
+        return marker.get(owner) if marker.get is not None else marker.initial
+
+    def _apply(self, name: str, value: Any) -> Undo | None:
+        before = self._steered.get(name, {"before": self._value(name)})["before"]
+        undo = self._change(name, value)
+        noted = self._steered.get(name)
+        self._steered[name] = {"value": value, "before": before}
+        if undo is None:
+            return None
+
+        def take_back() -> None:
+            undo()
+            self._steered.pop(name)
+            if noted is not None:
+                self._steered[name] = noted
+
+        return take_back
+
+    def _like(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
+        # Its annotation, from which the key's type is read, is the method's.
+        @wraps(method)
+        def handler(value: Any) -> Undo | None:
+            return self._apply(name, value)
+
+        return handler
+
+    def _change(self, name: str, value: Any) -> Undo | None:
+        if name not in self._marked:
+            return self._steers[name].apply(self._trainer, value)
+        undo = self._marked[name][1](value)
+        return undo if callable(undo) else None
+
+    def _is_ready(self, steer: Steer) -> bool:
+        # What will be refused need not wait for its place.
+        return steer.unsupported(self._trainer) is not None or steer.ready(self._position)
+
+    def _is_marked_ready(self, name: str) -> bool:
+        marker, method = self._marked[name]
+        if marker.ready is not None:
+            return marker.ready(method.__self__)  # type: ignore[attr-defined]
+        steer = self._steers.get(name)
+        return steer is None or steer.ready(self._position)
+
+
+class Commands:
+    """Stop, checkpoint and validate, and those that the module's methods are marked for.
+
+    Args:
+        position: Where the loop stands, kept by the callback.
+        is_paused: Tells whether the training thread holds in a pause.
+    """
+
+    def __init__(self, position: Position, is_paused: Callable[[], bool]) -> None:
+        self._is_paused = is_paused
+        self._position = position
+        self._trainer = position.trainer
+        self._stop, self._save, self._validate = Stop(), SaveCheckpoint(), Validate()
+        self._actions: dict[str, Stop | SaveCheckpoint | Validate] = {
+            action.name: action for action in (self._stop, self._save, self._validate)
+        }
+
+    def declare(self, weavelet: Weavelet) -> None:
+        """Declare all commands; a marked method takes the place of Lightning's of the same name."""
+        methods: dict[str, Callable[..., str]] = {
+            "stop": self.stop,
+            "checkpoint": self.checkpoint,
+            "validate": self.validate,
+        }
+        for name, action in self._actions.items():
+            ready = partial(action.ready, self._position)
+            weavelet.on_command(name, description=action.description, ready=ready)(methods[name])
+        for marker, method in _marked(self._trainer):
+            if isinstance(marker, CommandMarker):
+                weavelet.on_command(marker.name, description=marker.description)(method)
+
+    def stop(self, force: bool = False) -> str:
+        """End the training after this batch."""
+        answer = self._stop.run(self._trainer, force=force)
+        return f"{answer}, once the pause is ended by resume" if self._is_paused() else answer
+
+    def checkpoint(self, filename: str = "") -> str:
+        """Save a checkpoint and answer with its path."""
+        return self._save.run(self._trainer, filename=filename)
+
+    def validate(self) -> str:
+        """Run a validation after this batch."""
+        return self._validate.run(self._trainer)
+
+    def validation_ended(self) -> None:
+        """Put the Trainer's own rhythm of validations back."""
+        self._validate.validation_ended()
+
+
+def _marked(trainer: Trainer) -> list[tuple[Any, Callable[..., Any]]]:
+    return find_marked(trainer.lightning_module)
+
+
+def _marked_keys(trainer: Trainer) -> dict[str, tuple[ConfigMarker, Callable[..., Any]]]:
+    return {
+        marker.key: (marker, method)
+        for marker, method in _marked(trainer)
+        if isinstance(marker, ConfigMarker)
+    }
