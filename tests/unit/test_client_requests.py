@@ -36,18 +36,18 @@ def test_a_request_is_due_at_once_and_again_until_it_is_answered(table: RequestT
     assert table.resent == 1
 
     answer = Runs(id="r1", runs=[])
-    assert table.receive(answer, 11.5) == Answered("r1", answer, last=True)
+    assert table.receive(answer, 11.5) == [Answered("r1", answer, last=True)]
     assert (len(table), table.next_due()) == (0, None)
 
 
-def test_an_answer_that_nobody_waits_for_is_none(table: RequestTable) -> None:
-    assert table.receive(Runs(id="other", runs=[]), 1.0) is None
+def test_an_answer_that_nobody_waits_for_is_nothing(table: RequestTable) -> None:
+    assert table.receive(Runs(id="other", runs=[]), 1.0) == []
 
 
 def test_a_change_that_is_not_waited_for_ends_with_its_first_state(table: RequestTable) -> None:
     table.add(a_change(), 0.0, waits=False)
     state = a_state("r1", settled=False)
-    assert table.receive(state, 0.1) == Answered("r1", state, last=True)
+    assert table.receive(state, 0.1) == [Answered("r1", state, last=True)]
     assert len(table) == 0
 
 
@@ -56,19 +56,19 @@ def test_a_change_that_is_waited_for_becomes_a_follow_until_it_is_settled(table:
     table.add(change, 0.0, waits=True)
     table.sent(change, 0.0)
     first = a_state("r1", settled=False)
-    assert table.receive(first, 0.1) == Answered("r1", first, last=False)
+    assert table.receive(first, 0.1) == [Answered("r1", first, last=False)]
 
     follow = Follow(id="fresh-1", run="lm", attempt="one", revision=7)
     assert table.due(0.1 + RESEND / 2) == []
     assert table.due(0.1 + RESEND) == [follow]
     table.sent(follow, 0.1 + RESEND)
     pushed = a_state("r1", settled=False)
-    assert table.receive(pushed, 1.2) == Answered("r1", pushed, last=False)
+    assert table.receive(pushed, 1.2) == [Answered("r1", pushed, last=False)]
     assert table.due(0.1 + 2 * RESEND) == [follow]  # under the same id
 
     last = a_state("fresh-1", settled=True)
-    assert table.receive(last, 2.2) == Answered("r1", last, last=True)
-    assert table.receive(a_state("r1", settled=True), 2.3) is None
+    assert table.receive(last, 2.2) == [Answered("r1", last, last=True)]
+    assert table.receive(a_state("r1", settled=True), 2.3) == []
     assert table.resent == 0
 
 
@@ -80,10 +80,31 @@ def test_a_follow_of_the_caller_is_its_own(table: RequestTable) -> None:
     assert table.due(RESEND) == [follow]
 
 
+def test_one_push_is_for_all_that_wait_for_the_revision(table: RequestTable) -> None:
+    table.add(a_change("r1"), 0.0, waits=True)
+    table.add(Follow(id="r2", run="lm", revision=7), 0.0, waits=True)
+    table.add(Follow(id="r3", run="lm", revision=8), 0.0, waits=True)
+    table.receive(a_state("r1", settled=False), 0.1)
+    table.receive(a_state("r2", settled=False), 0.1)
+    pushed = a_state("r1", settled=True)
+    assert table.receive(pushed, 0.2) == [
+        Answered("r1", pushed, last=True),
+        Answered("r2", pushed, last=True),
+    ]
+    assert len(table) == 1
+
+
+def test_a_push_under_an_id_that_is_over_still_tells_others(table: RequestTable) -> None:
+    table.add(Follow(id="r2", run="lm", revision=7), 0.0, waits=True)
+    table.receive(a_state("r2", settled=False), 0.1)
+    pushed = a_state("r1", settled=True)
+    assert table.receive(pushed, 0.2) == [Answered("r2", pushed, last=True)]
+
+
 def test_a_refusal_ends_a_request(table: RequestTable) -> None:
     table.add(a_change(), 0.0, waits=True)
     refusal = Refusal(id="r1", code="unknown_key", text="no")
-    assert table.receive(refusal, 0.1) == Answered("r1", refusal, last=True)
+    assert table.receive(refusal, 0.1) == [Answered("r1", refusal, last=True)]
     assert len(table) == 0
 
 
@@ -91,7 +112,7 @@ def test_what_is_dropped_is_forgotten_with_its_follow(table: RequestTable) -> No
     table.add(a_change(), 0.0, waits=True)
     table.receive(a_state("r1", settled=False), 0.1)
     table.drop("r1")
-    assert table.receive(a_state("fresh-1", settled=True), 0.2) is None
+    assert table.receive(a_state("fresh-1", settled=True), 0.2) == []
     assert table.due(99.0) == []
 
 

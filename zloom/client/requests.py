@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-
 from zloom.messages import Answer, Follow, FromOperator, RevisionState
 
 RESEND = 1.0
@@ -20,6 +18,8 @@ class _Open:
     sent: bool = False
     waits: bool = False
     """Whether a revision's outcomes are waited for after its first state."""
+    revision: tuple[str, str, int] | None = None
+    """Run, attempt and number of the revision, once that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +65,25 @@ class RequestTable:
         self._open.pop(request, None)
         self._owners = {name: owner for name, owner in self._owners.items() if owner != request}
 
-    def receive(self, answer: Answer, now: float) -> Answered | None:
-        """Take an answer; None when nobody waits for it."""
-        owner = self._owners.get(answer.id)
-        if owner is None:
-            return None
-        entry = self._open[owner]
+    def receive(self, answer: Answer, now: float) -> list[Answered]:
+        """Take an answer; return it for each request that it answers, none when nobody waits for it.
+
+        The broker pushes a revision's state once a connection, under the id that asked first, so it goes to
+        all that wait for the revision.
+        """
+        owners = {self._owners[answer.id]} if answer.id in self._owners else set()
+        if isinstance(answer, RevisionState):
+            place = _place(answer)
+            owners |= {owner for owner, entry in self._open.items() if entry.revision == place}
+        return [self._take(self._open[owner], answer, now) for owner in sorted(owners)]
+
+    def _take(self, entry: _Open, answer: Answer, now: float) -> Answered:
         goes_on = isinstance(answer, RevisionState) and entry.waits and not answer.settled
         if isinstance(answer, RevisionState) and goes_on:
             self._follow(entry, answer, now)
         else:
-            self.drop(owner)
-        return Answered(owner, answer, last=not goes_on)
+            self.drop(entry.owner)
+        return Answered(entry.owner, answer, last=not goes_on)
 
     def due(self, now: float) -> list[FromOperator]:
         """Return what is to be sent now; `sent` is told of each that was."""
@@ -98,8 +105,13 @@ class RequestTable:
             entry.due = now
 
     def _follow(self, entry: _Open, state: RevisionState, now: float) -> None:
+        entry.revision = _place(state)
         if isinstance(entry.message, Follow):
             return
         follow = Follow(id=self._new_id(), run=state.run, attempt=state.attempt, revision=state.revision)
         self._owners[follow.id] = entry.owner
-        entry.message, entry.due = msgspec.structs.replace(follow), now + RESEND
+        entry.message, entry.due = follow, now + RESEND
+
+
+def _place(state: RevisionState) -> tuple[str, str, int]:
+    return state.run, state.attempt, state.revision

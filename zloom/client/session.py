@@ -209,10 +209,9 @@ class OperatorSession:
             self.counters["unexpected_messages"] += 1
             return []
         answered = self._requests.receive(message, now)
-        if answered is None:
+        if not answered:
             self.counters["late_answers"] += 1
-            return []
-        return [answered]
+        return list(answered)
 
     def _complained(self, error: Error) -> list[Effect]:
         self.last_error = error.text

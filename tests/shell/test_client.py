@@ -1,0 +1,472 @@
+"""An operator, a broker and a trainer on one loop, over real sockets."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import pytest
+
+import zloom
+from tests.support import (
+    DEADLINE,
+    TRANSPORTS,
+    RunningBroker,
+    Transport,
+    broker_process,
+    free_endpoint,
+    running_broker,
+)
+from zloom.client import Changed, Feed, Observation
+from zloom.errors import BrokerUnreachable, LocalProtocolError, Refused, SettingsError, TransportError
+from zloom.messages import Answered, Happened, Reported
+from zloom.settings import ClientSettings
+from zloom.socket_options import new_context
+
+T = TypeVar("T")
+
+
+class Trainer:
+    """A trainer in a task of its own, with keys that say what was applied."""
+
+    def __init__(self, weavelet: zloom.AsyncWeavelet) -> None:
+        self.weavelet = weavelet
+        self.applied: list[float] = []
+        self.ready = True
+        weavelet.on_config("learning_rate", initial=0.5)(self.set_learning_rate)
+        weavelet.on_config("late", initial=0, ready=lambda: self.ready)(self.set_late)
+        weavelet.on_command("checkpoint")(self.checkpoint)
+        weavelet.on_command("stop")(self.stop)
+        self.going = True
+
+    def set_learning_rate(self, value: Annotated[float, zloom.Meta(gt=0, le=1)]) -> None:
+        self.applied.append(value)
+
+    def set_late(self, value: int) -> None:
+        if value < 0:
+            raise ValueError("below zero")
+
+    def checkpoint(self) -> str:
+        return "/tmp/step.ckpt"
+
+    def stop(self) -> None:
+        self.going = False
+
+    async def train(self) -> None:
+        while self.going:
+            await self.weavelet.tick()
+            self.weavelet.report(loss=1.0)
+            await asyncio.sleep(0.001)  # the step's work
+
+
+@contextlib.asynccontextmanager
+async def training(broker: RunningBroker, run: str = "lm") -> AsyncIterator[Trainer]:
+    weavelet = zloom.AsyncWeavelet(run, broker=broker.endpoint, context=broker.context, attempt="one")
+    trainer = Trainer(weavelet)
+    async with weavelet:
+        assert await weavelet.wait_until_active(DEADLINE)
+        task = asyncio.ensure_future(trainer.train())
+        try:
+            yield trainer
+        finally:
+            trainer.going = False
+            await weavelet.close()  # ends a pause
+            await task
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[RunningBroker]:
+    async with running_broker(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def operator(broker: RunningBroker) -> AsyncIterator[zloom.Operator]:
+    async with zloom.connect(broker.endpoint, user="ann@test", context=broker.context) as operator:
+        yield operator
+
+
+@pytest.fixture
+async def trainer(broker: RunningBroker) -> AsyncIterator[Trainer]:
+    async with training(broker) as trainer:
+        yield trainer
+
+
+async def first(feed: Feed[Observation], kind: type[T], wanted: Callable[[T], bool] = lambda _: True) -> T:
+    async with asyncio.timeout(DEADLINE):
+        async for item in feed:
+            if isinstance(item, kind) and wanted(item):
+                return item
+    raise AssertionError("the feed ended")
+
+
+# --- changes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_change_is_applied_and_answered_for(tmp_path: Path, transport: Transport) -> None:
+    async with (
+        running_broker(tmp_path, transport) as broker,
+        training(broker) as trainer,
+        zloom.connect(broker.endpoint, user="ann@test", context=broker.context) as operator,
+    ):
+        result = await operator.set("lm", {"learning_rate": 0.25})
+        assert (result.run, result.attempt, result.revision) == ("lm", "one", 1)
+        assert result.applied_everywhere
+        assert result.durable
+        assert 0 < result.latency < DEADLINE
+        (outcome,) = result.outcomes
+        assert (outcome.outcome, outcome.replica) == ("applied", trainer.weavelet.replica_id)
+        assert outcome.step is not None
+        assert trainer.applied == [0.25]
+        assert await operator.get("lm") == {"learning_rate": 0.25, "late": 0}
+        (entry,) = await operator.history("lm")
+        assert (entry.revision.by, entry.revision.changes) == ("ann@test", {"learning_rate": 0.25})
+
+
+async def test_rollback_brings_an_earlier_value_back(operator: zloom.Operator, trainer: Trainer) -> None:
+    await operator.set("lm", {"learning_rate": 0.25})
+    await operator.set("lm", {"learning_rate": 0.125})
+    result = await operator.rollback("lm", 1)
+    assert (result.revision, result.applied_everywhere) == (3, True)
+    assert trainer.applied == [0.25, 0.125, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"rate": 1}, "unknown_key"),
+        ({"learning_rate": 5.0}, "out_of_bounds"),
+        ({"learning_rate": "fast"}, "wrong_type"),
+        ({"learning_rate": float("nan")}, "bad_value"),
+        ({"late": 1.0}, "wrong_type"),
+    ],
+)
+async def test_what_cannot_be_is_refused_and_changes_nothing(
+    operator: zloom.Operator, trainer: Trainer, changes: dict[str, object], code: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        await operator.set("lm", changes)  # type: ignore[arg-type]
+    assert caught.value.code == code
+    assert next(iter(changes)) in caught.value.text
+    assert await operator.history("lm") == []
+
+
+async def test_a_run_that_is_not_there_is_refused(operator: zloom.Operator) -> None:
+    with pytest.raises(Refused, match="nobody"):
+        await operator.get("nobody")
+
+
+async def test_what_cannot_be_sent_is_the_callers_error(operator: zloom.Operator, trainer: Trainer) -> None:
+    with pytest.raises(SettingsError, match="cannot be sent"):
+        await operator.set("lm", {"learning_rate": object()})  # type: ignore[dict-item]
+    with pytest.raises(LocalProtocolError, match="at most"):
+        await operator.set("lm", {"learning_rate": "x" * 2**21})
+    assert (await operator.set("lm", {"learning_rate": 0.25})).applied_everywhere
+
+
+async def test_a_handler_that_raises_is_an_outcome(operator: zloom.Operator, trainer: Trainer) -> None:
+    result = await operator.set("lm", {"late": -1})
+    assert result.settled
+    assert not result.applied_everywhere
+    assert result.outcomes[0].outcome == "rejected"
+    assert "below zero" in result.outcomes[0].error
+
+
+async def test_commands_are_carried_out_once_and_say_what_they_returned(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    assert (await operator.checkpoint("lm")).outcomes[0].detail == "/tmp/step.ckpt"
+    assert (await operator.pause("lm", 60.0)).applied_everywhere
+    assert trainer.weavelet.paused
+    assert (await operator.resume("lm")).applied_everywhere
+    assert (await operator.stop("lm")).applied_everywhere
+    assert not trainer.going
+
+
+async def test_expected_revision_guards_against_changes_in_between(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    await operator.set("lm", {"learning_rate": 0.25}, expected_revision=0)
+    with pytest.raises(Refused) as caught:
+        await operator.set("lm", {"learning_rate": 0.75}, expected_revision=0)
+    assert caught.value.code == "revision_conflict"
+
+
+async def test_a_step_can_be_named(operator: zloom.Operator, trainer: Trainer) -> None:
+    step = trainer.weavelet.step + 50
+    result = await operator.set("lm", {"learning_rate": 0.25}, at_step=step)
+    assert result.outcomes[0].step == step
+
+
+# --- waiting -------------------------------------------------------------------------------------
+
+
+async def test_without_waiting_it_returns_when_the_change_is_accepted(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    trainer.ready = False
+    result = await operator.set("lm", {"late": 1}, wait=False)
+    assert (result.revision, result.settled, len(result.missing)) == (1, False, 1)
+    trainer.ready = True
+    followed = await operator.follow("lm", 1)
+    assert followed.applied_everywhere
+
+
+async def test_the_end_of_the_wait_is_not_the_end_of_the_change(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    trainer.ready = False
+    seen: list[bool] = []
+    result = await operator.set(
+        "lm", {"late": 1}, timeout=0.2, on_progress=lambda newer: seen.append(newer.settled)
+    )
+    assert not result.settled
+    assert result.latency >= 0.2
+    assert seen == [False]
+    trainer.ready = True
+    assert (await operator.follow("lm", result.revision)).applied_everywhere
+
+
+async def test_cancel_on_timeout_takes_back_what_is_pending(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    trainer.ready = False
+    result = await operator.set("lm", {"late": 1}, timeout=0.2, cancel_on_timeout=True)
+    assert (result.revision, result.settled) == (1, True)
+    assert result.outcomes[0].outcome == "cancelled"
+    trainer.ready = True
+    assert (await operator.get("lm"))["late"] == 0
+
+
+async def test_a_cancel_that_comes_too_late_is_refused(operator: zloom.Operator, trainer: Trainer) -> None:
+    await operator.set("lm", {"learning_rate": 0.25})
+    with pytest.raises(Refused) as caught:
+        await operator.cancel("lm", 1)
+    assert caught.value.code == "already_settled"
+
+
+async def test_a_cancelled_call_loses_nothing_else(operator: zloom.Operator, trainer: Trainer) -> None:
+    trainer.ready = False
+    accepted = asyncio.Event()
+    waiting = asyncio.ensure_future(operator.set("lm", {"late": 1}, on_progress=lambda _: accepted.set()))
+    async with asyncio.timeout(DEADLINE):
+        await accepted.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (await operator.set("lm", {"learning_rate": 0.25})).applied_everywhere
+    trainer.ready = True
+    assert (await operator.follow("lm", 1)).applied_everywhere
+
+
+async def test_a_request_that_is_made_again_has_one_effect(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    once = await operator.set("lm", {"learning_rate": 0.25}, request_id="mine-1")
+    again = await operator.set("lm", {"learning_rate": 0.25}, request_id="mine-1")
+    assert (once.revision, once.duplicate) == (1, False)
+    assert (again.revision, again.duplicate, again.applied_everywhere) == (1, True, True)
+    assert trainer.applied == [0.25]
+    with pytest.raises(Refused) as caught:
+        await operator.set("lm", {"learning_rate": 0.75}, request_id="mine-1")
+    assert caught.value.code == "request_id_reused"
+
+
+async def test_a_burst_beyond_the_credit_is_answered_to_the_last(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    calls = (operator.set("lm", {"learning_rate": (n + 1) / 1000}) for n in range(600))
+    results = await asyncio.gather(*calls)
+    assert sorted(result.revision for result in results) == list(range(1, 601))
+    assert all(result.applied_everywhere for result in results)
+    entries = await operator.history("lm")
+    assert [entry.revision.revision for entry in entries] == list(range(600, 0, -1))
+    assert len(await operator.history("lm", 150)) == 150
+
+
+# --- questions -----------------------------------------------------------------------------------
+
+
+async def test_questions_are_answered_with_types(operator: zloom.Operator, trainer: Trainer) -> None:
+    keys = await operator.keys("lm")
+    assert [(state.key.name, state.value) for state in keys.keys] == [("learning_rate", 0.5), ("late", 0)]
+    assert {"checkpoint", "pause", "resume", "stop"} <= {command.name for command in keys.commands}
+    (replica,) = await operator.replicas("lm")
+    assert (replica.replica, replica.state) == (trainer.weavelet.replica_id, "live")
+    (run,) = await operator.runs()
+    assert (run.run, run.attempt, run.live) == ("lm", "one", 1)
+    (device,) = await operator.devices()
+    assert device.replicas == [trainer.weavelet.replica_id]
+    assert (await operator.stats()).counters["received_hello"] == 2
+
+
+async def test_a_failed_device_is_told_to_its_replicas(operator: zloom.Operator, trainer: Trainer) -> None:
+    (report,) = await operator.devices()
+    told = await operator.fail_device(report.device.id, "fell off the bus")
+    assert told == [trainer.weavelet.replica_id]
+    assert (await operator.devices())[0].failed == "fell off the bus"
+    with pytest.raises(Refused) as caught:
+        await operator.fail_device("GPU-none")
+    assert caught.value.code == "unknown_device"
+
+
+async def test_only_a_finished_run_can_be_forgotten(broker: RunningBroker, operator: zloom.Operator) -> None:
+    async with operator.watch("lm") as feed:
+        async with training(broker):
+            with pytest.raises(Refused) as caught:
+                await operator.forget("lm")
+            assert caught.value.code == "still_live"
+        await first(feed, Happened, lambda item: item.event.kind == "finished")
+    await operator.forget("lm")
+    assert await operator.runs() == []
+
+
+# --- feeds ---------------------------------------------------------------------------------------
+
+
+async def test_a_watcher_sees_all_of_its_run_and_nothing_of_another(
+    broker: RunningBroker, operator: zloom.Operator
+) -> None:
+    async with operator.watch("lm") as feed, training(broker, "lm2"), training(broker, "lm"):
+        await operator.set("lm2", {"learning_rate": 0.75})
+        await operator.set("lm", {"learning_rate": 0.25})
+        joined = await first(feed, Happened, lambda item: item.event.kind == "joined")
+        assert joined.event.run == "lm"
+        changed = await first(feed, Changed)
+        assert (changed.run, changed.revision.changes) == ("lm", {"learning_rate": 0.25})
+        answered = await first(feed, Answered)
+        assert (answered.revision, answered.settled) == (1, True)
+        reported = await first(feed, Reported, lambda item: bool(item.metrics))
+        assert reported.status.run == "lm"
+        assert set(reported.metrics["loss"].values) == {1.0}
+        assert (feed.missed, feed.dropped) == (0, 0)
+
+
+async def test_two_feeds_each_get_everything_and_end_apart(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    async with operator.watch() as everything:
+        async with operator.watch("lm") as one:
+            await operator.set("lm", {"learning_rate": 0.25})
+            assert (await first(one, Changed)).revision.revision == 1
+        assert (await first(everything, Changed)).revision.revision == 1
+        await operator.set("lm", {"learning_rate": 0.75})
+        assert (await first(everything, Changed)).revision.revision == 2
+
+
+async def test_own_topics_go_from_operator_to_operator(
+    broker: RunningBroker, operator: zloom.Operator
+) -> None:
+    async with operator.subscribe("net/bandwidth/") as feed:
+        async with zloom.connect(broker.endpoint, user="bob@test", context=broker.context) as other:
+            await other.publish("net/latency/a", b"no")
+            await other.publish("net/bandwidth/a", b"12")
+        async with asyncio.timeout(DEADLINE):
+            message = await anext(feed)
+    assert (message.topic, message.payload, message.sender) == ("net/bandwidth/a", b"12", "bob@test")
+
+
+# --- the broker comes and goes -------------------------------------------------------------------
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with free_endpoint("ipc") as endpoint:
+        yield endpoint
+
+
+async def test_an_operator_and_its_feeds_outlive_the_broker(tmp_path: Path, endpoint: str) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        context = new_context()
+        stack.callback(context.term)
+        enter = stack.enter_async_context
+        async with running_broker(tmp_path, endpoint=endpoint, context=context) as broker:
+            trainer = await enter(training(broker))
+            operator = await enter(zloom.connect(endpoint, context=context))
+            feed = await enter(operator.watch("lm"))
+            trainer.ready = False
+            accepted = asyncio.Event()
+            waiting = asyncio.ensure_future(
+                operator.set("lm", {"late": 1}, on_progress=lambda _: accepted.set())
+            )
+            async with asyncio.timeout(DEADLINE):
+                await accepted.wait()
+        trainer.ready = True
+        async with running_broker(tmp_path, endpoint=endpoint, context=context):
+            async with asyncio.timeout(DEADLINE):
+                result = await waiting
+            assert (result.revision, result.applied_everywhere) == (1, True)
+            await operator.set("lm", {"learning_rate": 0.25})
+            assert (await first(feed, Changed, lambda item: item.revision.revision == 2)).run == "lm"
+            # Before the broker goes, so that nobody waits for its farewell.
+            feed.close()
+            trainer.going = False
+            await trainer.weavelet.close()
+
+
+async def test_nobody_there_says_where_and_what_to_do(endpoint: str) -> None:
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(BrokerUnreachable, match="zloom broker") as caught:
+        async with zloom.connect(endpoint, settings=ClientSettings(connect_timeout=0.3)):
+            raise AssertionError("there is no broker")
+    assert endpoint in str(caught.value)
+    assert asyncio.get_running_loop().time() - begun < 2.0
+
+
+async def test_a_broker_that_dies_leaves_a_request_unanswered(tmp_path: Path, endpoint: str) -> None:
+    context = new_context()
+    settings = ClientSettings(timeout=0.3)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(context.term)
+        async with running_broker(tmp_path, endpoint=endpoint, context=context):
+            operator = await stack.enter_async_context(
+                zloom.connect(endpoint, context=context, settings=settings)
+            )
+        with pytest.raises(BrokerUnreachable, match="whether it was accepted is unknown"):
+            await operator.set("lm", {"learning_rate": 0.25}, request_id="mine-1")
+
+
+async def test_a_closed_operator_says_so_and_its_feeds_end(broker: RunningBroker) -> None:
+    async with zloom.connect(broker.endpoint, context=broker.context) as operator:
+        feed = operator.watch()
+    assert [item async for item in feed] == []
+    with pytest.raises(TransportError, match="closed"):
+        await operator.runs()
+
+
+# --- blocking ------------------------------------------------------------------------------------
+
+
+async def test_the_blocking_operator_does_the_same_from_a_thread(
+    broker: RunningBroker, trainer: Trainer
+) -> None:
+    def script() -> list[object]:
+        with zloom.connect_sync(broker.endpoint, user="ann@test") as operator:
+            with operator.watch("lm") as feed:
+                result = operator.set("lm", {"learning_rate": 0.25})
+                seen = next(item for item in feed if isinstance(item, Changed))
+            with pytest.raises(Refused):
+                operator.set("lm", {"rate": 1})
+            return [result.applied_everywhere, seen.revision.revision, operator.get("lm")["learning_rate"]]
+
+    assert await asyncio.to_thread(script) == [True, 1, 0.25]
+
+
+async def test_the_blocking_operator_works_on_a_thread_that_runs_a_loop(
+    tmp_path: Path, endpoint: str
+) -> None:
+    # As in a notebook. The loop is blocked meanwhile, so the broker has a process of its own.
+    with broker_process(tmp_path / "broker", endpoint), zloom.connect_sync(endpoint) as operator:
+        assert operator.runs() == []
+        assert operator.counters.reconnects == 0
+
+
+async def test_the_blocking_operator_lets_go_of_its_thread_when_nobody_is_there(endpoint: str) -> None:
+    settings = ClientSettings(connect_timeout=0.2)
+    before = threading.active_count()
+    with pytest.raises(BrokerUnreachable), zloom.connect_sync(endpoint, settings=settings):
+        raise AssertionError("there is no broker")
+    assert threading.active_count() == before
