@@ -93,7 +93,7 @@ class Changes:
         )
 
         def then(waiting: list[Peer]) -> None:
-            self._tentative[key].remove(record)
+            self._no_longer_tentative(key, record)
             self._publish(key, revision)
             for each in waiting:
                 attempt = self._hub.state.attempts[key]
@@ -101,13 +101,18 @@ class Changes:
             self._decide(key, now)
 
         def failed() -> None:
-            self._tentative[key].remove(record)
-            if not self._tentative[key]:  # the last of those that failed together
+            self._no_longer_tentative(key, record)
+            if key not in self._tentative:  # it was the last of those that failed together
                 self._decide(key, now)
 
         self._tentative.setdefault(key, []).append(record)
         durable = self._hub.settings.durable or revision.kind != "config"
         self._requests.commit(peer, request, record, then, failed, durable=durable)
+
+    def _no_longer_tentative(self, key: AttemptKey, record: RevisionAccepted) -> None:
+        self._tentative[key].remove(record)
+        if not self._tentative[key]:
+            del self._tentative[key]
 
     def _publish(self, key: AttemptKey, revision: Revision) -> None:
         revised = Revised(epoch=self._hub.settings.epoch, revision=revision)

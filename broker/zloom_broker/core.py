@@ -97,11 +97,6 @@ class Core:
         """The durable state; not to be changed."""
         return self._hub.state
 
-    @property
-    def next_seq(self) -> int:
-        """Sequence number of the next record."""
-        return self._hub.next_seq
-
     # --- events ------------------------------------------------------------------------------
 
     def receive(self, identity: bytes, message: ToBroker, now: float) -> list[Effect]:

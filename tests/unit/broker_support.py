@@ -31,13 +31,20 @@ def replica(name: str = "a", **changes: object) -> Replica:
 class Bench:
     """A core with its journal in memory. Commits are confirmed at once unless `hold` is set."""
 
-    def __init__(self, journal: list[bytes] | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        journal: list[bytes] | None = None,
+        state: State | None = None,
+        *,
+        epoch: str = "epoch",
+        **settings: object,
+    ) -> None:
         self.journal: list[bytes] = [] if journal is None else journal
         self.now = 0.0
         self.hold = False
         self.waiting: list[Commit] = []
-        state = fold(self.journal)
-        core_settings = CoreSettings(epoch="epoch", **settings)  # type: ignore[arg-type]
+        state = fold(self.journal) if state is None else state
+        core_settings = CoreSettings(epoch=epoch, **settings)  # type: ignore[arg-type]
         self.core = Core(state, core_settings, len(self.journal), 0.0, 1000.0)
 
     # --- events --------------------------------------------------------------------------------
@@ -64,11 +71,12 @@ class Bench:
         """Tell that a peer's connection is closed."""
         return self._carry(self.core.unroutable(peer, self.now))
 
-    def confirm(self) -> list[Effect]:
-        """Confirm the commits that were held."""
-        self.hold = False
-        waiting, self.waiting = self.waiting, []
-        return self._commit(waiting)
+    def confirm(self, count: int | None = None) -> list[Effect]:
+        """Confirm the commits that were held, or only the first of them."""
+        if count is None:
+            self.hold, count = False, len(self.waiting)
+        confirmed, self.waiting = self.waiting[:count], self.waiting[count:]
+        return self._commit(confirmed)
 
     def fail(self, reason: str = "disk full") -> list[Effect]:
         """Fail the commits that were held."""
@@ -112,7 +120,7 @@ class Bench:
 
     def _carry(self, effects: list[Effect]) -> list[Effect]:
         commits = [effect for effect in effects if isinstance(effect, Commit)]
-        rest = [effect for effect in effects if not isinstance(effect, Commit)]
+        rest: list[Effect] = [effect for effect in effects if not isinstance(effect, Commit)]
         if self.hold:
             self.waiting += commits
             return rest
