@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint types test bench clean
+.PHONY: help install demo pictures lint types test bench clean
 
 help:  ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: install  ## steer a real training run, and draw what became of its loss
 	@$(BIN)/python examples/demo.py
+
+pictures: demo  ## make the README's pictures anew
+	@mkdir -p docs/images
+	cp out/demo/loss.png docs/images/demo-loss.png
+	cp out/demo/terminal.svg docs/images/demo-terminal.svg
 
 lint: install  ## look for mistakes and for unformatted code
 	$(BIN)/ruff check
