@@ -1,0 +1,459 @@
+"""The command line with a real broker and a real trainer.
+
+What only ends by a signal, and the broker, run in processes of their own; the other commands run in this one,
+which starts them twenty times as quickly.
+"""
+
+import contextlib
+import io
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zloom
+from tests.support import DEADLINE
+from zloom.cli import main
+
+ZLOOM = [sys.executable, "-m", "zloom"]
+
+TRAINER = """
+import sys, threading
+from typing import Annotated
+import zloom
+
+gate = threading.Event()
+weavelet = zloom.Weavelet(sys.argv[1], attempt="one")
+
+@weavelet.on_config("learning_rate", initial=0.5, description="Step size")
+def set_rate(value: Annotated[float, zloom.Meta(gt=0, le=1)]) -> None:
+    if value == 0.666:
+        raise ValueError("an evil \\x1b[31mrate[/red]")
+
+@weavelet.on_config("optimizer", initial="adamw")
+def set_optimizer(value: str) -> None: ...
+
+@weavelet.on_config("gated", initial=0, ready=gate.is_set)
+def set_gated(value: int) -> None: ...
+
+@weavelet.on_command("checkpoint")
+def checkpoint() -> str:
+    return "/tmp/step.ckpt"
+
+@weavelet.on_command("open_gate")
+def open_gate(wide: bool = False) -> None:
+    gate.set()
+
+going = True
+
+@weavelet.on_command("stop")
+def stop() -> None:
+    global going
+    going = False
+
+with weavelet:
+    assert weavelet.wait_until_active(30)
+    print("ready", flush=True)
+    while going:
+        weavelet.tick()
+        weavelet.report(loss=1.0)
+        threading.Event().wait(0.001)  # the step's work
+"""
+
+
+class Place:
+    """A broker of its own, with the environment that leads to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data_dir = folder / "data"
+        self.environment = {
+            **os.environ,
+            "ZLOOM_BROKER": f"ipc://{folder}/control",
+            "ZLOOM_BIND": f"ipc://{folder}/control",
+            "ZLOOM_DATA_DIR": str(self.data_dir),
+            "COLUMNS": "200",
+        }
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*ZLOOM, *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        """Run a command in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.ExitStack() as stack:
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["zloom", *arguments])
+            patch.setattr(sys, "excepthook", sys.excepthook)  # typer sets its own
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(err))
+            ended = stack.enter_context(pytest.raises(SystemExit))
+            main()
+        returned = int(ended.value.code or 0)
+        return _checked(arguments, returned, code, out.getvalue(), err.getvalue())
+
+    def run_apart(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        """Run a command in a process of its own."""
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=DEADLINE)
+        return _checked(arguments, process.returncode, code, out, err)
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+
+def _checked(
+    arguments: tuple[str, ...], returned: int, expected: int, out: str, err: str
+) -> "subprocess.CompletedProcess[str]":
+    assert returned == expected, f"{arguments}: {returned}\n{out}\n{err}"
+    assert "Traceback" not in err
+    return subprocess.CompletedProcess(arguments, returned, out, err)
+
+
+def first_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], DEADLINE)
+    assert ready, "nothing was printed in time"
+    return process.stdout.readline()
+
+
+@contextlib.contextmanager
+def ended(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]"]:
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="zloom-", dir="/tmp") as folder:  # a socket's path is short
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def place(folder: Path) -> Iterator[Place]:
+    place = Place(folder)
+    with ended(place.start("broker")) as broker:
+        line = first_line(broker)
+        assert line.startswith(f"zloom broker ready control=ipc://{folder}/control updates=")
+        yield place
+        broker.terminate()
+        begun = time.monotonic()
+        assert broker.wait(DEADLINE) == 0
+        assert time.monotonic() - begun < 2.0
+
+
+@pytest.fixture(scope="module")
+def trained(place: Place) -> Iterator[Place]:
+    """The place with a trainer of run `lm` in it."""
+    with ended(trainer(place, "lm")):
+        yield place
+
+
+def trainer(place: Place, run: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, run], env=place.environment, stdout=subprocess.PIPE, text=True
+    )
+    assert first_line(process) == "ready\n"
+    return process
+
+
+# --- changes -------------------------------------------------------------------------------------
+
+
+def test_set_says_what_became_of_it(trained: Place) -> None:
+    done = trained.run("set", "lm", "learning_rate=3e-1", "optimizer=sgd")
+    assert done.stdout.startswith("revision ")
+    assert "applied on 1/1 replica at step" in done.stdout
+    assert done.stdout.endswith(" ms\n")
+    assert trained.json("get", "lm")["learning_rate"] == 0.3
+    assert trained.run("get", "lm", "optimizer").stdout == "sgd\n"
+
+
+def test_set_as_json_is_the_result(trained: Place) -> None:
+    result = trained.json("set", "lm", "learning_rate=0.25")
+    assert {"run", "revision", "outcomes", "settled", "durable", "latency"} <= set(result)
+    (outcome,) = result["outcomes"]
+    assert {"replica", "rank", "outcome", "step", "error"} <= set(outcome)
+    assert (result["run"], outcome["outcome"], outcome["rank"]) == ("lm", "applied", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("set", "lm", "learning_rat=1"), 1, "did you mean learning_rate?"),
+        (("set", "lm", "learning_rate=5"), 1, "expected number > 0, <= 1"),
+        (("set", "lm", "learning_rate=fast"), 1, '"fast" is not a number'),
+        (("set", "lm", "learning_rate=nan"), 1, "learning_rate"),
+        (("set", "nobody", "a=1"), 1, "unknown run 'nobody'"),
+        (("set", "lm", "learning_rate=0.1", "--expect-revision", "999"), 1, "expected revision 999"),
+        (("set", "lm", "learning_rate=0.1", "--attempt", "other"), 1, "no attempt 'other'"),
+        (("command", "lm", "dance"), 1, "no command 'dance'"),
+        (("command", "lm", "open_gate", "wide=maybe"), 1, "wide"),
+        (("rollback", "lm", "999"), 1, "999"),
+        (("cancel", "lm", "999"), 1, "999"),
+        (("fail-device", "GPU-none"), 1, "unknown device"),
+        (("forget", "lm"), 1, "still has replicas"),
+        (("get", "lm", "learning_rat"), 1, "did you mean learning_rate?"),
+        (("set", "lm", "learning_rate"), 2, "expected key=value"),
+        (("set", "lm", "learning_rate=1", "learning_rate=1"), 2, "given twice"),
+        (("set", "lm"), 2, "Missing argument"),
+        (("set", "lm", "learning_rate=1", "--mode", "soon"), 2, "--mode"),
+        (("ps", "--broker", "nonsense"), 2, "expected tcp://HOST:PORT"),
+        (("dance",), 2, "No such command"),
+        (("ps", "--broker", "tcp://127.0.0.1:9", "--timeout", "0.2"), 3, "zloom broker"),
+    ],
+)
+def test_what_goes_wrong_is_one_clear_line(
+    trained: Place, arguments: tuple[str, ...], code: int, text: str
+) -> None:
+    before = trained.json("keys", "lm")["revision"]
+    done = trained.run(*arguments, code=code)
+    assert text in done.stderr
+    assert done.stdout == ""
+    if code != 2:
+        assert done.stderr.count("\n") == 1
+    assert trained.json("keys", "lm")["revision"] == before
+
+
+def test_an_error_as_json_has_a_code(trained: Place) -> None:
+    assert trained.json("set", "lm", "learning_rate=5", code=1)["error"]["code"] == "out_of_bounds"
+    assert trained.json("set", "lm", "x=5", code=1)["error"]["code"] == "unknown_key"
+
+
+def test_what_a_handler_raised_is_shown_harmlessly(trained: Place) -> None:
+    done = trained.run("set", "lm", "learning_rate=0.666", code=1)
+    assert "applied on 0/1 replica" in done.stdout
+    assert r"an evil \x1b[31mrate[/red]" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_rollback_and_history(trained: Place) -> None:
+    trained.run("set", "lm", "learning_rate=0.125")
+    assert trained.json("rollback", "lm", "0")["applied_everywhere"]
+    assert trained.json("get", "lm") == {"learning_rate": 0.5, "optimizer": "adamw", "gated": 0}
+    newest = trained.json("history", "lm", "--limit", "2")
+    assert [entry["note"] for entry in newest] == ["rollback to 0", ""]
+    assert {"revision", "changes", "by", "at", "request_id", "outcomes"} <= set(newest[1])
+    assert newest[1]["changes"] == {"learning_rate": 0.125}
+    assert "learning_rate=0.125" in trained.run("history", "lm").stdout
+
+
+def test_commands(trained: Place) -> None:
+    assert "  rank 0  /tmp/step.ckpt\n" in trained.run("checkpoint", "lm").stdout
+    assert trained.json("pause", "lm", "--for", "60")["applied_everywhere"]
+    assert trained.json("ps", "lm")[0]["state"] == "paused"
+    assert trained.json("resume", "lm")["applied_everywhere"]
+    trained.run("pause", "lm", "--no-limit")
+    trained.run("resume", "lm")
+    assert trained.json("history", "lm", "--limit", "2")[1]["arguments"] == {"limit": None}
+
+
+def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
+    late = trained.run("set", "lm", "gated=1", "--timeout", "0.3", code=5)
+    assert "applied on 0/1 replica, 1 still pending" in late.stdout
+    assert "rank 0  no answer yet" in late.stdout
+    accepted = trained.run("set", "lm", "gated=2", "--no-wait", code=5)
+    assert " · accepted · " in accepted.stdout
+    revision = trained.json("set", "lm", "gated=3", "--no-wait", code=5)["revision"]
+    assert trained.json("cancel", "lm", str(revision))["applied_everywhere"]
+    taken_back = trained.json("set", "lm", "gated=4", "--timeout", "0.3", "--cancel-on-timeout", code=1)
+    assert taken_back["outcomes"][0]["outcome"] == "cancelled"
+
+
+def follows(place: Place) -> int:
+    count = place.json("stats")["counters"].get("received_follow", 0)
+    assert isinstance(count, int)
+    return count
+
+
+def test_ctrl_c_says_whether_the_change_is_still_coming(trained: Place) -> None:
+    newest = trained.json("keys", "lm")["revision"]
+    before = follows(trained)
+    with ended(trained.start("set", "lm", "gated=5")) as setting:
+        deadline = time.monotonic() + DEADLINE
+        while follows(trained) == before:  # who asks what became of a change knows that it was accepted
+            assert time.monotonic() < deadline
+        setting.send_signal(signal.SIGINT)
+        out, err = setting.communicate(timeout=DEADLINE)
+    assert setting.returncode == 130
+    assert f"revision {newest + 1} is still coming on rank 0" in err
+    assert f"`zloom cancel lm {newest + 1}` takes it back" in err
+    assert "applied on 0/1" in out
+    trained.run("cancel", "lm", str(newest + 1))
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def test_ps_keys_and_devices_for_people_and_for_scripts(trained: Place) -> None:
+    (replica,) = trained.json("ps")
+    assert {"run", "replica", "rank", "state", "step"} <= set(replica)
+    table = trained.run("ps").stdout
+    assert table.split()[:3] == ["RUN", "ATTEMPT", "RANK"]
+    assert replica["replica"] in table
+    keys = {key["name"]: key for key in trained.json("keys", "lm")["keys"]}
+    assert keys["learning_rate"]["type"] == "number > 0, <= 1"
+    assert keys["learning_rate"]["schema"] == {"type": ["number"], "exclusiveMinimum": 0, "maximum": 1}
+    shown = trained.run("keys", "lm").stdout
+    assert "Step size" in shown
+    assert "checkpoint" in shown
+    (device,) = trained.json("devices")
+    assert device["replicas"] == [replica["replica"]]
+    assert device["device"]["id"] in trained.run("devices").stdout
+    assert trained.json("stats")["counters"]["received_hello"] > 0
+
+
+def test_watch_prints_lines_as_things_happen(trained: Place) -> None:
+    with ended(trained.start("watch", "lm")) as watching:
+        assert "  lm  rank 0  " in first_line(watching)
+        trained.run("set", "lm", "learning_rate=0.75")
+        assert watching.stdout is not None
+        while "learning_rate=0.75" not in (line := watching.stdout.readline()):
+            assert line, "the watch ended"
+        watching.send_signal(signal.SIGINT)
+        _, err = watching.communicate(timeout=DEADLINE)
+    assert watching.returncode == 130
+    assert err == ""
+
+
+def test_a_reader_that_closes_the_pipe_ends_a_watch_quietly(trained: Place) -> None:
+    with ended(trained.start("watch", "--json")) as watching:
+        assert json.loads(first_line(watching))["type"]
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        watching.stdout.close()
+        watching.wait(DEADLINE)
+        assert watching.stderr.read() == ""
+
+
+def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> None:
+    with ended(trainer(trained, "short")) as process:
+        device = trained.json("devices")[0]["device"]["id"]
+        assert len(trained.json("fail-device", device, "--reason", "fell off")["replicas"]) == 2
+        assert "failed: fell off" in trained.run("devices").stdout
+        assert trained.json("stop", "short")["applied_everywhere"]
+        assert process.wait(DEADLINE) == 0
+        assert trained.json("ps", "short")[0]["state"] == "finished"
+        assert trained.json("forget", "short") == {"run": "short", "attempt": "", "forgotten": True}
+        assert trained.json("ps", "short") == []
+
+
+# --- the broker's side -------------------------------------------------------------------------------
+
+
+def test_a_second_broker_on_the_same_data_is_refused_with_one_line(place: Place) -> None:
+    done = place.run_apart("broker", "--bind", "ipc:///tmp/zloom-never", code=1)
+    assert str(place.data_dir) in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_second_broker_at_the_same_endpoint_is_refused_with_one_line(place: Place, tmp_path: Path) -> None:
+    done = place.run_apart("broker", "--data-dir", str(tmp_path / "other"), code=1)
+    assert "another process already listens there" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_address_that_others_reach_needs_no_auth(place: Place, tmp_path: Path) -> None:
+    arguments = ("broker", "--data-dir", str(tmp_path / "open"), "--bind", "tcp://0.0.0.0:*")
+    assert "--no-auth" in place.run_apart(*arguments, code=2).stderr
+    with ended(place.start(*arguments, "--no-auth")) as broker:
+        assert first_line(broker).startswith("zloom broker ready control=tcp://0.0.0.0:")
+        broker.send_signal(signal.SIGINT)
+        _, err = broker.communicate(timeout=DEADLINE)
+        assert broker.returncode == 0
+        assert "anybody who reaches this address can steer" in err
+
+
+def test_the_journal_is_verified_and_repaired_without_a_broker(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="zloom-", dir="/tmp") as folder:
+        place = Place(Path(folder))
+        assert "there is no journal" in place.run("journal", "verify", code=1).stderr
+        with ended(place.start("broker")) as broker:
+            first_line(broker)
+            assert place.json("journal", "verify")["ok"]
+            assert "in use" in place.run("journal", "repair", code=1).stderr
+            broker.terminate()
+            assert broker.wait(DEADLINE) == 0
+        assert "in order" in place.run("journal", "verify").stdout
+        (place.data_dir / "head").unlink()
+        damaged = place.run("journal", "verify", code=1)
+        assert "head" in damaged.stderr
+        assert "nothing was done" in place.run("journal", "repair", code=1).stdout
+        assert place.json("journal", "repair", "--accept-loss")["repaired"]
+        assert place.json("journal", "verify")["ok"]
+
+
+# --- the program ---------------------------------------------------------------------------------
+
+
+COMMANDS = """
+broker ps devices keys get set history rollback pause resume stop checkpoint validate command cancel watch
+fail-device forget stats journal
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS.split())
+def test_every_command_is_there_and_helps(tmp_path: Path, command: str) -> None:
+    place = Place(tmp_path)
+    assert f" {command} " in place.run("--help").stdout
+    assert place.run(command, "--help").stdout
+
+
+def test_it_runs_as_a_program(trained: Place) -> None:
+    assert json.loads(trained.run_apart("ps", "--json").stdout)
+
+
+def test_version(tmp_path: Path) -> None:
+    assert Place(tmp_path).run("--version").stdout == f"zloom {zloom.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_installed(tmp_path: Path, shell: str) -> None:
+    place = Place(tmp_path)
+    place.environment |= {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "HOME": str(tmp_path)}
+    assert "_ZLOOM_COMPLETE" in place.run("--show-completion", shell).stdout
+    place.run_apart("--install-completion", shell)
+    assert any("_ZLOOM_COMPLETE" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_completion_knows_the_commands(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.environment |= {"_ZLOOM_COMPLETE": "complete_bash", "COMP_WORDS": "zloom fail", "COMP_CWORD": "1"}
+    assert place.run().stdout.split() == ["fail-device"]
+
+
+def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:
+    code = (
+        "import sys, zloom.cli.app as app, zloom.cli\n"
+        "def broken(): raise RuntimeError('boom')\n"
+        "app.app.command('broken')(broken)\n"
+        "sys.argv = ['zloom', 'broken']\n"
+        "zloom.cli.main()\n"
+    )
+    run = [sys.executable, "-c", code]
+    quiet = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert quiet.returncode == 1
+    assert quiet.stderr.startswith("zloom: RuntimeError: boom; this is a bug in zloom")
+    assert quiet.stderr.count("\n") == 1
+    environment = {**os.environ, "ZLOOM_TRACEBACK": "1"}
+    loud = subprocess.run(run, capture_output=True, text=True, check=False, env=environment)
+    assert "Traceback" in loud.stderr
