@@ -111,19 +111,20 @@ class Session:
     def _follow(self, script: Callable[[], object], gate: Until) -> None:
         try:
             assert gate.begun.wait(DEADLINE)
-            until(lambda: "log_every_n_steps" in self.keys())
+            until(self.is_declared)
             script()
         except BaseException as error:  # noqa: BLE001 -- raised again by the test's thread
             self.failure = error
         finally:
             gate.over.set()
 
-    def keys(self) -> list[str]:
-        """Return the keys that the broker knows; none while it does not know the run."""
+    def is_declared(self) -> bool:
+        """Tell whether the broker knows all of the replica's keys and commands."""
         try:
-            return [state.key.name for state in self.operator.keys(self.run).keys]
+            commands = self.operator.keys(self.run).commands
         except Refused:
-            return []
+            return False
+        return "validate" in [command.name for command in commands]
 
     def apply(self, **changes: Any) -> int:
         """Change keys, and return the step at which the replica applied them."""
@@ -256,6 +257,7 @@ def test_a_marked_method_adds_a_key_or_takes_the_place_of_lightnings(session: Se
 
     def script() -> None:
         keys = {state.key.name: state for state in session.operator.keys(session.run).keys}
+        assert list(keys) == [*BUILT_IN, "sync_every"]
         assert keys["sync_every"].value == 3
         assert keys["sync_every"].key.description == "Set the steps between two syncs."
         assert keys["optimizer_type"].key.description == "The module's own"
@@ -277,14 +279,16 @@ def test_a_pause_holds_between_two_steps_serves_changes_and_ends(
     module = kind(scheduled("sgd"))
 
     def script() -> None:
-        session.command("pause")
-        until(lambda: session.replica.state == "paused")
-        held = len(module.losses)
-        assert session.apply(optimizer_type="adam", learning_rate=0.02) > 0
-        assert session.command("checkpoint", filename="paused.ckpt").endswith("paused.ckpt")
-        assert len(module.losses) == held
-        session.command("resume")
-        until(lambda: len(module.losses) > held)
+        # Several times, since at each batch there are places where a pause must not hold.
+        for optimizer_type in ("adam", "sgd", "adamw", "adam"):
+            session.command("pause")
+            until(lambda: session.replica.state == "paused")
+            held = len(module.losses)
+            assert session.apply(optimizer_type=optimizer_type, learning_rate=0.02) > 0
+            assert session.command("checkpoint", filename="paused.ckpt").endswith("paused.ckpt")
+            assert len(module.losses) == held
+            session.command("resume")
+            until(lambda held=held: len(module.losses) > held)  # type: ignore[misc]
 
     fitted = session.fit(module, script, default_root_dir=tmp_path, **options)
     assert isinstance(fitted.optimizers[0], torch.optim.Adam)
@@ -340,12 +344,13 @@ def test_metrics_epoch_rate_and_throughput_are_reported(session: Session) -> Non
             until(lambda: wanted <= session.replica.metrics.keys())
         except AssertionError:
             print("MISSING", wanted - session.replica.metrics.keys(), session.replica)
-        assert session.replica.step > 0
+        replica = session.replica
+        assert replica.step > 0
+        assert replica.metrics["effective_learning_rate"] == pytest.approx(0.02)
+        rate = replica.metrics["batches_per_second"]
+        assert replica.metrics["samples_per_second"] == pytest.approx(8 * rate)
 
     session.fit(Logs(), script, val=loader())
-    metrics = session.replica.metrics
-    assert metrics["effective_learning_rate"] == pytest.approx(0.02)
-    assert metrics["samples_per_second"] == pytest.approx(8 * metrics["batches_per_second"])
 
 
 def test_phases_are_told(session: Session) -> None:

@@ -56,14 +56,14 @@ class Keys:
     def declare(self, weavelet: Weavelet) -> None:
         """Declare all keys, with the values now as baselines. Call when optimizer and loader are there."""
         for name, steer in self._steers.items():
-            if name not in self._marked:
-                weavelet.on_config(
-                    name,
-                    get=partial(steer.get, self._trainer),
-                    type=steer.declared_type(self._trainer),
-                    description=steer.description,
-                    ready=partial(self._is_ready, steer),
-                )(partial(self._apply, name))
+            weavelet.on_config(
+                name,
+                get=partial(steer.get, self._trainer),
+                type=steer.declared_type(self._trainer),
+                description=steer.description,
+                ready=partial(self._is_ready, steer),
+            )(partial(self._apply, name))
+        # One that is declared again keeps its place: a module's own optimizer_type runs before the rate too.
         for name, (marker, method) in self._marked.items():
             weavelet.on_config(
                 name,

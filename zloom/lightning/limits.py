@@ -100,7 +100,7 @@ class AccumulateGradBatches(Steer):
 
     name = "accumulate_grad_batches"
     annotation = Annotated[int, Meta(ge=1)]
-    description = "Batches per optimizer step; applies where the old and the new windows both begin"
+    description = "Batches per optimizer step; applies where an epoch begins"
 
     def get(self, trainer: Trainer) -> int:
         return trainer.accumulate_grad_batches
