@@ -122,7 +122,8 @@ def verify(data_dir: DataDir = None, as_json: Json = False) -> None:
         output.say_json({"ok": report.ok, **shapes.of_dataclass(report)})
     else:
         state = "in order" if report.ok else "damaged: read-only until `zloom journal repair --accept-loss`"
-        held = f"{report.rows} rows up to row {report.last_seq}, {len(report.snapshots)} snapshots"
+        snapshots = f"{len(report.snapshots)} snapshot{'s' if len(report.snapshots) != 1 else ''}"
+        held = f"{report.rows} rows up to row {report.last_seq}, {snapshots}"
         output.say(f"{held}: {state}")
     raise typer.Exit(0 if report.ok else 1)
 
