@@ -38,7 +38,7 @@ class AsyncWeavelet(Steerable):
         self._training.activated = self._on_activated
         self._training.failed = self._on_failure
         self._engine = self._make_engine()
-        self._engine.start()
+        self._engine.start(declared=not self._inherit)
 
     async def close(self, reason: str = "finished") -> None:
         """Say goodbye and let go of the sockets; half a second at most. A second call does nothing."""
@@ -71,6 +71,7 @@ class AsyncWeavelet(Steerable):
         """Let handlers run here too, without beginning a step. Raises what `tick` does."""
         if not self._mailbox.waiting or self._is_forked() or self._closed or self._engine is None:
             return
+        self._begin()
         self._arrived.clear()
         try:
             while self._serve(time.monotonic()) and not self._closed:
@@ -83,6 +84,7 @@ class AsyncWeavelet(Steerable):
         """Wait until the broker's state is here, `timeout` seconds at most; `safe_point` then applies it."""
         if self._engine is None or self._is_forked():
             return False
+        self._begin()
         return await _wait(self._activated, timeout)
 
     def _on_activated(self, active: bool) -> None:

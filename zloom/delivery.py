@@ -28,6 +28,11 @@ class Delivery:
         self._training.mailbox.put(item)
         self._training.wake()
 
+    def restore(self, restore: Restore) -> None:
+        """Leave a snapshot for the next safe point, if it says anything."""
+        if restore.config or restore.pending or restore.rolled_back:
+            self.put(restore)
+
     def deliver(self, revision: Revision) -> None:
         """Leave a revision for the next safe point, or apply it now if it is an immediate one.
 

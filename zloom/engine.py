@@ -102,6 +102,7 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._active = False
+        self._awaited: set[str] = set()
         self._owns_context = context is None
         self._context = new_context() if context is None else context
         takers = self._on_control, self._on_update, self._on_unreadable
@@ -130,10 +131,15 @@ class Engine:
 
     # --- life ---------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Look for devices, then say hello."""
+    def start(self, *, declared: bool = True) -> None:
+        """Look for devices, then say hello; unless all is `declared` wait for `begin` too."""
+        self._awaited = {"devices"} if declared else {"devices", "declarations"}
         self._watch.start()
-        self._patience = self._loop.call_later(self._settings.device_patience, self._begin)
+        self._patience = self._loop.call_later(self._settings.device_patience, self._begin, "devices")
+
+    def begin(self) -> None:
+        """Say hello, now that all is declared that the first hello must tell."""
+        self._begin("declarations")
 
     def close(self, reason: str) -> None:
         """Tell what is left, say goodbye, and close the sockets; `end` must follow."""
@@ -151,8 +157,9 @@ class Engine:
         if self._owns_context:
             self._context.term()
 
-    def _begin(self) -> None:
-        if self._session.state is State.NEW:
+    def _begin(self, arrived: str) -> None:
+        self._awaited.discard(arrived)
+        if self._session.state is State.NEW and not self._awaited:
             self.declare()
             self.subscribe()
             self._run(self._session.start(self._loop.time()))
@@ -206,7 +213,7 @@ class Engine:
             case Deliver():
                 self._delivery.deliver(effect.revision)
             case Restore():
-                self._delivery.put(effect)
+                self._delivery.restore(effect)
             case CollectStatus():
                 self._send_status()
             case Failed():
@@ -293,7 +300,7 @@ class Engine:
 
     def _on_devices(self, devices: list[Device]) -> None:
         self._run(self._session.found_devices(devices, self._loop.time()))
-        self._begin()
+        self._begin("devices")
 
     def _on_device_status(self, status: list[DeviceStatus]) -> None:
         self._device_status = status

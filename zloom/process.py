@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
-from msgspec import UNSET
+from msgspec import UNSET, Meta
 
 from zloom.launch import initialised_group, resolve_attempt, resolve_place
+from zloom.mailbox import Limit
 from zloom.steerable import reason_of
 from zloom.weavelet import Weavelet
 
@@ -36,7 +38,7 @@ class QueueKey:
     Attributes:
         name: What operators call it.
         initial: The baseline: the trainer's own value.
-        type: As for `Weavelet.on_config`; by default the type of `initial`.
+        type: With bounds, such as `Annotated[float, zloom.Meta(gt=0)]`; by default the type of `initial`.
         description: For operators.
     """
 
@@ -44,6 +46,27 @@ class QueueKey:
     initial: Any
     type: Any = UNSET
     description: str = ""
+
+    def declare(self, weavelet: Weavelet, queue: Queue) -> None:
+        """Have a weavelet put the key's values on a queue.
+
+        Raises:
+            DeclarationError: Name, type or baseline cannot work.
+        """
+        annotation = type(self.initial) if self.type is UNSET else self.type
+        declaration = weavelet.on_config(
+            self.name, initial=self.initial, type=annotation, description=self.description
+        )
+        declaration(lambda value: queue.put((self.name, value)))
+
+
+def _reduce_meta(meta: Meta) -> tuple[Any, ...]:
+    # msgspec has no pickling of its own for it, and `Annotated[float, Meta(gt=0)]` is how bounds are written.
+    given = {name: getattr(meta, name) for name in dir(meta) if not name.startswith("_")}
+    return partial(Meta, **{name: value for name, value in given.items() if value is not None}), ()
+
+
+ForkingPickler.register(Meta, _reduce_meta)
 
 
 class WeaveletProcess:
@@ -95,9 +118,9 @@ def weavelet_process(
 ) -> WeaveletProcess:
     """Start a weavelet in a process of its own, which puts each change on a queue as `(key, value)`.
 
-    A change counts as applied when it is on the queue: what the trainer makes of it is not known, and the trainer
-    cannot be paused from there. One that can call `tick` itself is better off with `Weavelet`, which costs its
-    training thread nothing either. ::
+    A change counts as applied when it is on the queue: what the trainer makes of it is not known, and the
+    trainer cannot be paused from there. One that can call `tick` itself is better off with `Weavelet`, which
+    costs its training thread nothing either. ::
 
         queue = multiprocessing.Queue()
         keys = [zloom.QueueKey("learning_rate", 3e-4)]
@@ -112,7 +135,8 @@ def weavelet_process(
     `Weavelet`.
 
     Raises:
-        SettingsError: Rank, world size or attempt cannot be known.
+        SettingsError: Rank, world size or attempt cannot be known, or a name or endpoint is none.
+        DeclarationError: The name, type or baseline of a key cannot work.
     """
     group = initialised_group()
     place = resolve_place(rank, world_size, os.environ, group)
@@ -124,20 +148,23 @@ def weavelet_process(
         "attempt": resolve_attempt(attempt, run, place, os.environ, group),
         "inherit": inherit,
     }
+    _prepare(queue, options, keys)  # what cannot work is to raise here, not in another process
     return WeaveletProcess(queue, options, keys)
+
+
+def _prepare(queue: Queue, options: dict[str, Any], keys: Sequence[QueueKey]) -> Weavelet:
+    weavelet = Weavelet(**options)
+    for key in keys:
+        key.declare(weavelet, queue)
+    weavelet.on_command("pause")(_refuse_pause)
+    weavelet.on_command("resume")(_refuse_resume)
+    return weavelet
 
 
 def _serve(
     queue: Queue, options: dict[str, Any], keys: Sequence[QueueKey], step: Any, pipe: "Connection[Any, str]"
 ) -> None:
-    weavelet = Weavelet(**options)
-    for key in keys:
-        declare = weavelet.on_config(
-            key.name, initial=key.initial, type=key.type, description=key.description
-        )
-        declare(partial(_put, queue, key.name))
-    for command in ("pause", "resume"):
-        weavelet.on_command(command)(_refuse_pause)
+    weavelet = _prepare(queue, options, keys)
     weavelet.start()
     parent = multiprocessing.parent_process()
     ends: list[Any] = [pipe, parent.sentinel] if parent is not None else [pipe]
@@ -149,12 +176,13 @@ def _serve(
     weavelet.close(_last_word(pipe) if pipe in ended else "the trainer's process is gone")
 
 
-def _put(queue: Queue, key: str, value: Any) -> None:
-    queue.put((key, value))
-
-
-def _refuse_pause() -> NoReturn:
+def _refuse_pause(limit: Limit = None) -> NoReturn:
     """Refused: the weavelet is in a process of its own and cannot hold the trainer's."""
+    raise RuntimeError("this weavelet is in a process of its own and cannot hold the trainer's")
+
+
+def _refuse_resume() -> NoReturn:
+    """Refused: there is never a pause to end."""
     raise RuntimeError("this weavelet is in a process of its own and cannot hold the trainer's")
 
 

@@ -54,9 +54,10 @@ class Updates:
         """Take note of a publication; return how many before it did not come."""
         if isinstance(message, Echo):
             return 0
-        own = isinstance(message, Own)
-        place = topic, message.sender if own else ""
-        seq = message.sender_seq if own else message.seq
+        if isinstance(message, Own):
+            place, seq = (topic, message.sender), message.sender_seq
+        else:
+            place, seq = (topic, ""), message.seq
         missed = seq - self._last.get(place, seq) - 1
         self._last[place] = seq
         return max(0, missed)

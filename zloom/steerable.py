@@ -93,6 +93,8 @@ class Steerable(Declaring, Disownable):
         self._metrics = MetricBuffer(self._settings.metric_points)
         self._training = Training(registry, self._mailbox, self._metrics)
         self._engine: Engine | None = None
+        self._mailbox.waiting = inherit
+        self._begun = False
         self._closed = False
         self._forked = False
         self._warned: set[str] = set()
@@ -222,6 +224,13 @@ class Steerable(Declaring, Disownable):
     def _check_startable(self) -> None:
         if self._closed or self._engine is not None:
             raise SettingsError("a weavelet is started once; make a new one")
+
+    def _begin(self) -> None:
+        # What is inherited must fit what is declared. So then the first hello waits until the trainer is at
+        # its first safe point, or asks for the broker's state.
+        if self._inherit and not self._begun:
+            self._begun = True
+            self._post(Engine.begin)
 
     def _begin_step(self, step: int | None) -> None:
         training = self._training

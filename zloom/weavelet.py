@@ -121,11 +121,13 @@ class Weavelet(Steerable):
         """
         if self._thread is None or self._is_forked():
             return False
+        self._begin()
         return self._activated.wait(timeout)
 
     def _hold(self) -> None:
         if self._is_forked() or self._closed or self._thread is None:
             return
+        self._begin()
         self._arrived.clear()
         try:
             while self._serve(time.monotonic()) and not self._closed:
@@ -145,7 +147,7 @@ class Weavelet(Steerable):
         self._leaving = self._loop.create_future()
         try:
             self._engine = self._make_engine()
-            self._engine.start()
+            self._engine.start(declared=not self._inherit)
         except ZloomError as error:
             self._start_error = error
             return

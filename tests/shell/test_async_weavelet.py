@@ -1,0 +1,261 @@
+"""A weavelet on a running loop: against a real broker over all transports, and against a scripted one."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+import zloom
+from tests.support import DEADLINE, TRANSPORTS, RunningBroker, Transport, free_endpoint, running_broker
+from zloom import codec
+from zloom import messages as m
+from zloom.async_weavelet import AsyncWeavelet
+from zloom.client import Operator, Result
+from zloom.model import Revision
+from zloom.session_state import State
+from zloom.socket_options import Context, new_context
+from zloom.sockets import DrainSocket
+
+T = TypeVar("T")
+TOO_LONG = 2 * codec.MAX_MESSAGE_SIZE
+
+
+@pytest.fixture(params=TRANSPORTS)
+async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningBroker]:
+    transport: Transport = request.param
+    async with running_broker(tmp_path, transport) as broker:
+        yield broker
+
+
+@asynccontextmanager
+async def steered(broker: RunningBroker) -> AsyncIterator[tuple[AsyncWeavelet, Operator]]:
+    """A weavelet with two keys, declared before the start, and an operator."""
+    weavelet = AsyncWeavelet("run", broker=broker.endpoint, attempt="one", context=broker.context)
+
+    @weavelet.on_config("learning_rate", initial=0.1)
+    def set_learning_rate(value: float) -> None:
+        if value < 0:
+            raise ValueError("below 0")
+
+    async with weavelet, zloom.connect(broker.endpoint, context=broker.context) as operator:
+        assert await weavelet.wait_until_active(DEADLINE)
+        yield weavelet, operator
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something is true."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
+
+
+async def train_while(weavelet: AsyncWeavelet, request: "asyncio.Task[Result]") -> Result:
+    async with asyncio.timeout(DEADLINE):
+        while not request.done():
+            await weavelet.tick()
+            await asyncio.sleep(0)
+    return request.result()
+
+
+async def test_a_change_a_refusal_of_the_handler_and_a_pause(broker: RunningBroker) -> None:
+    async with steered(broker) as (weavelet, operator):
+        request = asyncio.create_task(operator.set("run", {"learning_rate": 0.5}))
+        assert (await train_while(weavelet, request)).applied_everywhere
+        request = asyncio.create_task(operator.set("run", {"learning_rate": -1.0}))
+        [outcome] = (await train_while(weavelet, request)).outcomes
+        assert (outcome.outcome, outcome.error) == ("rejected", "learning_rate: ValueError: below 0")
+        request = asyncio.create_task(_pause_and_resume(weavelet, operator))
+        assert (await train_while(weavelet, request)).applied_everywhere
+        assert not weavelet.paused
+    assert weavelet.state is State.CLOSED
+
+
+async def _pause_and_resume(weavelet: AsyncWeavelet, operator: Operator) -> Result:
+    paused = await operator.pause("run")
+    step = weavelet.step
+    changed = await operator.set("run", {"learning_rate": 0.4})
+    assert weavelet.paused
+    assert [each.step for each in (*paused.outcomes, *changed.outcomes)] == [step, step]
+    return await operator.resume("run")
+
+
+async def test_closing_ends_a_pause(broker: RunningBroker) -> None:
+    async with steered(broker) as (weavelet, operator):
+        request = asyncio.create_task(operator.pause("run"))
+        training = asyncio.create_task(train_while(weavelet, request))
+        await request
+        await weavelet.close()
+        async with asyncio.timeout(DEADLINE):
+            await training
+
+
+async def test_reports_and_own_topics(broker: RunningBroker) -> None:
+    async with steered(broker) as (weavelet, operator):
+        got: asyncio.Queue[bytes] = asyncio.Queue()
+        weavelet.subscribe("net/", lambda topic, payload, sender: got.put_nowait(payload))
+        async with operator.watch("run") as feed, asyncio.timeout(DEADLINE):
+            await weavelet.tick(7)
+            weavelet.report(loss=0.5)
+            with weavelet.phase("saving"):
+                assert await anext(
+                    each.metrics["loss"].steps
+                    async for each in feed
+                    if isinstance(each, m.Reported) and "loss" in each.metrics
+                ) == [7]
+            await operator.publish("net/x", b"1")
+            assert await got.get() == b"1"
+
+
+async def test_what_is_too_long_is_dropped_and_counted(
+    broker: RunningBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with steered(broker) as (weavelet, _):
+        weavelet.publish("net/", b"x" * TOO_LONG)
+        assert weavelet.counters is not None
+        assert weavelet.counters.unsent == 1
+        assert weavelet.state is State.ACTIVE
+    assert [each.levelno for each in caplog.records if "Publish has" in each.message] == [logging.WARNING]
+
+
+# --- a scripted broker ---------------------------------------------------------------------------
+
+
+class Script:
+    """The broker's sockets, with what a test says in them."""
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        self.control = DrainSocket(context, "router", self._on_control)
+        self.updates = DrainSocket(context, "xpub", self._on_subscription)
+        self.endpoint = self.control.bind(endpoint)
+        self.updates_endpoint = self.updates.bind(f"{endpoint}.updates")
+        self.peer = b""
+        self.topics: list[bytes] = []
+        self._inbox: asyncio.Queue[m.ToBroker] = asyncio.Queue()
+
+    def _on_control(self, frames: list[bytes]) -> None:
+        self.peer = frames[0]
+        self._inbox.put_nowait(codec.to_broker.decode(codec.control_payload(frames[1:])))
+
+    def _on_subscription(self, frames: list[bytes]) -> None:
+        topic = frames[0][1:]
+        self.topics.append(topic)
+        if frames[0][:1] == b"\1" and topic.startswith(b"echo/"):
+            self.publish(topic, m.Echo(nonce=topic.decode().split("/")[1]))
+
+    async def expect(self, kind: type[T]) -> T:
+        """Return the next message of a kind."""
+        async with asyncio.timeout(DEADLINE):
+            while not isinstance(message := await self._inbox.get(), kind):
+                continue
+        return message
+
+    def send(self, message: m.Message) -> None:
+        self.control.send([self.peer, *codec.control_frames(message)])
+
+    def publish(self, topic: bytes, message: m.Message) -> None:
+        self.updates.send([topic, codec.encode(message)])
+
+    def close(self) -> None:
+        self.control.close()
+        self.updates.close()
+
+    def welcome(self, updates: str) -> m.Welcome:
+        """A welcome after which nothing happens by itself for a long while."""
+        size = codec.MAX_MESSAGE_SIZE
+        return m.Welcome(
+            protocol=1, epoch="e1", updates=updates, beat=30.0, credit=100, max_message_size=size
+        )
+
+    async def activate(self) -> m.Hello:
+        """Take the weavelet from its hello to being active at revision 0."""
+        hello = await self.expect(m.Hello)
+        self.send(self.welcome(self.updates_endpoint))
+        await self.expect(m.Sync)
+        self.send(m.Snapshot(epoch="e1", revision=0, chain=b""))
+        return hello
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context = new_context()
+    yield context
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+async def script(context: Context) -> AsyncIterator[Script]:
+    with free_endpoint("ipc") as endpoint:
+        script = Script(context, endpoint)
+        yield script
+        script.close()
+
+
+@pytest.fixture
+async def weavelet(script: Script) -> AsyncIterator[AsyncWeavelet]:
+    async with AsyncWeavelet("run", broker=script.endpoint, attempt="one") as weavelet:
+        yield weavelet
+
+
+async def test_the_hello_says_who_it_is(script: Script, weavelet: AsyncWeavelet) -> None:
+    hello = await script.activate()
+    assert await weavelet.wait_until_active(DEADLINE)
+    assert hello.endpoint == script.endpoint
+    assert hello.replica is not None
+    assert (hello.replica.id, hello.replica.run, hello.replica.attempt) == (weavelet.replica_id, "run", "one")
+    assert [each.name for each in hello.replica.commands] == ["pause", "resume"]
+    assert hello.replica.devices
+
+
+async def test_a_refusal_is_warned_of_once_and_training_goes_on(
+    script: Script, weavelet: AsyncWeavelet, caplog: pytest.LogCaptureFixture
+) -> None:
+    await script.expect(m.Hello)
+    script.send(m.Error(code="protocol_version", text="this broker speaks 2"))
+    await until(lambda: weavelet.state is State.CLOSED)
+    await weavelet.tick()
+    weavelet.report(loss=1.0)
+    weavelet.publish("net/", b"1")
+    weavelet.on_command("save")(lambda: None)
+    assert [each.name for each in caplog.records if "this broker speaks 2" in each.message] == ["zloom"]
+    assert weavelet.step == 1
+
+
+async def test_what_cannot_be_read_is_counted(script: Script, weavelet: AsyncWeavelet) -> None:
+    await script.activate()
+    assert await weavelet.wait_until_active(DEADLINE)
+    for payload in (b"\xc1", b"\x81\xa4type\xa6future"):
+        script.control.send([script.peer, codec.MAGIC, payload])
+    script.control.send([script.peer, b"what"])
+    script.updates.send([codec.BEAT_TOPIC, b"\xc1"])
+    script.updates.send([codec.BEAT_TOPIC])
+    cancel = Revision(1, "cancel", cancels=9)
+    script.publish(codec.steer_topic("run", "one"), m.Revised(epoch="e1", revision=cancel))
+    await until(lambda: weavelet.counters is not None and weavelet.counters.session.bad_messages == 4)
+    assert weavelet.counters is not None
+    assert weavelet.counters.session.unknown_types == 1
+    await weavelet.tick()
+    assert (await script.expect(m.Outcomes)).outcomes[1].outcome == "rejected"
+
+
+async def test_an_updates_endpoint_that_is_none_is_warned_of(
+    script: Script, weavelet: AsyncWeavelet, caplog: pytest.LogCaptureFixture
+) -> None:
+    await script.expect(m.Hello)
+    script.send(script.welcome("nowhere"))
+    await until(lambda: bool(caplog.records))
+    assert "cannot connect to nowhere" in caplog.records[0].message
+
+
+async def test_the_echo_topic_is_subscribed_and_the_goodbye_arrives(
+    script: Script, weavelet: AsyncWeavelet
+) -> None:
+    hello = await script.activate()
+    assert codec.echo_topic(hello.nonce) in script.topics
+    await weavelet.wait_until_active(DEADLINE)
+    await weavelet.tick()
+    await weavelet.close("stopped by hand")
+    assert await script.expect(m.Goodbye) == m.Goodbye(reason="stopped by hand", step=1)

@@ -1,0 +1,662 @@
+"""A weavelet in a trainer with a loop of its own, against a real broker."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+from tests.support import DEADLINE, broker_process, free_endpoint, running_broker
+from zloom import Meta, SettingsError, TransportError, UndoError
+from zloom.client import Result, SyncOperator, connect_sync
+from zloom.messages import Answered, Failure, Happened, Reported
+from zloom.model import Device, ReplicaStatus
+from zloom.session_state import State
+from zloom.settings import WeaveletSettings
+from zloom.weavelet import Weavelet
+
+QUICK = WeaveletSettings(pause_poll=0.05)
+
+
+@contextlib.contextmanager
+def broker_thread(tmp_path: Path, endpoint: str) -> Iterator[None]:
+    """Run a broker on a thread, because the tests below block theirs as a trainer does."""
+    ready, ended = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with running_broker(tmp_path, endpoint=endpoint):
+            ready.set()
+            await asyncio.to_thread(ended.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(DEADLINE)
+        yield
+    finally:
+        ended.set()
+        thread.join(DEADLINE)
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with free_endpoint("ipc") as endpoint, broker_thread(tmp_path_factory.mktemp("data"), endpoint):
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def operator(endpoint: str) -> Iterator[SyncOperator]:
+    with connect_sync(endpoint) as operator:
+        yield operator
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> str:
+    """A run of the test's own: they share a broker."""
+    return str(request.node.name).replace("[", "-").replace("]", "")
+
+
+@pytest.fixture
+def weavelet(endpoint: str, run: str) -> Iterator[Weavelet]:
+    with Weavelet(run, broker=endpoint, attempt="one", settings=QUICK) as weavelet:
+        assert weavelet.wait_until_active(DEADLINE)
+        yield weavelet
+
+
+def until_declared(operator: SyncOperator, run: str, *names: str) -> None:
+    """Wait until the broker knows keys or commands: declarations travel like everything else."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        known = operator.keys(run)
+        if set(names) <= {each.key.name for each in known.keys} | {each.name for each in known.commands}:
+            return
+        assert time.monotonic() < end, f"{names} were not declared in time"
+
+
+class Operating:
+    """Requests of an operator on another thread, while the test's own thread trains."""
+
+    def __init__(self, operator: SyncOperator, run: str) -> None:
+        self._operator = operator
+        self._run = run
+
+    def set(self, **changes: object) -> "Background":
+        def call() -> Result:
+            until_declared(self._operator, self._run, *changes)
+            return self._operator.set(self._run, changes)  # type: ignore[arg-type]
+
+        return Background(call)
+
+    def command(self, name: str, /, **arguments: object) -> "Background":
+        def call() -> Result:
+            until_declared(self._operator, self._run, name)
+            return self._operator.command(self._run, name, arguments)  # type: ignore[arg-type]
+
+        return Background(call)
+
+
+class Background:
+    """A call on another thread."""
+
+    def __init__(self, call: Callable[[], Result]) -> None:
+        self._call = call
+        self._result: Result | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._result = self._call()
+        except Exception as error:  # noqa: BLE001 - handed to the test
+            self._error = error
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    @property
+    def result(self) -> Result:
+        self._thread.join(DEADLINE)
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+
+@pytest.fixture
+def operating(operator: SyncOperator, run: str) -> Operating:
+    return Operating(operator, run)
+
+
+def train(weavelet: Weavelet, until: Callable[[], bool]) -> None:
+    """Train on this thread until something is true."""
+    end = time.monotonic() + DEADLINE
+    while not until():
+        assert time.monotonic() < end, "the training waited in vain"
+        weavelet.tick()
+
+
+def train_while(weavelet: Weavelet, background: Background) -> Result:
+    """Train on this thread until an operator has its answer."""
+    train(weavelet, lambda: background.done)
+    return background.result
+
+
+def status(operator: SyncOperator, run: str, until: Callable[[ReplicaStatus], bool]) -> ReplicaStatus:
+    """Wait for a status of the run's only replica."""
+    with operator.watch(run) as feed:
+        for each in feed:
+            if isinstance(each, Reported) and until(each.status):
+                return each.status
+    raise AssertionError("the feed ended")
+
+
+def declare_rate(weavelet: Weavelet) -> list[float]:
+    seen: list[float] = []
+
+    @weavelet.on_config("learning_rate", initial=0.1)
+    def set_learning_rate(value: Annotated[float, Meta(gt=0, le=1)]) -> None:
+        """The base learning rate."""
+        if value == 0.666:
+            raise ValueError("not that one")
+        seen.append(value)
+
+    return seen
+
+
+# --- changes -------------------------------------------------------------------------------------
+
+
+def test_a_change_is_applied_between_two_steps_on_the_training_thread(
+    weavelet: Weavelet, operating: Operating
+) -> None:
+    places: list[tuple[threading.Thread, int]] = []
+
+    @weavelet.on_config("learning_rate", initial=0.1)
+    def set_learning_rate(value: float) -> None:
+        places.append((threading.current_thread(), weavelet.step))
+
+    result = train_while(weavelet, operating.set(learning_rate=0.5))
+    assert result.applied_everywhere
+    assert places == [(threading.current_thread(), result.outcomes[0].step)]
+    assert result.outcomes[0].replica == weavelet.replica_id
+
+
+def test_nothing_is_applied_between_ticks(weavelet: Weavelet, operating: Operating) -> None:
+    seen = declare_rate(weavelet)
+    first = operating.set(learning_rate=0.5)
+    assert train_while(weavelet, first).applied_everywhere
+    second = operating.set(learning_rate=0.6)
+    assert weavelet._arrived.wait(DEADLINE)
+    assert seen == [0.5]
+    weavelet.safe_point()
+    assert seen == [0.5, 0.6]
+    assert second.result.outcomes[0].step == weavelet.step
+
+
+def test_an_update_of_several_keys_is_all_or_nothing(weavelet: Weavelet, operating: Operating) -> None:
+    log: list[object] = []
+
+    @weavelet.on_config("first", initial=1)
+    def set_first(value: int) -> Callable[[], None]:
+        log.append(value)
+        return lambda: log.append("undone")
+
+    rates = declare_rate(weavelet)
+    result = train_while(weavelet, operating.set(first=2, learning_rate=0.666))
+    assert [each.outcome for each in result.outcomes] == ["rejected"]
+    assert result.outcomes[0].error == "learning_rate: ValueError: not that one"
+    assert log == [2, "undone"]
+    assert rates == []
+
+
+def test_an_undo_that_raises_surfaces_from_tick(weavelet: Weavelet, operating: Operating) -> None:
+    @weavelet.on_config("first", initial=1)
+    def set_first(value: int) -> Callable[[], None]:
+        def undo() -> None:
+            raise OSError("the file is gone")
+
+        return undo
+
+    declare_rate(weavelet)
+    background = operating.set(first=2, learning_rate=0.666)
+    with pytest.raises(UndoError, match="the file is gone"):
+        train(weavelet, lambda: background.done)
+    assert [each.outcome for each in background.result.outcomes] == ["rejected"]
+
+
+def test_a_value_out_of_bounds_never_reaches_the_trainer(weavelet: Weavelet, operating: Operating) -> None:
+    seen = declare_rate(weavelet)
+    train_while(weavelet, operating.set(learning_rate=0.5))
+    with pytest.raises(Exception, match=r"learning_rate: 3\.0 is out of bounds"):
+        train_while(weavelet, operating.set(learning_rate=3.0))
+    assert seen == [0.5]
+
+
+def test_a_command_reports_what_its_handler_returned(weavelet: Weavelet, operating: Operating) -> None:
+    @weavelet.on_command("save")
+    def save(name: str, keep: int = 1) -> str:
+        return f"{name}-{keep}"
+
+    result = train_while(weavelet, operating.command("save", name="best"))
+    assert result.outcomes[0].detail == "best-1"
+
+
+def test_an_immediate_change_does_not_wait_for_a_step(
+    weavelet: Weavelet, operator: SyncOperator, run: str
+) -> None:
+    threads: list[threading.Thread] = []
+
+    @weavelet.on_config("verbose", initial=False, immediate=True)
+    def set_verbose(value: bool) -> None:
+        threads.append(threading.current_thread())
+
+    until_declared(operator, run, "verbose")
+    result = operator.set(run, {"verbose": True}, mode="immediate")
+    assert result.applied_everywhere
+    assert [thread.name for thread in threads] == ["zloom-weavelet"]
+
+
+def test_an_immediate_undo_that_raises_surfaces_from_tick(
+    weavelet: Weavelet, operator: SyncOperator, run: str
+) -> None:
+    def fail() -> None:
+        raise OSError("gone")
+
+    @weavelet.on_config("first", initial=False, immediate=True)
+    def set_first(value: bool) -> Callable[[], None]:
+        return fail
+
+    @weavelet.on_config("second", initial=False, immediate=True)
+    def set_second(value: bool) -> None:
+        raise ValueError("no")
+
+    until_declared(operator, run, "first", "second")
+    result = operator.set(run, {"first": True, "second": True}, mode="immediate")
+    assert [each.outcome for each in result.outcomes] == ["rejected"]
+    with pytest.raises(UndoError, match="gone"):
+        weavelet.tick()
+    weavelet.tick()
+
+
+def test_one_that_joins_late_gets_the_config(
+    weavelet: Weavelet, operating: Operating, endpoint: str, run: str
+) -> None:
+    declare_rate(weavelet)
+    train_while(weavelet, operating.set(learning_rate=0.7))
+    weavelet.close()
+    late = Weavelet(run, broker=endpoint, attempt="one")
+    seen = declare_rate(late)
+    with late:
+        assert late.wait_until_active(DEADLINE)
+        late.safe_point()
+        assert seen == [0.7]
+        assert late.step == 0
+
+
+def test_a_new_attempt_begins_with_the_trainers_own_values_unless_it_inherits(
+    weavelet: Weavelet, operating: Operating, endpoint: str, run: str
+) -> None:
+    declare_rate(weavelet)
+    train_while(weavelet, operating.set(learning_rate=0.7))
+    for attempt, inherit, expected in [("two", True, [0.7]), ("three", False, [])]:
+        with Weavelet(run, broker=endpoint, attempt=attempt, inherit=inherit) as another:
+            seen = declare_rate(another)
+            assert another.wait_until_active(DEADLINE)
+            another.safe_point()
+            assert seen == expected
+
+
+# --- pause ---------------------------------------------------------------------------------------
+
+
+def test_a_pause_holds_the_training_and_serves_changes_meanwhile(
+    weavelet: Weavelet, operating: Operating, operator: SyncOperator, run: str
+) -> None:
+    seen = declare_rate(weavelet)
+    pause = operating.command("pause")
+
+    def operate() -> Result:
+        assert pause.result.applied_everywhere
+        assert status(operator, run, lambda each: each.state == "paused").step == weavelet.step
+        changed = operator.set(run, {"learning_rate": 0.3})
+        assert changed.outcomes[0].step == pause.result.outcomes[0].step
+        assert weavelet.paused
+        return operator.command(run, "resume")
+
+    resumed = train_while(weavelet, Background(operate))
+    assert resumed.outcomes[0].step == pause.result.outcomes[0].step
+    assert not weavelet.paused
+    assert seen == [0.3]
+    assert status(operator, run, lambda each: each.state == "live")
+
+
+def test_a_pause_ends_at_its_limit(weavelet: Weavelet, operating: Operating) -> None:
+    began = time.monotonic()
+    train_while(weavelet, operating.command("pause", limit=0.3))
+    weavelet.tick()
+    assert time.monotonic() - began >= 0.3
+    assert not weavelet.paused
+
+
+def test_closing_from_elsewhere_ends_a_pause(weavelet: Weavelet, operating: Operating) -> None:
+    pause = operating.command("pause", limit=None)
+
+    def close() -> Result:
+        result = pause.result
+        weavelet.close("another thread said so")
+        return result
+
+    train_while(weavelet, Background(close))
+    weavelet.tick()
+    assert not weavelet.paused
+
+
+def test_ctrl_c_leaves_a_pause_and_the_next_tick_holds_again(
+    weavelet: Weavelet, operating: Operating, operator: SyncOperator, run: str
+) -> None:
+    pause = operating.command("pause", limit=None)
+
+    def interrupt() -> Result:
+        result = pause.result
+        os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    interrupting = Background(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(weavelet, lambda: False)
+    interrupting.result  # noqa: B018 - raises what went wrong
+    resuming = Background(lambda: operator.command(run, "resume"))
+    weavelet.tick()
+    assert resuming.result.applied_everywhere
+
+
+def test_a_pause_waits_until_it_may(endpoint: str, run: str, operating: Operating) -> None:
+    allowed = False
+    with Weavelet(run, broker=endpoint, pause_ready=lambda: allowed) as weavelet:
+        assert weavelet.wait_until_active(DEADLINE)
+        pause = operating.command("pause", limit=0.01)
+        train(weavelet, lambda: weavelet._mailbox.waiting)
+        for _ in range(3):
+            weavelet.tick()
+        assert not pause.done
+        allowed = True
+        assert train_while(weavelet, pause).applied_everywhere
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+def test_every_point_arrives_with_its_step(weavelet: Weavelet, operator: SyncOperator, run: str) -> None:
+    steps: list[int] = []
+    values: list[float] = []
+    with operator.watch(run) as feed:
+        for number in range(200):
+            weavelet.tick()
+            weavelet.report(loss=number / 10)
+        for each in feed:
+            if isinstance(each, Reported) and "loss" in each.metrics:
+                steps += each.metrics["loss"].steps
+                values += each.metrics["loss"].values
+            if len(steps) >= 200:
+                break
+    assert steps == list(range(1, 201))
+    assert values == [number / 10 for number in range(200)]
+
+
+def test_a_phase_is_told_at_once_and_ends_with_its_block(
+    weavelet: Weavelet, operator: SyncOperator, run: str
+) -> None:
+    with weavelet.phase("validating"):
+        assert status(operator, run, lambda each: each.phase == "validating")
+        with pytest.raises(SettingsError, match="phase is 'sleeping'; expected one of training, validating"):
+            weavelet.phase("sleeping")  # type: ignore[arg-type]
+    assert status(operator, run, lambda each: each.phase == "training")
+
+
+def test_steps_are_counted_on_when_the_trainer_names_them_wrongly(run: str, endpoint: str) -> None:
+    weavelet = Weavelet(run, broker=endpoint)
+    weavelet.tick()
+    weavelet.tick(10)
+    with pytest.warns(RuntimeWarning, match=r"tick\(10\) does not increase; steps are counted on, now 11"):
+        weavelet.tick(10)
+    weavelet.tick(3)  # warned of once
+    assert weavelet.step == 12
+
+
+def test_own_topics_reach_a_trainer(weavelet: Weavelet, operator: SyncOperator) -> None:
+    got: list[tuple[str, bytes, str]] = []
+    arrived = threading.Event()
+
+    def take(topic: str, payload: bytes, sender: str) -> None:
+        got.append((topic, payload, sender))
+        arrived.set()
+        raise ValueError("a subscriber's error is logged")
+
+    weavelet.subscribe("net/", take)
+    with operator.subscribe("net/") as feed:
+        while not arrived.wait(0.05):  # the weavelet's own subscription is on its way
+            weavelet.publish("net/bandwidth", b"7")
+        assert next(feed).payload == b"7"
+    assert got[0] == ("net/bandwidth", b"7", weavelet.replica_id)
+
+
+def test_a_failure_reaches_a_training_that_hangs(
+    weavelet: Weavelet, operator: SyncOperator, run: str
+) -> None:
+    failures: list[Failure] = []
+    told = threading.Event()
+
+    @weavelet.on_failure
+    def fails(failure: Failure) -> None:
+        raise RuntimeError("this one is logged, and the next is told all the same")
+
+    @weavelet.on_failure
+    def note(failure: Failure) -> None:
+        failures.append(failure)
+        told.set()
+
+    [device] = [each for each in operator.devices() if weavelet.replica_id in each.replicas]
+    operator.fail_device(device.device.id, "it burns")
+    assert told.wait(DEADLINE)
+    assert [(each.device, each.reason) for each in failures] == [(device.device.id, "it burns")]
+
+
+def test_devices_that_are_found_late_are_told(endpoint: str, run: str, operator: SyncOperator) -> None:
+    found = threading.Event()
+
+    class Slow:
+        """A driver in trouble."""
+
+        def devices(self) -> list[Device]:
+            found.wait(DEADLINE)
+            return [Device("GPU-slow", "A GPU", "gpu", 0)]
+
+        def status(self) -> list[object]:
+            return []
+
+        def close(self) -> None:
+            return
+
+    quick = WeaveletSettings(device_patience=0.05)
+    with (
+        operator.watch(run) as feed,
+        Weavelet(run, broker=endpoint, settings=quick, devices=Slow()) as weavelet,  # type: ignore[arg-type]
+    ):
+        assert weavelet.wait_until_active(DEADLINE)
+        assert operator.replicas(run)[0].devices == []
+        found.set()
+        assert any(isinstance(each, Reported) and each.status.devices == ["GPU-slow"] for each in feed)
+
+
+# --- life ----------------------------------------------------------------------------------------
+
+
+def test_goodbye_says_why(endpoint: str, run: str, operator: SyncOperator) -> None:
+    with operator.watch(run) as feed:
+        with contextlib.suppress(ValueError), Weavelet(run, broker=endpoint) as weavelet:
+            assert weavelet.wait_until_active(DEADLINE)
+            raise ValueError("the loss diverged")
+        finished = next(each for each in feed if isinstance(each, Happened) and each.event.kind == "finished")
+    assert "failed: ValueError: the loss diverged" in finished.event.text
+
+
+def test_what_was_not_reached_is_said(endpoint: str, run: str, operator: SyncOperator) -> None:
+    with operator.watch(run) as feed, Weavelet(run, broker=endpoint) as weavelet:
+        assert weavelet.wait_until_active(DEADLINE)
+        declare_rate(weavelet)
+        until_declared(operator, run, "learning_rate")
+        operator.set(run, {"learning_rate": 0.5}, timeout=0.01)
+        weavelet.close()
+        answered = next(each for each in feed if isinstance(each, Answered))
+    assert [each.outcome for each in answered.outcomes] == ["not_reached"]
+
+
+def test_without_a_broker_training_goes_on_with_one_warning(
+    run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with free_endpoint("ipc") as nowhere, Weavelet(run, broker=nowhere) as weavelet:
+        began = time.monotonic()
+        for _ in range(10_000):
+            weavelet.tick()
+            weavelet.report(loss=1.0)
+        weavelet.publish("net/", b"lost")
+        assert not weavelet.wait_until_active(0.01)
+        assert time.monotonic() - began < 2.0
+        assert weavelet.state in (State.NEW, State.CONNECTING)
+        assert weavelet.counters is not None
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.0
+    weavelet.tick()
+    weavelet.report(loss=1.0)
+    assert weavelet.step == 10_001
+
+
+def test_it_finds_a_broker_that_comes_later_and_one_that_comes_back(tmp_path: Path, run: str) -> None:
+    with free_endpoint("ipc") as endpoint, Weavelet(run, broker=endpoint, attempt="one") as weavelet:
+        seen = declare_rate(weavelet)
+        for value in (0.2, 0.3):
+            with broker_thread(tmp_path, endpoint), connect_sync(endpoint) as operator:
+                assert weavelet.wait_until_active(DEADLINE)
+                assert status(operator, run, lambda each: each.state == "live")
+                changing = Operating(operator, run).set(learning_rate=value)
+                assert train_while(weavelet, changing).applied_everywhere
+            assert seen[-1] == value
+        assert weavelet.counters is not None
+        assert weavelet.counters.session.bad_messages == 0
+
+
+def test_a_weavelet_is_started_once(weavelet: Weavelet) -> None:
+    with pytest.raises(SettingsError, match="started once"):
+        weavelet.start()
+    weavelet.close()
+    weavelet.close()
+    with pytest.raises(SettingsError, match="started once"):
+        weavelet.start()
+
+
+def test_an_endpoint_that_cannot_be_is_refused_at_the_start(run: str) -> None:
+    with pytest.raises(TransportError, match="cannot connect to"):
+        Weavelet(run, broker="tcp://host:port").start()
+
+
+def test_a_forked_child_does_nothing_and_the_parent_goes_on(weavelet: Weavelet, operating: Operating) -> None:
+    seen = declare_rate(weavelet)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on: this process has threads
+        child = os.fork()
+    if child == 0:
+        os._exit(_use_in_child(weavelet))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert train_while(weavelet, operating.set(learning_rate=0.5)).applied_everywhere
+    assert seen == [0.5]
+    assert weavelet.state is State.ACTIVE
+
+
+def _use_in_child(weavelet: Weavelet) -> int:
+    step = weavelet.step
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            weavelet.tick()
+            weavelet.safe_point()
+            weavelet.report(loss=1.0)
+        with weavelet.phase("saving"):
+            weavelet.publish("net/", b"1")
+        declare_rate(weavelet)
+        weavelet.on_command("save")(lambda: None)
+        weavelet.subscribe("net/", lambda *_: None)
+        assert not weavelet.wait_until_active(DEADLINE)
+        weavelet.close()
+        del weavelet
+        gc.collect()
+    warned = [each for each in caught if "forked" in str(each.message)]
+    return 0 if len(warned) == 1 and step == 0 else 1
+
+
+# --- the interpreter's exit ----------------------------------------------------------------------
+
+TRAINER = """
+import sys, threading, time
+from zloom import Weavelet
+weavelet = Weavelet("run", broker=sys.argv[1], attempt="one")
+weavelet.start()
+if sys.argv[2] == "active":
+    assert weavelet.wait_until_active(20)
+for _ in range(1000):
+    weavelet.tick()
+    weavelet.report(loss=1.0)
+    weavelet.publish("net/", b"x" * 1000)
+print("trained", flush=True)
+if sys.argv[2] == "active":
+    input()
+print(time.time(), flush=True)
+"""
+
+
+def _trainer(endpoint: str, mode: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-W", "error", "-c", TRAINER, endpoint, mode]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_process_that_closes_nothing_leaves_within_2_s_without_a_broker() -> None:
+    with free_endpoint("ipc") as nowhere, _trainer(nowhere, "alone") as trainer:
+        out, _ = trainer.communicate(timeout=DEADLINE)
+        assert time.time() - float(out.split()[1]) < 2.0
+    assert trainer.returncode == 0
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_leaves_within_2_s_of_a_broker_that_died_or_hangs(
+    tmp_path: Path, sign: signal.Signals
+) -> None:
+    with (
+        free_endpoint("ipc") as endpoint,
+        broker_process(tmp_path / "data", endpoint) as broker,
+        _trainer(broker.endpoint, "active") as trainer,
+    ):
+        assert trainer.stdout is not None
+        assert trainer.stdout.readline() == "trained\n"
+        broker.process.send_signal(sign)
+        out, _ = trainer.communicate("\n", timeout=DEADLINE)
+        assert time.time() - float(out) < 2.0
+        broker.process.send_signal(signal.SIGCONT)
+    assert trainer.returncode == 0
+
+
+def test_a_process_that_closes_nothing_says_goodbye(endpoint: str, operator: SyncOperator) -> None:
+    with operator.watch("run") as feed, _trainer(endpoint, "active") as trainer:
+        trainer.communicate("\n", timeout=DEADLINE)
+        finished = next(each for each in feed if isinstance(each, Happened) and each.event.kind == "finished")
+    assert "the process ended" in finished.event.text

@@ -1,0 +1,37 @@
+"""zloom's own options."""
+
+import pytest
+
+from zloom.endpoints import runtime_endpoint
+from zloom.errors import SettingsError
+from zloom.settings import ClientSettings, WeaveletSettings, resolve_broker
+
+
+def test_the_broker_is_the_argument_then_the_variable_then_the_users_socket() -> None:
+    environ = {"ZLOOM_BROKER": "tcp://head:5555"}
+    assert resolve_broker("ipc:///tmp/x", environ) == "ipc:///tmp/x"
+    assert resolve_broker(None, environ) == "tcp://head:5555"
+    assert resolve_broker(None, {}) == runtime_endpoint()
+    assert resolve_broker(None, {"ZLOOM_BROKER": ""}) == runtime_endpoint()
+
+
+@pytest.mark.parametrize("endpoint", ["head:5555", "http://head:5555", "tcp://", "udp://x:1"])
+def test_what_is_no_endpoint_is_refused_naming_where_it_came_from(endpoint: str) -> None:
+    with pytest.raises(SettingsError, match=r"broker is .*expected tcp://HOST:PORT"):
+        resolve_broker(endpoint, {})
+    with pytest.raises(SettingsError, match=r"\$ZLOOM_BROKER is"):
+        resolve_broker(None, {"ZLOOM_BROKER": endpoint})
+
+
+@pytest.mark.parametrize(
+    "field", ["metric_points", "status_points", "close_timeout", "farewell", "pause_poll"]
+)
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+def test_a_weavelets_numbers_are_above_0(field: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=rf"{field} is .*; expected a number above 0"):
+        WeaveletSettings(**{field: value})  # type: ignore[arg-type]
+
+
+def test_a_clients_numbers_are_above_0() -> None:
+    with pytest.raises(SettingsError, match="timeout is 0"):
+        ClientSettings(timeout=0)
