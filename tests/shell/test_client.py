@@ -254,9 +254,11 @@ async def test_a_cancelled_call_loses_nothing_else(operator: zloom.Operator, tra
     waiting = asyncio.ensure_future(operator.set("lm", {"late": 1}, on_progress=lambda _: accepted.set()))
     async with asyncio.timeout(DEADLINE):
         await accepted.wait()
+    assert operator.counters.requests_open == 1
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    assert operator.counters.requests_open == 0
     assert (await operator.set("lm", {"learning_rate": 0.25})).applied_everywhere
     trainer.ready = True
     assert (await operator.follow("lm", 1)).applied_everywhere

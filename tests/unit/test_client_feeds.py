@@ -91,6 +91,13 @@ async def test_a_slow_reader_loses_the_oldest_and_can_tell(feed: Feed[int]) -> N
     assert await anext(feed) == 4
 
 
+async def test_another_life_of_the_broker_is_no_gap_in_a_feed(feed: Feed[int]) -> None:
+    feed.put(b"watch/a/", happened(1))
+    feed.restart()
+    feed.put(b"watch/a/", happened(9))
+    assert feed.missed == 0
+
+
 async def test_closing_ends_the_iteration_once_it_is_empty(feed: Feed[int], closed: list[Feed[int]]) -> None:
     feed.put(b"watch/a/", happened(1))
     feed.close()

@@ -26,7 +26,7 @@ def a_state(request: str, *, settled: bool) -> RevisionState:
 
 def test_a_request_is_due_at_once_and_again_until_it_is_answered(table: RequestTable) -> None:
     request = GetRuns(id="r1")
-    table.add(request, 10.0, waits=False)
+    table.add(request, 10.0)
     assert table.due(10.0) == [request]
     table.sent(request, 10.0)
     assert table.due(10.0 + RESEND / 2) == []
@@ -44,16 +44,9 @@ def test_an_answer_that_nobody_waits_for_is_nothing(table: RequestTable) -> None
     assert table.receive(Runs(id="other", runs=[]), 1.0) == []
 
 
-def test_a_change_that_is_not_waited_for_ends_with_its_first_state(table: RequestTable) -> None:
-    table.add(a_change(), 0.0, waits=False)
-    state = a_state("r1", settled=False)
-    assert table.receive(state, 0.1) == [Answered("r1", state, last=True)]
-    assert len(table) == 0
-
-
-def test_a_change_that_is_waited_for_becomes_a_follow_until_it_is_settled(table: RequestTable) -> None:
+def test_a_change_becomes_a_follow_until_it_is_settled(table: RequestTable) -> None:
     change = a_change()
-    table.add(change, 0.0, waits=True)
+    table.add(change, 0.0)
     table.sent(change, 0.0)
     first = a_state("r1", settled=False)
     assert table.receive(first, 0.1) == [Answered("r1", first, last=False)]
@@ -74,16 +67,16 @@ def test_a_change_that_is_waited_for_becomes_a_follow_until_it_is_settled(table:
 
 def test_a_follow_of_the_caller_is_its_own(table: RequestTable) -> None:
     follow = Follow(id="r1", run="lm", revision=7)
-    table.add(follow, 0.0, waits=True)
+    table.add(follow, 0.0)
     table.sent(follow, 0.0)
     table.receive(a_state("r1", settled=False), 0.1)
     assert table.due(RESEND) == [follow]
 
 
 def test_one_push_is_for_all_that_wait_for_the_revision(table: RequestTable) -> None:
-    table.add(a_change("r1"), 0.0, waits=True)
-    table.add(Follow(id="r2", run="lm", revision=7), 0.0, waits=True)
-    table.add(Follow(id="r3", run="lm", revision=8), 0.0, waits=True)
+    table.add(a_change("r1"), 0.0)
+    table.add(Follow(id="r2", run="lm", revision=7), 0.0)
+    table.add(Follow(id="r3", run="lm", revision=8), 0.0)
     table.receive(a_state("r1", settled=False), 0.1)
     table.receive(a_state("r2", settled=False), 0.1)
     pushed = a_state("r1", settled=True)
@@ -95,21 +88,21 @@ def test_one_push_is_for_all_that_wait_for_the_revision(table: RequestTable) -> 
 
 
 def test_a_push_under_an_id_that_is_over_still_tells_others(table: RequestTable) -> None:
-    table.add(Follow(id="r2", run="lm", revision=7), 0.0, waits=True)
+    table.add(Follow(id="r2", run="lm", revision=7), 0.0)
     table.receive(a_state("r2", settled=False), 0.1)
     pushed = a_state("r1", settled=True)
     assert table.receive(pushed, 0.2) == [Answered("r2", pushed, last=True)]
 
 
 def test_a_refusal_ends_a_request(table: RequestTable) -> None:
-    table.add(a_change(), 0.0, waits=True)
+    table.add(a_change(), 0.0)
     refusal = Refusal(id="r1", code="unknown_key", text="no")
     assert table.receive(refusal, 0.1) == [Answered("r1", refusal, last=True)]
     assert len(table) == 0
 
 
 def test_what_is_dropped_is_forgotten_with_its_follow(table: RequestTable) -> None:
-    table.add(a_change(), 0.0, waits=True)
+    table.add(a_change(), 0.0)
     table.receive(a_state("r1", settled=False), 0.1)
     table.drop("r1")
     assert table.receive(a_state("fresh-1", settled=True), 0.2) == []
@@ -118,7 +111,7 @@ def test_what_is_dropped_is_forgotten_with_its_follow(table: RequestTable) -> No
 
 def test_a_new_connection_makes_everything_due(table: RequestTable) -> None:
     change = a_change()
-    table.add(change, 0.0, waits=True)
+    table.add(change, 0.0)
     table.sent(change, 0.0)
     table.restart(0.2)
     assert table.due(0.2) == [change]

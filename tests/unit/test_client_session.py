@@ -90,7 +90,7 @@ def test_a_broker_that_forgot_this_peer_gets_a_hello_and_the_open_requests(sessi
     assert session.receive(HelloRequired(), 1.1) == [hello("n2")]
     assert session.receive(HelloRequired(), 1.1) == []  # the answer to another message
     assert session.receive(WELCOME, 1.2) == [Connected(epoch_changed=False), Send(request)]
-    assert session.requests_resent == 1
+    assert session.requests.resent == 1
 
 
 def test_another_life_of_the_broker_is_told(session: OperatorSession) -> None:

@@ -210,7 +210,7 @@ class Changes(Caller):
         result: Result | None = None
         started = loop.time()
         timeout = self._timeout if timeout is None else timeout
-        with self._link.asked(request, waits=wait) as answers, contextlib.suppress(TimeoutError):
+        with self._link.asked(request) as answers, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while result is None or (wait and not result.settled):
                     state = expect(await answers.next(), RevisionState)

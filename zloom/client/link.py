@@ -99,7 +99,8 @@ class OperatorLink:
         """A snapshot."""
         counted = self._session.counters
         return OperatorCounters(
-            requests_resent=self._session.requests_resent,
+            requests_open=len(self._session.requests),
+            requests_resent=self._session.requests.resent,
             reconnects=counted["reconnects"],
             late_answers=counted["late_answers"],
             bad_messages=self._bad_messages + counted["unexpected_messages"],
@@ -125,11 +126,8 @@ class OperatorLink:
                 raise self.unanswered(message.id, timeout) from None
 
     @contextmanager
-    def asked(self, message: FromOperator, *, waits: bool = False) -> Iterator[Answers]:
+    def asked(self, message: FromOperator) -> Iterator[Answers]:
         """Make a request; within the context its answers can be waited for.
-
-        Args:
-            waits: Whether the revision that it makes is followed until it is settled.
 
         Raises:
             LocalProtocolError: The request is too long to be sent.
@@ -138,7 +136,7 @@ class OperatorLink:
         codec.encode(message)  # what cannot be sent is the caller's to know, not the timer's
         answers = self._waiters[message.id] = Answers()
         try:
-            self._run(self._session.request(message, self._loop.time(), waits=waits))
+            self._run(self._session.request(message, self._loop.time()))
             yield answers
         finally:
             del self._waiters[message.id]

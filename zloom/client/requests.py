@@ -16,15 +16,13 @@ class _Open:
     message: FromOperator
     due: float
     sent: bool = False
-    waits: bool = False
-    """Whether a revision's outcomes are waited for after its first state."""
     revision: tuple[str, str, int] | None = None
     """Run, attempt and number of the revision, once that is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to a request; `last` when no more will come."""
+    """An answer to a request; `last` when no more will come."""
 
     request: str
     answer: Answer
@@ -51,13 +49,9 @@ class RequestTable:
         """Requests that are open."""
         return len(self._open)
 
-    def add(self, message: FromOperator, now: float, *, waits: bool) -> None:
-        """Take a request, due at once.
-
-        Args:
-            waits: Go on until the revision that it makes is settled, not only until its first state.
-        """
-        self._open[message.id] = _Open(message.id, message, now, waits=waits)
+    def add(self, message: FromOperator, now: float) -> None:
+        """Take a request, due at once; one that makes a revision stays open until that is settled."""
+        self._open[message.id] = _Open(message.id, message, now)
         self._owners[message.id] = message.id
 
     def drop(self, request: str) -> None:
@@ -78,7 +72,7 @@ class RequestTable:
         return [self._take(self._open[owner], answer, now) for owner in sorted(owners)]
 
     def _take(self, entry: _Open, answer: Answer, now: float) -> Answered:
-        goes_on = isinstance(answer, RevisionState) and entry.waits and not answer.settled
+        goes_on = isinstance(answer, RevisionState) and not answer.settled
         if isinstance(answer, RevisionState) and goes_on:
             self._follow(entry, answer, now)
         else:

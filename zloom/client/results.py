@@ -58,6 +58,7 @@ class OperatorCounters:
     """What an operator's connection did since it was opened.
 
     Attributes:
+        requests_open: Requests that still want an answer, now.
         requests_resent: Requests sent once more because no answer had come.
         reconnects: Times that both sockets were made anew.
         late_answers: Answers that nobody waited for any more.
@@ -66,6 +67,7 @@ class OperatorCounters:
         publish_dropped: Payloads of own topics that could not be sent.
     """
 
+    requests_open: int
     requests_resent: int
     reconnects: int
     late_answers: int

@@ -73,7 +73,6 @@ class OperatorSession:
         self._software = software
         self._control = control
         self._new_id = new_id
-        self._requests = RequestTable(new_id)
         self._subscriptions = Subscriptions()
         self._welcome: Welcome | None = None
         self._nonce = ""
@@ -84,14 +83,11 @@ class OperatorSession:
         self._starved_since: float | None = None
         self._publish_seqs: Counter[str] = Counter()
         self.state = State.CONNECTING
+        self.requests = RequestTable(new_id)
+        """Only to be read."""
         self.last_error = ""
         """What the broker last complained of, if it did."""
         self.counters: Counter[str] = Counter()
-
-    @property
-    def requests_resent(self) -> int:
-        """Requests that were sent once more because no answer had come."""
-        return self._requests.resent
 
     # --- what the caller wants ----------------------------------------------------------------
 
@@ -99,16 +95,16 @@ class OperatorSession:
         """Begin; control is open."""
         return self._say_hello(now)
 
-    def request(self, message: FromOperator, now: float, *, waits: bool = False) -> list[Effect]:
-        """Make a request, answered by `Answered` under its id; with `waits` until its revision is settled."""
-        if not self._requests:
+    def request(self, message: FromOperator, now: float) -> list[Effect]:
+        """Make a request, answered by `Answered` under its id, once or until its revision is settled."""
+        if not self.requests:
             self._heard = now
-        self._requests.add(message, now, waits=waits)
+        self.requests.add(message, now)
         return self._send_due(now)
 
     def drop(self, request: str) -> None:
         """Wait no longer for an answer."""
-        self._requests.drop(request)
+        self.requests.drop(request)
 
     def publish(self, topic: str, payload: bytes) -> list[Effect]:
         """Publish on a user's own topic, at most once; what cannot be sent now is dropped and counted."""
@@ -141,7 +137,7 @@ class OperatorSession:
         yield self._subscriptions.next_timer()
         yield self._silent_at()
         if self._starved_since is None:
-            yield self._requests.next_due()
+            yield self.requests.next_due()
         else:
             yield self._starved_since + SILENCE
 
@@ -161,7 +157,7 @@ class OperatorSession:
     def _silent_at(self) -> float | None:
         beat = self._welcome.beat if self._welcome else HELLO_INTERVAL
         updates = self._subscriptions.silent_at(3 * beat)
-        if not self._requests:
+        if not self.requests:
             return updates
         control = self._heard + SILENCE
         return control if updates is None else min(control, updates)
@@ -208,7 +204,7 @@ class OperatorSession:
         if not isinstance(message, _ANSWERS):
             self.counters["unexpected_messages"] += 1
             return []
-        answered = self._requests.receive(message, now)
+        answered = self.requests.receive(message, now)
         if not answered:
             self.counters["late_answers"] += 1
         return list(answered)
@@ -260,7 +256,7 @@ class OperatorSession:
             return []  # the answer to a hello that was sent twice
         before, self._welcome = self._welcome, welcome
         self.state = State.CONNECTED
-        self._requests.restart(now)
+        self.requests.restart(now)
         changed = before is not None and before.epoch != welcome.epoch
         subscribed = self._subscriptions.connected(self._updates(), self._nonce, now)
         return [Connected(epoch_changed=changed), *subscribed, *self._send_due(now)]
@@ -290,10 +286,10 @@ class OperatorSession:
         effects: list[Effect] = []
         if self.state is not State.CONNECTED or self._starved_since is not None:
             return effects
-        for message in self._requests.due(now):
+        for message in self.requests.due(now):
             if not self._credit.may_send():
                 self._starved_since = now
                 break
-            self._requests.sent(message, now)
+            self.requests.sent(message, now)
             effects.append(self._counted(message))
         return effects
