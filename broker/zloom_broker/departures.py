@@ -69,8 +69,6 @@ class Departures:
 
     def _write(self, left: ReplicaLeft, now: float) -> None:
         attempt = self._hub.state.attempts[left.run, left.attempt]
-        if left.replica in attempt.left:
-            return
         self._in_flight[left.replica] = left
         owed = [ledger.revision.revision for ledger in attempt.owed(left.replica)]
         then = partial(self._left, left, owed, attempt.revision, now)

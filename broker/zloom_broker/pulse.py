@@ -80,6 +80,7 @@ class Pulse:
         for peer in list(self._hub.peers.values()):
             self._failures.resend(peer, now)
             self._ping(peer, now)
+        self._stalled &= self._hub.vitals.keys()
         for replica, vitals in self._hub.vitals.items():
             self._tell_stall(replica, vitals, now)
 
@@ -104,8 +105,10 @@ class Pulse:
 
     def _tell_stall(self, replica: str, vitals: Vitals, now: float) -> None:
         peer = self._hub.weavelets.get(replica)
-        stalled = vitals.state(now, self._hub.settings.beat) == "stalled"
-        if peer is None or stalled == (replica in self._stalled):
+        state = vitals.state(now, self._hub.settings.beat)
+        stalled = state == "stalled"
+        # One that does not answer has not recovered, whatever else is the matter with it.
+        if peer is None or state == "unresponsive" or stalled == (replica in self._stalled):
             return
         self._stalled ^= {replica}
         step = vitals.status.step if vitals.status else 0

@@ -1,0 +1,149 @@
+"""The fold of one attempt's records."""
+
+import msgspec
+import pytest
+
+from tests.unit.broker_support import replica
+from zloom.model import Mode, Outcome, OutcomeKind, Revision, Value
+from zloom_broker.attempt import Attempt
+from zloom_broker.records import (
+    AttemptStarted,
+    OutcomesRecorded,
+    ReplicaJoined,
+    ReplicaLeft,
+    RevisionAccepted,
+)
+
+
+def attempt_of(*names: str) -> Attempt:
+    """Return an attempt with these replicas, one a rank."""
+    attempt = Attempt(AttemptStarted(run="run", attempt="one", world_size=len(names), at=0.0))
+    for rank, name in enumerate(names):
+        joined = replica(name, rank=rank, world_size=len(names))
+        attempt.join(ReplicaJoined(replica=joined, at=0.0))
+    return attempt
+
+
+def accept(attempt: Attempt, mode: Mode = "next", **changes: Value) -> int:
+    """Let a config revision be accepted for all replicas; return its number."""
+    number = attempt.revision + 1
+    revision = Revision(number, "config", changes, mode=mode, chain=bytes([number]))
+    targets = list(attempt.replicas)
+    attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=targets))
+    return number
+
+
+def answer(attempt: Attempt, number: int, name: str, kind: OutcomeKind, error: str = "") -> None:
+    """Let a replica answer."""
+    outcome = Outcome(name, attempt.replicas[name].rank, kind, error=error)
+    attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: outcome}))
+
+
+def leave(attempt: Attempt, name: str, *, lost: bool) -> None:
+    """Let a replica leave."""
+    outcome = "lost" if lost else "not_reached"
+    fields = {
+        "run": "run",
+        "attempt": "one",
+        "replica": name,
+        "outcome": outcome,
+        "reason": "gone",
+        "at": 1.0,
+    }
+    attempt.leave(msgspec.convert(fields | {"record": "replica_left"}, ReplicaLeft))
+
+
+def values(attempt: Attempt) -> dict[str, Value]:
+    return {key: setting.value for key, setting in attempt.config().items()}
+
+
+def test_config_is_the_baseline_and_what_was_set() -> None:
+    attempt = attempt_of("a")
+    assert attempt.config()["learning_rate"] == (0.1, 0)
+    accept(attempt, learning_rate=0.5)
+    assert attempt.config()["learning_rate"] == (0.5, 1)
+    assert attempt.config_at(0)["learning_rate"] == (0.1, 0)
+    assert attempt.config_without([]) == {"learning_rate": 0.5}
+
+
+@pytest.mark.parametrize("kind", ["rejected", "aborted", "cancelled", "superseded"])
+def test_what_nobody_took_is_not_wanted_any_more(kind: OutcomeKind) -> None:
+    attempt = attempt_of("a", "b")
+    accept(attempt, learning_rate=0.5)
+    answer(attempt, 1, "a", kind)
+    assert values(attempt)["learning_rate"] == 0.5, "b may still apply it"
+    answer(attempt, 1, "b", kind)
+    assert values(attempt)["learning_rate"] == 0.1
+    assert values(attempt) == {k: s.value for k, s in attempt.config_at(1).items()}
+
+
+def test_what_one_applied_is_wanted() -> None:
+    attempt = attempt_of("a", "b")
+    accept(attempt, learning_rate=0.5)
+    answer(attempt, 1, "a", "rejected")
+    answer(attempt, 1, "b", "applied")
+    assert values(attempt)["learning_rate"] == 0.5
+
+
+def test_what_the_lost_could_not_take_is_wanted() -> None:
+    attempt = attempt_of("a")
+    accept(attempt, learning_rate=0.5)
+    leave(attempt, "a", lost=True)
+    assert attempt.ledgers[0].settled
+    assert values(attempt)["learning_rate"] == 0.5
+    answer(attempt, 1, "a", "rejected")
+    assert values(attempt)["learning_rate"] == 0.1, "the amended outcome counts"
+
+
+def test_g4_the_first_outcome_of_a_target_wins() -> None:
+    attempt = attempt_of("a")
+    accept(attempt, learning_rate=0.5)
+    answer(attempt, 1, "a", "applied")
+    answer(attempt, 1, "a", "rejected")
+    assert attempt.ledgers[0].outcomes["a"].outcome == "applied"
+
+
+def test_g4_not_reached_is_final() -> None:
+    attempt = attempt_of("a")
+    accept(attempt, learning_rate=0.5)
+    leave(attempt, "a", lost=False)
+    answer(attempt, 1, "a", "applied")
+    assert attempt.ledgers[0].outcomes["a"].outcome == "not_reached"
+
+
+def test_one_that_has_nothing_to_say_is_not_listed() -> None:
+    attempt = attempt_of("a", "b")
+    revision = Revision(1, "config", {"learning_rate": 0.5})
+    attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=["a"]))
+    answer(attempt, 1, "b", "rejected", "undeclared")
+    assert [outcome.replica for outcome in attempt.outcomes(attempt.ledgers[0])] == ["a"]
+    answer(attempt, 1, "b", "applied")
+    assert [outcome.replica for outcome in attempt.outcomes(attempt.ledgers[0])] == ["a", "b"]
+
+
+def test_what_waits_for_a_step_is_pending_and_not_config() -> None:
+    attempt = attempt_of("a")
+    accept(attempt, "at_step", learning_rate=0.5)
+    accept(attempt, batch_size=8)
+    answer(attempt, 2, "a", "applied")
+    pending = attempt.pending_for("new")
+    assert [revision.revision for revision in pending] == [1]
+    assert attempt.config_without(pending) == {"batch_size": 8}
+    answer(attempt, 1, "a", "applied")
+    assert attempt.pending_for("new") == []
+
+
+def test_what_a_thousand_have_to_say_fits_into_one_message() -> None:
+    attempt = attempt_of(*(f"replica-{number}" for number in range(1000)))
+    accept(attempt, learning_rate=0.5)
+    for name in attempt.replicas:
+        answer(attempt, 1, name, "rejected", "x" * 10_000)
+    assert len(msgspec.msgpack.encode(attempt.entry(attempt.ledgers[0]))) < 512 * 1024
+
+
+def test_keys_are_those_of_who_is_there_and_else_of_who_was() -> None:
+    attempt = attempt_of("a")
+    leave(attempt, "a", lost=False)
+    assert set(attempt.keys()) == {"learning_rate", "batch_size"}
+    attempt.join(ReplicaJoined(replica=replica("b", keys=[]), at=0.0))
+    assert attempt.keys() == {}

@@ -1,0 +1,113 @@
+"""The signs of life of one replica."""
+
+import pytest
+
+from zloom.messages import Status
+from zloom.model import DeviceStatus, Phase, Series
+from zloom_broker.liveness import ABSENT_LIMIT, MAX_METRICS, UNROUTABLE_GRACE, Vitals
+
+
+def connected(now: float = 0.0) -> Vitals:
+    vitals = Vitals()
+    vitals.connect(now)
+    vitals.subscribe()
+    return vitals
+
+
+def status(step: int, seq: int = 1, phase: Phase = "training", *, paused: bool = False) -> Status:
+    return Status(seq=seq, step=step, phase=phase, paused=paused, step_time=0.1)
+
+
+def test_one_ping_is_outstanding_at_a_time() -> None:
+    vitals = connected()
+    assert vitals.ping_due(1.0)
+    number = vitals.ping(1.0)
+    assert not vitals.ping_due(1000.0), "its subscription would show that it is gone"
+    assert not vitals.pong(number - 1)
+    assert not vitals.ping_due(2.0)
+    assert vitals.pong(number)
+    assert vitals.ping_due(2.0)
+
+
+def test_without_a_subscription_pings_must_tell() -> None:
+    vitals = Vitals()
+    vitals.connect(0.0)
+    vitals.ping(0.0)
+    assert not vitals.ping_due(ABSENT_LIMIT - 0.1)
+    assert vitals.ping_due(ABSENT_LIMIT)
+
+
+def test_an_absent_one_is_pinged_often_and_lost_in_the_end() -> None:
+    vitals = connected()
+    vitals.miss(10.0)
+    assert vitals.state(10.0, 1.0) == "unresponsive"
+    vitals.ping(10.0)
+    assert (vitals.ping_due(10.4), vitals.ping_due(10.5)) == (False, True)
+    assert vitals.lost_at() == 10.0 + ABSENT_LIMIT
+    vitals.miss(11.0, unroutable=True)
+    assert vitals.lost_at() == 10.0 + UNROUTABLE_GRACE
+    assert not vitals.ping_due(12.0)
+
+
+def test_a_pong_brings_an_absent_one_back() -> None:
+    vitals = connected()
+    vitals.miss(10.0)
+    assert vitals.pong(vitals.ping(10.0))
+    assert vitals.lost_at() is None
+    assert vitals.state(10.1, 1.0) == "live"
+
+
+def test_a_pong_from_before_it_vanished_brings_nobody_back() -> None:
+    vitals = connected()
+    old = vitals.ping(9.0)
+    vitals.miss(10.0, unroutable=True)
+    assert not vitals.pong(old)
+    assert vitals.lost_at() is not None
+
+
+def test_g10_one_that_holds_the_gil_is_unresponsive_and_never_lost() -> None:
+    vitals = connected()
+    number = vitals.ping(1.0)
+    assert vitals.state(4.0, 1.0) == "live"
+    assert vitals.state(4.1, 1.0) == "unresponsive"
+    assert vitals.lost_at() is None
+    vitals.pong(number)
+    assert vitals.state(60.0, 1.0) == "live"
+
+
+def test_g10_stalled_is_no_step_for_much_longer_than_its_own_median() -> None:
+    vitals = connected()
+    vitals.report(status(1), 0.0)
+    vitals.report(status(2), 1.0)
+    assert vitals.state(6.0, 1.0) == "live"
+    assert vitals.state(6.1, 1.0) == "stalled"
+    vitals.report(status(3), 7.0)
+    assert vitals.state(7.1, 1.0) == "live"
+
+
+@pytest.mark.parametrize("phase", ["validating", "saving", "compiling"])
+def test_a_phase_suspends_the_watch_for_stalls(phase: Phase) -> None:
+    vitals = connected()
+    vitals.report(status(1), 0.0)
+    vitals.report(status(1, 2, phase), 1.0)
+    assert vitals.state(1000.0, 1.0) == "live"
+    vitals.report(status(1, 3), 1000.0)
+    assert vitals.state(1004.0, 1.0) == "live"
+    assert vitals.state(1006.0, 1.0) == "stalled"
+
+
+def test_paused_is_not_stalled() -> None:
+    vitals = connected()
+    vitals.report(status(1, paused=True), 0.0)
+    assert vitals.state(1000.0, 1.0) == "paused"
+
+
+def test_what_a_replica_makes_up_does_not_fill_the_memory() -> None:
+    vitals = connected()
+    for number in range(2 * MAX_METRICS):
+        metrics = {f"m{number}": Series([1], [0.5])}
+        devices = [DeviceStatus(f"d{number}")]
+        vitals.report(Status(seq=number, step=number, metrics=metrics, devices=devices), 0.0)
+    assert len(vitals.metrics) == MAX_METRICS
+    assert f"m{2 * MAX_METRICS - 1}" in vitals.metrics
+    assert len(vitals.devices) == 64

@@ -1,0 +1,74 @@
+"""Outcomes on their way to whoever follows or watches."""
+
+from tests.unit.broker_support import Bench, published, sent
+from zloom import messages as m
+from zloom.model import Outcome
+from zloom_broker.attempt import MAX_TEXT
+
+
+def two_ranks() -> Bench:
+    """Return a bench with two ranks in step, an operator, and one revision."""
+    bench = Bench()
+    bench.active("a", rank=0, world_size=2)
+    bench.active("b", rank=1, world_size=2)
+    bench.operator()
+    changes: dict[str, float] = {"learning_rate": 0.5}
+    bench.receive(b"op", m.SetConfig(id="q1", run="run", changes=dict(changes), mode="next"))
+    return bench
+
+
+def pushes(effects: list[m.Message]) -> list[list[str | None]]:
+    """Return the outcomes of each push."""
+    return [[o.outcome for o in each.outcomes] for each in effects if isinstance(each, m.RevisionState)]
+
+
+def test_a_push_that_settles_goes_out_at_once_and_others_are_gathered() -> None:
+    bench = two_ranks()
+    assert pushes(sent(bench.answer(1, "a"))) == []
+    assert pushes(sent(bench.advance(0.2))) == [["applied", None]]
+    assert pushes(sent(bench.answer(1, "b", "rejected", error="no"))) == [["applied", "rejected"]]
+    assert pushes(sent(bench.advance(1.0))) == []
+
+
+def test_who_watches_is_told_of_each_outcome() -> None:
+    bench = two_ranks()
+    (answered,) = [x for x in published(bench.answer(1, "a"), b"watch/run/") if isinstance(x, m.Answered)]
+    assert (answered.outcomes, answered.settled) == ([Outcome("a", 0, "applied", 5)], False)
+
+
+def test_follow_answers_now_and_goes_on() -> None:
+    bench = two_ranks()
+    bench.operator("other")
+    follow = m.Follow(id="f", run="run", revision=1)
+    assert pushes(sent(bench.receive(b"other", follow), b"other")) == [[None, None]]
+    bench.answer(1, "a")
+    assert pushes(sent(bench.answer(1, "b"), b"other")) == [["applied", "applied"]]
+
+
+def test_follow_of_nothing_is_refused() -> None:
+    bench = two_ranks()
+    (refusal,) = sent(bench.receive(b"op", m.Follow(id="f", run="run", revision=2)))
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.code == "unknown_revision"
+
+
+def test_a_follower_that_vanished_is_told_nothing() -> None:
+    bench = two_ranks()
+    bench.unroutable(b"op")
+    bench.answer(1, "a")
+    assert sent(bench.advance(1.0)) == []
+    assert sent(bench.answer(1, "b")) == []
+
+
+def test_an_outcome_of_another_replica_is_not_taken() -> None:
+    bench = two_ranks()
+    forged = m.Outcomes(epoch="epoch", outcomes={1: Outcome("b", 1, "applied")})
+    assert sent(bench.receive(b"a", forged), b"a") == [m.OutcomesReceived(revisions=[1])]
+    assert bench.core.state.attempts["run", "one"].ledgers[0].outcomes == {}
+
+
+def test_a_novel_is_cut_short() -> None:
+    bench = two_ranks()
+    bench.answer(1, "a", "rejected", error="x" * 100_000)
+    outcome = bench.core.state.attempts["run", "one"].ledgers[0].outcomes["a"]
+    assert outcome.error == "x" * MAX_TEXT + "…"

@@ -1,0 +1,134 @@
+"""Beats, pings and the losses that they show."""
+
+from tests.unit.broker_support import Bench, events, published, sent
+from zloom import messages as m
+from zloom.model import Outcome
+
+
+def pings(bench: Bench, seconds: float, peer: bytes = b"a") -> list[m.Message]:
+    return [message for message in sent(bench.advance(seconds), peer) if isinstance(message, m.Ping)]
+
+
+def settled(bench: Bench) -> Bench:
+    """Return the bench with `a` in step, its echo topic subscribed, and the first beat over."""
+    bench.active()
+    bench.subscription(b"echo/n-a/", present=True)
+    return bench
+
+
+def test_every_beat_is_told_to_all_and_to_each_attempt() -> None:
+    bench = settled(Bench())
+    told = bench.advance(2.0)
+    assert published(told, b"beat/") == [m.Beat(epoch="epoch", seq=n) for n in (1, 2, 3)]
+    beats = [m.Beat(epoch="epoch", revision=0, seq=n) for n in (1, 2, 3)]
+    assert published(told, b"steer/run/one/") == beats
+
+
+def test_a_stopped_broker_does_not_beat_for_the_time_it_missed() -> None:
+    bench = Bench()
+    bench.advance(0.0)
+    bench.now = 60.0
+    assert len(published(bench.advance(0.0), b"beat/")) <= 2
+
+
+def test_g10_a_closed_connection_is_lost_within_two_seconds() -> None:
+    bench = settled(Bench())
+    bench.advance(0.5)
+    bench.subscription(b"echo/n-a/", present=False)
+    bench.unroutable(b"a")
+    assert events(bench.advance(0.9)) == []
+    assert events(bench.advance(0.2)) == ["lost"]
+
+
+def test_g10_a_connection_that_a_forked_child_holds_is_lost_within_six_seconds() -> None:
+    bench = settled(Bench())
+    told = bench.subscription(b"echo/n-a/", present=False)
+    assert [type(message) for message in sent(told, b"a")] == [m.Ping]
+    assert events(bench.advance(5.9)) == []
+    assert events(bench.advance(0.2)) == ["lost"]
+
+
+def test_g10_one_that_answers_is_not_lost() -> None:
+    bench = settled(Bench())
+    told = bench.subscription(b"echo/n-a/", present=False)
+    for _ in range(20):
+        for ping in sent(told, b"a"):
+            if isinstance(ping, m.Ping):
+                bench.receive(b"a", m.Pong(id=ping.id, received=1))
+        told = bench.advance(0.5)
+        assert events(told) == []
+
+
+def test_g10_a_minute_of_gil_fills_no_queue() -> None:
+    bench = settled(Bench())
+    assert len(pings(bench, 60.0)) == 1
+    bench.operator()
+    (replicas,) = sent(bench.receive(b"op", m.GetReplicas(id="r")))
+    assert isinstance(replicas, m.Replicas)
+    assert replicas.replicas[0].state == "unresponsive"
+
+
+def test_g10_a_restart_gives_everybody_six_seconds() -> None:
+    first = settled(Bench())
+    first.operator()
+    first.set(learning_rate=0.5)
+    bench = Bench(first.journal, epoch="next")
+    assert events(bench.advance(5.9)) == []
+    assert events(bench.advance(0.2)) == ["lost"]
+    ledger = bench.core.state.attempts["run", "one"].ledgers[0]
+    assert ledger.outcomes["a"] == Outcome("a", 0, "lost", error="nothing was heard of it")
+
+
+def test_g10_one_that_is_back_after_a_restart_is_not_lost() -> None:
+    bench = Bench(settled(Bench()).journal, epoch="next")
+    bench.advance(3.0)
+    assert events(bench.join()) == []
+    bench.subscription(b"echo/n-a/", present=True)
+    assert events(bench.advance(30.0)) == []
+
+
+def test_an_operator_that_vanished_is_dropped() -> None:
+    bench = Bench()
+    bench.operator()
+    assert len(pings(bench, 1.0, b"op")) == 1
+    assert len(pings(bench, 6.0, b"op")) == 1, "no subscription tells of its end, so it is asked again"
+    bench.unroutable(b"op")
+    assert pings(bench, 20.0, b"op") == []
+
+
+def answer_pings(bench: Bench, seconds: float) -> list[str]:
+    """Let time pass while `a` answers; return the events."""
+    told: list[str] = []
+    for _ in range(round(seconds)):
+        effects = bench.advance(1.0)
+        told += events(effects)
+        for ping in sent(effects, b"a"):
+            if isinstance(ping, m.Ping):
+                bench.receive(b"a", m.Pong(id=ping.id, received=1))
+    return told
+
+
+def test_a_stall_and_its_end_are_told_once() -> None:
+    bench = settled(Bench())
+    bench.receive(b"a", m.Status(seq=1, step=1, step_time=0.1))
+    assert answer_pings(bench, 10.0) == ["stalled"]
+    told = bench.advance(10.0)
+    assert events(told) == [], "not to answer is no recovery"
+    (ping,) = [message for message in sent(told, b"a") if isinstance(message, m.Ping)]
+    bench.receive(b"a", m.Pong(id=ping.id, received=1))
+    bench.receive(b"a", m.Status(seq=2, step=2, step_time=0.1))
+    assert events(bench.advance(1.0)) == ["recovered"]
+
+
+def test_g11_a_pong_gives_back_the_credit_of_what_was_lost() -> None:
+    bench = Bench(credit=4)
+    bench.operator()
+    for number in range(6):
+        told = sent(bench.receive(b"op", m.GetRuns(id=f"r{number}")))
+    assert not any(isinstance(message, m.Runs) for message in told)
+    (ping,) = pings(bench, 0.0, b"op")
+    assert isinstance(ping, m.Ping)
+    bench.receive(b"op", m.Pong(id=ping.id, received=2))
+    (stats,) = [x for x in sent(bench.receive(b"op", m.GetStats(id="s"))) if isinstance(x, m.Stats)]
+    assert stats.counters["dropped_for_credit"] > 0
+    assert stats.counters["lost_to_peers"] > 0

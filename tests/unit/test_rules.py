@@ -1,0 +1,129 @@
+"""Every reason for which a change is refused."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.broker_support import LEARNING_RATE, Bench, sent
+from zloom import messages as m
+from zloom.model import Command, Key, Schema
+
+
+def bench_of(world_size: int = 1, **changes: object) -> Bench:
+    """Return a bench with that many ranks in step and an operator."""
+    bench = Bench()
+    for rank in range(world_size):
+        bench.active(f"r{rank}", rank=rank, world_size=world_size, **changes)
+    bench.operator()
+    return bench
+
+
+def code(bench: Bench, request: Any) -> str:
+    """Return the code of the refusal of a request; empty when it was accepted."""
+    (answer,) = sent(bench.receive(b"op", request))
+    return answer.code if isinstance(answer, m.Refusal) else ""
+
+
+def update(**more: Any) -> m.SetConfig:
+    return m.SetConfig(id="q", run="run", **{"changes": {"learning_rate": 0.5}, **more})
+
+
+def command(name: str = "pause", **more: Any) -> m.SendCommand:
+    return m.SendCommand(id="q", run="run", command=name, **more)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (update(), ""),
+        (update(mode="at_step", at_step=5), ""),
+        (update(mode="consistent"), ""),
+        (update(expected_revision=0), ""),
+        (update(expected_revision=1), "revision_conflict"),
+        (update(at_step=5), "bad_mode"),
+        (update(mode="at_step"), "bad_mode"),
+        (update(mode="immediate"), "bad_mode"),
+        (update(changes={"learning_rate": "x" * 70_000}), "wrong_type"),
+        (command(), ""),
+        (command(arguments={"limit": 5}), ""),
+        (command(arguments={"limit": "long"}), "bad_arguments"),
+        (command(arguments={"limits": 5}), "bad_arguments"),
+        (command("stop"), "unknown_command"),
+        (command(mode="immediate"), "bad_mode"),
+        (command(mode="at_step"), "bad_mode"),
+        (m.Cancel(id="q", run="run", revision=1), "unknown_revision"),
+        (m.Rollback(id="q", run="run", to_revision=1), "unknown_revision"),
+        (m.Rollback(id="q", run="run", to_revision=0), "no_change"),
+        (m.SetConfig(id="q", run="other", changes={}), "unknown_run"),
+        (m.SetConfig(id="q", run="run", attempt="two", changes={}), "unknown_attempt"),
+        (m.SetConfig(id="", run="run", changes={}), "bad_name"),
+        (m.SetConfig(id="i" * 129, run="run", changes={}), "bad_name"),
+    ],
+)
+def test_one_rank(request_: Any, expected: str) -> None:
+    assert code(bench_of(), request_) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (update(), "consistent_unavailable"),
+        (update(mode="consistent"), "consistent_unavailable"),
+        (update(mode="next"), ""),
+        (command(mode="next"), "consistent_unavailable"),
+        (command("resume"), ""),
+    ],
+)
+def test_several_ranks(request_: Any, expected: str) -> None:
+    commands = [Command("pause", Schema(["object"])), Command("resume", Schema(["object"]))]
+    assert code(bench_of(2, commands=commands), request_) == expected
+
+
+def test_an_immediate_key_changes_at_once_and_alone() -> None:
+    keys = [LEARNING_RATE, Key("verbose", Schema(["boolean"]), False, immediate=True)]
+    bench = bench_of(2, keys=keys)
+    assert code(bench, update(changes={"verbose": True, "learning_rate": 0.5})) == "mixed_immediate"
+    assert code(bench, update(changes={"verbose": True})) == ""
+    assert bench.core.state.attempts["run", "one"].ledgers[0].revision.mode == "immediate"
+
+
+def test_nobody_there() -> None:
+    bench = bench_of()
+    bench.receive(b"r0", m.Goodbye(reason="trained"))
+    (refusal,) = sent(bench.receive(b"op", update()))
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.code == "no_replica"
+    assert "rank 0: trained" in refusal.text
+
+
+def test_a_rollback_brings_back_what_was() -> None:
+    bench = bench_of()
+    bench.set("q1", learning_rate=0.5)
+    bench.set("q2", learning_rate=0.25, batch_size=8)
+    bench.receive(b"op", m.Rollback(id="q3", run="run", to_revision=1))
+    made = bench.core.state.attempts["run", "one"].ledgers[2].revision
+    assert (made.changes, made.note) == ({"learning_rate": 0.5, "batch_size": 32}, "rollback to 1")
+
+
+def test_a_cancel_goes_to_those_who_have_not_answered() -> None:
+    bench = bench_of(2)
+    bench.receive(b"op", update(mode="at_step", at_step=100))
+    bench.answer(1, "r0")
+    bench.receive(b"op", m.Cancel(id="c", run="run", revision=1))
+    ledger = bench.core.state.attempts["run", "one"].ledgers[1]
+    assert (ledger.revision.kind, ledger.revision.cancels, ledger.targets) == ("cancel", 1, ["r1"])
+    assert code(bench, m.Cancel(id="c2", run="run", revision=2)) == "bad_value"
+    bench.answer(1, "r1", "cancelled")
+    assert code(bench, m.Cancel(id="c3", run="run", revision=1)) == "already_settled"
+
+
+def test_the_config_must_fit_into_a_snapshot() -> None:
+    text = Schema(["string"])
+    bench = bench_of(keys=[Key(f"key{n}", text, "") for n in range(20)])
+    codes = [
+        code(bench, m.SetConfig(id=f"q{n}", run="run", changes={f"key{n}": "x" * 60_000})) for n in range(20)
+    ]
+    assert codes[0] == ""
+    assert codes[-1] == "too_large"
+    assert codes.count("") * 60_000 < 512 * 1024
+    assert code(bench, m.SetConfig(id="big", run="run", changes={"key0": "x" * 70_000})) == "too_large"
