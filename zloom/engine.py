@@ -17,9 +17,8 @@ from zloom.errors import (
     UnknownMessageType,
 )
 from zloom.mailbox import Restore
-from zloom.messages import FromBroker, FromWeavelet, Published, Status
+from zloom.messages import FromBroker, FromWeavelet, Published
 from zloom.model import Device, DeviceStatus, Outcome, Replica
-from zloom.pace import Pace
 from zloom.session import Session
 from zloom.session_effects import (
     Closed,
@@ -39,6 +38,7 @@ from zloom.session_sockets import SessionSockets
 from zloom.session_state import SessionCounters, State
 from zloom.settings import WeaveletSettings
 from zloom.socket_options import Context, new_context
+from zloom.status_source import StatusSource
 from zloom.training import Training
 from zloom.version import __version__
 
@@ -93,8 +93,7 @@ class Engine:
             replica, endpoint, f"zloom {__version__}", lambda: secrets.token_hex(8), inherit=inherit
         )
         self._delivery = Delivery(training, self.answer)
-        self._pace = Pace()
-        self._device_status: list[DeviceStatus] = []
+        self._status = StatusSource(training, settings.status_points)
         self._declared = -1
         self._subscribed = 0
         self._unsent = 0
@@ -242,21 +241,8 @@ class Engine:
         self._unsent += not sent
 
     def _send_status(self) -> None:
-        now, training = self._loop.time(), self._training
-        paused = training.mailbox.paused
-        self._pace.look(training.step, now, training=training.phase == "training" and not paused)
-        devices, self._device_status = self._device_status, []
-        status = Status(
-            seq=0,
-            step=training.step,
-            phase=training.phase,
-            paused=paused,
-            step_time=self._pace.step_time,
-            metrics=training.metrics.drain(self._settings.status_points),
-            devices=devices,
-            dropped=training.metrics.dropped,
-        )
-        self._run(self._session.status(status, now))
+        now = self._loop.time()
+        self._run(self._session.status(self._status.collect(now), now))
 
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._warned:
@@ -303,4 +289,4 @@ class Engine:
         self._begin("devices")
 
     def _on_device_status(self, status: list[DeviceStatus]) -> None:
-        self._device_status = status
+        self._status.devices = status

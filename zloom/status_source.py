@@ -1,0 +1,38 @@
+"""What a status says: the trainer's step, its pace, its metrics and its devices."""
+
+from zloom.messages import Status
+from zloom.model import DeviceStatus
+from zloom.pace import Pace
+from zloom.training import Training
+
+
+class StatusSource:
+    """Collects statuses of one trainer; belongs to the loop's thread.
+
+    Args:
+        training: Whose.
+        points: How many points of metrics go into one status.
+    """
+
+    def __init__(self, training: Training, points: int) -> None:
+        self.devices: list[DeviceStatus] = []
+        """The newest reading, until a status has told it."""
+        self._training = training
+        self._points = points
+        self._pace = Pace()
+
+    def collect(self, now: float) -> Status:
+        """Take what there is to report; its number is for the session to fill in."""
+        training, paused = self._training, self._training.mailbox.paused
+        self._pace.look(training.step, now, training=training.phase == "training" and not paused)
+        devices, self.devices = self.devices, []
+        return Status(
+            seq=0,
+            step=training.step,
+            phase=training.phase,
+            paused=paused,
+            step_time=self._pace.step_time,
+            metrics=training.metrics.drain(self._points),
+            devices=devices,
+            dropped=training.metrics.dropped,
+        )
