@@ -31,8 +31,9 @@ class Failures:
         """Tell each replica on a device, and those who watch its run, that it failed."""
         for attempt in self._hub.state.attempts.values():
             names = [replica.id for replica in attempt.present() if replica.id in record.replicas]
+            failure = self._new("device", device=record.device, reason=record.reason)
             for name in names:
-                self._tell(name, self._new("device", device=record.device, reason=record.reason), now)
+                self._tell(name, failure, now)
             if names:
                 text = f"{record.device}: {record.reason or 'no reason given'}"
                 event = Event("device_failed", attempt.run, attempt.id, 0.0, text, names, record.device)
@@ -44,8 +45,8 @@ class Failures:
         if left.outcome != "lost":
             return
         rank = attempt.replicas[left.replica].rank
+        failure = self._new("replica", replica=left.replica, rank=rank, reason=left.reason)
         for other in attempt.present():
-            failure = self._new("replica", replica=left.replica, rank=rank, reason=left.reason)
             self._tell(other.id, failure, now)
 
     def received(self, peer: Peer, message: FailureReceived) -> None:
@@ -55,9 +56,8 @@ class Failures:
     def resend(self, peer: Peer, now: float) -> None:
         """Tell a replica again what it has not acknowledged."""
         for unheard in self._unheard.get(peer.replica, {}).values():
-            if now - unheard.sent >= RESEND:
+            if now - unheard.sent >= RESEND and self._send(peer, unheard, now):
                 self._hub.counters["failures_resent"] += 1
-                self._send(peer, unheard, now)
 
     def _new(
         self,
@@ -72,11 +72,15 @@ class Failures:
         return Failure(id=self._next_id, kind=kind, device=device, replica=replica, rank=rank, reason=reason)
 
     def _tell(self, replica: str, failure: Failure, now: float) -> None:
-        unheard = self._unheard.setdefault(replica, {})[failure.id] = _Unheard(failure, now)
+        unheard = self._unheard.setdefault(replica, {})[failure.id] = _Unheard(failure, -RESEND)
         peer = self._hub.weavelets.get(replica)
         if peer is not None:
             self._send(peer, unheard, now)
 
-    def _send(self, peer: Peer, unheard: _Unheard, now: float) -> None:
+    def _send(self, peer: Peer, unheard: _Unheard, now: float) -> bool:
+        # Or each of a thousand ranks that die together would be told of each. Who lives is told a little later.
+        if peer.vitals.absent_since is not None:
+            return False
         unheard.sent = now
         self._hub.send(peer, unheard.failure)
+        return True

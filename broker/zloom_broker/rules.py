@@ -68,7 +68,8 @@ def propose_rollback(attempt: Attempt, request: Rollback, config: Mapping[str, S
     if not 0 <= request.to_revision <= attempt.revision:
         raise _unknown_revision(attempt, request.to_revision)
     wanted = attempt.config_at(request.to_revision)
-    changes = {key: s.value for key, s in wanted.items() if key not in config or config[key].value != s.value}
+    declared = attempt.keys()
+    changes = {key: s.value for key, s in wanted.items() if key in declared and config[key].value != s.value}
     if not changes:
         raise Refused("no_change", f"the config is already that of revision {request.to_revision}")
     note = f"rollback to {request.to_revision}"

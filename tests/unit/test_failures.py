@@ -59,3 +59,16 @@ def test_one_that_left_is_told_nothing_more() -> None:
     bench.receive(b"op", FAIL)
     bench.receive(b"a", m.Goodbye())
     assert failures(bench.join()) == []
+
+
+def test_those_that_may_be_gone_themselves_are_not_told() -> None:
+    """Or a job of a thousand ranks that dies would make a million messages."""
+    bench = Bench()
+    bench.active("a", rank=0, world_size=3)
+    bench.active("b", rank=1, world_size=3)
+    bench.active("c", rank=2, world_size=3)
+    for name in ("b", "c"):
+        bench.unroutable(name.encode())
+    told = bench.advance(1.5)
+    assert events(told) == ["lost", "lost"]
+    assert (len(failures(told, b"a")), failures(told, b"b"), failures(told, b"c")) == (2, [], [])

@@ -105,6 +105,14 @@ def test_a_rollback_brings_back_what_was() -> None:
     assert (made.changes, made.note) == ({"learning_rate": 0.5, "batch_size": 32}, "rollback to 1")
 
 
+def test_a_rollback_leaves_out_what_nobody_declares_any_more() -> None:
+    bench = bench_of()
+    bench.set("q1", learning_rate=0.5, batch_size=8)
+    bench.receive(b"r0", m.Declare(seq=1, keys=[LEARNING_RATE], commands=[]))
+    bench.receive(b"op", m.Rollback(id="q2", run="run", to_revision=0))
+    assert bench.core.state.attempts["run", "one"].ledgers[1].revision.changes == {"learning_rate": 0.1}
+
+
 def test_a_cancel_goes_to_those_who_have_not_answered() -> None:
     bench = bench_of(2)
     bench.receive(b"op", update(mode="at_step", at_step=100))
