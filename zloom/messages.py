@@ -54,7 +54,7 @@ class Hello(Message, frozen=True, kw_only=True):
     """Who the peer says that it is; not proven."""
     software: str = ""
     endpoint: str = ""
-    """The control endpoint as the peer reached it; the broker picks the updates endpoint that goes with it."""
+    """The control endpoint as the peer reached it: the broker picks the updates endpoint beside it."""
     nonce: str = ""
     replica: Replica | None = None
     inherit: bool = False

@@ -1,7 +1,7 @@
 """A trainer in a plain loop, run as a process of its own by the end-to-end tests.
 
-It appends what happens to a file, a JSON object a line: `{"step", "key", "value"}` for each handler that ran, and
-`{"steps"}` when it ends.
+It appends what happens to a file, one JSON object a line: `{"step", "key", "value"}` for each handler that
+ran, and `{"steps"}` when it ends.
 """
 
 import argparse

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 import zloom
+from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.messages import Happened
 from zloom.model import ReplicaStatus
-from tests.support import DEADLINE, broker_process, free_endpoint
 
 TRAINER = Path(__file__).with_name("loop_trainer.py")
+
+
+Steered = tuple[zloom.Operator, subprocess.Popen[bytes]]
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ async def is_in(operator: zloom.Operator, state: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def steered(tmp_path: Path, endpoint: str) -> AsyncIterator[tuple[zloom.Operator, subprocess.Popen[bytes]]]:
+async def steered(tmp_path: Path, endpoint: str) -> AsyncIterator[Steered]:
     """A broker, a trainer that trains, and an operator."""
     with broker_process(tmp_path / "data", endpoint), trainer(endpoint, tmp_path / "log") as process:
         async with zloom.connect(endpoint) as operator:
