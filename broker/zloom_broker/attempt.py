@@ -244,8 +244,28 @@ class Attempt:
         ledger.outcomes[outcome.replica] = outcome
         if ledger.settled:
             self.open.discard(ledger.revision.revision)
-        if ledger.void != was_void:
-            self._settings = self._fold(self.ledgers)
+        if ledger.void and not was_void:
+            self._take_out(ledger)
+        elif was_void and not ledger.void:
+            self._put_back(ledger)
+
+    def _take_out(self, ledger: Ledger) -> None:
+        """Give each key that has its value from a revision the value that it would have without."""
+        number = ledger.revision.revision
+        for key in ledger.revision.changes:
+            if self._settings[key].revision == number:
+                del self._settings[key]
+                for earlier in map(self.ledgers.__getitem__, range(number - 2, -1, -1)):
+                    if key in earlier.revision.changes and not earlier.void:
+                        value = earlier.revision.changes[key]
+                        self._settings[key] = Setting(value, earlier.revision.revision)
+                        break
+
+    def _put_back(self, ledger: Ledger) -> None:
+        number = ledger.revision.revision
+        for key, value in ledger.revision.changes.items():
+            if key not in self._settings or self._settings[key].revision < number:
+                self._settings[key] = Setting(value, number)
 
     def _unsettled(self) -> Iterator[Ledger]:
         return (self.ledgers[number - 1] for number in sorted(self.open))

@@ -78,7 +78,7 @@ class Failures:
             self._send(peer, unheard, now)
 
     def _send(self, peer: Peer, unheard: _Unheard, now: float) -> bool:
-        # Or each of a thousand ranks that die together would be told of each. Who lives is told a little later.
+        # Or each of a thousand ranks that die together would be told of each. Who lives is told a bit later.
         if peer.vitals.absent_since is not None:
             return False
         unheard.sent = now

@@ -147,3 +147,17 @@ def test_keys_are_those_of_who_is_there_and_else_of_who_was() -> None:
     assert set(attempt.keys()) == {"learning_rate", "batch_size"}
     attempt.join(ReplicaJoined(replica=replica("b", keys=[]), at=0.0))
     assert attempt.keys() == {}
+
+
+@pytest.mark.parametrize("overwritten", [False, True])
+def test_what_one_that_comes_back_applied_is_wanted_again(overwritten: bool) -> None:
+    attempt = attempt_of("a", "b")
+    accept(attempt, learning_rate=0.5)
+    answer(attempt, 1, "a", "rejected")
+    leave(attempt, "b", lost=True)
+    assert values(attempt)["learning_rate"] == 0.1
+    if overwritten:
+        accept(attempt, learning_rate=0.25)
+    answer(attempt, 1, "b", "applied")
+    assert values(attempt)["learning_rate"] == (0.25 if overwritten else 0.5)
+    assert attempt.config() == attempt.config_at(attempt.revision)
