@@ -16,8 +16,10 @@ KeyHandler = Callable[[Any], object]
 """Takes the new value; may return a callable without arguments that undoes what it did."""
 CommandHandler = Callable[..., object]
 """Takes the command's arguments by name; what it returns is reported as text."""
-Ready = Callable[[], bool]
-"""Says whether a change may be made at this safe point."""
+Ready = Callable[[Any], bool]
+"""Takes the value that is asked for; says whether the key may change to it at this safe point."""
+CommandReady = Callable[[], bool]
+"""Says whether the command may run at this safe point."""
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -31,6 +33,16 @@ class DeclaredKey:
     handler: KeyHandler
     ready: Ready | None
     value: Value
+
+    def is_ready(self, value: Value) -> bool:
+        """Ask whether the key may change to the value now. One that is no value may, to be rejected."""
+        if self.ready is None:
+            return True
+        try:
+            new = self.read(value)
+        except SettingsError:
+            return True
+        return self.ready(new)
 
     def read(self, value: Value) -> Any:
         """Return the value as the handler takes it; raises SettingsError naming the key."""
@@ -47,7 +59,7 @@ class DeclaredCommand:
     command: Command
     annotations: dict[str, Any]
     handler: CommandHandler
-    ready: Ready | None
+    ready: CommandReady | None
 
     def read(self, arguments: Mapping[str, Value]) -> dict[str, Any]:
         """Return the arguments as the handler takes them; raises SettingsError naming the argument."""
@@ -84,6 +96,8 @@ def declare_key(
     _check(name, handler)
     baseline = _baseline(name, initial, get)
     annotation = _key_annotation(name, handler, type, baseline)
+    if ready is not None:
+        _first_parameter(name, ready, "ready")
     try:
         schema = schema_of(annotation)
     except DeclarationError as error:
@@ -97,7 +111,7 @@ def declare_key(
 
 
 def declare_command(
-    name: str, handler: CommandHandler, *, description: str = "", ready: Ready | None = None
+    name: str, handler: CommandHandler, *, description: str = "", ready: CommandReady | None = None
 ) -> DeclaredCommand:
     """Build a command from its handler; `zloom.handlers.Registry.add_command` documents the arguments."""
     _check(name, handler)
@@ -136,7 +150,7 @@ def _baseline(name: str, initial: object, get: Callable[[], object] | None) -> o
 
 
 def _key_annotation(name: str, handler: KeyHandler, type_: Any, baseline: object) -> Any:
-    parameter = _first_parameter(name, handler)
+    parameter = _first_parameter(name, handler, "the handler")
     if type_ is not UNSET:
         return type_
     hints = _hints(name, handler)
@@ -149,15 +163,15 @@ def _key_annotation(name: str, handler: KeyHandler, type_: Any, baseline: object
     return type(baseline)
 
 
-def _first_parameter(name: str, handler: KeyHandler) -> str | None:
+def _first_parameter(name: str, function: Callable[[Any], object], what: str) -> str | None:
     try:
-        signature = inspect.signature(handler)
+        signature = inspect.signature(function)
     except ValueError:  # Some builtins have none.
         return None
     try:
         signature.bind(None)
     except TypeError as error:
-        raise DeclarationError(f"key {name}: the handler must take the new value alone: {error}") from error
+        raise DeclarationError(f"key {name}: {what} must take the new value alone: {error}") from error
     return next(iter(signature.parameters))
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from msgspec import UNSET
 
+from zloom.declarations import CommandReady, Ready
 from zloom.engine import Engine
 from zloom.handlers import FailureHandler
 from zloom.training import Training
@@ -36,7 +37,7 @@ class Declaring(ABC):
         get: Callable[[], object] | None = None,
         type: Any = UNSET,
         description: str = "",
-        ready: Callable[[], bool] | None = None,
+        ready: Ready | None = None,
         immediate: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Make a function the handler of a config key.
@@ -50,7 +51,8 @@ class Declaring(ABC):
             get: Called once, now, for the baseline, in place of `initial`.
             type: The value's type; by default the annotation of the handler's parameter.
             description: For operators; by default the first line of the handler's docstring.
-            ready: Asked at a safe point whether the key may change there.
+            ready: Asked with the new value, at a safe point, whether the key may change to it there; if not,
+                the update waits for a later one.
             immediate: An update may ask for the handler to run at once, on the weavelet's loop.
 
         Raises:
@@ -75,11 +77,12 @@ class Declaring(ABC):
         return declare
 
     def on_command(
-        self, name: str, *, description: str = "", ready: Callable[[], bool] | None = None
+        self, name: str, *, description: str = "", ready: CommandReady | None = None
     ) -> Callable[[Handler], Handler]:
         """Make a function the handler of a command, run on the training thread at a safe point.
 
         Its annotated parameters are the command's arguments; what it returns is shown to the operator.
+        `ready` is asked, without arguments, whether it may run at a safe point.
 
         Raises:
             DeclarationError: The decorated function cannot work.

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from zloom.declarations import (
     CommandHandler,
+    CommandReady,
     DeclaredCommand,
     DeclaredKey,
     KeyHandler,
@@ -87,7 +88,8 @@ class Registry:
             type: The value's type. Left out, the annotation of the handler's first parameter counts, and
                 without one the type of the baseline.
             description: For operators; left out, the first line of the handler's docstring.
-            ready: Asked at a safe point whether the key may change there.
+            ready: Asked with the new value, at a safe point, whether the key may change to it there; if not,
+                the update waits for a later one.
             immediate: An update may ask for the handler to run at once on the weavelet's own thread.
 
         Raises:
@@ -107,7 +109,7 @@ class Registry:
         self.version += 1
 
     def add_command(
-        self, name: str, handler: CommandHandler, *, description: str = "", ready: Ready | None = None
+        self, name: str, handler: CommandHandler, *, description: str = "", ready: CommandReady | None = None
     ) -> None:
         """Declare a command, or declare it anew; its arguments are the handler's annotated parameters.
 
@@ -157,9 +159,8 @@ class Registry:
         return declared is None or declared.ready is None or declared.ready()
 
     def are_keys_ready(self, changes: Mapping[str, Value]) -> bool:
-        """Ask whether all of these keys that are declared may change now."""
-        predicates = [key.ready for name, key in self._keys.items() if name in changes and key.ready]
-        return all(ready() for ready in predicates)
+        """Ask whether all of these keys that are declared may change to these values now."""
+        return all(key.is_ready(changes[name]) for name, key in self._keys.items() if name in changes)
 
     def is_immediate(self, revision: Revision) -> bool:
         """Tell whether the revision asks to run at once and each of its keys here allows it."""

@@ -34,14 +34,15 @@ class ConfigMarker:
         initial: The baseline, or UNSET where `get` tells it.
         get: Called with the object that owns the method; returns the baseline.
         description: One line for people.
-        ready: Called with the object that owns the method; False lets the change wait for a later safe point.
+        ready: Called with the object that owns the method and the new value; False lets the change wait for a
+            later safe point.
     """
 
     key: str
     initial: Any = UNSET
     get: Callable[[Any], Any] | None = None
     description: str = ""
-    ready: Callable[[Any], bool] | None = None
+    ready: Callable[[Any, Any], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ def on_config(
     initial: Any = UNSET,
     get: Callable[[Any], Any] | None = None,
     description: str = "",
-    ready: Callable[[Any], bool] | None = None,
+    ready: Callable[[Any, Any], bool] | None = None,
 ) -> Callable[[Method], Method]:
     """Mark a method as the handler of a config key.
 
     The method takes the new value, whose annotation is the key's type, and may return a callable that
-    undoes the change. `get` and `ready` are called with the object itself.
+    undoes the change. `get` is called with the object itself, `ready` with the object and the new value.
 
     Raises:
         DeclarationError: Both `initial` and `get` are given, or neither: every key has one baseline.

@@ -42,7 +42,7 @@ def set_rate(value: Annotated[float, zloom.Meta(gt=0, le=1)]) -> None:
 @weavelet.on_config("optimizer", initial="adamw")
 def set_optimizer(value: str) -> None: ...
 
-@weavelet.on_config("gated", initial=0, ready=gate.is_set)
+@weavelet.on_config("gated", initial=0, ready=lambda _: gate.is_set())
 def set_gated(value: int) -> None: ...
 
 @weavelet.on_command("checkpoint")

@@ -17,12 +17,13 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from msgspec import Meta
 
-from tests.e2e.lightning_models import QUIET, Manual, Regression, loader, trainer
+from tests.e2e.lightning_models import QUIET, Change, Manual, Regression, loader, run, trainer
 from tests.e2e.test_lightning_optimizer import TwoOptimizers, scheduled
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.client import SyncOperator, connect_sync
 from zloom.errors import Refused
 from zloom.lightning import WeaveletCallback
+from zloom.lightning.limits import AccumulateGradBatches
 from zloom.markers import on_command, on_config
 from zloom.model import ReplicaStatus
 
@@ -215,6 +216,45 @@ def test_keys_that_wait_for_different_places_change_together(session: Session) -
     group = fitted.optimizers[0].param_groups[0]
     assert isinstance(fitted.optimizers[0], torch.optim.Adam)
     assert group["initial_lr"] == pytest.approx(0.5)
+
+
+class Windows(Regression):
+    """Notes each step's batches in its epoch and its gradients, and goes on from `hold` when told to."""
+
+    def __init__(self, hold: int) -> None:
+        super().__init__()
+        self.hold, self.held, self.go = hold, threading.Event(), threading.Event()
+        self.steps: list[tuple[int, list[float]]] = []
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if batch_idx == self.hold:
+            self.held.set()
+            assert self.go.wait(DEADLINE)
+        self.batch_idx = batch_idx
+        return super().training_step(batch, batch_idx)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [one for weight in self.parameters() for one in weight.grad.flatten().tolist()]  # type: ignore[union-attr]
+        self.steps.append((self.batch_idx + 1, gradients))
+
+
+def test_accumulation_changes_inside_an_epoch_where_both_windows_begin(session: Session) -> None:
+    # Asked for in the second window of 4, it can begin at the third.
+    steered, reference = Windows(hold=5), Windows(hold=-1)
+
+    def script() -> None:
+        assert steered.held.wait(DEADLINE)
+        sent = session.operator.set(session.run, {"accumulate_grad_batches": 2}, wait=False)
+        until(lambda: session.replica.revision == sent.revision)
+        steered.go.set()
+        (outcome,) = session.operator.follow(session.run, sent.revision).outcomes
+        assert (outcome.outcome, outcome.step) == ("applied", 8)
+
+    session.fit(steered, script, data=loader(batch_size=2), accumulate_grad_batches=4, max_epochs=1)
+    change = Change(AccumulateGradBatches(), 2, after=6)
+    run(reference, change, data=loader(batch_size=2), accumulate_grad_batches=4)
+    assert [batch for batch, _ in steered.steps] == [4, 8, 10, 12, 14, 16]
+    assert steered.steps == reference.steps
 
 
 def test_what_is_out_of_bounds_or_unknown_is_refused_by_the_broker(session: Session) -> None:

@@ -227,7 +227,7 @@ def test_at_an_epochs_end_it_can_change_together_with_the_batch_size() -> None:
             return [optimizer], [self.schedule]
 
     class AtTheEnd(OptimizerType):
-        def ready(self, position: Position, value: Any = None) -> bool:
+        def ready(self, position: Position, value: Any) -> bool:
             return position.place is Place.EPOCH_END and super().ready(position, value)
 
     module = StepsAtTheEnd()

@@ -36,7 +36,7 @@ class Trainer:
         self.applied: list[float] = []
         self.ready = True
         weavelet.on_config("learning_rate", initial=0.5)(self.set_learning_rate)
-        weavelet.on_config("late", initial=0, ready=lambda: self.ready)(self.set_late)
+        weavelet.on_config("late", initial=0, ready=lambda _: self.ready)(self.set_late)
         weavelet.on_command("checkpoint")(self.checkpoint)
         weavelet.on_command("stop")(self.stop)
         self.going = True

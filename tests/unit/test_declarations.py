@@ -68,6 +68,14 @@ def test_the_type_is_read_from_the_handler(handler: Any) -> None:
     assert type(declared.value) is float
 
 
+def test_a_predicate_takes_the_new_value() -> None:
+    declared = declare_key("rate", set_rate, initial=1, ready=lambda value: value < 0.5)
+    assert declared.is_ready(0.25)
+    assert not declared.is_ready(1)
+    with pytest.raises(DeclarationError, match="key rate: ready must take the new value alone"):
+        declare_key("rate", set_rate, initial=1, ready=lambda: True)  # type: ignore[misc,arg-type]
+
+
 def test_a_handler_without_annotation_needs_a_type_or_a_telling_baseline() -> None:
     assert declare_key("a", unannotated, initial=3, type=float).value == 3.0
     assert declare_key("a", unannotated, initial=3).key.schema == Schema(type=["integer"])

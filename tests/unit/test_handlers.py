@@ -233,7 +233,7 @@ def config(mode: Any = "next", **changes: Value) -> Revision:
 
 def test_a_revision_is_ready_when_all_that_it_concerns_is() -> None:
     registry, open_ = Registry(), {"a": True, "go": False}
-    registry.add_key("a", lambda value: None, initial=0, ready=lambda: open_["a"])
+    registry.add_key("a", lambda value: None, initial=0, ready=lambda value: open_["a"])
     registry.add_key("b", lambda value: None, initial=0)
     registry.add_command("go", lambda: None, ready=lambda: open_["go"])
     assert registry.is_ready(config(a=1, b=1))
@@ -244,6 +244,28 @@ def test_a_revision_is_ready_when_all_that_it_concerns_is() -> None:
     assert registry.is_ready(config(elsewhere=1))
     assert registry.is_ready(Revision(1, "command", command="go"))
     assert registry.is_ready(Revision(1, "command", command="elsewhere"))
+
+
+def test_readiness_is_asked_for_the_value_as_the_handler_takes_it() -> None:
+    registry, asked = Registry(), []
+
+    def is_even(value: float) -> bool:
+        asked.append(value)
+        return value % 2 == 0
+
+    def set_window(value: float) -> None: ...
+
+    registry.add_key("window", set_window, initial=1, ready=is_even)
+    assert registry.is_ready(config(window=4))
+    assert not registry.is_ready(config(window=3))
+    assert [type(value) for value in asked] == [float, float]
+
+
+def test_a_value_that_cannot_be_taken_does_not_wait_for_its_place() -> None:
+    registry = Registry()
+    registry.add_key("window", lambda value: None, initial=1, ready=lambda value: False)
+    assert registry.is_ready(config(window="wide"))
+    assert isinstance(registry.apply({"window": "wide"}), Rejected)
 
 
 def test_only_an_update_that_asks_for_it_on_keys_that_allow_it_is_immediate() -> None:

@@ -38,7 +38,7 @@ class Trainer:
                 raise ValueError("below zero")
             self.ran.append((name, value))
 
-        self.registry.add_key(name, take, initial=initial, ready=lambda: self.ready.get(name, True))
+        self.registry.add_key(name, take, initial=initial, ready=lambda _: self.ready.get(name, True))
 
     def run(self, step: int, *items: Revision | Restore, now: float = 0.0) -> list[str]:
         """Put the items, reach a safe point, and return the outcomes that this brought, in short."""
@@ -135,7 +135,7 @@ def test_a_revision_waits_until_all_its_keys_are_ready(trainer: Trainer) -> None
 
 
 def test_a_predicate_that_raises_rejects(trainer: Trainer) -> None:
-    def broken() -> bool:
+    def broken(value: int) -> bool:
         raise LookupError("gone")
 
     trainer.registry.add_key("a", lambda value: None, initial=0, ready=broken)

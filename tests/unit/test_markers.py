@@ -24,7 +24,7 @@ class Base:
 
 
 class Derived(Base):
-    @on_config("rank", get=lambda self: self.rank, ready=lambda self: self.rank > 1)
+    @on_config("rank", get=lambda self: self.rank, ready=lambda self, value: self.rank > value)
     def set_rank(self, value: int) -> None:
         self.rank = value
 
@@ -64,7 +64,8 @@ def test_an_override_keeps_the_marker_and_the_base_comes_first() -> None:
     assert marker.get is not None
     assert marker.get(owner) == 3
     assert marker.ready is not None
-    assert marker.ready(owner)
+    assert marker.ready(owner, 2)
+    assert not marker.ready(owner, 3)
 
 
 def test_an_override_with_a_marker_of_its_own_wins() -> None:

@@ -58,7 +58,7 @@ class BatchSize(Steer):
             )
         return outrun(trainer, batches=batches)
 
-    def ready(self, position: Position, value: Any = None) -> bool:
+    def ready(self, position: Position, value: Any) -> bool:
         if position.place is Place.EPOCH_END:
             return True
         sampler = _sampler(position.trainer)

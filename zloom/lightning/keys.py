@@ -143,16 +143,16 @@ class Keys:
         undo = self._marked[name][1](value)
         return undo if callable(undo) else None
 
-    def _is_ready(self, steer: Steer) -> bool:
+    def _is_ready(self, steer: Steer, value: Any) -> bool:
         # What will be refused need not wait for its place.
-        return steer.unsupported(self._trainer) is not None or steer.ready(self._position)
+        return steer.unsupported(self._trainer) is not None or steer.ready(self._position, value)
 
-    def _is_marked_ready(self, name: str) -> bool:
+    def _is_marked_ready(self, name: str, value: Any) -> bool:
         marker, method = self._marked[name]
         if marker.ready is not None:
-            return marker.ready(method.__self__)  # type: ignore[attr-defined]
+            return marker.ready(method.__self__, value)  # type: ignore[attr-defined]
         steer = self._steers.get(name)
-        return steer is None or steer.ready(self._position)
+        return steer is None or steer.ready(self._position, value)
 
 
 class Commands:

@@ -1,5 +1,6 @@
 """Limits and rhythms of the loop: epochs, steps, logging, clipping, accumulation."""
 
+import math
 from typing import Annotated, Any
 
 from lightning.pytorch import Trainer
@@ -100,7 +101,7 @@ class AccumulateGradBatches(Steer):
 
     name = "accumulate_grad_batches"
     annotation = Annotated[int, Meta(ge=1)]
-    description = "Batches per optimizer step; applies where an epoch begins"
+    description = "Batches per optimizer step; applies where the old and the new window both begin"
 
     def get(self, trainer: Trainer) -> int:
         return trainer.accumulate_grad_batches
@@ -124,10 +125,10 @@ class AccumulateGradBatches(Steer):
             return "LBFGS runs its batch several times a step; change optimizer_type first"
         return outrun(trainer, accumulate=value)
 
-    def ready(self, position: Position, value: Any = None) -> bool:
-        # Every window begins with the epoch.
-        aligned = position.batches_done == 0 if value is None else position.batches_done % max(1, value) == 0
-        return position.window_closed and aligned
+    def ready(self, position: Position, value: Any) -> bool:
+        # A module's own key of this name may be of another type; where an epoch begins, every window does.
+        window = value if isinstance(value, int) and value > 0 else math.inf
+        return position.window_closed and position.batches_done % window == 0
 
     def change(self, trainer: Trainer, value: int) -> Undo:
         return set_attributes(trainer, accumulate_grad_batches=value)

@@ -77,7 +77,7 @@ class OptimizerType(Steer):
         except CANNOT_TAKE as error:
             return f"{cls.__name__} cannot train these parameters: {error}"
 
-    def ready(self, position: Position, value: Any = None) -> bool:
+    def ready(self, position: Position, value: Any) -> bool:
         return position.window_closed
 
     def change(self, trainer: Trainer, value: str) -> Undo:

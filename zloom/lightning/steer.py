@@ -81,12 +81,12 @@ class Steer(ABC):
         """Return why this value cannot be taken now, or None. Changes nothing."""
         return None
 
-    def ready(self, position: Position, value: Any = None) -> bool:
+    def ready(self, position: Position, value: Any) -> bool:
         """Return True where the change may happen; else it waits for a later safe point.
 
         Args:
             position: Where the loop stands.
-            value: What it is to change to; None where that is not known.
+            value: What it is to change to; not yet found possible.
         """
         return True
 
