@@ -249,6 +249,7 @@ def test_accumulation_changes_inside_an_epoch_where_both_windows_begin(session: 
         steered.go.set()
         (outcome,) = session.operator.follow(session.run, sent.revision).outcomes
         assert (outcome.outcome, outcome.step) == ("applied", 8)
+        until(lambda: len(steered.steps) == 6)
 
     session.fit(steered, script, data=loader(batch_size=2), accumulate_grad_batches=4, max_epochs=1)
     change = Change(AccumulateGradBatches(), 2, after=6)
