@@ -1,0 +1,85 @@
+"""What the training thread pays for one call of zloom, beside what any call of Python costs."""
+
+import contextlib
+import importlib.util
+import secrets
+import timeit
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import zloom
+from bench import roles
+from bench.results import Cost
+
+BATCH = 400
+"""Calls that are timed together: a hundred of such batches stay below the points that a weavelet keeps, so
+that nothing has to be dropped, which would be measured too."""
+
+NUMBER, TENSOR = "report(loss=0.5)", "report(loss=tensor)"
+STATEMENTS: dict[str, tuple[str, float | None]] = {
+    "an empty method": ("empty.tick()", None),
+    "tick()": ("weavelet.tick()", 200.0),
+    "an empty method with a keyword": ("empty.report(loss=0.5)", None),
+    NUMBER: ("weavelet.report(loss=0.5)", 1000.0),
+    TENSOR: ("weavelet.report(loss=tensor)", 5000.0),
+}
+"""By name: what is timed, and the nanoseconds that it should stay below."""
+
+
+class Empty:
+    """Methods that do nothing, called as a weavelet's are."""
+
+    def tick(self, step: int | None = None) -> None:
+        """Do nothing."""
+
+    def report(self, **metrics: Any) -> None:
+        """Do nothing."""
+
+
+def measure(batches: int, folder: Path) -> list[Cost]:
+    """Time each call on this thread, in turns, with a weavelet that a broker takes the points from.
+
+    Without torch there is no tensor, and no such line.
+
+    Args:
+        batches: Of 400 calls, up to 100.
+        folder: For the broker's journal.
+    """
+    with _active_weavelet(folder) as weavelet:
+        names = {"weavelet": weavelet, "empty": Empty()}
+        statements = dict(STATEMENTS)
+        if importlib.util.find_spec("torch") is None:
+            del statements[TENSOR]
+        else:
+            import torch
+
+            names["tensor"] = torch.tensor(0.5)
+        timers = {name: timeit.Timer(code, globals=names) for name, (code, _) in statements.items()}
+        durations: dict[str, list[float]] = {name: [] for name in timers}
+        for _ in range(batches):
+            for name, timer in timers.items():
+                durations[name].append(timer.timeit(BATCH) / BATCH * 1e9)
+        counters = weavelet.counters
+    assert counters is not None
+    assert counters.points_dropped == counters.points_refused == 0, counters
+    return [
+        Cost(name, round(min(each), 1), round(median(each), 1), statements[name][1])
+        for name, each in durations.items()
+    ]
+
+
+@contextlib.contextmanager
+def _active_weavelet(folder: Path) -> Iterator[zloom.Weavelet]:
+    with TemporaryDirectory(prefix="zloom-") as sockets:
+        options = ["--bind", f"ipc://{sockets}/control", "--data-dir", str(folder / secrets.token_hex(4))]
+        with (
+            roles.process("zloom", "broker", "--log-level", "error", *options) as endpoint,
+            zloom.Weavelet("bench-calls", broker=endpoint, rank=0, world_size=1) as weavelet,
+        ):
+            if not weavelet.wait_until_active(roles.DEADLINE):
+                raise TimeoutError(f"no broker at {endpoint}")
+            weavelet.tick()  # takes what came with the welcome
+            yield weavelet

@@ -1,0 +1,123 @@
+"""Round trips of all contenders, in turns: A B C D, A B C D, … so that they share the machine's moods."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import contenders
+from bench.contenders import Bench, Plan
+from bench.percentiles import ratio, summarize
+from bench.results import LOADS, OURS, PEERS, Contender, Load, Ratio, RoundTrip, Transport
+
+BUSY_APART = 0.003
+"""Seconds between two round trips of a turn with a busy training, at most: a few of its steps."""
+
+Samples = dict[tuple[Transport, Load, Contender], list[list[int]]]
+"""Nanoseconds of each round trip of each round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How much to measure.
+
+    Attributes:
+        rounds: How often it is each contender's turn.
+        warm_up: Before each turn; not counted.
+        idle: What a turn is while the training waits.
+        busy: What a turn is while it makes steps.
+        busy_inproc: Likewise over inproc: shorter, as nobody steers a training from inside its process.
+    """
+
+    rounds: int
+    warm_up: Plan
+    idle: Plan
+    busy: Plan
+    busy_inproc: Plan
+
+    def turn(self, transport: Transport, load: Load) -> Plan:
+        """Return what a turn is."""
+        if load == "idle":
+            return self.idle
+        return self.busy_inproc if transport == "inproc" else self.busy
+
+
+def full(rounds: int) -> Schedule:
+    """Return the schedule of a whole run: with 5 rounds, samples for a p99.9 in two minutes and a half."""
+    busy, busy_inproc = Plan(200, 3.6, BUSY_APART), Plan(100, 1.0, BUSY_APART)
+    return Schedule(rounds, Plan(20, 0.2), Plan(300, 1.2), busy, busy_inproc)
+
+
+def quick(rounds: int) -> Schedule:
+    """Return a schedule that only shows that everything works."""
+    busy = Plan(5, 0.3, BUSY_APART)
+    return Schedule(rounds, Plan(2, 0.1), Plan(20, 0.3), busy, busy)
+
+
+async def measure(
+    transports: Sequence[Transport], schedule: Schedule, folder: Path, say: Callable[[str], object]
+) -> Samples:
+    """Measure every contender over every transport, idle and busy.
+
+    Args:
+        transports: Over which.
+        schedule: How much.
+        folder: For the journals.
+        say: Takes a line on how far it is.
+    """
+    samples: Samples = defaultdict(list)
+    for transport in transports:
+        async with AsyncExitStack() as stack:
+            # All of them live as long as the transport is measured; who has no turn waits, and costs nothing.
+            benches = {
+                contender: await stack.enter_async_context(contenders.start(contender, transport, folder))
+                for contender in (*OURS, *PEERS)
+            }
+            for number in range(schedule.rounds):
+                say(f"{transport}: round {number + 1} of {schedule.rounds}")
+                for load in LOADS:
+                    for contender, bench in benches.items():
+                        samples[transport, load, contender].append(
+                            await _turn(bench, load, schedule.warm_up, schedule.turn(transport, load))
+                        )
+    return samples
+
+
+async def _turn(bench: Bench, load: Load, warm_up: Plan, plan: Plan) -> list[int]:
+    await bench.measure(warm_up)
+    if load == "idle":
+        return await bench.measure(plan)
+    await bench.train(True)
+    durations = await bench.measure(plan)
+    await bench.train(False)
+    return durations
+
+
+def summarized(samples: Samples) -> list[RoundTrip]:
+    """Return the percentiles of each round, and of all rounds together."""
+    return [
+        RoundTrip(
+            *key, [summarize(each) for each in rounds], summarize([one for each in rounds for one in each])
+        )
+        for key, rounds in samples.items()
+    ]
+
+
+def compared(round_trips: Sequence[RoundTrip]) -> list[Ratio]:
+    """Return zloom's medians as multiples of the peers', round by round, under the same conditions.
+
+    A busy training over inproc is left out: which of the threads of the one interpreter runs next is up to
+    chance, and the medians of two rounds differ tenfold.
+    """
+    medians = {
+        (each.transport, each.load, each.contender): [one.p50 for one in each.rounds]
+        for each in round_trips
+        if (each.transport, each.load) != ("inproc", "busy")
+    }
+    return [
+        Ratio(transport, load, ours, peer, ratio(rounds, medians[transport, load, peer]))
+        for (transport, load, ours), rounds in medians.items()
+        if ours in OURS
+        for peer in PEERS
+    ]
