@@ -106,10 +106,11 @@ class Outcomes(Message, frozen=True, kw_only=True):
 
 
 class Goodbye(Message, frozen=True, kw_only=True):
-    """The trainer leaves on its own account; nothing of it will come again."""
+    """The sender leaves on its own account; nothing of it will come again."""
 
     reason: str = "finished"
     step: int = 0
+    """The last step that the trainer began."""
 
 
 class Publish(Message, frozen=True, kw_only=True):
@@ -427,9 +428,11 @@ class Echo(Publication, frozen=True, kw_only=True):
 
 
 class Revised(Publication, frozen=True, kw_only=True):
-    """A new revision."""
+    """A new revision of an attempt."""
 
     epoch: str
+    run: str
+    attempt: str
     revision: Revision
 
 

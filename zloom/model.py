@@ -18,7 +18,7 @@ Value = Scalar | list[Flat] | dict[str, Flat]
 
 Mode = Literal["next", "at_step", "consistent", "immediate"]
 OutcomeKind = Literal["applied", "rejected", "aborted", "cancelled", "superseded", "not_reached", "lost"]
-State = Literal["live", "paused", "holding", "stalled", "unresponsive", "lost", "finished", "waiting"]
+State = Literal["live", "paused", "holding", "stalled", "unresponsive", "lost", "finished"]
 Phase = Literal["training", "validating", "saving", "compiling"]
 
 # Names become parts of topics and shell words; a separator inside would let run `a/b` read run `a`.

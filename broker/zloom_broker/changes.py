@@ -115,7 +115,7 @@ class Changes:
             del self._tentative[key]
 
     def _publish(self, key: AttemptKey, revision: Revision) -> None:
-        revised = Revised(epoch=self._hub.settings.epoch, revision=revision)
+        revised = Revised(epoch=self._hub.settings.epoch, run=key[0], attempt=key[1], revision=revision)
         self._hub.publish(steer_topic(*key), revised)
         self._hub.publish(watch_topic(key[0]), revised)
 

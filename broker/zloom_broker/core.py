@@ -198,6 +198,8 @@ class Core:
                 peer.acknowledge(message.received)
             case Publish():
                 self._own(peer, message)
+            case Goodbye():
+                self._departures.goodbye(peer, message, now)
             case _ if not peer.replica:
                 tag = type(message).__struct_config__.tag
                 text = f"{tag} is for weavelets; this connection's hello had the role operator"
@@ -210,8 +212,6 @@ class Core:
                 self._status(peer, message, now)
             case Declare():
                 self._membership.declare(peer, message, now)
-            case Goodbye():
-                self._departures.goodbye(peer, message, now)
             case FailureReceived():
                 self._failures.received(peer, message)
 

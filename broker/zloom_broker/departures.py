@@ -8,6 +8,7 @@ from zloom.model import Event
 from zloom_broker.attempt import Attempt
 from zloom_broker.failures import Failures
 from zloom_broker.hub import Hub, Peer
+from zloom_broker.liveness import Vitals
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.records import ReplicaLeft
 from zloom_broker.state import AttemptKey
@@ -36,8 +37,13 @@ class Departures:
         self._unwritten.pop(replica, None)
 
     def goodbye(self, peer: Peer, goodbye: Goodbye, now: float) -> None:
-        """A trainer leaves on its own account."""
-        self._leave(peer.replica, peer.attempt, "not_reached", goodbye.reason[:MAX_REASON], now)
+        """A peer leaves on its own account."""
+        if not peer.replica:
+            self._outcomes.unfollow(peer)
+            self._hub.peers.pop(peer.id, None)
+            return
+        reason = goodbye.reason[:MAX_REASON]
+        self._leave(peer.replica, peer.attempt, "not_reached", reason, now, goodbye.step)
 
     def lose(self, replica: str, reason: str, now: float) -> None:
         """A replica is gone without a word."""
@@ -52,8 +58,15 @@ class Departures:
             self._write(left, now)
 
     def _leave(
-        self, replica: str, key: AttemptKey, outcome: Literal["not_reached", "lost"], reason: str, now: float
+        self,
+        replica: str,
+        key: AttemptKey,
+        outcome: Literal["not_reached", "lost"],
+        reason: str,
+        now: float,
+        step: int = 0,
     ) -> None:
+        vitals = self._hub.vitals.get(replica) or Vitals()
         left = ReplicaLeft(
             run=key[0],
             attempt=key[1],
@@ -61,6 +74,8 @@ class Departures:
             outcome=outcome,
             reason=reason,
             at=self._hub.wall(now),
+            step=max(step, vitals.status.step if vitals.status else 0),
+            metrics=dict(vitals.metrics),
         )
         if self._hub.settings.read_only:
             self._forget_connection(replica)

@@ -156,7 +156,9 @@ class Membership:
         self._starting.discard(key)
         self._hub.event(Event("attempt_started", *key, text=f"world size {replica.world_size}"), now)
         if accepted is not None:
-            revised = Revised(epoch=self._hub.settings.epoch, revision=accepted.revision)
+            revised = Revised(
+                epoch=self._hub.settings.epoch, run=key[0], attempt=key[1], revision=accepted.revision
+            )
             self._hub.publish(watch_topic(replica.run), revised)
         self._joined(replica, now, returned=False)
 

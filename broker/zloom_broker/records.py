@@ -7,7 +7,7 @@ meaning gets a new record, so that an old journal can always be read.
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from zloom.model import HistoryEntry, Outcome, Replica, Revision, Value
 
@@ -49,6 +49,10 @@ class ReplicaLeft(Record, frozen=True, kw_only=True, tag="replica_left"):
     outcome: Literal["not_reached", "lost"]
     reason: str
     at: float
+    step: int = 0
+    """The last step that was heard of."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The newest value of each."""
 
 
 class RevisionAccepted(Record, frozen=True, kw_only=True, tag="revision_accepted"):

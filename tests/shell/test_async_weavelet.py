@@ -233,7 +233,9 @@ async def test_what_cannot_be_read_is_counted(script: Script, weavelet: AsyncWea
     script.updates.send([codec.BEAT_TOPIC, b"\xc1"])
     script.updates.send([codec.BEAT_TOPIC])
     cancel = Revision(1, "cancel", cancels=9)
-    script.publish(codec.steer_topic("run", "one"), m.Revised(epoch="e1", revision=cancel))
+    script.publish(
+        codec.steer_topic("run", "one"), m.Revised(epoch="e1", run="run", attempt="one", revision=cancel)
+    )
     await until(lambda: weavelet.counters is not None and weavelet.counters.session.bad_messages == 4)
     assert weavelet.counters is not None
     assert weavelet.counters.session.unknown_types == 1

@@ -19,9 +19,9 @@ from tests.support import (
     free_endpoint,
     running_broker,
 )
-from zloom.client import Changed, Feed, Observation
+from zloom.client import Feed, Observation
 from zloom.errors import BrokerUnreachable, LocalProtocolError, Refused, SettingsError, TransportError
-from zloom.messages import Answered, Happened, Reported
+from zloom.messages import Answered, Happened, Reported, Revised
 from zloom.settings import ClientSettings
 from zloom.socket_options import new_context
 
@@ -337,7 +337,7 @@ async def test_a_watcher_sees_all_of_its_run_and_nothing_of_another(
         await operator.set("lm", {"learning_rate": 0.25})
         joined = await first(feed, Happened, lambda item: item.event.kind == "joined")
         assert joined.event.run == "lm"
-        changed = await first(feed, Changed)
+        changed = await first(feed, Revised)
         assert (changed.run, changed.revision.changes) == ("lm", {"learning_rate": 0.25})
         answered = await first(feed, Answered)
         assert (answered.revision, answered.settled) == (1, True)
@@ -353,10 +353,10 @@ async def test_two_feeds_each_get_everything_and_end_apart(
     async with operator.watch() as everything:
         async with operator.watch("lm") as one:
             await operator.set("lm", {"learning_rate": 0.25})
-            assert (await first(one, Changed)).revision.revision == 1
-        assert (await first(everything, Changed)).revision.revision == 1
+            assert (await first(one, Revised)).revision.revision == 1
+        assert (await first(everything, Revised)).revision.revision == 1
         await operator.set("lm", {"learning_rate": 0.75})
-        assert (await first(everything, Changed)).revision.revision == 2
+        assert (await first(everything, Revised)).revision.revision == 2
 
 
 async def test_own_topics_go_from_operator_to_operator(
@@ -402,7 +402,7 @@ async def test_an_operator_and_its_feeds_outlive_the_broker(tmp_path: Path, endp
                 result = await waiting
             assert (result.revision, result.applied_everywhere) == (1, True)
             await operator.set("lm", {"learning_rate": 0.25})
-            assert (await first(feed, Changed, lambda item: item.revision.revision == 2)).run == "lm"
+            assert (await first(feed, Revised, lambda item: item.revision.revision == 2)).run == "lm"
             # Before the broker goes, so that nobody waits for its farewell.
             feed.close()
             trainer.going = False
@@ -449,7 +449,7 @@ async def test_the_blocking_operator_does_the_same_from_a_thread(
         with zloom.connect_sync(broker.endpoint, user="ann@test") as operator:
             with operator.watch("lm") as feed:
                 result = operator.set("lm", {"learning_rate": 0.25})
-                seen = next(item for item in feed if isinstance(item, Changed))
+                seen = next(item for item in feed if isinstance(item, Revised))
             with pytest.raises(Refused):
                 operator.set("lm", {"rate": 1})
             return [result.applied_everywhere, seen.revision.revision, operator.get("lm")["learning_rate"]]

@@ -11,7 +11,7 @@ from zloom.cli import arguments, changing, exits, report, shapes, tables
 from zloom.cli.exits import ExitCode
 from zloom.cli.output import clean
 from zloom.client.changes import PAUSE_LIMIT
-from zloom.client.results import Changed, Result
+from zloom.client.results import Result
 from zloom.errors import (
     BrokerUnreachable,
     JournalError,
@@ -21,7 +21,7 @@ from zloom.errors import (
     TransportError,
     ZloomError,
 )
-from zloom.messages import Answered, Happened, Keys, Reported
+from zloom.messages import Answered, Happened, Keys, Reported, Revised
 from zloom.model import (
     Command,
     Device,
@@ -256,7 +256,12 @@ STATUS = ReplicaStatus(
     ("observation", "text"),
     [
         (Reported(status=STATUS), "lm  rank 0  live  training  step 7  acc 0.5  loss 2.315"),
-        (Changed("lm", Revision(3, "config", {"lr": 1}, by="me@here")), "lm  revision 3: lr=1 (by me@here)"),
+        (
+            Revised(
+                epoch="e", run="lm", attempt="one", revision=Revision(3, "config", {"lr": 1}, by="me@here")
+            ),
+            "lm  revision 3: lr=1 (by me@here)",
+        ),
         (
             Answered(run="lm", attempt="one", revision=3, outcomes=[REJECTED], settled=True),
             "lm  revision 3: rank 1 rejected: ValueError: no",
@@ -264,7 +269,7 @@ STATUS = ReplicaStatus(
         (Happened(event=Event("rank_conflict", "lm", text="two")), "lm  rank conflict: two"),
     ],
 )
-def test_what_a_watcher_sees(observation: Reported | Changed | Answered | Happened, text: str) -> None:
+def test_what_a_watcher_sees(observation: Reported | Revised | Answered | Happened, text: str) -> None:
     (line,) = report.observation_lines(observation, 0.0)
     assert line.endswith(f"  {text}")
 
@@ -339,7 +344,10 @@ def test_the_shape_of_keys_has_the_schema_and_the_words() -> None:
             Reported(status=STATUS, metrics={"loss": Series([7], [2.3])}),
             {"type": "reported", "run": "lm", "step": 7, "points": {"loss": {"steps": [7], "values": [2.3]}}},
         ),
-        (Changed("lm", Revision(3, "config")), {"type": "revised", "run": "lm", "revision": 3}),
+        (
+            Revised(epoch="e", run="lm", attempt="one", revision=Revision(3, "config")),
+            {"type": "revised", "run": "lm", "attempt": "one", "revision": 3},
+        ),
         (
             Answered(run="lm", attempt="one", revision=3, outcomes=[], settled=True),
             {"type": "answered", "run": "lm", "revision": 3, "settled": True},
@@ -348,7 +356,7 @@ def test_the_shape_of_keys_has_the_schema_and_the_words() -> None:
     ],
 )
 def test_the_shape_of_what_a_watcher_sees(
-    observation: Reported | Changed | Answered | Happened, expected: dict[str, object]
+    observation: Reported | Revised | Answered | Happened, expected: dict[str, object]
 ) -> None:
     shape = shapes.of_observation(observation)
     assert {name: shape[name] for name in expected} == expected

@@ -228,7 +228,11 @@ def test_updates_that_fall_silent_cost_both_sockets_and_come_back(session: Opera
 
 
 @pytest.mark.parametrize(
-    "message", [Beat(seq=1, epoch="e2"), Revised(seq=1, epoch="e2", revision=Revision(1, "config"))]
+    "message",
+    [
+        Beat(seq=1, epoch="e2"),
+        Revised(seq=1, epoch="e2", run="run", attempt="one", revision=Revision(1, "config")),
+    ],
 )
 def test_another_epoch_on_updates_asks_for_a_new_welcome(
     session: OperatorSession, message: Beat | Revised

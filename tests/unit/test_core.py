@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.broker_support import BATCH_SIZE, LEARNING_RATE, Bench, events, published, replica, sent
 from zloom import messages as m
-from zloom.model import Key, Outcome, Schema
+from zloom.model import Key, Outcome, Schema, Series
 from zloom_broker.effects import Publish, Send
 
 STEER = b"steer/run/one/"
@@ -416,12 +416,28 @@ def test_a_stranger_must_say_hello() -> None:
 
 def test_an_operator_has_no_outcomes_and_a_weavelet_no_requests() -> None:
     bench = steered()
-    (error,) = sent(bench.receive(b"op", m.Goodbye()))
+    (error,) = sent(bench.receive(b"op", m.Status(seq=1, step=1)))
     assert isinstance(error, m.Error)
     assert error.code == "not_allowed"
     (refusal,) = sent(bench.set("q", b"a", learning_rate=0.5), b"a")
     assert isinstance(refusal, m.Refusal)
     assert refusal.code == "not_allowed"
+
+
+def test_an_operator_that_said_goodbye_is_forgotten() -> None:
+    bench = steered()
+    assert bench.receive(b"op", m.Goodbye()) == []
+    assert bench.receive(b"op", m.GetRuns(id="q")) == [Send(b"op", m.HelloRequired())]
+
+
+def test_a_replica_that_left_keeps_its_last_step_and_metrics() -> None:
+    bench = steered()
+    bench.receive(b"a", m.Status(seq=1, step=7, metrics={"loss": Series([7], [0.5])}))
+    bench.receive(b"a", m.Goodbye(step=9))
+    (answer,) = sent(bench.receive(b"op", m.GetReplicas(id="q")))
+    assert isinstance(answer, m.Replicas)
+    (replica,) = answer.replicas
+    assert (replica.state, replica.step, replica.metrics) == ("finished", 9, {"loss": 0.5})
 
 
 def test_a_gap_counts_for_what_a_counter_can_hold() -> None:

@@ -65,7 +65,7 @@ def change(number: int) -> Revision:
 
 
 def revised(number: int, epoch: str = "e1") -> m.Revised:
-    return m.Revised(epoch=epoch, revision=change(number), seq=number)
+    return m.Revised(epoch=epoch, run="run", attempt="one", revision=change(number), seq=number)
 
 
 def is_active(session: Session) -> bool:
@@ -354,6 +354,8 @@ def test_another_history_replaces_this_one() -> None:
     assert session.revision == 5
     assert session.on_timer(1.3) == [CollectStatus()], "the outcome of the other history's 9 is not told"
     assert session.receive_control(snapshot, 1.4) == [], "one that was sent twice rolls back once"
+    session.receive_update(STEER, m.Beat(epoch="e2", revision=6), 1.5)
+    assert session.receive_control(snapshot, 1.6) == [], "nor does it after a gap"
 
 
 def test_an_answer_to_a_revision_that_a_rollback_took_away_is_dropped() -> None:
@@ -401,13 +403,15 @@ def test_outcomes_go_together_and_are_sent_until_they_are_received() -> None:
 
 def test_outcomes_wait_until_the_histories_are_one() -> None:
     session = active(revision=4)
-    session.receive_control(m.HelloRequired(), 0.1)
-    session.answer(4, applied(), 0.2)
+    session.answer(4, applied(), 0.1)
+    session.on_timer(0.1)
+    session.receive_control(m.HelloRequired(), 0.2)
+    session.answer(3, applied(), 0.2)
     session.receive_control(WELCOME, 0.3)
     session.receive_update(echo_topic("n2"), m.Echo(nonce="n2"), 0.4)
     assert session.on_timer(0.5) == []
     session.receive_control(m.Log(epoch="e1", revisions=[]), 0.6)
-    outcomes = {4: Outcome("a", 1, "applied", 5)}
+    outcomes = dict.fromkeys((4, 3), Outcome("a", 1, "applied", 5))
     assert session.on_timer(0.6) == [Send(m.Outcomes(epoch="e1", outcomes=outcomes)), CollectStatus()]
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import msgspec
 
 from zloom.client.operator import Observation
-from zloom.client.results import Changed, Result
-from zloom.messages import Answered, Happened, Reported
+from zloom.client.results import Result
+from zloom.messages import Answered, Happened, Reported, Revised
 from zloom.model import Outcome, ReplicaStatus, Revision, Value
 
 
@@ -102,7 +102,7 @@ def observation_lines(observation: Observation, now: float) -> Iterator[str]:
             status = observation.status
             text = f"rank {status.rank}  {status.state}  {status.phase}  step {status.step}"
             yield f"{clock(now)}  {status.run}  {text}  {metrics_text(status)}".rstrip()
-        case Changed():
+        case Revised():
             revision = observation.revision
             text = f"revision {revision.revision}: {what(revision)} (by {revision.by})"
             yield f"{clock(revision.at)}  {observation.run}  {text}"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from zloom.client.operator import Observation
-from zloom.client.results import Changed, Result
+from zloom.client.results import Result
 from zloom.errors import Refused, ZloomError
-from zloom.messages import Answered, Happened, Keys, Reported
+from zloom.messages import Answered, Happened, Keys, Reported, Revised
 from zloom.model import Command, HistoryEntry, KeyState, Outcome, Schema
 from zloom.schema import describe
 
@@ -92,8 +92,9 @@ def of_observation(observation: Observation) -> Json:
             status = of_struct(observation.status)
             points = {"points": _plain(observation.metrics), "device_status": _plain(observation.devices)}
             return {"type": "reported", **status, **points}
-        case Changed():
-            return {"type": "revised", "run": observation.run, **of_struct(observation.revision)}
+        case Revised():
+            where = {"run": observation.run, "attempt": observation.attempt}
+            return {"type": "revised", **where, **of_struct(observation.revision)}
         case Answered():
             return {"type": "answered", **_without_seq(observation)}
         case Happened():

@@ -10,10 +10,9 @@
 from zloom.client.blocking import SyncFeed, SyncOperator, connect_sync
 from zloom.client.feeds import Feed
 from zloom.client.operator import Observation, Operator, connect
-from zloom.client.results import Changed, OperatorCounters, Result
+from zloom.client.results import OperatorCounters, Result
 
 __all__ = [
-    "Changed",
     "Feed",
     "Observation",
     "Operator",

@@ -88,6 +88,8 @@ class OperatorLink:
         """Close the sockets; whoever still waits gets a TransportError, and feeds end."""
         if self._failure is None:
             self._fail(TransportError(f"the operator of {self.endpoint} is closed; connect anew"), quiet=True)
+        if not self._control.closed:
+            self._run(self._session.close())
         if self._timer is not None:
             self._timer.cancel()
         self._control.close(LINGER_MS)

@@ -17,13 +17,13 @@ from zloom.client.changes import Changes
 from zloom.client.feeds import Feed
 from zloom.client.link import OperatorLink
 from zloom.client.questions import Questions
-from zloom.client.results import Changed, OperatorCounters
+from zloom.client.results import OperatorCounters
 from zloom.codec import own_topic, watch_topic
 from zloom.messages import Answered, Happened, Own, Published, Reported, Revised
 from zloom.settings import ClientSettings, resolve_broker
 from zloom.socket_options import Context, new_context
 
-Observation = Reported | Answered | Happened | Changed
+Observation = Reported | Answered | Happened | Revised
 """What `Operator.watch` yields."""
 
 A = TypeVar("A")
@@ -115,10 +115,8 @@ def whoami() -> str:
 
 def _observation(topic: bytes, message: Published) -> Observation | None:
     match message:
-        case Reported() | Answered() | Happened():
+        case Reported() | Answered() | Happened() | Revised():
             return message
-        case Revised():
-            return Changed(run=topic.decode().split("/")[1], revision=message.revision)
     return None
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from zloom.model import Outcome, Revision
+from zloom.model import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,6 @@ class Result:
     def missing(self) -> list[Outcome]:
         """Entries of the replicas that have not answered."""
         return [each for each in self.outcomes if each.outcome is None]
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A new revision of a run, for those who watch."""
-
-    run: str
-    revision: Revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from zloom.messages import (
     Error,
     FromBroker,
     FromOperator,
+    Goodbye,
     Hello,
     HelloRequired,
     Ping,
@@ -94,6 +95,10 @@ class OperatorSession:
     def start(self, now: float) -> list[Effect]:
         """Begin; control is open."""
         return self._say_hello(now)
+
+    def close(self) -> list[Effect]:
+        """Leave: the broker need not find out that this operator is gone."""
+        return [self._counted(Goodbye())] if self._welcome else []
 
     def request(self, message: FromOperator, now: float) -> list[Effect]:
         """Make a request, answered by `Answered` under its id, once or until its revision is settled."""
