@@ -180,6 +180,11 @@ class Engine:
         """Have a status sent soon, because phase or pause changed."""
         self._run(self._session.status_changed(self._loop.time()))
 
+    def pause_ended(self) -> None:
+        """Wake the trainer that is held, and tell the broker."""
+        self._training.wake()
+        self.status_changed()
+
     def publish(self, topic: str, payload: bytes) -> None:
         """Publish on a user's own topic."""
         self._run(self._session.publish(topic, payload))

@@ -66,8 +66,8 @@ class _Held:
 class Mailbox:
     """Holds revisions until they are due and has the registry carry them out, at a safe point.
 
-    `put` may be called from any thread, everything else belongs to the training thread. The two sides
-    share one deque and one flag: appending and popping are atomic, and the flag is set after the append
+    `put` and `end_pause` may be called from any thread, everything else belongs to the training thread. Both
+    sides share one deque and one flag: appending and popping are atomic, and the flag is set after the append
     and cleared before the draining, so that no item can be left behind unseen.
 
     Each outcome goes to `answer` when it is decided, not at the end of the safe point: an operator sees
@@ -96,7 +96,7 @@ class Mailbox:
         self._step = 0
         self._now = 0.0
         registry.add_command("pause", self._pause, ready=self._may_pause)
-        registry.add_command("resume", self._resume)
+        registry.add_command("resume", self.end_pause)
 
     def put(self, item: Item) -> None:
         """Have the item seen to at the next safe point. Any thread may call this."""
@@ -131,7 +131,7 @@ class Mailbox:
     def is_paused(self, now: float) -> bool:
         """Tell whether the training is paused, and end a pause that has reached its limit."""
         if self.paused_until is not None and now >= self.paused_until:
-            self._resume()
+            self.end_pause()
         return self.paused
 
     def not_reached(self) -> list[int]:
@@ -290,6 +290,6 @@ class Mailbox:
         self.paused = True
         self.paused_until = None if limit is None else self._now + limit
 
-    def _resume(self) -> None:
+    def end_pause(self) -> None:
         """End a pause."""
         self.paused, self.paused_until = False, None

@@ -182,6 +182,12 @@ class Steerable(Declaring, Disownable):
         """Whether the training is held at a safe point."""
         return self._mailbox.paused and not self._closed
 
+    def end_pause(self) -> None:
+        """Let a paused training go on. It takes no lock: any thread and any signal handler may call it."""
+        if not self._is_forked():
+            self._mailbox.end_pause()
+            self._post(Engine.pause_ended)
+
     @property
     def state(self) -> State:
         """Where the conversation with the broker stands."""

@@ -352,14 +352,31 @@ def test_stop_validate_and_checkpoint(session: Session, tmp_path: Path) -> None:
     assert len(validations) == 1
 
 
-def test_stop_in_a_pause_says_that_the_pause_must_end(session: Session) -> None:
+def test_stop_ends_the_pause_that_it_came_in(session: Session) -> None:
+    module = Regression()
+    lengths: list[int] = []
+
     def script() -> None:
         session.command("pause")
-        assert "resume" in session.command("stop")
-        session.command("resume")
+        lengths.append(len(module.losses))
+        assert session.command("stop") == "stops after this batch; the pause is over"
+        until(lambda: session.replica.state == "finished")
 
-    session.fit(Regression(), script)
-    until(lambda: session.replica.state == "finished")
+    session.fit(module, script)
+    assert lengths == [len(module.losses)]
+
+
+def test_a_stop_that_is_refused_leaves_the_pause(session: Session) -> None:
+    def script() -> None:
+        session.command("pause")
+        until(lambda: session.replica.state == "paused")
+        (outcome,) = session.operator.command(session.run, "stop").outcomes
+        assert "min_epochs" in outcome.error
+        assert session.callback.weavelet is not None
+        assert session.callback.weavelet.paused
+        assert session.command("stop", force=True).endswith("the pause is over")
+
+    session.fit(Regression(), script, min_epochs=1_000_000)
 
 
 def test_metrics_epoch_rate_and_throughput_are_reported(session: Session) -> None:
@@ -499,6 +516,34 @@ def test_sigterm_in_a_pause_ends_it_and_the_training(session: Session) -> None:
         session.fit(Regression(), script)
     until(lambda: session.replica.state == "finished")
     assert session.replica.reason == "terminated by SIGTERM"
+
+
+def test_sigterm_inside_a_handler_lets_it_end_and_no_later_pause_hold(session: Session) -> None:
+    began, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(Regression):
+        @on_command("tidy")
+        def tidy(self) -> None:
+            began.set()
+            assert go.wait(DEADLINE)
+            os.kill(os.getpid(), signal.SIGTERM)
+            ended.set()
+
+    later: list[int] = []
+
+    def script() -> None:
+        session.command("pause")
+        session.operator.command(session.run, "tidy", wait=False)
+        assert began.wait(DEADLINE)
+        later.append(session.operator.command(session.run, "pause", {"limit": 5}, wait=False).revision)
+        until(lambda: session.replica.revision == later[0])
+        go.set()
+
+    with pytest.raises(SIGTERMException):
+        session.fit(Slow(), script)
+    assert ended.is_set()
+    (outcome,) = session.operator.follow(session.run, later[0]).outcomes
+    assert outcome.outcome == "not_reached"
 
 
 def test_without_a_broker_training_goes_on_unchanged_after_a_short_wait() -> None:

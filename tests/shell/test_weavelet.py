@@ -318,6 +318,35 @@ def test_a_new_attempt_begins_with_the_trainers_own_values_unless_it_inherits(
             assert seen == expected
 
 
+def test_one_that_inherits_joins_once_its_keys_are_declared(
+    weavelet: Weavelet, operating: Operating, endpoint: str, run: str, operator: SyncOperator
+) -> None:
+    declare_rate(weavelet)
+    train_while(weavelet, operating.set(learning_rate=0.7))
+    with Weavelet(run, broker=endpoint, attempt="two", inherit=True) as another:
+        for _ in range(50):  # round trips: enough time to say hello
+            assert [each.replica for each in operator.replicas(run)] == [weavelet.replica_id]
+        seen = declare_rate(another)
+        train(another, lambda: seen == [0.7])
+
+
+def test_an_immediate_change_does_not_overtake_what_waits(
+    weavelet: Weavelet, operator: SyncOperator, run: str
+) -> None:
+    @weavelet.on_config("verbose", initial=0, immediate=True)
+    def set_verbose(value: int) -> None:
+        threads.append(threading.current_thread())
+
+    threads: list[threading.Thread] = []
+    until_declared(operator, run, "verbose")
+    weavelet.tick()
+    operator.set(run, {"verbose": 1}, mode="next", wait=False)
+    assert weavelet._arrived.wait(DEADLINE)
+    second = Background(lambda: operator.set(run, {"verbose": 2}, mode="immediate"))
+    assert train_while(weavelet, second).applied_everywhere
+    assert threads == [threading.current_thread()] * 2
+
+
 # --- pause ---------------------------------------------------------------------------------------
 
 
@@ -360,6 +389,40 @@ def test_closing_from_elsewhere_ends_a_pause(weavelet: Weavelet, operating: Oper
 
     train_while(weavelet, Background(close))
     weavelet.tick()
+    assert not weavelet.paused
+
+
+def test_a_pause_ends_at_once_when_the_trainer_says_so(
+    weavelet: Weavelet, operating: Operating, operator: SyncOperator, run: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        weavelet.end_pause()
+
+    def end() -> Result:
+        assert status(operator, run, lambda each: each.state == "paused")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return pause.result
+
+    pause, former = operating.command("pause", limit=None), signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        train_while(weavelet, Background(end))
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert not weavelet.paused
+    assert status(operator, run, lambda each: each.state == "live")
+
+
+def test_a_command_may_end_the_pause_that_it_came_in(
+    weavelet: Weavelet, operating: Operating, operator: SyncOperator, run: str
+) -> None:
+    weavelet.on_command("stop")(weavelet.end_pause)
+    pause = operating.command("pause", limit=None)
+
+    def stop() -> Result:
+        assert pause.result.applied_everywhere
+        return operator.command(run, "stop")
+
+    assert train_while(weavelet, Background(stop)).applied_everywhere
     assert not weavelet.paused
 
 
@@ -588,6 +651,8 @@ def _use_in_child(weavelet: Weavelet) -> int:
     step = weavelet.step
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        weavelet.tick()
+        assert len(caught) == 1
         for _ in range(3):
             weavelet.tick()
             weavelet.safe_point()

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from zloom.lightning.data import BatchSize, begin_iteration_again
 from zloom.lightning.keys import Commands, Keys
 from zloom.lightning.reporting import Throughput, fresh_metrics, rates, step_metrics
-from zloom.lightning.sigterm import TerminationInPause
+from zloom.lightning.sigterm import Termination
 from zloom.lightning.steer import Place, Position
 from zloom.settings import WeaveletSettings
 from zloom.steerable import reason_of
@@ -77,7 +77,6 @@ class WeaveletCallback(Callback):
             return
         self._close("replaced by another fit")
         self._last = {}
-        position = Position(trainer)
         weavelet = Weavelet(
             self._run,
             broker=self._broker,
@@ -85,11 +84,11 @@ class WeaveletCallback(Callback):
             world_size=trainer.world_size,
             attempt=self._attempt,
             inherit=self._inherit,
-            pause_ready=lambda: position.place is Place.BATCH_END and position.window_closed,
+            pause_ready=lambda: self._running.may_pause,
             settings=self._settings,
         )
         weavelet.start()
-        self._fit = _Fit(weavelet, position)
+        self._fit = _Fit(weavelet, Position(trainer))
         if trainer.global_rank == 0:
             weavelet.wait_until_active(SNAPSHOT_WAIT)
 
@@ -191,18 +190,26 @@ class _Fit:
         self.weavelet = weavelet
         self.position = position
         self.keys = Keys(position)
-        self.commands = Commands(position, lambda: weavelet.paused)
+        self.commands = Commands(position, weavelet)
         self._throughput = Throughput()
-        self._termination = TerminationInPause(lambda: weavelet.paused)
+        self._termination = Termination(weavelet.end_pause)
         self._phase: PhaseName = "training"
         self._left = monotonic()
+
+    @property
+    def may_pause(self) -> bool:
+        return (
+            self.position.place is Place.BATCH_END
+            and self.position.window_closed
+            and not self._termination.received
+        )
 
     def begin(self, resumed: dict[str, dict[str, Any]]) -> None:
         trainer = self.position.trainer
         batch_size = BatchSize().get(trainer)
         self.keys.resume(resumed)
         self.keys.declare(self.weavelet)
-        self.commands.declare(self.weavelet)
+        self.commands.declare()
         self._termination.install()
         # The config of a restarted attempt: here all keys are ready, the batch size too.
         self._safe_point(Place.EPOCH_END)

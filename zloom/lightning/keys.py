@@ -160,11 +160,11 @@ class Commands:
 
     Args:
         position: Where the loop stands, kept by the callback.
-        is_paused: Tells whether the training thread holds in a pause.
+        weavelet: Where the commands are declared, and which holds the training in a pause.
     """
 
-    def __init__(self, position: Position, is_paused: Callable[[], bool]) -> None:
-        self._is_paused = is_paused
+    def __init__(self, position: Position, weavelet: Weavelet) -> None:
+        self._weavelet = weavelet
         self._position = position
         self._trainer = position.trainer
         self._stop, self._save, self._validate = Stop(), SaveCheckpoint(), Validate()
@@ -172,7 +172,7 @@ class Commands:
             action.name: action for action in (self._stop, self._save, self._validate)
         }
 
-    def declare(self, weavelet: Weavelet) -> None:
+    def declare(self) -> None:
         """Declare all commands; a marked method takes the place of Lightning's of the same name."""
         methods: dict[str, Callable[..., str]] = {
             "stop": self.stop,
@@ -181,15 +181,18 @@ class Commands:
         }
         for name, action in self._actions.items():
             ready = partial(action.ready, self._position)
-            weavelet.on_command(name, description=action.description, ready=ready)(methods[name])
+            self._weavelet.on_command(name, description=action.description, ready=ready)(methods[name])
         for marker, method in _marked(self._trainer):
             if isinstance(marker, CommandMarker):
-                weavelet.on_command(marker.name, description=marker.description)(method)
+                self._weavelet.on_command(marker.name, description=marker.description)(method)
 
     def stop(self, force: bool = False) -> str:
-        """End the training after this batch."""
+        """End the training after this batch, and a pause that it came in."""
         answer = self._stop.run(self._trainer, force=force)
-        return f"{answer}, once the pause is ended by resume" if self._is_paused() else answer
+        if not self._weavelet.paused:
+            return answer
+        self._weavelet.end_pause()
+        return f"{answer}; the pause is over"
 
     def checkpoint(self, filename: str = "") -> str:
         """Save a checkpoint and answer with its path."""

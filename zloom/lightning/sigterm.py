@@ -1,4 +1,4 @@
-"""SIGTERM during a pause: the pause is left first, then Lightning's own handler runs."""
+"""SIGTERM at a safe point: a pause is ended first, then Lightning's own handler runs."""
 
 import signal
 import threading
@@ -6,24 +6,22 @@ from collections.abc import Callable
 from types import FrameType
 
 
-class PauseLeft(BaseException):
-    """Raised where the training thread holds in a pause, which it leaves; for `TerminationInPause` only."""
-
-
-class TerminationInPause:
+class Termination:
     """Stands before Lightning's handler of SIGTERM during a fit.
 
     Lightning only notes the signal, and looks at its note after a batch; on several ranks its handler also
-    broadcasts. In a pause no batch ends, and a broadcast would wait for ranks that hold: so the signal is
-    kept until the pause was left.
+    broadcasts. A safe point can hold in a pause, where no batch ends and a broadcast waits for ranks that
+    hold too: so a signal that comes in one ends the pause, and is passed on when the safe point is over.
 
     Args:
-        is_paused: Tells whether the training thread holds in a pause.
+        end_pause: Ends a pause; called in the signal handler.
     """
 
-    def __init__(self, is_paused: Callable[[], bool]) -> None:
-        self._is_paused = is_paused
+    def __init__(self, end_pause: Callable[[], None]) -> None:
+        self._end_pause = end_pause
         self._next: Callable[[int, FrameType | None], object] | None = None
+        self._in_safe_point = False
+        self._kept = False
         self.received = False
         """A signal has come: training is about to end, and no pause may hold it any more."""
 
@@ -38,21 +36,23 @@ class TerminationInPause:
             signal.signal(signal.SIGTERM, self._handle)
 
     def run(self, safe_point: Callable[[], None]) -> None:
-        """Run a safe point, and pass the signal on when it came in a pause that held there."""
-        if self.received:
-            return
+        """Run a safe point, and pass on a signal that came in it."""
+        self._in_safe_point = True
         try:
             safe_point()
-        except PauseLeft:
+        finally:
+            self._in_safe_point = False
+        if self._kept:
+            self._kept = False
             self._pass_on(signal.SIGTERM, None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # The training thread runs this inside its wait for the end of the pause: whatever else would end that
-        # takes a lock which this very thread may hold.
-        held, self.received = self._is_paused() and not self.received, True
-        if held:
-            raise PauseLeft
-        self._pass_on(number, frame)
+        self.received = True
+        self._end_pause()
+        if self._in_safe_point:
+            self._kept = True
+        else:
+            self._pass_on(number, frame)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if self._next is not None:
