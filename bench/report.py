@@ -32,7 +32,9 @@ back: the floor, on which nothing is validated, numbered, written or handed to t
 other. *Busy*: it makes steps of {step_ms:.2f} ms in pure Python, in the thread beside the weavelet or the
 worker, and between two changes lie {apart_ms:.1f} ms at most, in which it gets the interpreter back. Such
 steps never give the interpreter up by themselves: whoever else wants it waits for the switch interval, 5 ms
-by default, each time. Most operations of PyTorch let go of it, so a real training lies in between.
+by default, each time; unless it comes in the moment before the training itself has woken up, and then it is
+served as if idle. The medians lie between these two kinds, and so differ from round to round. Most
+operations of PyTorch let go of the interpreter: a real training lies between idle and busy.
 
 Over ipc and tcp the operator, the broker and the trainer are processes of their own. Over inproc all of
 them share one process and one interpreter, each in a thread; while the training is busy they take turns,
@@ -53,8 +55,8 @@ A busy training over inproc is left out: which thread of the one interpreter run
 ## What a step pays
 
 One call on the training thread, with a broker connected that takes the points: the best and the median of
-batches of {batch} calls. The loop of the measurement is in each figure, those of the empty methods too.
-Nanoseconds; a goal is met when the median is below it:
+batches of {batch} calls. The tensor is on the CPU. The loop of the measurement is in each figure, those of
+the empty methods too. Nanoseconds; a goal is met when the median is below it:
 
 {costs}
 """

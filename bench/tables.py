@@ -25,7 +25,7 @@ class Grid:
 
     def rich(self) -> Table:
         """Return it for a terminal."""
-        table = Table(title=self.title, title_justify="left", box=rich.box.SIMPLE)
+        table = Table(title=self.title, title_justify="left", box=rich.box.SIMPLE, pad_edge=False)
         for column, name in enumerate(self.header):
             table.add_column(name, justify="left" if column < self.left else "right", no_wrap=True)
         for row in self.rows:
@@ -52,7 +52,7 @@ def _millis(micros: float | None) -> str:
 
 def ratios(run: Run) -> Grid:
     """Return zloom's medians as multiples of the peers'."""
-    title = "Medians in proportion: the rounds' median (least to greatest)"
+    title = "Medians in proportion: the rounds' median (least-greatest)"
     header = ["over", "training", "", *(f"to {peer}" for peer in PEERS)]
     cells: dict[tuple[str, str, str], list[str]] = {}
     for each in run.ratios:
@@ -62,7 +62,7 @@ def ratios(run: Run) -> Grid:
 
 
 def _spread(spread: Spread) -> str:
-    return f"{spread.median:.3g} ({spread.low:.3g} to {spread.high:.3g})"
+    return f"{spread.median:.3g} ({spread.low:.3g}-{spread.high:.3g})"
 
 
 def costs(run: Run) -> Grid:

@@ -1,0 +1,89 @@
+"""bench.report, bench.tables and bench.results: from a run to a page."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench import report, results, tables
+from bench.percentiles import Percentiles, Spread
+from bench.results import Cost, Machine, Ratio, RoundTrip, Run
+
+ROOT = Path(__file__).parents[2]
+
+FEW = Percentiles(300, 2270.4, 2940.0, 5870.0, None)
+MANY = Percentiles(1500, 240.0, 270.0, 370.0, 1210.0)
+
+RUN = Run(
+    Machine(
+        "Some CPU", 2, "Linux 6.1", "CPython 3.11.9", "27.1.0", "4.3.5", "0.1.0", "", "2026-01-02", 512.3
+    ),
+    quick=False,
+    step_ms=0.61,
+    seconds=140.0,
+    round_trips=[
+        RoundTrip("ipc", "idle", "zloom fsync", [FEW], FEW),
+        RoundTrip("ipc", "idle", "pyzmq", [MANY], MANY),
+    ],
+    ratios=[
+        Ratio("ipc", "idle", "zloom fsync", "pyzmq", Spread(9.6, 9.13, 10.052)),
+        Ratio("ipc", "idle", "zloom fsync", "zmq.asyncio", Spread(6.83, 6.66, 7.71)),
+    ],
+    costs=[
+        Cost("an empty method", 23.0, 26.0, None),
+        Cost("tick()", 45.0, 199.9, 200.0),
+        Cost("report(loss=0.5)", 900.0, 1000.0, 1000.0),
+    ],
+)
+
+
+def test_round_trips_are_in_milliseconds_and_a_p999_of_few_samples_is_left_open() -> None:
+    assert tables.round_trips(RUN).rows == [
+        ["ipc", "idle", "zloom fsync", "2.27", "2.94", "5.87", "-", "300"],
+        ["ipc", "idle", "pyzmq", "0.24", "0.27", "0.37", "1.21", "1500"],
+    ]
+
+
+def test_the_ratios_of_a_contender_stand_in_one_row() -> None:
+    assert tables.ratios(RUN).rows == [["ipc", "idle", "zloom fsync", "9.6 (9.13-10.1)", "6.83 (6.66-7.71)"]]
+
+
+def test_a_goal_is_met_below_it_and_not_at_it() -> None:
+    assert [row[-1] for row in tables.costs(RUN).rows] == ["", "met", "missed"]
+
+
+def test_markdown_aligns_figures_to_the_right() -> None:
+    assert tables.costs(RUN).markdown().splitlines()[:3] == [
+        "| call | best | median | goal |  |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| an empty method | 23 | 26 |  |  |",
+    ]
+
+
+def test_the_page_has_every_table_and_the_machine() -> None:
+    page = report.render(RUN)
+
+    assert all(make(RUN).markdown() in page for make in (tables.round_trips, tables.ratios, tables.costs))
+    assert "Some CPU, 2 cores, Linux 6.1" in page
+    assert "zloom 0.1.0\n" in page  # no blank where there is no commit
+
+
+def test_a_run_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
+    results.save(RUN, tmp_path / "new" / "run.json")
+
+    assert results.load(tmp_path / "new" / "run.json") == RUN
+
+
+def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    results.save(RUN, path)
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+
+    with pytest.raises(msgspec.ValidationError, match="format"):
+        results.load(path)
+
+
+def test_the_page_in_the_documentation_was_written_from_the_committed_run() -> None:
+    run = results.load(ROOT / "bench" / "results" / "first.json")
+
+    assert (ROOT / "docs" / "performance.md").read_text() == report.render(run)
