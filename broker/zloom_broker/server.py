@@ -1,6 +1,7 @@
 """The broker's shell: sockets, timers, signals and the journal around the core. It decides nothing."""
 
 import asyncio
+import json
 import logging
 import secrets
 import signal
@@ -269,8 +270,12 @@ async def serve(settings: BrokerSettings, ready: Callable[[Server], None]) -> No
         await stop.wait()
 
 
-def run(settings: BrokerSettings) -> int:
+def run(settings: BrokerSettings, *, as_json: bool = False) -> int:
     """Run a broker in the foreground, and print one line on stdout when peers can connect.
+
+    Args:
+        settings: Where to bind and to write.
+        as_json: Whether the line is one of JSON.
 
     Returns:
         The exit code: 0.
@@ -281,8 +286,13 @@ def run(settings: BrokerSettings) -> int:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     for warning in settings.check():
         logging.getLogger("zloom.broker").warning(warning)
-    asyncio.run(serve(settings, _announce))
+    asyncio.run(serve(settings, _announce_as_json if as_json else _announce))
     return 0
+
+
+def _announce_as_json(server: Server) -> None:
+    bound = [asdict(pair) for pair in server.addresses.bound]
+    print(json.dumps({"ready": True, "bound": bound, "epoch": server.epoch}), flush=True)
 
 
 def _announce(server: Server) -> None:

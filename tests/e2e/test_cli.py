@@ -372,6 +372,14 @@ def test_a_second_broker_at_the_same_endpoint_is_refused_with_one_line(place: Pl
     assert done.stderr.count("\n") == 1
 
 
+def test_a_broker_says_as_json_where_it_is(place: Place, tmp_path: Path) -> None:
+    arguments = ("broker", "--json", "--data-dir", str(tmp_path), "--bind", "tcp://127.0.0.1:*")
+    with ended(place.start(*arguments)) as broker:
+        said = json.loads(first_line(broker))
+        assert said["ready"]
+        assert [sorted(pair) for pair in said["bound"]] == [["control", "updates"]]
+
+
 def test_an_address_that_others_reach_needs_no_auth(place: Place, tmp_path: Path) -> None:
     arguments = ("broker", "--data-dir", str(tmp_path / "open"), "--bind", "tcp://0.0.0.0:*")
     assert "--no-auth" in place.run_apart(*arguments, code=2).stderr

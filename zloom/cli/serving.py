@@ -88,13 +88,14 @@ def broker(
             help="Listen where other hosts can connect; everybody who can may steer.",
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Run the broker, the hub between trainers and operators, until SIGTERM or Ctrl-C."""
     from zloom.cli.connection import reported
     from zloom_broker import server
     from zloom_broker.settings import BrokerSettings, default_data_dir
 
-    with reported(as_json=False, serving=True):
+    with reported(as_json=as_json, serving=True):
         settings = BrokerSettings(
             advertise=advertise,
             data_dir=data_dir or default_data_dir(),
@@ -103,7 +104,7 @@ def broker(
             no_auth=no_auth,
             **({"bind": tuple(bind)} if bind else {}),
         )
-        code = server.run(settings)
+        code = server.run(settings, as_json=as_json)
     raise typer.Exit(code)
 
 
