@@ -53,7 +53,8 @@ class Declaring(ABC):
             description: For operators; by default the first line of the handler's docstring.
             ready: Asked with the new value, at a safe point, whether the key may change to it there; if not,
                 the update waits for a later one.
-            immediate: An update may ask for the handler to run at once, on the weavelet's loop.
+            immediate: Run the handler at once on the weavelet's loop, unless the update asks for a safe point
+                or something still waits for one.
 
         Raises:
             DeclarationError: The decorated function, the type or the baseline cannot work.

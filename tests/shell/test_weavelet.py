@@ -335,16 +335,18 @@ def test_an_immediate_change_does_not_overtake_what_waits(
 ) -> None:
     @weavelet.on_config("verbose", initial=0, immediate=True)
     def set_verbose(value: int) -> None:
-        threads.append(threading.current_thread())
+        values.append(value)
 
-    threads: list[threading.Thread] = []
+    values: list[int] = []
     until_declared(operator, run, "verbose")
-    weavelet.tick()
     operator.set(run, {"verbose": 1}, mode="next", wait=False)
     assert weavelet._arrived.wait(DEADLINE)
+    weavelet._arrived.clear()
     second = Background(lambda: operator.set(run, {"verbose": 2}, mode="immediate"))
+    assert weavelet._arrived.wait(DEADLINE)
+    assert values == []
     assert train_while(weavelet, second).applied_everywhere
-    assert threads == [threading.current_thread()] * 2
+    assert values == [1, 2]
 
 
 # --- pause ---------------------------------------------------------------------------------------
