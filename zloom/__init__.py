@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from zloom.errors import (
     BrokerUnreachable,
+    CannotSteer,
     DeclarationError,
     JournalError,
     LocalProtocolError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncWeavelet",
     "BrokerUnreachable",
+    "CannotSteer",
     "ClientSettings",
     "DeclarationError",
     "JournalError",

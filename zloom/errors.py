@@ -5,6 +5,7 @@ The name says whose fault it was::
     ZloomError
     ├── SettingsError              the caller's options: an address, an interval, a rank
     ├── DeclarationError           the caller's code: a key or command declared wrongly
+    ├── CannotSteer                the training: its strategy, module or callbacks forbid the change
     ├── UndoError                  a handler's undo raised: the trainer's state is unknown
     ├── ProtocolError
     │   ├── LocalProtocolError     this side tried to send what the protocol forbids
@@ -28,6 +29,10 @@ class SettingsError(ZloomError, ValueError):
 
 class DeclarationError(ZloomError, TypeError):
     """A key, command or handler is declared in a way that cannot work."""
+
+
+class CannotSteer(ZloomError):
+    """This training cannot do what was asked; the text says why, and what to do instead."""
 
 
 class UndoError(ZloomError):

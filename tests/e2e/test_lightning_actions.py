@@ -11,8 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.e2e.lightning_models import QUIET, Driver, Manual, Regression, Stream, loader, trainer
+from zloom.errors import CannotSteer
 from zloom.lightning.actions import SaveCheckpoint, Stop, Validate
-from zloom.lightning.steer import CannotSteer, Place
+from zloom.lightning.steer import Place
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 

@@ -11,9 +11,9 @@ from torch.optim.swa_utils import SWALR
 
 from tests.e2e.lightning_models import QUIET, Change, Manual, Regression, loader, run
 from tests.e2e.test_lightning_optimizer import TwoOptimizers
+from zloom.errors import CannotSteer
 from zloom.lightning.learning_rate import LearningRate, effective_rate
 from zloom.lightning.optimizer import OptimizerType
-from zloom.lightning.steer import CannotSteer
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 

@@ -21,9 +21,10 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
 from tests.e2e.lightning_models import QUIET, Change, Manual, Regression, loader, run, trainer
+from zloom.errors import CannotSteer
 from zloom.lightning.data import BatchSize
 from zloom.lightning.optimizer import OptimizerType, torch_optimizers
-from zloom.lightning.steer import CannotSteer, Place, Position
+from zloom.lightning.steer import Place, Position
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 

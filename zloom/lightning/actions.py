@@ -7,7 +7,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from zloom.lightning.steer import CannotSteer, Place, Position, Undo, set_attributes
+from zloom.errors import CannotSteer
+from zloom.lightning.steer import Place, Position, Undo, set_attributes
 
 
 class Stop:

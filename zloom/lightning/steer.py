@@ -8,14 +8,10 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer
 
-from zloom.errors import ZloomError
+from zloom.errors import CannotSteer
 
 Undo = Callable[[], None]
 """Puts everything back that the change touched; to be called before another batch trains."""
-
-
-class CannotSteer(ZloomError):
-    """This training cannot do what was asked; the text says why, and what to do instead."""
 
 
 class Place(Enum):
