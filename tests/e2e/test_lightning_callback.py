@@ -566,9 +566,10 @@ def test_a_restarted_attempt_begins_with_its_config(session: Session) -> None:
     assert other.rates == [0.02] * 4
 
 
-def test_workers_of_the_loader_leave_it_alone(session: Session) -> None:
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_the_loader_leave_it_alone(session: Session, start: str) -> None:
     module = Regression()
-    data = loader(num_workers=2, multiprocessing_context="fork")
+    data = loader(num_workers=1, multiprocessing_context=start, persistent_workers=True)
     session.fit(module, lambda: session.apply(batch_size=4), data=data)
     until(lambda: session.replica.state == "finished")
 
@@ -578,13 +579,3 @@ def test_it_can_be_pickled_before_and_after_a_fit(session: Session) -> None:
     session.fit(Regression(), lambda: copies.append(pickle.loads(pickle.dumps(session.callback))))
     copies.append(pickle.loads(pickle.dumps(session.callback)))
     assert all(isinstance(copy, WeaveletCallback) and copy.weavelet is None for copy in copies)
-
-
-@pytest.mark.slow
-def test_spawned_ranks_join_one_attempt(session: Session) -> None:
-    ranks = trainer(session.callback, strategy="ddp_spawn", devices=2)
-    ranks.fit(Regression(), loader())
-    until(lambda: [one.state for one in session.operator.replicas(session.run)] == ["finished"] * 2)
-    replicas = session.operator.replicas(session.run)
-    assert {(one.rank, one.world_size) for one in replicas} == {(0, 2), (1, 2)}
-    assert len({one.attempt for one in replicas}) == 1

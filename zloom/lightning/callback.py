@@ -89,8 +89,7 @@ class WeaveletCallback(Callback):
         )
         weavelet.start()
         self._fit = _Fit(weavelet, Position(trainer))
-        if trainer.global_rank == 0:
-            weavelet.wait_until_active(SNAPSHOT_WAIT)
+        weavelet.wait_until_active(SNAPSHOT_WAIT)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the optimizer that a checkpoint's state belongs to, before Lightning restores it."""
