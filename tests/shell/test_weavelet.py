@@ -642,7 +642,12 @@ def test_a_forked_child_does_nothing_and_the_parent_goes_on(weavelet: Weavelet, 
         warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on: this process has threads
         child = os.fork()
     if child == 0:
-        os._exit(_use_in_child(weavelet))
+        code = 2
+        signal.alarm(10)
+        try:
+            code = _use_in_child(weavelet)
+        finally:  # whatever happens, pytest goes on in the parent alone
+            os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert train_while(weavelet, operating.set(learning_rate=0.5)).applied_everywhere
     assert seen == [0.5]
