@@ -9,12 +9,14 @@ Without a broker it simply trains.
 """
 
 import argparse
+import logging
 import warnings
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from lightning import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from text_data import SourceText
 from torch import Tensor, nn
 from torch.nn import functional
@@ -105,7 +107,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--optimizer-type", choices=["adamw", "adam", "sgd"], default="adamw")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--checkpoint-dir", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--checkpoint-dir", type=Path, default=Path("checkpoints"), help="for checkpoints")
     parser.add_argument("--resume", metavar="CHECKPOINT", help="go on from this file")
     return parser.parse_args()
 
@@ -113,18 +115,23 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     seed_everything(arguments.seed, verbose=False)
-    # Cutting a window out of a tensor is quicker than to fetch it from a worker process.
+    # Lightning's advice: products to install, and worker processes, slower here than to cut a tensor.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Of torch, about Lightning's own code.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     model = LightningTransformer(arguments.optimizer_type, arguments.learning_rate)
     context = model.hparams["context"]
     trainer = Trainer(
-        callbacks=[WeaveletCallback(run=arguments.run, broker=arguments.broker)],
+        callbacks=[
+            WeaveletCallback(run=arguments.run, broker=arguments.broker),
+            ModelCheckpoint(arguments.checkpoint_dir),
+        ],
         max_steps=arguments.max_steps,
         max_epochs=arguments.max_epochs,
         limit_train_batches=200,
         limit_val_batches=10,
         num_sanity_val_steps=0,
-        default_root_dir=arguments.checkpoint_dir,
         logger=False,
         enable_model_summary=False,
     )

@@ -32,7 +32,10 @@ class DeclarationError(ZloomError, TypeError):
 
 
 class CannotSteer(ZloomError):
-    """This training cannot do what was asked; the text says why, and what to do instead."""
+    """This training cannot do what was asked; the text says why, and what to do instead.
+
+    A handler raises it to refuse: operators see its text as it is, and of any other error its type too.
+    """
 
 
 class UndoError(ZloomError):

@@ -16,7 +16,7 @@ from zloom.declarations import (
     declare_command,
     declare_key,
 )
-from zloom.errors import SettingsError, UndoError
+from zloom.errors import CannotSteer, SettingsError, UndoError
 from zloom.messages import Failure
 from zloom.model import Command, Key, Revision, Value
 from zloom.schema import plain
@@ -261,4 +261,7 @@ def _take_back(undos: list[tuple[str, Callable[[], object]]]) -> None:
 
 
 def _text(error: BaseException) -> str:
+    # What a handler refuses in these words is meant for operators, and no failure of the trainer's code.
+    if isinstance(error, CannotSteer):
+        return str(error)
     return f"{type(error).__name__}: {error}"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zloom.errors import DeclarationError, UndoError
+from zloom.errors import CannotSteer, DeclarationError, UndoError
 from zloom.handlers import UNDECLARED, Applied, Registry, Rejected
 from zloom.messages import Failure
 from zloom.model import Revision, Value
@@ -219,6 +219,16 @@ def test_a_command_that_raises_is_rejected() -> None:
 
     registry.add_command("fail", fail)
     assert registry.run("fail", {}) == Rejected("fail: OSError: disk full")
+
+
+def test_what_a_handler_refuses_is_told_in_its_own_words() -> None:
+    registry = Registry()
+
+    def refuse(value: int) -> None:
+        raise CannotSteer("two optimizers; name one")
+
+    registry.add_key("rate", refuse, initial=1)
+    assert registry.apply({"rate": 2}) == Rejected("rate: two optimizers; name one")
 
 
 def test_a_command_that_returns_nothing_has_no_detail() -> None:

@@ -1,7 +1,8 @@
 """The commands of a training: stop, checkpoint, validate."""
 
 import math
-from pathlib import Path, PurePath
+import os
+from pathlib import PurePath
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -33,7 +34,7 @@ class Stop:
         """
         if not trainer.fit_loop._can_stop_early:
             if not force:
-                raise CannotSteer(f"stop: {_minimum(trainer)}; wait for it, or force the stop")
+                raise CannotSteer(f"{_minimum(trainer)}; wait for it, or force the stop")
             trainer.fit_loop.min_epochs = 0
             trainer.fit_loop.epoch_loop.min_steps = None
         trainer.should_stop = True
@@ -67,10 +68,11 @@ class SaveCheckpoint:
         """
         name = filename or f"zloom-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
         if PurePath(name).name != name or name == "..":
-            raise CannotSteer(f"checkpoint: expected a file name without a folder, got {filename!r}")
-        path = str(_folder(trainer) / name)
+            raise CannotSteer(f"expected a file name without a folder, got {filename!r}")
+        path = os.path.join(_folder(trainer), name)
         trainer.save_checkpoint(path)
-        return path
+        # An operator need not know the trainer's working directory; a URL has none.
+        return path if "://" in path else os.path.abspath(path)
 
 
 class Validate:
@@ -94,7 +96,7 @@ class Validate:
         """
         if not trainer.enable_validation:
             raise CannotSteer(
-                "validate: this training has no validation; it needs a validation_step, a dataloader and "
+                "this training has no validation; it needs a validation_step, a dataloader and "
                 "limit_val_batches above 0"
             )
         if self._put_back is None:
@@ -116,11 +118,11 @@ def _minimum(trainer: Trainer) -> str:
     )
 
 
-def _folder(trainer: Trainer) -> Path:
+def _folder(trainer: Trainer) -> str:
     callback = trainer.checkpoint_callback
     if isinstance(callback, ModelCheckpoint) and callback.dirpath:
-        return Path(callback.dirpath)
-    return Path(trainer.default_root_dir) / "checkpoints"
+        return str(callback.dirpath)
+    return os.path.join(trainer.default_root_dir, "checkpoints")
 
 
 def _make_validation_due(trainer: Any) -> Undo:

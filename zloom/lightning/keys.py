@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from zloom.errors import CannotSteer
 from zloom.lightning.actions import SaveCheckpoint, Stop, Validate
 from zloom.lightning.data import BatchSize
 from zloom.lightning.hyperparameters import Momentum, WeightDecay
@@ -81,13 +82,17 @@ class Keys:
         """Repeat what a checkpoint's optimizer depends on; in `on_fit_start`.
 
         Raises:
-            CannotSteer: The optimizer of the checkpoint cannot be made again, and so not be restored.
+            CannotSteer: A value of the checkpoint is impossible now; the optimizer could not be restored.
         """
         self._steers["optimizer_type"].get(self._trainer)
         self._repeat({name: entry for name, entry in steered.items() if name in _BEFORE_RESTORE})
 
     def resume(self, steered: Mapping[str, Mapping[str, Any]]) -> None:
-        """Repeat the rest, save for what Lightning has restored with the optimizer; in `on_train_start`."""
+        """Repeat the rest, save for what Lightning has restored with the optimizer; in `on_train_start`.
+
+        Raises:
+            CannotSteer: A value of the checkpoint is impossible now.
+        """
         rest = {name: entry for name, entry in steered.items() if name not in _BEFORE_RESTORE}
         restored = {name: dict(entry) for name, entry in rest.items() if name in self._restored_by_lightning}
         self._steered.update(restored)
@@ -103,8 +108,14 @@ class Keys:
             # Where the program now says something else than it did, its author has the last word. The type of
             # the optimizer is no such choice: the checkpoint's state is of the type that was steered to.
             if known and (name == "optimizer_type" or self._value(name) == entry["before"]):
-                self._apply(name, entry["value"])
+                self._apply_again(name, entry["value"])
                 self._steered[name] = dict(entry)
+
+    def _apply_again(self, name: str, value: Any) -> None:
+        try:
+            self._apply(name, value)
+        except CannotSteer as error:
+            raise CannotSteer(f"{name} cannot be {value!r} again, as in the checkpoint: {error}") from error
 
     def _value(self, name: str) -> Any:
         if name not in self._marked:

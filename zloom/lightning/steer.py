@@ -98,7 +98,7 @@ class Steer(ABC):
         if reason is None:
             reason = self.refusal(trainer, value)
         if reason is not None:
-            raise CannotSteer(f"{self.name}: {reason}")
+            raise CannotSteer(reason)
         return self.change(trainer, value)
 
     @abstractmethod
