@@ -75,6 +75,7 @@ class Departures:
             reason=reason,
             at=self._hub.wall(now),
             step=max(step, vitals.status.step if vitals.status else 0),
+            revision=vitals.status.revision if vitals.status else 0,
             metrics=dict(vitals.metrics),
         )
         if self._hub.settings.read_only:

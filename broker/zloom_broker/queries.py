@@ -110,7 +110,7 @@ class Queries:
             state=self._state(attempt, replica, now),
             phase=status.phase if status else "training",
             step=status.step if status else left.step if left else 0,
-            revision=status.revision if status else 0,
+            revision=status.revision if status else left.revision if left else 0,
             step_time=status.step_time if status else None,
             metrics=dict(vitals.metrics) if vitals else dict(left.metrics) if left else {},
             devices=[device.id for device in replica.devices],

@@ -51,6 +51,8 @@ class ReplicaLeft(Record, frozen=True, kw_only=True, tag="replica_left"):
     at: float
     step: int = 0
     """The last step that was heard of."""
+    revision: int = 0
+    """The newest that it had received."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest value of each."""
 
