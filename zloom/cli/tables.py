@@ -19,7 +19,8 @@ def of_replicas(replicas: Iterable[ReplicaStatus]) -> Table:
 
 
 def _replica_row(status: ReplicaStatus) -> list[str]:
-    state = f"{status.state}: {status.reason}" if status.reason else status.state
+    why = "" if status.reason == status.state else status.reason
+    state = f"{status.state}: {why}" if why else status.state
     return [
         status.run,
         status.attempt,
