@@ -486,6 +486,29 @@ def test_steered_values_come_back_from_a_checkpoint(session: Session, tmp_path: 
     assert {len(batch) for batch in module.batches} == {4}
 
 
+def test_a_key_of_the_module_comes_back_from_a_checkpoint_and_says_so(
+    session: Session, tmp_path: Path
+) -> None:
+    class Marked(Regression):
+        rate = 0.0
+
+        @on_config("dropout", initial=0.0)
+        def set_dropout(self, value: float) -> None:
+            self.rate = value
+
+    saved: list[str] = []
+
+    def script() -> None:
+        session.apply(dropout=0.25)
+        saved.append(session.command("checkpoint"))
+
+    epochs = session.fit(Marked(), script, default_root_dir=tmp_path).current_epoch + 2
+    resumed, module = Session(session.operator), Marked()
+    trainer(resumed.callback, max_epochs=epochs).fit(module, loader(), ckpt_path=saved[0])
+    assert module.rate == 0.25
+    assert resumed.operator.get(resumed.run)["dropout"] == 0.25
+
+
 def test_a_resumed_run_equals_one_that_was_not_interrupted(session: Session, tmp_path: Path) -> None:
     whole, resumed = (Regression(scheduled("sgd", 0.001)) for _ in range(2))
     saver = ModelCheckpoint(tmp_path, every_n_epochs=1, save_top_k=-1, filename="{epoch}")

@@ -68,7 +68,7 @@ class Keys:
         for name, (marker, method) in self._marked.items():
             weavelet.on_config(
                 name,
-                get=partial(self._value, name),
+                get=partial(self._baseline, name),
                 description=marker.description,
                 ready=partial(self._is_marked_ready, name),
             )(self._like(method, name))
@@ -123,6 +123,11 @@ class Keys:
         marker, method = self._marked[name]
         owner = method.__self__  # type: ignore[attr-defined]
         return marker.get(owner) if marker.get is not None else marker.initial
+
+    def _baseline(self, name: str) -> Any:
+        # What `initial` says was true when the program began; a checkpoint may have repeated another value.
+        resumed = self._steered.get(name)
+        return self._value(name) if resumed is None else resumed["value"]
 
     def _apply(self, name: str, value: Any) -> Undo | None:
         before = self._steered.get(name, {"before": self._value(name)})["before"]
