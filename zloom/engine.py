@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from zloom.delivery import Delivery
 from zloom.device_watch import DeviceWatch
 from zloom.devices import DeviceProbe
+from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.errors import (
     LocalProtocolError,
     RemoteProtocolError,
@@ -17,23 +18,10 @@ from zloom.errors import (
     UnknownMessageType,
 )
 from zloom.mailbox import Restore
-from zloom.messages import FromBroker, FromWeavelet, Published
+from zloom.messages import FromBroker, Published, ToBroker
 from zloom.model import Device, DeviceStatus, Outcome, Replica
 from zloom.session import Session
-from zloom.session_effects import (
-    Closed,
-    CollectStatus,
-    Connect,
-    Deliver,
-    Effect,
-    Failed,
-    Hand,
-    Reconnect,
-    Send,
-    Subscribe,
-    Unsubscribe,
-    Warn,
-)
+from zloom.session_effects import Closed, CollectStatus, Deliver, Effect, Failed, Hand, Warn
 from zloom.session_sockets import SessionSockets
 from zloom.session_state import SessionCounters, State
 from zloom.settings import WeaveletSettings
@@ -237,7 +225,7 @@ class Engine:
             case Unsubscribe():
                 self._sockets.unsubscribe(effect.topic)
 
-    def _send(self, message: FromWeavelet) -> None:
+    def _send(self, message: ToBroker) -> None:
         try:
             sent = self._sockets.send(message)
         except LocalProtocolError as error:

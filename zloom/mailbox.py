@@ -134,17 +134,6 @@ class Mailbox:
             self.end_pause()
         return self.paused
 
-    def not_reached(self) -> list[int]:
-        """Answer `not_reached` for all that has not been applied, and return those revisions.
-
-        For the end of the training; the mailbox is empty afterwards.
-        """
-        self._drain()
-        numbers = sorted(self._pending)
-        for number in numbers:
-            self._settle(number, "not_reached")
-        return numbers
-
     # --- what arrived -------------------------------------------------------------------------------
 
     def _drain(self) -> None:

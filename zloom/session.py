@@ -12,9 +12,10 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from zloom import messages
+from zloom.effects import Reconnect
 from zloom.history import History
 from zloom.model import Command, Device, Key, Outcome, Replica
-from zloom.session_effects import Closed, Effect, Hand, Reconnect, Warn
+from zloom.session_effects import Closed, Effect, Hand, Warn
 from zloom.session_link import INTERVAL, Link
 from zloom.session_reports import Reports
 from zloom.session_state import Alarm, Event, SessionCounters, State, following

@@ -1,43 +1,11 @@
-"""What a `Session` asks its shell to do, in order. `zloom.mailbox.Restore` is one of them too."""
+"""What a `Session` asks its shell to do, in order. beside `zloom.effects` and `Restore`."""
 
 from dataclasses import dataclass
 
+from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.mailbox import Restore
-from zloom.messages import Failure, FromWeavelet, Own
+from zloom.messages import Failure, Own
 from zloom.model import Revision
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send a message on control."""
-
-    message: FromWeavelet
-
-
-@dataclass(frozen=True, slots=True)
-class Reconnect:
-    """Close both sockets, unsent mail included, and open control again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connect:
-    """Close the socket of updates if there is one, and open one to this endpoint."""
-
-    endpoint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """Subscribe the socket of updates to a topic."""
-
-    topic: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    """Undo one `Subscribe`."""
-
-    topic: bytes
 
 
 @dataclass(frozen=True, slots=True)

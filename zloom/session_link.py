@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from zloom.credit import CreditMeter
+from zloom.effects import Send
 from zloom.messages import PROTOCOL, Credit, FromWeavelet, Hello, Ping, Pong, Welcome
 from zloom.model import Replica
-from zloom.session_effects import Effect, Send
+from zloom.session_effects import Effect
 from zloom.session_state import Alarm, Alarms, SessionCounters
 
 INTERVAL = 1.0

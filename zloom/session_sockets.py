@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from zloom import codec
 from zloom.errors import RemoteProtocolError, TransportError
-from zloom.messages import FromBroker, FromWeavelet, Published
+from zloom.messages import FromBroker, Published, ToBroker
 from zloom.socket_options import Context, SocketOptions
 from zloom.sockets import DrainSocket
 
@@ -42,7 +42,7 @@ class SessionSockets:
         self._updates: DrainSocket | None = None
         self._control = self._open_control()
 
-    def send(self, message: FromWeavelet) -> bool:
+    def send(self, message: ToBroker) -> bool:
         """Send on control; False when the message was dropped because too many wait already.
 
         Raises:

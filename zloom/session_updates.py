@@ -1,8 +1,9 @@
 """What a weavelet has subscribed, from when on that holds, and what it missed. Pure."""
 
 from zloom.codec import BEAT_TOPIC, echo_topic, own_topic, steer_topic
+from zloom.effects import Connect, Subscribe, Unsubscribe
 from zloom.messages import Echo, Own, Published
-from zloom.session_effects import Connect, Effect, Subscribe, Unsubscribe
+from zloom.session_effects import Effect
 
 
 class Updates:

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
-from zloom.client.effects import Confirmed, Connected, Deliver, OpenUpdates, Rejected, Reopen, Send, Subscribe
+from zloom.client.effects import Confirmed, Connected, Deliver, Rejected
 from zloom.client.requests import Answered
 from zloom.client.session import HELLO_INTERVAL, HELLOS, SILENCE, OperatorSession, State
+from zloom.effects import Connect, Reconnect, Send, Subscribe
 from zloom.messages import (
     Beat,
     Credit,
@@ -60,7 +61,7 @@ def test_hello_is_repeated_and_then_the_sockets_are_made_anew(connecting: Operat
     for round_ in range(1, HELLOS):
         assert connecting.next_timer() == round_ * HELLO_INTERVAL
         assert connecting.on_timer(round_ * HELLO_INTERVAL) == [hello("n1")]
-    assert connecting.on_timer(HELLOS * HELLO_INTERVAL) == [Reopen(), hello("n2")]
+    assert connecting.on_timer(HELLOS * HELLO_INTERVAL) == [Reconnect(), hello("n2")]
     assert connecting.counters["reconnects"] == 1
 
 
@@ -128,7 +129,7 @@ def test_a_broker_that_is_silent_over_a_request_costs_the_sockets(session: Opera
     session.on_timer(11.0)
     session.on_timer(12.0)
     assert session.next_timer() == 10.0 + SILENCE
-    assert session.on_timer(10.0 + SILENCE) == [Reopen(), hello("n2")]
+    assert session.on_timer(10.0 + SILENCE) == [Reconnect(), hello("n2")]
 
 
 def test_without_a_request_silence_is_nothing(session: OperatorSession) -> None:
@@ -205,7 +206,7 @@ def test_what_cannot_be_published_is_dropped_counted_and_seen_as_a_gap(connectin
 
 def test_a_subscription_goes_where_the_broker_was_reached(session: OperatorSession) -> None:
     assert session.subscribe(b"watch/lm/", 1.0) == [
-        OpenUpdates("tcp://gpu-1:5556"),
+        Connect("tcp://gpu-1:5556"),
         Subscribe(b"beat/"),
         Subscribe(b"watch/lm/"),
         Subscribe(b"echo/n1/"),
@@ -221,9 +222,9 @@ def test_updates_that_fall_silent_cost_both_sockets_and_come_back(session: Opera
     session.receive_update(b"beat/", Beat(seq=1, epoch="e1"), 5.0)
     session.on_timer(7.9)
     assert session.next_timer() == 8.0
-    assert session.on_timer(8.0) == [Reopen(), hello("n2")]
+    assert session.on_timer(8.0) == [Reconnect(), hello("n2")]
     effects = session.receive(WELCOME, 8.1)
-    assert effects[:2] == [Connected(epoch_changed=False), OpenUpdates("tcp://gpu-1:5556")]
+    assert effects[:2] == [Connected(epoch_changed=False), Connect("tcp://gpu-1:5556")]
     assert effects[-1] == Subscribe(b"echo/n2/")
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from zloom.client.effects import Confirmed, OpenUpdates, Subscribe, Unsubscribe
+from zloom.client.effects import Confirmed
 from zloom.client.subscriptions import ECHO_TIMEOUT, Subscriptions
+from zloom.effects import Connect, Subscribe, Unsubscribe
 
 HERE = "tcp://gpu-1:5556"
 ECHO = Subscribe(b"echo/n1/")
@@ -18,7 +19,7 @@ def subscriptions() -> Subscriptions:
 
 def test_the_first_topic_opens_the_socket_and_the_echo_comes_last(subscriptions: Subscriptions) -> None:
     assert subscriptions.add(b"watch/a/", HERE, 1.0) == [
-        OpenUpdates(HERE),
+        Connect(HERE),
         Subscribe(b"beat/"),
         Subscribe(b"watch/a/"),
         ECHO,
@@ -53,7 +54,7 @@ def test_before_the_welcome_topics_are_kept() -> None:
     subscriptions = Subscriptions()
     assert subscriptions.add(b"watch/a/", "", 0.0) == []
     effects = subscriptions.connected(HERE, "n1", 1.0)
-    assert effects == [OpenUpdates(HERE), Subscribe(b"beat/"), Subscribe(b"watch/a/"), ECHO]
+    assert effects == [Connect(HERE), Subscribe(b"beat/"), Subscribe(b"watch/a/"), ECHO]
 
 
 def test_a_new_welcome_at_the_same_place_confirms_again_on_the_same_socket(
@@ -68,7 +69,7 @@ def test_a_broker_that_moved_gets_a_new_socket_with_every_subscription(subscript
     subscriptions.add(b"watch/a/", HERE, 1.0)
     subscriptions.add(b"watch/a/", HERE, 1.0)
     assert subscriptions.connected("tcp://gpu-1:7", "n2", 5.0) == [
-        OpenUpdates("tcp://gpu-1:7"),
+        Connect("tcp://gpu-1:7"),
         Subscribe(b"beat/"),
         Subscribe(b"watch/a/"),
         Subscribe(b"watch/a/"),
@@ -81,7 +82,7 @@ def test_after_the_sockets_were_closed_all_is_subscribed_anew(subscriptions: Sub
     subscriptions.closed()
     assert not subscriptions.open
     effects = subscriptions.connected(HERE, "n2", 5.0)
-    assert effects[0] == OpenUpdates(HERE)
+    assert effects[0] == Connect(HERE)
     assert effects[-1] == Subscribe(b"echo/n2/")
 
 

@@ -17,7 +17,7 @@ _PURE = """
     zloom.client.subscriptions
     zloom.codec zloom.credit zloom.declarations zloom.errors zloom.handlers zloom.history zloom.mailbox
     zloom.markers zloom.messages zloom.model zloom.outcome_table zloom.pace zloom.schema zloom.session
-    zloom.session_effects zloom.session_link zloom.session_reports zloom.session_state
+    zloom.effects zloom.session_effects zloom.session_link zloom.session_reports zloom.session_state
     zloom.session_updates zloom.socket_outbox zloom.updates_address zloom.version zloom.visibility
     zloom.words
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain

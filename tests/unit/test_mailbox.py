@@ -401,23 +401,6 @@ def test_pause_and_resume_are_declared(trainer: Trainer) -> None:
     assert pause.description.startswith("Hold the training here")
 
 
-# --- the end -------------------------------------------------------------------------------------
-
-
-def test_what_is_left_at_the_end_was_not_reached(trainer: Trainer) -> None:
-    trainer.run(1, config(1, at_step=9, a=1), config(2, at_step=9, b=1))
-    for item in (config(3, a=3), cancel(4, 2)):
-        trainer.mailbox.put(item)
-    assert trainer.mailbox.not_reached() == [1, 3]
-    assert [_short(*each) for each in trainer.outcomes] == [
-        "2 cancelled",
-        "4 applied@1",
-        "1 not_reached",
-        "3 not_reached",
-    ]
-    assert trainer.mailbox.not_reached() == []
-
-
 # --- all of it -----------------------------------------------------------------------------------
 
 NAMES = ("a", "b", "c")

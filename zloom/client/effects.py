@@ -1,42 +1,10 @@
-"""What an `OperatorSession` asks its shell to do, in order."""
+"""What an `OperatorSession` asks its shell to do, in order, beside `zloom.effects`."""
 
 from dataclasses import dataclass
 
 from zloom.client.requests import Answered
-from zloom.messages import Published, ToBroker
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send a message on control."""
-
-    message: ToBroker
-
-
-@dataclass(frozen=True, slots=True)
-class Reopen:
-    """Close both sockets and open control again."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenUpdates:
-    """Close the socket of updates if there is one, and open one to this endpoint."""
-
-    endpoint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """Subscribe the socket of updates to a topic."""
-
-    topic: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    """Undo one `Subscribe`."""
-
-    topic: bytes
+from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
+from zloom.messages import Published
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +39,8 @@ class Rejected:
 
 Effect = (
     Send
-    | Reopen
-    | OpenUpdates
+    | Reconnect
+    | Connect
     | Subscribe
     | Unsubscribe
     | Connected

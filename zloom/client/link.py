@@ -8,22 +8,12 @@ from typing import Any
 
 from zloom import codec
 from zloom.client.answers import Answers
-from zloom.client.effects import (
-    Confirmed,
-    Connected,
-    Deliver,
-    Effect,
-    OpenUpdates,
-    Rejected,
-    Reopen,
-    Send,
-    Subscribe,
-    Unsubscribe,
-)
+from zloom.client.effects import Confirmed, Connected, Deliver, Effect, Rejected
 from zloom.client.feeds import Feed
 from zloom.client.requests import Answered
 from zloom.client.results import OperatorCounters
 from zloom.client.session import OperatorSession
+from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.errors import BrokerUnreachable, Refused, RemoteProtocolError, TransportError, ZloomError
 from zloom.messages import Answer, FromOperator
 from zloom.socket_options import Context, SocketOptions
@@ -183,9 +173,9 @@ class OperatorLink:
                 self._on_connected(effect)
             case Rejected():
                 self._fail(Refused(effect.code, effect.text))
-            case Reopen():
+            case Reconnect():
                 self._reopen()
-            case OpenUpdates():
+            case Connect():
                 self._open_updates(effect.endpoint)
             case Subscribe() if self._updates is not None:
                 self._updates.subscribe(effect.topic)

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import get_args
 
-from zloom.client.effects import Connected, Deliver, Effect, Rejected, Reopen, Send
+from zloom.client.effects import Connected, Deliver, Effect, Rejected
 from zloom.client.requests import RequestTable
 from zloom.client.subscriptions import Subscriptions
 from zloom.credit import CreditMeter
+from zloom.effects import Reconnect, Send
 from zloom.messages import (
     PROTOCOL,
     Answer,
@@ -247,7 +248,7 @@ class OperatorSession:
     def _reopen(self, now: float) -> list[Effect]:
         self.counters["reconnects"] += 1
         self._subscriptions.closed()
-        return [Reopen(), *self._say_hello(now)]
+        return [Reconnect(), *self._say_hello(now)]
 
     def _told_to_wait(self, wait: Wait, now: float) -> list[Effect]:
         self.last_error = wait.reason

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from zloom.client.effects import Confirmed, Effect, OpenUpdates, Subscribe, Unsubscribe
+from zloom.client.effects import Confirmed, Effect
 from zloom.codec import BEAT_TOPIC, echo_topic
+from zloom.effects import Connect, Subscribe, Unsubscribe
 
 ECHO_TIMEOUT = 1.0
 """Seconds until an echo that did not come is asked for again."""
@@ -100,7 +101,7 @@ class Subscriptions:
 
     def _open(self, endpoint: str, now: float) -> Iterator[Effect]:
         self._endpoint, self._echo, self._heard = endpoint, b"", now
-        yield OpenUpdates(endpoint)
+        yield Connect(endpoint)
         yield Subscribe(BEAT_TOPIC)
         for topic in self._topics.elements():
             yield Subscribe(topic)
