@@ -92,6 +92,7 @@ class Session:
         *,
         val: Any = None,
         data: Any = None,
+        resume: str | None = None,
         **options: Any,
     ) -> Trainer:
         """Train until the script ends, and raise what it raised."""
@@ -100,7 +101,7 @@ class Session:
         fitted = trainer(gate, self.callback, *options.pop("callbacks", []), **({"max_epochs": -1} | options))
         thread.start()
         try:
-            fitted.fit(module, loader() if data is None else data, val)
+            fitted.fit(module, loader() if data is None else data, val, ckpt_path=resume)
         finally:
             gate.begun.set()
             thread.join(DEADLINE)
@@ -464,15 +465,12 @@ def test_steered_values_come_back_from_a_checkpoint(session: Session, tmp_path: 
         session.apply(batch_size=4, accumulate_grad_batches=2, log_every_n_steps=7)
         saved.append(session.command("checkpoint"))
 
-    first = session.fit(Regression(scheduled("sgd", 0.001)), script, default_root_dir=tmp_path)
+    session.fit(Regression(scheduled("sgd", 0.001)), script, default_root_dir=tmp_path)
 
     resumed = Session(session.operator)
     values: dict[str, Any] = {}
-    path = {"ckpt_path": saved[0]}
     module = Regression(scheduled("sgd", 0.001))
-    steered = trainer(resumed.callback, max_epochs=first.current_epoch + 2)
-    steered.fit(module, loader(), **path)  # type: ignore[arg-type]
-    values = resumed.operator.get(resumed.run)
+    resumed.fit(module, lambda: values.update(resumed.operator.get(resumed.run)), resume=saved[0])
     assert values["optimizer_type"] == "adam"
     assert values["learning_rate"] == pytest.approx(0.05)
     expected = {
@@ -502,11 +500,11 @@ def test_a_key_of_the_module_comes_back_from_a_checkpoint_and_says_so(
         session.apply(dropout=0.25)
         saved.append(session.command("checkpoint"))
 
-    epochs = session.fit(Marked(), script, default_root_dir=tmp_path).current_epoch + 2
-    resumed, module = Session(session.operator), Marked()
-    trainer(resumed.callback, max_epochs=epochs).fit(module, loader(), ckpt_path=saved[0])
+    session.fit(Marked(), script, default_root_dir=tmp_path)
+    resumed, module, values = Session(session.operator), Marked(), {}
+    resumed.fit(module, lambda: values.update(resumed.operator.get(resumed.run)), resume=saved[0])
     assert module.rate == 0.25
-    assert resumed.operator.get(resumed.run)["dropout"] == 0.25
+    assert values["dropout"] == 0.25
 
 
 def test_a_resumed_run_equals_one_that_was_not_interrupted(session: Session, tmp_path: Path) -> None:
