@@ -516,7 +516,7 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(session: Session, tmp
         after = len(whole.losses)
         until(lambda: len(whole.losses) > after + 40)
 
-    options = {"enable_checkpointing": True, "callbacks": [saver]}
+    options: dict[str, Any] = {"enable_checkpointing": True, "callbacks": [saver]}
     epochs = session.fit(whole, script, **options).current_epoch
     callback = WeaveletCallback(session.run, broker=session.operator.endpoint)
     again = trainer(callback, saver, enable_checkpointing=True, max_epochs=epochs)
