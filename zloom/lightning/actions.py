@@ -16,7 +16,7 @@ class Stop:
     """End the training after this batch, as early stopping does: a full validation runs first."""
 
     name = "stop"
-    description = "End the training after this batch and a last validation; --force also before min_epochs"
+    description = "End the training after this batch and a last validation; force: also before min_epochs"
 
     def ready(self, position: Position) -> bool:
         """Return True: Lightning looks for the wish after each batch."""
@@ -34,7 +34,7 @@ class Stop:
         """
         if not trainer.fit_loop._can_stop_early:
             if not force:
-                raise CannotSteer(f"{_minimum(trainer)}; wait for it, or force the stop")
+                raise CannotSteer(f"{_minimum(trainer)}; wait for it, or stop with force=true")
             trainer.fit_loop.min_epochs = 0
             trainer.fit_loop.epoch_loop.min_steps = None
         trainer.should_stop = True
