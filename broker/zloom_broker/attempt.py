@@ -132,16 +132,6 @@ class Attempt:
         baseline = {key: Setting(value, 0) for key, value in self.baseline.items()}
         return baseline | self._fold(self.ledgers[:revision])
 
-    def pending_for(self, replica: str) -> list[Revision]:
-        """Return what is still to come for a replica that joins: what waits for a step, and what it owes.
-
-        It owes what was accepted between its hello and its first synchronisation.
-        """
-        owed = {ledger.revision.revision for ledger in self.owed(replica)}
-        return [
-            item.revision for item in self._unsettled() if item.scheduled or item.revision.revision in owed
-        ]
-
     def config_without(self, pending: Iterable[Revision]) -> dict[str, Value]:
         """Return the values that revisions set, but for those of revisions that are still to come."""
         numbers = {revision.revision for revision in pending}

@@ -4,11 +4,15 @@ import msgspec
 
 from zloom.messages import Log, Snapshot, Sync
 from zloom.model import Event, Revision
-from zloom_broker.attempt import Attempt
+from zloom_broker.attempt import Attempt, Ledger
 from zloom_broker.hub import Hub, Peer
 
 LOG_PAGE = 512 * 1024
 """Bytes of revisions in one answer: half of what a message may hold."""
+
+PENDING_SIZE = 128 * 1024
+"""Bytes of revisions in a snapshot beyond which it leaves out those that the config can stand for: a joiner
+that comes under a flood must not be sent all of it, and the config takes up to half of a message."""
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -18,7 +22,7 @@ def catch_up(hub: Hub, peer: Peer, sync: Sync, now: float) -> None:
     attempt = hub.state.attempts[peer.attempt]
     if sync.revision < 0:
         peer.synced = True
-        hub.send(peer, _snapshot(hub, attempt, attempt.pending_for(peer.replica)))
+        hub.send(peer, _snapshot(hub, attempt, _pending(attempt, peer.replica)))
     elif sync.revision <= attempt.revision and attempt.chain_at(sync.revision) == sync.chain:
         peer.synced = True
         hub.send(peer, _log(hub, attempt, sync.revision))
@@ -35,8 +39,43 @@ def _roll_back(hub: Hub, peer: Peer, attempt: Attempt, revision: int, now: float
     hub.event(Event("rolled_back", attempt.run, attempt.id, text=text, replicas=[peer.replica]), now)
     hub.counters["rolled_back"] += 1
     # It may have carried commands out in the history that is gone, and never carries one out twice.
-    pending = [each for each in attempt.pending_for(peer.replica) if each.kind != "command"]
+    pending = [each for each in _pending(attempt, peer.replica) if each.kind != "command"]
     hub.send(peer, _snapshot(hub, attempt, pending, rolled_back=True))
+
+
+def _pending(attempt: Attempt, replica: str) -> list[Revision]:
+    pending = pending_for(attempt, replica)
+    fits = len(_encoder.encode(pending)) <= PENDING_SIZE
+    return pending if fits else pending_for(attempt, replica, brief=True)
+
+
+def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[Revision]:
+    """Return what is still to come for a replica that joins, in order.
+
+    That is what waits for a step, what the replica owes, and, unless `brief`, what it lost before it had any
+    history, and config that is not settled: taken from the snapshot as a mere value, without an answer, that
+    would stay here when all others reject it. And whatever must come after one of these: its cancel, and
+    later values of its keys.
+    """
+    numbers: set[int] = set()
+    keys: set[str] = set()
+    for ledger in attempt.ledgers:
+        revision = ledger.revision
+        follows = revision.cancels in numbers or not (ledger.void or keys.isdisjoint(revision.changes))
+        if follows or _is_to_come(attempt, ledger, replica, brief=brief):
+            numbers.add(revision.revision)
+            keys.update(revision.changes)
+    return [attempt.ledgers[number - 1].revision for number in sorted(numbers)]
+
+
+def _is_to_come(attempt: Attempt, ledger: Ledger, replica: str, *, brief: bool) -> bool:
+    outcome = ledger.outcomes.get(replica)
+    if outcome is not None:
+        return not brief and outcome.outcome == "lost"
+    if ledger.revision.revision not in attempt.open:
+        return False
+    owed = ledger.scheduled or replica in ledger.targets
+    return owed or (not brief and ledger.revision.kind == "config")
 
 
 def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_back: bool = False) -> Snapshot:

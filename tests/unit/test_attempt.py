@@ -121,18 +121,6 @@ def test_one_that_has_nothing_to_say_is_not_listed() -> None:
     assert [outcome.replica for outcome in attempt.outcomes(attempt.ledgers[0])] == ["a", "b"]
 
 
-def test_what_waits_for_a_step_is_pending_and_not_config() -> None:
-    attempt = attempt_of("a")
-    accept(attempt, "at_step", learning_rate=0.5)
-    accept(attempt, batch_size=8)
-    answer(attempt, 2, "a", "applied")
-    pending = attempt.pending_for("new")
-    assert [revision.revision for revision in pending] == [1]
-    assert attempt.config_without(pending) == {"batch_size": 8}
-    answer(attempt, 1, "a", "applied")
-    assert attempt.pending_for("new") == []
-
-
 def test_what_a_thousand_have_to_say_fits_into_one_message() -> None:
     attempt = attempt_of(*(f"replica-{number}" for number in range(1000)))
     accept(attempt, learning_rate=0.5)

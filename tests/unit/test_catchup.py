@@ -1,0 +1,85 @@
+"""What one that joins is still to carry out, besides the values that hold."""
+
+from tests.unit.broker_support import Bench, sent
+from tests.unit.test_attempt import accept, answer, attempt_of, leave
+from zloom import messages as m
+from zloom.model import Revision
+from zloom_broker.attempt import Attempt
+from zloom_broker.catchup import PENDING_SIZE, pending_for
+from zloom_broker.records import RevisionAccepted
+
+
+def numbers(revisions: list[Revision]) -> list[int]:
+    return [revision.revision for revision in revisions]
+
+
+def cancel(attempt: Attempt, number: int, target: str) -> None:
+    revision = Revision(attempt.revision + 1, "cancel", cancels=number)
+    attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=[target]))
+
+
+def test_what_waits_for_a_step_is_pending_and_not_config() -> None:
+    attempt = attempt_of("a")
+    accept(attempt, "at_step", learning_rate=0.5)
+    accept(attempt, batch_size=8)
+    answer(attempt, 2, "a", "applied")
+    pending = pending_for(attempt, "new")
+    assert numbers(pending) == [1]
+    assert attempt.config_without(pending) == {"batch_size": 8}
+    answer(attempt, 1, "a", "applied")
+    assert pending_for(attempt, "new") == []
+
+
+def test_config_that_may_still_be_rejected_is_answered_by_a_joiner_too() -> None:
+    attempt = attempt_of("a")
+    accept(attempt, learning_rate=0.5)
+    assert numbers(pending_for(attempt, "new")) == [1]
+    answer(attempt, 1, "a", "applied")
+    assert pending_for(attempt, "new") == []
+
+
+def test_g4_what_was_lost_before_the_first_snapshot_is_still_to_come() -> None:
+    bench = Bench()
+    bench.operator()
+    bench.join()
+    bench.receive(b"op", m.SendCommand(id="q1", run="run", command="pause"))
+    bench.unroutable(b"a")
+    bench.advance(2)
+    assert bench.core.state.attempts["run", "one"].ledgers[0].outcomes["a"].outcome == "lost"
+    bench.join()
+    (snapshot,) = sent(bench.sync(), b"a")
+    assert isinstance(snapshot, m.Snapshot)
+    assert numbers(snapshot.pending) == [1]
+
+
+def test_g3_a_cancel_comes_with_what_it_cancels() -> None:
+    attempt = attempt_of("a")
+    accept(attempt, "at_step", learning_rate=0.5)
+    cancel(attempt, 1, "a")
+    assert numbers(pending_for(attempt, "new")) == [1, 2]
+
+
+def test_g3_a_later_value_does_not_come_before_an_earlier_one() -> None:
+    attempt = attempt_of("a", "b")
+    leave(attempt, "a", lost=True)
+    accept(attempt, learning_rate=0.5)
+    number = attempt.revision + 1
+    revision = Revision(number, "config", {"learning_rate": 0.25})
+    attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=["b"]))
+    for each in (1, 2):
+        answer(attempt, each, "b", "applied")
+    pending = pending_for(attempt, "a")
+    assert numbers(pending) == [1, 2]
+    assert attempt.config_without(pending) == {}
+
+
+def test_g3_under_a_flood_a_joiner_is_not_sent_all_of_it() -> None:
+    bench = Bench()
+    bench.operator()
+    bench.active()
+    for number in range(2 * PENDING_SIZE // 100):
+        bench.set(f"q{number}", learning_rate=0.5)
+    bench.join("b", rank=1, world_size=2)
+    (snapshot,) = sent(bench.sync("b"), b"b")
+    assert isinstance(snapshot, m.Snapshot)
+    assert (snapshot.config, snapshot.pending) == ({"learning_rate": 0.5}, [])
