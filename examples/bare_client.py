@@ -190,4 +190,7 @@ if __name__ == "__main__":
     parser.add_argument("--broker", default=os.environ.get("ZLOOM_BROKER"), help="endpoint of control")
     parser.add_argument("--changes", type=int, default=1, help="how many changes to take before it leaves")
     arguments = parser.parse_args()
-    Trainer(arguments.broker or default_broker()).train(arguments.changes)
+    try:
+        Trainer(arguments.broker or default_broker()).train(arguments.changes)
+    except KeyboardInterrupt:
+        os._exit(130)  # what waits for a broker would hold up the end of the context
