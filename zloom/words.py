@@ -96,8 +96,10 @@ def parse(text: str, schema: Schema) -> Value:
                 return read(text)
             except (ValueError, msgspec.DecodeError):
                 continue
-    expected = " or ".join(noun for name, (_, noun) in _READERS.items() if name in schema.type)
-    raise SettingsError(f'"{shorten(text)}" is not {expected}')
+    nouns = " or ".join(noun for name, (_, noun) in _READERS.items() if name in schema.type)
+    # The bounds are named too, so that the next try is not refused for them.
+    bounds = "" if describe(schema) == " or ".join(schema.type) else f"; expected {describe(schema)}"
+    raise SettingsError(f'"{shorten(text)}" is not {nouns}{bounds}')
 
 
 def _parse_enum(text: str, schema: Schema) -> Value:
