@@ -296,4 +296,7 @@ def reason_of(error: BaseException | None) -> str:
     """Return the reason to leave that an exception is."""
     if error is None:
         return "finished"
-    return f"failed: {type(error).__name__}: {error}"[:REASON_LIMIT]
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    text = f": {error}" if str(error) else ""
+    return f"failed: {type(error).__name__}{text}"[:REASON_LIMIT]
