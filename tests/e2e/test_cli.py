@@ -32,7 +32,7 @@ from typing import Annotated
 import zloom
 
 gate = threading.Event()
-weavelet = zloom.Weavelet(sys.argv[1], attempt="one")
+weavelet = zloom.Weavelet(sys.argv[1], attempt=sys.argv[2])
 
 @weavelet.on_config("learning_rate", initial=0.5, description="Step size")
 def set_rate(value: Annotated[float, zloom.Meta(gt=0, le=1)]) -> None:
@@ -42,7 +42,7 @@ def set_rate(value: Annotated[float, zloom.Meta(gt=0, le=1)]) -> None:
 @weavelet.on_config("optimizer", initial="adamw")
 def set_optimizer(value: str) -> None: ...
 
-@weavelet.on_config("gated", initial=0, ready=lambda _: gate.is_set())
+@weavelet.on_config("gated", initial=0, description="Waits for the gate", ready=lambda _: gate.is_set())
 def set_gated(value: int) -> None: ...
 
 @weavelet.on_command("checkpoint")
@@ -168,10 +168,9 @@ def trained(place: Place) -> Iterator[Place]:
         yield place
 
 
-def trainer(place: Place, run: str) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, run], env=place.environment, stdout=subprocess.PIPE, text=True
-    )
+def trainer(place: Place, run: str, attempt: str = "one") -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", TRAINER, run, attempt]
+    process = subprocess.Popen(command, env=place.environment, stdout=subprocess.PIPE, text=True)
     assert first_line(process) == "ready\n"
     return process
 
@@ -215,7 +214,10 @@ def test_set_as_json_is_the_result(trained: Place) -> None:
         (("get", "lm", "learning_rat"), 1, "did you mean learning_rate?"),
         (("set", "lm", "learning_rate"), 2, "expected key=value"),
         (("set", "lm", "learning_rate=1", "learning_rate=1"), 2, "given twice"),
+        (("set",), 2, "Missing argument 'RUN'"),
         (("set", "lm"), 2, "Missing argument"),
+        (("ps", "nosuch"), 1, "unknown run 'nosuch'; known are: lm"),
+        (("stop", "lm", "--force"), 1, "force"),
         (("set", "lm", "learning_rate=1", "--mode", "soon"), 2, "--mode"),
         (("ps", "--broker", "nonsense"), 2, "expected tcp://HOST:PORT"),
         (("dance",), 2, "No such command"),
@@ -271,6 +273,12 @@ def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     late = trained.run("set", "lm", "gated=1", "--timeout", "0.3", code=5)
     assert "applied on 0/1 replica, 1 still pending" in late.stdout
     assert "rank 0  no answer yet" in late.stdout
+    assert "at the end of the step that runs" in late.stderr
+    assert "  gated: Waits for the gate" in late.stderr
+    assert trained.run("get", "lm", "gated").stderr == (
+        "note: gated is pending: not every replica has answered yet\n"
+    )
+    assert "1 (pending)" in trained.run("get", "lm").stdout
     accepted = trained.run("set", "lm", "gated=2", "--no-wait", code=5)
     assert " · accepted · " in accepted.stdout
     revision = trained.json("set", "lm", "gated=3", "--no-wait", code=5)["revision"]
@@ -354,7 +362,17 @@ def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> Non
         assert process.wait(DEADLINE) == 0
         assert trained.json("ps", "short")[0]["state"] == "finished"
         assert trained.json("forget", "short") == {"run": "short", "attempt": "", "forgotten": True}
-        assert trained.json("ps", "short") == []
+        assert "unknown run 'short'" in trained.run("ps", "short", code=1).stderr
+
+
+def test_another_attempt_that_is_live_is_pointed_out(trained: Place) -> None:
+    with ended(trainer(trained, "twice", "first")), ended(trainer(trained, "twice", "second")):
+        change = ("set", "twice", "learning_rate=0.25")
+        assert trained.run(*change).stderr == (
+            "note: attempt first of twice is live too; name one with --attempt\n"
+        )
+        assert trained.json("get", "twice", "--attempt", "second")["learning_rate"] == 0.25
+        assert trained.run(*change, "--attempt", "first").stderr == ""
 
 
 # --- the broker's side -------------------------------------------------------------------------------

@@ -1,13 +1,16 @@
 """The command line's pure parts: arguments, lines, shapes and exit codes."""
 
+import io
 import re
 import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
+from rich.console import Console
 
-from zloom.cli import arguments, changing, exits, report, shapes, tables
+from zloom.cli import arguments, changing, exits, output, report, shapes, tables
 from zloom.cli.exits import ExitCode
 from zloom.cli.output import clean
 from zloom.client.changes import PAUSE_LIMIT
@@ -37,7 +40,9 @@ from zloom.model import (
     Revision,
     Schema,
     Series,
+    State,
 )
+from zloom.steerable import reason_of
 
 RATE = Schema(["number"], exclusive_minimum=0, maximum=1)
 KEYS = Keys(
@@ -57,8 +62,10 @@ KEYS = Keys(
 )
 
 
-def outcome(rank: int, kind: OutcomeKind | None, step: int | None = None, **others: str) -> Outcome:
-    return Outcome(f"id{rank}", rank, kind, step, **others)
+def outcome(
+    rank: int, kind: OutcomeKind | None, step: int | None = None, error: str = "", detail: str = ""
+) -> Outcome:
+    return Outcome(f"id{rank}", rank, kind, step, error, detail)
 
 
 def result(*outcomes: Outcome, settled: bool = True, durable: bool = True) -> Result:
@@ -103,7 +110,11 @@ def test_values_are_read_by_the_declared_types() -> None:
     [
         ({"lerning_rate": "1"}, "unknown_key", "lm has no key 'lerning_rate'; did you mean learning_rate?"),
         ({"zzz": "1"}, "unknown_key", "'zzz'; known are: accumulate, learning_rate, optimizer_type"),
-        ({"learning_rate": "fast"}, "wrong_type", 'learning_rate: "fast" is not a number'),
+        (
+            {"learning_rate": "fast"},
+            "wrong_type",
+            'learning_rate: "fast" is not a number; expected number > 0, <= 1',
+        ),
         ({"accumulate": "4.0"}, "wrong_type", "accumulate"),
     ],
 )
@@ -369,9 +380,72 @@ def test_the_shape_of_an_error_has_the_brokers_code() -> None:
 
 
 def test_the_table_of_replicas() -> None:
-    (row,) = tables.of_replicas([STATUS]).rows
+    (row,) = tables.of_replicas([STATUS], ids=True).rows
     assert row[:8] == ["lm", "one", "0/2", "live", "training", "7", "50 ms", "0"]
-    assert row[8:] == ["acc 0.5  loss 2.315", "gpu-1:42", "id0"]
+    assert row[8:] == ["loss 2.315  acc 0.5", "gpu-1:42", "id0"]
+
+
+def test_the_live_and_the_newest_replicas_come_first() -> None:
+    old, lost, new = (
+        msgspec.structs.replace(STATUS, attempt=attempt, state=state)
+        for attempt, state in (("2025", "live"), ("2027", "lost"), ("2026", "paused"))
+    )
+    rows = tables.of_replicas([old, lost, new], ids=False).rows
+    assert [row[1] for row in rows] == ["2026", "2025", "2027"]
+
+
+def test_a_replica_of_lightning_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = {"epoch": 3.0, "grad_norm": 1.25, "lr": 0.001, "train_loss": 2.3146, "val_loss": 2.4567}
+    status = msgspec.structs.replace(STATUS, run="tiny-lm", attempt="20261123-230137-4a2114", metrics=metrics)
+    table = tables.of_replicas([status], ids=False)
+    assert table.rows[0][8] == "train_loss 2.315  val_loss 2.457  epoch 3"
+    printed = Console(file=io.StringIO(), width=110)
+    monkeypatch.setattr(output, "_console", lambda *, stderr: printed)
+    output.show(table)
+    text = printed.file.getvalue()  # type: ignore[attr-defined]
+    assert "20261123-230137-4a2114" in text
+    assert max(map(len, text.splitlines())) <= 110
+    assert all(word in text for word in ("train_loss", "val_loss", "gpu-1:42"))
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "text"),
+    [
+        ("live", "", "live"),
+        ("finished", "finished", "finished"),
+        ("finished", "failed: ValueError: boom", "failed: ValueError: boom"),
+        ("finished", "interrupted", "interrupted"),
+        ("lost", "no answer", "lost: no answer"),
+    ],
+)
+def test_a_state_says_what_happened_once(state: State, reason: str, text: str) -> None:
+    status = msgspec.structs.replace(STATUS, state=state, reason=reason)
+    assert tables.of_replicas([status], ids=False).rows[0][3] == text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "finished"),
+        (KeyboardInterrupt(), "interrupted"),
+        (ValueError(), "failed: ValueError"),
+        (ValueError("boom"), "failed: ValueError: boom"),
+    ],
+)
+def test_the_reason_that_an_exception_is(error: BaseException | None, reason: str) -> None:
+    assert reason_of(error) == reason
+
+
+def test_a_pending_value_is_marked() -> None:
+    rows = tables.of_values({"a": 1, "b": 2}, "lm", {"b"}).rows
+    assert rows == [["a", "1"], ["b", "2 (pending)"]]
+
+
+def test_why_a_change_is_pending_names_the_keys_that_say_more() -> None:
+    first, *others = report.why_pending({"learning_rate": "1", "accumulate": "2"}, KEYS, None)
+    assert "at the end of the step that runs" in first
+    assert others == ["  learning_rate: Step size"]
+    assert "at the start of step 9" in report.why_pending({}, KEYS, 9)[0]
 
 
 def test_the_table_of_devices_leaves_out_what_is_not_known() -> None:
@@ -394,7 +468,7 @@ def test_the_tables_of_keys_and_commands() -> None:
 def test_every_row_has_a_cell_for_each_column() -> None:
     entry = HistoryEntry(Revision(3, "config", {"lr": 0.1}), [APPLIED])
     for table in (
-        tables.of_replicas([STATUS]),
+        tables.of_replicas([STATUS], ids=True),
         tables.of_devices([DeviceReport(Device("h", "", "host"))]),
         tables.of_keys(KEYS),
         tables.of_commands(KEYS),

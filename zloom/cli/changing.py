@@ -31,7 +31,6 @@ PAUSE_LIMIT = 1800.0
 
 SIMPLE_COMMANDS = {
     "resume": "End a pause.",
-    "stop": "End training, as if it had reached its end.",
     "checkpoint": "Save a checkpoint, and say where.",
     "validate": "Run the validation loop now.",
 }
@@ -46,6 +45,7 @@ def register(app: typer.Typer) -> None:
     app.command("set")(set_)
     app.command()(rollback)
     app.command()(pause)
+    app.command()(stop)
     for name, text in SIMPLE_COMMANDS.items():
         app.command(name, help=text)(_simple(name))
     app.command()(command)
@@ -69,17 +69,18 @@ def set_(
 
     Values are read by the type that each key declares; `zloom keys RUN` lists them.
     """
-    from zloom.cli import arguments
+    from zloom.cli import arguments, report
     from zloom.cli.connection import reported
 
     change = Change(
-        Target(broker, timeout, as_json), attempt, not no_wait, cancel_on_timeout, expect_revision
+        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
     )
     with reported(as_json=as_json):
         texts = arguments.split(words)
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         keys = await operator.keys(run, attempt=attempt)
+        progress.why_pending = report.why_pending(texts, keys, at_step)
         return await operator.set(
             run,
             arguments.changes(texts, keys),
@@ -109,7 +110,7 @@ def rollback(
 ) -> None:
     """Set every key to the value that it had at an earlier revision, as a new revision."""
     change = Change(
-        Target(broker, timeout, as_json), attempt, not no_wait, cancel_on_timeout, expect_revision
+        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
     )
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
@@ -143,9 +144,30 @@ def pause(
 ) -> None:
     """Pause training; `zloom resume` or the limit ends it."""
     change = Change(
-        Target(broker, timeout, as_json), attempt, not no_wait, cancel_on_timeout, expect_revision
+        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
     )
-    _send(change, run, "pause", {"limit": None if no_limit else limit})
+    _send(change, "pause", {"limit": None if no_limit else limit})
+
+
+def stop(
+    run: Run,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also before the trainer's own minimum; refused where it has none."),
+    ] = False,
+    attempt: Attempt = "",
+    expect_revision: ExpectRevision = None,
+    no_wait: NoWait = False,
+    cancel_on_timeout: CancelOnTimeout = False,
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """End training, as if it had reached its end."""
+    change = Change(
+        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
+    )
+    _send(change, "stop", {"force": True} if force else {})
 
 
 def _simple(name: str) -> Callable[..., None]:
@@ -160,9 +182,9 @@ def _simple(name: str) -> Callable[..., None]:
         as_json: Json = False,
     ) -> None:
         change = Change(
-            Target(broker, timeout, as_json), attempt, not no_wait, cancel_on_timeout, expect_revision
+            Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
         )
-        _send(change, run, name, {})
+        _send(change, name, {})
 
     return simple
 
@@ -188,7 +210,7 @@ def command(
     from zloom.cli.connection import reported
 
     change = Change(
-        Target(broker, timeout, as_json), attempt, not no_wait, cancel_on_timeout, expect_revision
+        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
     )
     with reported(as_json=as_json):
         texts = arguments.split(words or [])
@@ -220,7 +242,7 @@ def cancel(
     as_json: Json = False,
 ) -> None:
     """Take back a revision wherever it has not been applied yet."""
-    change = Change(Target(broker, timeout, as_json), attempt, not no_wait, False, None)
+    change = Change(Target(broker, timeout, as_json), run, attempt, not no_wait, False, None)
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         return await operator.cancel(run, revision, attempt=attempt, wait=change.wait, on_progress=progress)
@@ -228,10 +250,10 @@ def cancel(
     _steer(change, work)
 
 
-def _send(change: Change, run: str, name: str, arguments: "dict[str, Value]") -> None:
+def _send(change: Change, name: str, arguments: "dict[str, Value]") -> None:
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         return await operator.command(
-            run,
+            change.run,
             name,
             arguments,
             attempt=change.attempt,

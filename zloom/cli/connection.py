@@ -20,14 +20,33 @@ CONNECT_TIMEOUT = 5.0
 """Seconds until a broker that does not answer counts as not there, unless `--timeout` is shorter."""
 
 
+WONDER_AFTER = 2.0
+"""Seconds until a wait for outcomes is explained."""
+
+
 class Progress:
     """The newest that is known of a change while it is waited for."""
 
     def __init__(self) -> None:
         self.result: Result | None = None
+        self.why_pending = [report.WHY_PENDING]
+        self._explained = False
 
     def __call__(self, result: Result) -> None:
         self.result = result
+
+    def explain(self) -> None:
+        """Say once why there is no answer yet."""
+        if not self._explained:
+            self._explained = True
+            for line in self.why_pending:
+                output.remark(line)
+
+    async def explain_later(self) -> None:
+        """Say it when the wait has become long enough to wonder."""
+        await asyncio.sleep(WONDER_AFTER)
+        if self.result is not None and not self.result.settled:
+            self.explain()
 
 
 Steering = Callable[[Operator, Progress], Awaitable[Result]]
@@ -67,12 +86,29 @@ def steer(change: Change, work: Steering) -> None:
     """Make a change, say what became of it, and exit with its code; Ctrl-C says whether it is coming."""
     progress = Progress()
     try:
-        result = ask(change.target, lambda operator: work(operator, progress))
+        result = ask(change.target, lambda operator: _steered(operator, change, work, progress))
     except KeyboardInterrupt:
         _say_interrupted(change, progress.result)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     _say(change, result)
+    if change.wait and not result.settled and not change.target.as_json:
+        progress.explain()
     raise typer.Exit(exits.of_result(result))
+
+
+async def _steered(operator: Operator, change: Change, work: Steering, progress: Progress) -> Result:
+    if not change.attempt:
+        # The broker takes the last of those that live, which is the newest.
+        live = [status.attempt for status in await operator.runs(change.run) if status.live]
+        for other in live[:-1]:
+            output.remark(f"note: attempt {other} of {change.run} is live too; name one with --attempt")
+    if change.target.as_json or not change.wait:
+        return await work(operator, progress)
+    explaining = asyncio.create_task(progress.explain_later())
+    try:
+        return await work(operator, progress)
+    finally:
+        explaining.cancel()
 
 
 def _say(change: Change, result: Result) -> None:

@@ -8,6 +8,10 @@ from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Targe
 
 if TYPE_CHECKING:
     from zloom.client import Operator
+    from zloom.model import ReplicaStatus
+
+WIDE = 140
+"""Columns from which on `ps` has room for the replicas' ids."""
 
 Limit = Annotated[
     int | None,
@@ -22,7 +26,9 @@ def register(app: typer.Typer) -> None:
 
 
 def ps(
-    run: Annotated[str, typer.Argument(help="Only replicas of this run.", show_default=False)] = "",
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Only replicas of this run.", show_default=False)
+    ] = "",
     attempt: Attempt = "",
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
@@ -32,11 +38,18 @@ def ps(
     from zloom.cli import connection, output, shapes, tables
 
     target = Target(broker, timeout, as_json)
-    replicas = connection.ask(target, lambda operator: operator.replicas(run, attempt=attempt))
+    replicas = connection.ask(target, lambda operator: _replicas(operator, run, attempt))
     if as_json:
         output.say_json([shapes.of_struct(each) for each in replicas])
     else:
-        output.show(tables.of_replicas(replicas))
+        output.show(tables.of_replicas(replicas, ids=output.width() >= WIDE))
+
+
+async def _replicas(operator: "Operator", run: str, attempt: str) -> "list[ReplicaStatus]":
+    replicas = await operator.replicas(run, attempt=attempt)
+    if run and not replicas:
+        await operator.keys(run, attempt=attempt)  # refused, with what there is, where there is none
+    return replicas
 
 
 def devices(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: Json = False) -> None:
@@ -72,7 +85,9 @@ def keys(
 
 def get(
     run: Run,
-    key: Annotated[str, typer.Argument(help="Only this key, as a bare value.", show_default=False)] = "",
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="Only this key, as a bare value.", show_default=False)
+    ] = "",
     attempt: Attempt = "",
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
@@ -85,12 +100,15 @@ def get(
     with connection.reported(as_json=as_json):
         found = connection.ask(target, lambda operator: operator.keys(run, attempt=attempt))
         values = arguments.values(found, key)
+    pending = {state.key.name for state in found.keys if state.pending}
     if as_json:
         output.say_json(values)
     elif key:
         output.say(report.value_text(values[key]))
+        if key in pending:
+            output.remark(f"note: {key} is pending: not every replica has answered yet")
     else:
-        output.show(tables.of_values(values, run))
+        output.show(tables.of_values(values, run, pending))
 
 
 def history(
@@ -113,7 +131,7 @@ def history(
 
 
 def watch(
-    run: Annotated[str, typer.Argument(help="Only this run.", show_default=False)] = "",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Only this run.", show_default=False)] = "",
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,

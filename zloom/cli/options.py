@@ -15,7 +15,7 @@ class ModeChoice(enum.StrEnum):
     IMMEDIATE = "immediate"
 
 
-Run = Annotated[str, typer.Argument(help="Name of the run.", show_default=False)]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.", show_default=False)]
 
 Broker = Annotated[
     str | None,
@@ -98,6 +98,7 @@ class Change:
 
     Attributes:
         target: Where it goes.
+        run: Which run it changes.
         attempt: Which attempt; the newest when empty.
         wait: Whether outcomes are waited for.
         cancel_on_timeout: Whether what is pending after the time-out is taken back.
@@ -105,6 +106,7 @@ class Change:
     """
 
     target: Target
+    run: str
     attempt: str
     wait: bool
     cancel_on_timeout: bool

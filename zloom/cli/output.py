@@ -5,7 +5,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -28,12 +28,14 @@ class Table:
         rows: Cells, as many as there are columns.
         empty: What is said instead where there are no rows.
         right: Headings of the columns that are flush right.
+        whole: Headings of the columns whose cells are never broken into lines.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     empty: str
     right: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
 
 
 def clean(text: str) -> str:
@@ -49,6 +51,16 @@ def say(text: str, style: str = "") -> None:
 def complain(text: str) -> None:
     """Print a line on stderr, in red where that is a terminal."""
     _print(_console(stderr=True), f"zloom: {text}", "red")
+
+
+def remark(text: str) -> None:
+    """Print a line on stderr that is no error."""
+    _print(_console(stderr=True), text, "dim")
+
+
+def width() -> int:
+    """Return the columns that there are for a table on stdout."""
+    return _console(stderr=False).width
 
 
 def say_json(value: object) -> None:
@@ -71,7 +83,8 @@ def show(table: Table) -> None:
 
     shown = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for name in table.columns:
-        shown.add_column(Text(name), justify="right" if name in table.right else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if name in table.right else "left"
+        shown.add_column(Text(name), justify=justify, overflow="fold", no_wrap=name in table.whole)
     for row in table.rows:
         shown.add_row(*(Text(clean(cell)) for cell in row))
     _console(stderr=False).print(shown)

@@ -1,14 +1,21 @@
 """What became of a change, and what happened, in words. Pure."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
 from zloom.client.operator import Observation
 from zloom.client.results import Result
-from zloom.messages import Answered, Happened, Reported, Revised
+from zloom.messages import Answered, Happened, Keys, Reported, Revised
 from zloom.model import Outcome, ReplicaStatus, Revision, Value
+
+MAIN_METRICS = 3
+"""Metrics of a replica that `ps` has room for."""
+
+WHY_PENDING = (
+    "not applied yet: a change is applied, and a command carried out, at the end of the step that runs"
+)
 
 
 def value_text(value: Value) -> str:
@@ -92,7 +99,28 @@ def _share(kind: str, group: list[Outcome], total: int) -> str:
 
 def metrics_text(status: ReplicaStatus) -> str:
     """Return the newest value of each metric: `loss 2.31  accuracy 0.5`."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in sorted(status.metrics.items()))
+    return _metrics(sorted(status.metrics.items()))
+
+
+def main_metrics_text(status: ReplicaStatus) -> str:
+    """Return the newest value of `MAIN_METRICS` metrics, losses first."""
+    losses_first = sorted(status.metrics.items(), key=lambda item: ("loss" not in item[0].lower(), item[0]))
+    return _metrics(losses_first[:MAIN_METRICS])
+
+
+def _metrics(metrics: list[tuple[str, float]]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics)
+
+
+def why_pending(texts: Collection[str], keys: Keys, at_step: int | None) -> list[str]:
+    """Return lines that say why a change of these keys is not applied yet."""
+    when = "at the end of the step that runs" if at_step is None else f"at the start of step {at_step}"
+    described = [
+        f"  {state.key.name}: {state.key.description}"
+        for state in keys.keys
+        if state.key.name in texts and state.key.description
+    ]
+    return [f"not applied yet: a change is applied {when}", *described]
 
 
 def observation_lines(observation: Observation, now: float) -> Iterator[str]:

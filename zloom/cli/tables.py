@@ -1,9 +1,9 @@
 """The tables that commands print. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from zloom.cli.output import Table
-from zloom.cli.report import clock, duration, metrics_text, outcome_summary, value_text, what
+from zloom.cli.report import clock, duration, main_metrics_text, outcome_summary, value_text, what
 from zloom.messages import Keys, Stats
 from zloom.model import DeviceReport, DeviceStatus, HistoryEntry, KeyState, ReplicaStatus, Value
 from zloom.schema import describe
@@ -11,28 +11,43 @@ from zloom.schema import describe
 GIB = 2**30
 
 
-def of_replicas(replicas: Iterable[ReplicaStatus]) -> Table:
-    """Return the table of `ps`."""
-    columns = "RUN", "ATTEMPT", "RANK", "STATE", "PHASE", "STEP", "STEP TIME", "REV", "METRICS", "WHERE", "ID"
-    rows = [_replica_row(each) for each in replicas]
-    return Table(columns, rows, "no replicas: start a trainer", frozenset({"STEP", "STEP TIME", "REV"}))
+GONE = ("finished", "lost")
+"""States of replicas that train no more; `ps` lists them last."""
+
+
+def of_replicas(replicas: Iterable[ReplicaStatus], *, ids: bool) -> Table:
+    """Return the table of `ps`, the live first, then by newest attempt; `ids` adds those of the replicas."""
+    columns = ["RUN", "ATTEMPT", "RANK", "STATE", "PHASE", "STEP", "STEP TIME", "REV", "METRICS", "WHERE"]
+    ordered = sorted(replicas, key=lambda each: (each.run, each.rank))
+    ordered.sort(key=lambda each: each.attempt, reverse=True)
+    ordered.sort(key=lambda each: each.state in GONE)
+    rows = [[*_replica_row(each), *([each.replica] if ids else [])] for each in ordered]
+    # What can be long and has blanks may be broken, so that names need not.
+    broken = {"METRICS", *({"STATE"} if any(each.reason for each in ordered) else ())}
+    columns += ["ID"] if ids else []
+    right = frozenset({"STEP", "STEP TIME", "REV"})
+    return Table(columns, rows, "no replicas: start a trainer", right, frozenset(columns) - broken)
+
+
+def _state(status: ReplicaStatus) -> str:
+    if status.reason in ("", status.state):
+        return status.state
+    speaks_for_itself = status.state == "finished" and status.reason.startswith(("failed", "interrupted"))
+    return status.reason if speaks_for_itself else f"{status.state}: {status.reason}"
 
 
 def _replica_row(status: ReplicaStatus) -> list[str]:
-    why = "" if status.reason == status.state else status.reason
-    state = f"{status.state}: {why}" if why else status.state
     return [
         status.run,
         status.attempt,
         f"{status.rank}/{status.world_size}",
-        state,
+        _state(status),
         status.phase,
         str(status.step),
         "" if status.step_time is None else duration(status.step_time),
         str(status.revision),
-        metrics_text(status),
+        main_metrics_text(status),
         f"{status.host}:{status.pid}",
-        status.replica,
     ]
 
 
@@ -106,9 +121,10 @@ def of_commands(keys: Keys) -> Table:
     return Table(("COMMAND", "ARGUMENTS", "DESCRIPTION"), rows, f"{keys.run} declares no commands")
 
 
-def of_values(values: dict[str, Value], run: str) -> Table:
-    """Return the table of `get`."""
-    rows = [[key, value_text(value)] for key, value in values.items()]
+def of_values(values: dict[str, Value], run: str, pending: Collection[str] = ()) -> Table:
+    """Return the table of `get`; `pending` names the keys whose value is not applied everywhere yet."""
+    marks = dict.fromkeys(pending, " (pending)")
+    rows = [[key, value_text(value) + marks.get(key, "")] for key, value in values.items()]
     return Table(("KEY", "VALUE"), rows, f"{run} declares no keys")
 
 
