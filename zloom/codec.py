@@ -31,12 +31,15 @@ def encode(message: Message) -> bytes:
     """Return the payload of a message.
 
     Raises:
-        LocalProtocolError: It is longer than `MAX_MESSAGE_SIZE`, or holds an integer beyond 64 bits.
+        LocalProtocolError: It is longer than `MAX_MESSAGE_SIZE`, or holds what MessagePack cannot: an
+            integer beyond 64 bits, text that is no Unicode, an object of another type.
     """
     try:
         payload = _encoder.encode(message)
     except OverflowError as exc:
         raise LocalProtocolError(f"{type(message).__name__} holds an integer beyond 64 bits") from exc
+    except (TypeError, UnicodeEncodeError) as exc:
+        raise LocalProtocolError(f"{type(message).__name__} cannot be sent: {exc}") from exc
     if len(payload) > MAX_MESSAGE_SIZE:
         raise LocalProtocolError(
             f"{type(message).__name__} has {len(payload)} bytes; a message has at most {MAX_MESSAGE_SIZE}"

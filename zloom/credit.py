@@ -31,6 +31,10 @@ class CreditMeter:
         """A message was sent."""
         self._sent += 1
 
+    def not_sent(self) -> None:
+        """A message that was counted never left: the other side will not acknowledge it."""
+        self._sent -= 1
+
     def received(self) -> None:
         """A message came."""
         self._received += 1

@@ -62,5 +62,6 @@ class Delivery:
             training.mailbox.waiting = True
             training.wake()
         if isinstance(result, Rejected):
-            return Outcome("", outcome="rejected", step=training.step, error=result.error)
-        return Outcome("", outcome="applied", step=training.step)
+            why, chain = result.error, revision.chain
+            return Outcome("", outcome="rejected", step=training.step, error=why, chain=chain)
+        return Outcome("", outcome="applied", step=training.step, chain=revision.chain)

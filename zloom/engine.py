@@ -231,7 +231,9 @@ class Engine:
         except LocalProtocolError as error:
             sent = False
             self._warn("too long", str(error))
-        self._unsent += not sent
+        if not sent:
+            self._unsent += 1
+            self._session.not_sent()
 
     def _send_status(self) -> None:
         now = self._loop.time()

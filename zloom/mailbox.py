@@ -161,10 +161,10 @@ class Mailbox:
             return
         if number in self._pending:
             self._settle(number, "cancelled")
-            self._settle(cancel.revision, "applied")
+            self._settle(cancel.revision, "applied", chain=cancel.chain)
         else:
             end = self._settled.get(number, "is not waiting here")
-            self._settle(cancel.revision, "rejected", f"revision {number} {end}")
+            self._settle(cancel.revision, "rejected", f"revision {number} {end}", chain=cancel.chain)
 
     def _take_restore(self, restore: Restore, cancels: list[Revision]) -> None:
         if restore.rolled_back:
@@ -260,14 +260,19 @@ class Mailbox:
         else:
             self._settle(number, "rejected", result.error)
 
-    def _settle(self, number: int, kind: OutcomeKind, error: str = "", detail: str = "") -> None:
+    def _settle(
+        self, number: int, kind: OutcomeKind, error: str = "", detail: str = "", chain: bytes = b""
+    ) -> None:
         step = self._step if kind in ("applied", "rejected") else None
-        self._pending.pop(number, None)
+        settled = self._pending.pop(number, None)
+        if settled is not None:
+            chain = settled.revision.chain
         self._settled[number] = f"was {kind}" + (f" at step {step}" if kind == "applied" else "")
         if len(self._settled) > MAX_SETTLED:
             del self._settled[next(iter(self._settled))]
         if number:  # Revision 0 is the baseline, for which nobody asked.
-            self._answer(number, Outcome("", outcome=kind, step=step, error=error, detail=detail))
+            outcome = Outcome("", outcome=kind, step=step, error=error, detail=detail, chain=chain)
+            self._answer(number, outcome)
 
     # --- the commands that it brings ----------------------------------------------------------------
 

@@ -140,6 +140,9 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     error: str = ""
     detail: str = ""
     """What a command's handler returned, such as the path of a checkpoint."""
+    chain: bytes = b""
+    """The revision's, on the way to the broker only: after a backup was restored the same number may mean
+    another revision there."""
 
 
 class Revision(Struct, frozen=True, omit_defaults=True):

@@ -16,6 +16,11 @@ TEXT_LIMIT = 1000
 """Characters of an error or detail: what a person reads of it."""
 
 
+def sendable(text: str) -> str:
+    """Return a text as a message can hold it; a file's name may have bytes in it that are no Unicode."""
+    return text[:TEXT_LIMIT].encode(errors="replace").decode()
+
+
 @dataclass(slots=True)
 class _Entry:
     outcome: Outcome
@@ -36,7 +41,7 @@ class OutcomeTable:
 
     def add(self, revision: int, outcome: Outcome, now: float) -> None:
         """Take an outcome, due at once."""
-        cut = replace(outcome, error=outcome.error[:TEXT_LIMIT], detail=outcome.detail[:TEXT_LIMIT])
+        cut = replace(outcome, error=sendable(outcome.error), detail=sendable(outcome.detail))
         self._entries[revision] = _Entry(cut, now)
 
     def due(self, now: float) -> dict[int, Outcome]:

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any, NoReturn, Protocol, Self
 
 from msgspec import UNSET, Meta
 
+from zloom.errors import SettingsError
 from zloom.launch import initialised_group, resolve_attempt, resolve_place
 from zloom.mailbox import Limit
 from zloom.steerable import reason_of
@@ -80,7 +82,15 @@ class WeaveletProcess:
         self._process = context.Process(
             target=_serve, args=(queue, options, keys, self._step, theirs), name="zloom-weavelet", daemon=True
         )
-        self._process.start()
+        try:
+            self._process.start()
+        except RuntimeError as error:
+            if "context" not in str(error):
+                raise
+            raise SettingsError(
+                "the queue cannot go to a spawned process; make it with "
+                'multiprocessing.get_context("spawn").Queue()'
+            ) from error
         theirs.close()
 
     def tick(self, step: int | None = None) -> None:
@@ -122,7 +132,7 @@ def weavelet_process(
     trainer cannot be paused from there. One that can call `tick` itself is better off with `Weavelet`, which
     costs its training thread nothing either. ::
 
-        queue = multiprocessing.Queue()
+        queue = multiprocessing.get_context("spawn").Queue()
         keys = [zloom.QueueKey("learning_rate", 3e-4)]
         with zloom.weavelet_process(queue, run="old-loop", keys=keys) as weavelet:
             for batch in loader:
@@ -164,11 +174,15 @@ def _prepare(queue: Queue, options: dict[str, Any], keys: Sequence[QueueKey]) ->
 def _serve(
     queue: Queue, options: dict[str, Any], keys: Sequence[QueueKey], step: Any, pipe: "Connection[Any, str]"
 ) -> None:
+    # Ctrl-C goes to all processes of a terminal; the trainer decides whether it ends for it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     weavelet = _prepare(queue, options, keys)
     weavelet.start()
     parent = multiprocessing.parent_process()
     ends: list[Any] = [pipe, parent.sentinel] if parent is not None else [pipe]
-    while not (ended := wait(ends, POLL)):
+    trainer = os.getppid()
+    # A worker that the trainer forked holds the other ends open when the trainer is killed.
+    while not (ended := wait(ends, POLL)) and os.getppid() == trainer:
         if step.value > weavelet.step:
             weavelet.tick(step.value)
         else:

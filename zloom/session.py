@@ -15,6 +15,7 @@ from zloom import messages
 from zloom.effects import Reconnect
 from zloom.history import History
 from zloom.model import Command, Device, Key, Outcome, Replica
+from zloom.outcome_table import sendable
 from zloom.session_effects import Closed, Effect, Hand, Warn
 from zloom.session_link import INTERVAL, Link
 from zloom.session_reports import Reports
@@ -79,6 +80,10 @@ class Session:
             self._reports.answer(revision, outcome, now)
         return []
 
+    def not_sent(self) -> None:
+        """Take note that a message of the newest effects was dropped on this side."""
+        self._link.not_sent()
+
     def status_changed(self, now: float) -> list[Effect]:
         """Have a status collected soon, because phase or pause changed."""
         self._reports.status_changed(now)
@@ -107,7 +112,7 @@ class Session:
         effects = self._reports.send_last(now)
         farewell = self._is_welcome()
         if farewell:
-            effects.append(self._link.send(messages.Goodbye(reason=reason, step=step)))
+            effects.append(self._link.send(messages.Goodbye(reason=sendable(reason), step=step)))
         self._move(Event.LEFT)
         self._reports.disconnected()
         self._alarms.clear()

@@ -106,6 +106,10 @@ class Link:
         self._credit.sent()
         return Send(message)
 
+    def not_sent(self) -> None:
+        """A message that was counted was dropped on this side."""
+        self._credit.not_sent()
+
     def starve(self, alarm: Alarm, now: float) -> list[Effect]:
         """Put off what the alarm is for until the broker has read more."""
         if not self._starved:

@@ -67,7 +67,10 @@ class SocketOptions:
     Attributes:
         send_hwm: SNDHWM, messages waiting to be sent, counted per peer. Memory is about
             peers times this times the size of a message.
-        receive_hwm: RCVHWM, messages received and not yet read, counted per peer.
+        receive_hwm: RCVHWM, messages received and not yet read, counted per peer. A sub has no such bound:
+            libzmq 4.3.5 stops reading at it, its heartbeat expires, and when the connection stands again it
+            aborts the process (`Assertion failed: _input_stopped`). What a sub gets while its owner holds
+            the GIL is a beat a second and what its topics say; the other sockets have credit instead.
         max_message_bytes: MAXMSGSIZE, bytes of one frame; a peer that sends more is disconnected. libzmq
             has no limit by default. Not honoured on inproc.
         linger_ms: LINGER, milliseconds that a closed socket keeps unsent messages. libzmq waits for ever,
@@ -139,12 +142,12 @@ class SocketOptions:
         Raises:
             zmq.ZMQError: libzmq refused a value, such as a malformed CURVE key.
         """
+        socket.set(zmq.RCVHWM, 0 if kind == "sub" else self.receive_hwm)
         for option, value in (*self._common(), *self._of_kind(kind), *self._security()):
             socket.set(option, value)
 
     def _common(self) -> Iterator[tuple[int, int | bytes]]:
         yield zmq.SNDHWM, self.send_hwm
-        yield zmq.RCVHWM, self.receive_hwm
         yield zmq.MAXMSGSIZE, self.max_message_bytes
         yield zmq.LINGER, self.linger_ms
         yield zmq.HEARTBEAT_IVL, self.heartbeat_interval_ms

@@ -28,6 +28,10 @@ from .socket_outbox import Outbox
 # of a ROUTER tells. So what is held is also tried at this interval.
 _RETRY_SECONDS = 0.01
 
+# Seconds. As long as nothing goes out the interval doubles up to this: without a broker the hello that waits
+# must not wake a trainer's process a hundred times a second.
+_RETRY_SECONDS_MAX = 0.5
+
 OnFrames = Callable[[list[bytes]], None]
 
 
@@ -99,6 +103,7 @@ class DrainSocket:
         self._thread = threading.get_ident()
         self._closed = False
         self._claims: list[IpcClaim] = []
+        self._retry_seconds = _RETRY_SECONDS
         self._outbox = Outbox(self._options.outbox_limit)
         self._n_sent = self._n_received = self._n_unroutable = self._n_dropped = 0
         with translated("open", self._endpoint):
@@ -252,8 +257,12 @@ class DrainSocket:
         if not self._outbox.put(lane, frames):
             self._n_dropped += 1
             return False
-        self._reader.kick_after(_RETRY_SECONDS)
+        self._retry_later(_RETRY_SECONDS)
         return True
+
+    def _retry_later(self, seconds: float) -> None:
+        self._retry_seconds = seconds
+        self._reader.kick_after(seconds)
 
     def _try_send(self, frames: Sequence[bytes]) -> _Sent:
         try:
@@ -283,12 +292,15 @@ class DrainSocket:
         return True
 
     def _read_and_flush(self) -> bool:
+        before = self._n_sent
         finished = self._drain()
         if finished and self._outbox:
             # An attempt to send, even one that fails, may eat the sign of a new message: read again.
             finished = not self._flush(self._options.wake_messages) and self._drain()
         if self._outbox:
-            self._reader.kick_after(_RETRY_SECONDS)
+            stuck = self._n_sent == before
+            longer = min(2 * self._retry_seconds, _RETRY_SECONDS_MAX)
+            self._retry_later(longer if stuck else _RETRY_SECONDS)
         return finished
 
     def _drain(self) -> bool:

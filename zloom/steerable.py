@@ -6,6 +6,7 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from operator import index
 from typing import Any, get_args
 
 from zloom.declaring import Declaring
@@ -240,8 +241,10 @@ class Steerable(Declaring, Disownable):
 
     def _begin_step(self, step: int | None) -> None:
         training = self._training
-        if step is None or step > training.step:
-            training.step = training.step + 1 if step is None else step
+        # A count of NumPy or a tensor is an index too, but no message could hold it.
+        number = training.step + 1 if step is None else index(step)
+        if number > training.step:
+            training.step = number
             return
         training.step += 1
         self._warn_once(f"tick({step}) does not increase; steps are counted on, now {training.step}")

@@ -153,8 +153,10 @@ class Weavelet(Steerable):
             return
         finally:
             self._opened.set()
-        self._engine.close(await self._leaving)
-        self._engine.end()
+        try:
+            self._engine.close(await self._leaving)
+        finally:
+            self._engine.end()
 
     def _leave(self, reason: str) -> None:
         if self._leaving is not None and not self._leaving.done():

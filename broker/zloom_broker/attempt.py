@@ -27,6 +27,9 @@ TEXTS_SIZE = 128 * 1024
 """Characters of errors, and of details, in one list of outcomes: a thousand replicas that all tell why must
 still fit into one message."""
 
+SNAPSHOT = "snapshot"
+"""The detail of a joiner's outcome: it took the config as a whole."""
+
 UNDECLARED = "undeclared"
 """The error of a replica that declares none of a revision's keys, so has nothing to say about it."""
 
@@ -166,10 +169,17 @@ class Attempt:
         ledger = self.ledger(revision)
         if ledger is None:
             return False
+        if outcome.detail == SNAPSHOT and ledger.revision.kind != "config":
+            return False  # a joiner took the config as of then, and did not carry the command out
         known = ledger.outcomes.get(outcome.replica)
         if known is not None:
             return known.outcome == "lost" and outcome.outcome != "lost"
         return outcome.replica in ledger.targets or outcome.error != UNDECLARED
+
+    def is_of_another_history(self, revision: int, outcome: Outcome) -> bool:
+        """Whether an outcome is about another revision of that number, which this broker does not have."""
+        ledger = self.ledger(revision)
+        return ledger is not None and outcome.chain not in (b"", ledger.revision.chain)
 
     # --- records -----------------------------------------------------------------------------
 

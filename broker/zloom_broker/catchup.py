@@ -3,9 +3,10 @@
 import msgspec
 
 from zloom.messages import Log, Snapshot, Sync
-from zloom.model import Event, Revision
+from zloom.model import Event, Outcome, Revision
 from zloom_broker.attempt import Attempt, Ledger
 from zloom_broker.hub import Hub, Peer
+from zloom_broker.records import OutcomesRecorded
 
 LOG_PAGE = 512 * 1024
 """Bytes of revisions in one answer: half of what a message may hold."""
@@ -39,6 +40,13 @@ def _roll_back(hub: Hub, peer: Peer, attempt: Attempt, revision: int, now: float
     hub.event(Event("rolled_back", attempt.run, attempt.id, text=text, replicas=[peer.replica]), now)
     hub.counters["rolled_back"] += 1
     # It may have carried commands out in the history that is gone, and never carries one out twice.
+    owed = [ledger.revision for ledger in attempt.owed(peer.replica)]
+    aborted = Outcome(
+        peer.replica, outcome="aborted", error="the broker's history was restored from a backup"
+    )
+    outcomes = {each.revision: aborted for each in owed if each.kind == "command"}
+    if outcomes:
+        hub.commit(OutcomesRecorded(run=attempt.run, attempt=attempt.id, outcomes=outcomes))
     pending = [each for each in _pending(attempt, peer.replica) if each.kind != "command"]
     hub.send(peer, _snapshot(hub, attempt, pending, rolled_back=True))
 

@@ -117,6 +117,16 @@ class Core:
                 self._weavelet(peer, message, now)
         return self._hub.take()
 
+    def failed(self, identity: bytes, message: ToBroker) -> list[Effect]:
+        """An exception, which is a bug, ended `receive`: what was decided until then holds; tell the peer."""
+        self._hub.counters["internal_errors"] += 1
+        text = "the broker failed at this message, which is a bug in it; its log says more"
+        if isinstance(message, Request):
+            self._hub.send_unknown(identity, Refusal(id=message.id, code="internal_error", text=text))
+        else:
+            self._hub.send_unknown(identity, Error(code="internal_error", text=text))
+        return self._hub.take()
+
     def bad_message(self, identity: bytes, code: str, text: str) -> list[Effect]:
         """Something that is no message came on control."""
         self._hub.counters[code] += 1

@@ -233,6 +233,9 @@ class Membership:
 
     def declare(self, peer: Peer, declare: Declare, now: float) -> None:
         """A weavelet's keys and commands changed."""
+        if self._departures.under_way(peer.replica):
+            self._hub.counters["declarations_too_late"] += 1
+            return
         known = self._hub.state.attempts[peer.attempt].replicas[peer.replica]
         replica = replace(known, keys=declare.keys, commands=declare.commands)
         problem = bad_names(replica)

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from msgspec.structs import replace
+
 from zloom import messages
 from zloom.codec import watch_topic
 from zloom.messages import Answered, OutcomesReceived, RevisionState
@@ -35,9 +37,16 @@ class Outcomes:
             return
         attempt = self._hub.state.attempts[peer.attempt]
         own = {n: o for n, o in message.outcomes.items() if o.replica == peer.replica and o.outcome}
+        # Not acknowledged, or the acknowledgement might be taken for that of this history's revision.
+        other = {n for n, o in own.items() if attempt.is_of_another_history(n, o)}
+        self._hub.counters["outcomes_of_another_history"] += len(other)
         writing = {n for n in own if (peer.attempt, n, peer.replica) in self._writing}
-        new = {n: o for n, o in own.items() if n not in writing and attempt.is_new(n, o)}
-        rest = [n for n in message.outcomes if n not in new and n not in writing]
+        new = {
+            n: replace(o, chain=b"")
+            for n, o in own.items()
+            if n not in writing and n not in other and attempt.is_new(n, o)
+        }
+        rest = [n for n in message.outcomes if n not in new and n not in writing and n not in other]
         if rest:
             self._hub.send(peer, OutcomesReceived(revisions=rest))
         if not new or self._hub.settings.read_only:

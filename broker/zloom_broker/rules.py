@@ -123,6 +123,7 @@ def _config(
     for name, value in changes.items():
         if name not in known:
             raise Refused("unknown_key", _unknown("key", name, sorted(known)))
+        _check_not_scheduled(name, attempt)
         _check_value(name, value, present)
     _check_size(changes)
     keys = [key for replica in present for key in replica.keys if key.name in changes]
@@ -130,6 +131,16 @@ def _config(
     declaring = [r for r in _reachable(attempt) if any(key.name in changes for key in r.keys)]
     revision = Revision(0, "config", changes=dict(changes), mode=chosen, at_step=at_step, note=note)
     return Proposal(revision, _ids(declaring))
+
+
+def _check_not_scheduled(name: str, attempt: Attempt) -> None:
+    """A later change would wait behind the scheduled one, perhaps for days, and nobody would see why."""
+    for pending in sorted(attempt.open):
+        ledger = attempt.ledgers[pending - 1]
+        if ledger.scheduled and name in ledger.revision.changes:
+            number, step = ledger.revision.revision, ledger.revision.at_step
+            text = f"{name} waits in revision {number} for step {step}; cancel revision {number} first"
+            raise Refused("key_scheduled", text)
 
 
 def _check_value(name: str, value: Value, replicas: Iterable[Replica]) -> None:

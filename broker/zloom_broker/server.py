@@ -132,7 +132,12 @@ class Server:
         except RemoteProtocolError as error:
             self._carry_out(self._core, self._core.bad_message(identity, "bad_message", str(error)))
         else:
-            self._carry_out(self._core, self._core.receive(identity, message, now))
+            try:
+                effects = self._core.receive(identity, message, now)
+            except Exception:  # noqa: BLE001 - a bug must not leave the peer without an answer
+                self._log.exception("a %s could not be handled", type(message).__name__)
+                effects = self._core.failed(identity, message)
+            self._carry_out(self._core, effects)
 
     def _on_unroutable(self, frames: list[bytes]) -> None:
         if self._core is not None:

@@ -147,13 +147,12 @@ async def send_all(socket: DrainSocket, prefix: list[bytes], count: int) -> None
             await asyncio.sleep(0)
 
 
-async def longest_gap(period: float, stop: asyncio.Event) -> float:
-    loop, longest = asyncio.get_running_loop(), 0.0
+async def count_turns(period: float, stop: asyncio.Event) -> int:
+    turns = 0
     while not stop.is_set():
-        before = loop.time()
         await asyncio.sleep(period)
-        longest = max(longest, loop.time() - before)
-    return longest
+        turns += 1
+    return turns
 
 
 def test_100_000_messages_each_way_without_loss_and_without_starving_a_timer(
@@ -177,22 +176,75 @@ def test_100_000_messages_each_way_without_loss_and_without_starving_a_timer(
         socket = DrainSocket(context, "router", inbox)
         stop = asyncio.Event()
         try:
-            begun = asyncio.get_running_loop().time()
             # The dealer has its own thread and loop, so that it sends while the router reads.
             other = asyncio.create_task(asyncio.to_thread(asyncio.run, dealer(socket.bind(endpoint))))
-            gap = asyncio.create_task(longest_gap(0.01, stop))
+            turns = asyncio.create_task(count_turns(0.01, stop))
             peer = (await inbox.until(1))[0][0]
             await send_all(socket, [peer], count)
             await inbox.until(count)
             assert await other == expected
             assert [frames[1] for frames in inbox.messages] == expected
             stop.set()
-            # A starved timer waits for the whole transfer; a busy machine delays it and the transfer alike.
-            assert await gap < (asyncio.get_running_loop().time() - begun) / 4
+            # A starved timer has its turn when all is over; this one has hundreds, on any machine.
+            assert await turns > 20
         finally:
             socket.close()
 
     asyncio.run(router())
+
+
+_HOLD_THE_GIL = """
+import asyncio, ctypes, sys
+from zloom.socket_options import SocketOptions, new_context
+from zloom.sockets import DrainSocket
+
+async def main():
+    received, all_here = [], asyncio.Event()
+    def take(frames):
+        received.append(frames[1])
+        if frames[1] == b"last": all_here.set()
+    options = SocketOptions(heartbeat_interval_ms=100, heartbeat_timeout_ms=300, heartbeat_ttl_ms=300)
+    sub = DrainSocket(new_context(), "sub", take, options=options)
+    sub.connect(sys.argv[1])
+    sub.subscribe(b"topic")
+    while not received:
+        await asyncio.sleep(0.01)
+    ctypes.PyDLL(None).sleep(2)  # PyDLL keeps the GIL during the call
+    async with asyncio.timeout(20):
+        await all_here.wait()
+    print(len(set(received)))
+
+asyncio.run(main())
+"""
+
+
+def test_g10_a_flood_while_the_gil_is_held_is_neither_lost_nor_fatal(context: Context) -> None:
+    """At its high-water mark a sub would stop reading, lose its connection, and abort the process."""
+    flood = [b"%d" % number for number in range(20_000)]
+
+    async def main() -> bytes:
+        wanted = asyncio.Event()
+        xpub = DrainSocket(
+            context, "xpub", lambda frames: wanted.set(), options=SocketOptions(send_hwm=30_000)
+        )
+        try:
+            address = xpub.bind("tcp://127.0.0.1:*")
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", _HOLD_THE_GIL, address, stdout=asyncio.subprocess.PIPE
+            )
+            async with asyncio.timeout(DEADLINE):
+                await wanted.wait()
+                for number in flood:
+                    xpub.send([b"topic", number])
+                    await asyncio.sleep(0)
+                xpub.send([b"topic", b"last"])
+                out, _ = await child.communicate()
+            assert child.returncode == 0
+            return out
+        finally:
+            xpub.close()
+
+    assert int(asyncio.run(main())) == len(flood) + 1
 
 
 def test_a_flood_does_not_starve_the_loop(context: Context) -> None:

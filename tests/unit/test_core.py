@@ -497,3 +497,33 @@ def test_names_are_checked_at_the_door() -> None:
         (told,) = sent(bench.receive(b"a", hello), b"a")
         assert isinstance(told, m.Error)
         assert told.code == "bad_name"
+
+
+def test_g4_an_outcome_of_another_history_is_not_taken_for_one_of_this() -> None:
+    bench = steered()
+    bench.set(learning_rate=0.5)
+    assert sent(bench.answer(1, chain=b"of a history that a backup replaced"), b"a") == []
+    assert [type(message) for message in sent(bench.answer(1), b"a")] == [m.OutcomesReceived]
+
+
+def test_a_key_that_waits_for_a_step_is_not_changed_behind_its_back() -> None:
+    bench = steered()
+    later = m.SetConfig(id="q1", run="run", changes={"learning_rate": 0.5}, mode="at_step", at_step=100)
+    bench.receive(b"op", later)
+    (refusal,) = sent(bench.set("q2", learning_rate=0.1))
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.code == "key_scheduled"
+    assert "cancel revision 1 first" in refusal.text
+    (accepted,) = sent(bench.set("q3", batch_size=4))
+    assert isinstance(accepted, m.RevisionState)
+
+
+def test_a_declaration_after_the_goodbye_does_not_bring_the_replica_back() -> None:
+    bench = steered()
+    bench.hold = True
+    bench.receive(b"a", m.Goodbye())
+    assert bench.receive(b"a", m.Declare(seq=1, keys=[], commands=[])) == []
+    assert events(bench.confirm()) == ["finished"]
+    (answer,) = sent(bench.receive(b"op", m.GetReplicas(id="q")))
+    assert isinstance(answer, m.Replicas)
+    assert [replica.state for replica in answer.replicas] == ["finished"]

@@ -5,6 +5,7 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
+from zloom import codec
 from zloom import messages as m
 from zloom.codec import BEAT_TOPIC, echo_topic, own_topic, steer_topic
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
@@ -12,7 +13,7 @@ from zloom.errors import LocalProtocolError
 from zloom.history import BUFFER_LIMIT
 from zloom.mailbox import Restore
 from zloom.model import Command, Device, Key, Outcome, Replica, Revision, Schema
-from zloom.outcome_table import BATCH, TEXT_LIMIT
+from zloom.outcome_table import BATCH, TEXT_LIMIT, OutcomeTable
 from zloom.session import Session
 from zloom.session_effects import Closed, CollectStatus, Deliver, Effect, Failed, Hand, Warn
 from zloom.session_state import State
@@ -602,3 +603,11 @@ def test_closing_before_the_welcome_says_nothing(started: bool) -> None:
     if started:
         session.start(0.0)
     assert session.close("finished", 0, 0.1) == [Closed(farewell=False)]
+
+
+def test_g4_text_that_is_no_unicode_still_reaches_the_operator() -> None:
+    table = OutcomeTable()
+    table.add(1, Outcome("", outcome="rejected", error="no such file: /data/\udcff.ckpt"), 0.0)
+    (outcome,) = table.due(0.0).values()
+    assert codec.encode(m.Outcomes(epoch="e", outcomes={1: outcome}))
+    assert outcome.error == "no such file: /data/?.ckpt"

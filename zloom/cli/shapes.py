@@ -22,7 +22,10 @@ Json = dict[str, Any]
 
 def of_struct(struct: msgspec.Struct) -> Json:
     """Return all fields of a struct, those with their default too, so that a script finds each."""
-    return {field: _plain(getattr(struct, field)) for field in struct.__struct_fields__}
+    shape = {field: _plain(getattr(struct, field)) for field in struct.__struct_fields__}
+    if isinstance(struct, Outcome):
+        del shape["chain"]  # only for the way to the broker
+    return shape
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from zloom.client.results import OperatorCounters
 from zloom.client.session import OperatorSession
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.errors import BrokerUnreachable, Refused, RemoteProtocolError, TransportError, ZloomError
-from zloom.messages import Answer, FromOperator
+from zloom.messages import Answer, FromOperator, ToBroker
 from zloom.socket_options import Context, SocketOptions
 from zloom.sockets import DrainSocket
 from zloom.version import __version__
@@ -157,14 +157,16 @@ class OperatorLink:
     # --- effects ------------------------------------------------------------------------------
 
     def _run(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            self._carry_out(effect)
-        self._set_timer()
+        try:
+            for effect in effects:
+                self._carry_out(effect)
+        finally:
+            self._set_timer()  # whatever happened, time goes on: it asks again, or opens the sockets anew
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Send():
-                self._control.send(codec.control_frames(effect.message))
+                self._send(effect.message)
             case Answered():
                 self._hand_over(effect)
             case Deliver():
@@ -185,6 +187,14 @@ class OperatorLink:
                 for feed in self._feeds:
                     if feed.topic in effect.topics:
                         feed.confirm()
+
+    def _send(self, message: ToBroker) -> None:
+        sent = False
+        try:
+            sent = self._control.send(codec.control_frames(message))
+        finally:
+            if not sent:
+                self._session.not_sent()
 
     def _hand_over(self, answered: Answered) -> None:
         waiter = self._waiters.get(answered.request)
@@ -211,7 +221,11 @@ class OperatorLink:
             self._timer = self._loop.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._run(self._session.on_timer(self._loop.time()))
+        self._timer = None
+        try:
+            self._run(self._session.on_timer(self._loop.time()))
+        except TransportError:
+            self._session.counters["transport_errors"] += 1  # nobody called; the next timer tries again
 
     # --- sockets ------------------------------------------------------------------------------
 

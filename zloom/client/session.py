@@ -101,6 +101,10 @@ class OperatorSession:
         """Leave: the broker need not find out that this operator is gone."""
         return [self._counted(Goodbye())] if self._welcome else []
 
+    def not_sent(self) -> None:
+        """Take note that a message of the newest effects was dropped on this side."""
+        self._credit.not_sent()
+
     def request(self, message: FromOperator, now: float) -> list[Effect]:
         """Make a request, answered by `Answered` under its id, once or until its revision is settled."""
         if not self.requests:
