@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -472,3 +475,38 @@ async def test_the_blocking_operator_lets_go_of_its_thread_when_nobody_is_there(
     with pytest.raises(BrokerUnreachable), zloom.connect_sync(endpoint, settings=settings):
         raise AssertionError("there is no broker")
     assert threading.active_count() == before
+
+
+async def test_the_blocking_operator_is_connected_at_once_and_until_it_is_closed(
+    tmp_path: Path, endpoint: str
+) -> None:
+    before = threading.active_count()
+    with broker_process(tmp_path / "broker", endpoint):
+        operator = zloom.connect_sync(endpoint)
+        feed = operator.watch()
+        assert operator.runs() == []
+        operator.close()
+        operator.close()
+        feed.close()
+        with pytest.raises(TransportError, match="closed"):
+            operator.runs()
+    assert threading.active_count() == before
+
+
+_LEFT_OPEN = """
+import sys, time, zloom
+operator = zloom.connect_sync(sys.argv[1])
+feed = operator.watch()
+print(operator.runs(), time.monotonic(), flush=True)
+"""
+
+
+def test_a_blocking_operator_that_nobody_closed_lets_the_process_end(tmp_path: Path, endpoint: str) -> None:
+    with broker_process(tmp_path / "broker", endpoint):
+        command = [sys.executable, "-c", _LEFT_OPEN, endpoint]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        ended = time.monotonic()
+    assert (done.returncode, done.stderr) == (0, "")
+    runs, last_line = done.stdout.split()
+    assert runs == "[]"
+    assert ended - float(last_line) < 2.0

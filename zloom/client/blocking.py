@@ -1,24 +1,31 @@
 """The operator for code without an event loop of its own to await on: scripts, and notebooks.
 
-with zloom.connect_sync() as operator:
-    print(operator.set("tiny-lm", {"learning_rate": 0.1}).outcomes)
+operator = zloom.connect_sync()
+print(operator.set("tiny-lm", {"learning_rate": 0.1}).outcomes)
+operator.close()
 """
 
 import asyncio
+import atexit
 import functools
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, contextmanager
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from zloom.client.feeds import Feed
 from zloom.client.operator import Observation, Operator, connect
 from zloom.client.results import OperatorCounters
+from zloom.errors import TransportError
 from zloom.messages import Own
 from zloom.settings import ClientSettings
-from zloom.socket_options import Context
+from zloom.socket_options import Context, new_context
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that the thread of an operator has to let go of its sockets, which takes milliseconds."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,22 +36,40 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._pid = os.getpid()
+        self._stopped = False
         self._thread = threading.Thread(target=self._live, name="zloom-operator", daemon=True)
         self._thread.start()
 
     def _live(self) -> None:
         try:
             self._loop.run_forever()
+            self._loop.run_until_complete(_cancel_others())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
             self._loop.close()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and wait for it; an interrupt of the wait cancels it."""
+    @property
+    def usable(self) -> bool:
+        """Whether calls can run there: not once it was stopped, nor in a forked child without the thread."""
+        return not self._stopped and os.getpid() == self._pid
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine there and wait for it; an interrupt of the wait cancels it.
+
+        Raises:
+            TransportError: The loop was stopped, before or meanwhile.
+            TimeoutError: `timeout` seconds have passed.
+        """
+        if not self.usable:
+            work.close()
+            raise _closed()
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result()
+            return future.result(timeout)
+        except CancelledError:
+            raise _closed() from None
         except BaseException:
             future.cancel()
             raise
@@ -58,9 +83,22 @@ class _Loop:
         return self.run(work())
 
     def stop(self) -> None:
-        """End the loop and the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        """End the loop and the thread; what still waits for a call there gets TransportError."""
+        if self.usable:
+            self._stopped = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(CLOSE_TIMEOUT)
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _closed() -> TransportError:
+    return TransportError("this operator is closed, or of another process; connect again")
 
 
 def _blocking(
@@ -90,8 +128,9 @@ class SyncFeed(Generic[T]):
         return self._feed.dropped
 
     def close(self) -> None:
-        """End the subscription."""
-        self._loop.call(self._feed.close)
+        """End the subscription; a second call, or one after the operator's `close`, does nothing."""
+        if self._loop.usable:
+            self._loop.call(self._feed.close)
 
     def __enter__(self) -> Self:
         self._loop.run(self._feed.__aenter__())
@@ -115,12 +154,26 @@ class SyncFeed(Generic[T]):
 class SyncOperator:
     """`Operator` with calls that block; its methods have the same arguments, results and errors.
 
-    It can be used from several threads. An interrupt (Ctrl-C) ends the wait, and nothing else.
+    It can be used from several threads. An interrupt (Ctrl-C) ends the wait, and nothing else. It lasts
+    until `close`, the end of a `with`, or that of the process; calls after that raise TransportError.
     """
 
-    def __init__(self, operator: Operator, loop: _Loop) -> None:
-        self._operator = operator
-        self._loop = loop
+    def __init__(self, connection: "_Connection") -> None:
+        self._connection = connection
+        self._operator = connection.operator
+        self._loop = connection.loop
+
+    def close(self) -> None:
+        """Let go of sockets and thread, 2 s at most; a second call or one in a forked child does nothing."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def endpoint(self) -> str:
@@ -162,39 +215,73 @@ class SyncOperator:
         return SyncFeed(self._loop.call(lambda: self._operator.subscribe(prefix)), self._loop)
 
 
-@contextmanager
+class _Connection:
+    """A connected operator, its thread, and its sockets' context."""
+
+    def __init__(
+        self, connecting: AbstractAsyncContextManager[Operator], context: Context, *, owns_context: bool
+    ) -> None:
+        self._connecting = connecting
+        self._context = context
+        self._owns_context = owns_context
+        self._closing = threading.Lock()
+        self.loop = _Loop()
+        try:
+            self.operator = self.loop.run(_enter(connecting))
+        except BaseException:
+            self.loop.stop()
+            if owns_context:
+                context.term()
+            raise
+        _open.add(self)
+
+    def close(self) -> None:
+        """Close once; a second thread returns at once."""
+        if not self.loop.usable or not self._closing.acquire(blocking=False):
+            return
+        _open.discard(self)
+        try:
+            self.loop.run(_exit(self._connecting), CLOSE_TIMEOUT)
+            if self._owns_context:
+                self._context.term()
+        finally:
+            self.loop.stop()
+
+
+_open: set[_Connection] = set()
+
+
+def _close_all() -> None:
+    """At the interpreter's exit: those that nobody closed, as in a notebook."""
+    for connection in list(_open):
+        with suppress(TimeoutError):
+            connection.close()
+
+
+atexit.register(_close_all)
+
+
 def connect_sync(
     broker: str | None = None,
     *,
     user: str | None = None,
     settings: ClientSettings | None = None,
     context: Context | None = None,
-) -> Iterator[SyncOperator]:
-    """Connect to a broker as an operator, for the length of a `with`; arguments and errors as `connect`.
+) -> SyncOperator:
+    """Connect to a broker as an operator; arguments and errors as `connect`.
 
-    The connection lives in a thread of its own, so this also works where an event loop runs already.
+    The connection lives in a thread of its own, so this also works where an event loop runs already. It lasts
+    until `SyncOperator.close`, the end of a `with`, or that of the process.
     """
-    loop = _Loop()
-    try:
-        connection = connect(broker, user=user, settings=settings, context=context)
-        with _entered(connection, loop) as operator:
-            yield SyncOperator(operator, loop)
-    finally:
-        loop.stop()
+    # Its end may be the interpreter's, when asyncio can start no more threads to wait for a context in.
+    shared = context or new_context()
+    connecting = connect(broker, user=user, settings=settings, context=shared)
+    return SyncOperator(_Connection(connecting, shared, owns_context=context is None))
 
 
-@contextmanager
-def _entered(connection: AbstractAsyncContextManager[Operator], loop: _Loop) -> Iterator[Operator]:
-    operator = loop.run(_enter(connection))
-    try:
-        yield operator
-    finally:
-        loop.run(_exit(connection))
+async def _enter(connecting: AbstractAsyncContextManager[Operator]) -> Operator:
+    return await connecting.__aenter__()
 
 
-async def _enter(connection: AbstractAsyncContextManager[Operator]) -> Operator:
-    return await connection.__aenter__()
-
-
-async def _exit(connection: AbstractAsyncContextManager[Operator]) -> None:
-    await connection.__aexit__(None, None, None)
+async def _exit(connecting: AbstractAsyncContextManager[Operator]) -> None:
+    await connecting.__aexit__(None, None, None)
