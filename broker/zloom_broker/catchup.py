@@ -40,11 +40,11 @@ def _roll_back(hub: Hub, peer: Peer, attempt: Attempt, revision: int, now: float
     hub.event(Event("rolled_back", attempt.run, attempt.id, text=text, replicas=[peer.replica]), now)
     hub.counters["rolled_back"] += 1
     # It may have carried commands out in the history that is gone, and never carries one out twice.
+    # What became of those that it owes is not known; should it say so after all, that amends it.
     owed = [ledger.revision for ledger in attempt.owed(peer.replica)]
-    aborted = Outcome(
-        peer.replica, outcome="aborted", error="the broker's history was restored from a backup"
-    )
-    outcomes = {each.revision: aborted for each in owed if each.kind == "command"}
+    why = "the broker's history was restored from a backup; whether this was carried out is not known"
+    lost = Outcome(peer.replica, attempt.replicas[peer.replica].rank, "lost", error=why)
+    outcomes = {each.revision: lost for each in owed if each.kind == "command"}
     if outcomes:
         hub.commit(OutcomesRecorded(run=attempt.run, attempt=attempt.id, outcomes=outcomes))
     pending = [each for each in _pending(attempt, peer.replica) if each.kind != "command"]
