@@ -1,4 +1,4 @@
-"""The whole of zloom in two minutes: a broker, a training run and an operator, in three processes.
+"""The whole of zloom in a minute or two: a broker, a training run and an operator, in three processes.
 
 Trains `train_lightning.py` on the source of Python's standard library, steers it while it runs, and draws
 what became of its loss. Everything is real, and goes through the broker: the progress bar too.
