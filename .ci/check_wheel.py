@@ -33,7 +33,7 @@ def finish(process: subprocess.Popen[str], seconds: float) -> None:
         process.kill()
         status = f"not there within {seconds:g} s"
     if status != 0:
-        sys.exit(f"FAILED: {process.args} ended with status {status}")
+        sys.exit(f"FAILED: {process.args!r} ended with status {status}")
 
 
 def main(bare_client: str) -> None:
