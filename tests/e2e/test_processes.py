@@ -161,6 +161,12 @@ async def test_g3_new_incarnation_gets_the_config_and_no_old_command(tmp_path: P
         log.unlink()
         with trainer(endpoint, log) as second:
             await trains(operator)
+
+            async def took_something() -> bool:
+                return bool(noted(log))
+
+            # It trains before it has heard of the broker, and takes the config when that has come.
+            await until(took_something, "the new trainer takes a value")
             assert [(line["key"], line["value"]) for line in noted(log)] == [("learning_rate", 0.25)]
             replica = await the_replica(operator)
             assert replica is not None
