@@ -75,7 +75,7 @@ class AsyncWeavelet(Steerable):
         self._arrived.clear()
         try:
             while self._serve(time.monotonic()) and not self._closed:
-                await _wait(self._arrived, self._pause_left(time.monotonic()))
+                await _wait(self._arrived, self._wait_left(time.monotonic()))
                 self._arrived.clear()
         finally:
             self._hold_again()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from zloom.errors import UndoError
 from zloom.handlers import Rejected
@@ -30,14 +31,18 @@ class Delivery:
 
     def restore(self, restore: Restore) -> None:
         """Leave a snapshot for the next safe point, if it says anything."""
+        restore = replace(restore, pending=[each for each in restore.pending if each.mode != "consistent"])
         if restore.config or restore.pending or restore.rolled_back:
             self.put(restore)
 
     def deliver(self, revision: Revision) -> None:
         """Leave a revision for the next safe point, or apply it now if it is an immediate one.
 
-        Behind anything that waits for a safe point an immediate update waits too, to keep the order.
+        Behind anything that waits for a safe point an immediate update waits too, to keep the order. A
+        consistent one comes in its rounds.
         """
+        if revision.mode == "consistent":
+            return
         if self._training.is_quiet and self._training.registry.is_immediate(revision):
             self._answer(revision.revision, self._apply(revision))
         else:

@@ -18,10 +18,23 @@ from zloom.errors import (
     UnknownMessageType,
 )
 from zloom.mailbox import Restore
-from zloom.messages import FromBroker, Published, ToBroker
+from zloom.messages import Confirm, FromBroker, Published, ToBroker
 from zloom.model import Device, DeviceStatus, Outcome, Replica
+from zloom.promises import Promises
+from zloom.rounds import Round
 from zloom.session import Session
-from zloom.session_effects import Closed, CollectStatus, Deliver, Effect, Failed, Hand, Warn
+from zloom.session_effects import (
+    Closed,
+    CollectStatus,
+    Concluded,
+    Decided,
+    Deliver,
+    Effect,
+    Failed,
+    Hand,
+    Prepared,
+    Warn,
+)
 from zloom.session_sockets import SessionSockets
 from zloom.session_state import SessionCounters, State
 from zloom.settings import WeaveletSettings
@@ -81,6 +94,7 @@ class Engine:
             replica, endpoint, f"zloom {__version__}", lambda: secrets.token_hex(8), inherit=inherit
         )
         self._delivery = Delivery(training, self.answer)
+        self._promises = Promises(training.registry, training.mailbox, lambda: training.step)
         self._status = StatusSource(training, settings.status_points)
         self._declared = -1
         self._subscribed = 0
@@ -162,7 +176,14 @@ class Engine:
 
     def answer(self, revision: int, outcome: Outcome) -> None:
         """Take what became of a revision."""
+        self._promises.answered(revision)
         self._run(self._session.answer(revision, outcome, self._loop.time()))
+
+    def confirm(self, round: Round, step: int) -> None:
+        """Tell the broker that a consistent update was carried out."""
+        revision = round.revision.revision
+        confirm = Confirm(epoch=round.epoch, revision=revision, round=round.number, step=step)
+        self._run(self._session.insist(confirm, self._loop.time()))
 
     def status_changed(self) -> None:
         """Have a status sent soon, because phase or pause changed."""
@@ -206,6 +227,16 @@ class Engine:
                 self._delivery.deliver(effect.revision)
             case Restore():
                 self._delivery.restore(effect)
+            case Prepared():
+                promise = self._promises.prepare(effect.prepare)
+                self._training.wake()
+                self._run(self._session.insist(promise, self._loop.time()))
+            case Decided():
+                self._promises.decided(effect.decision)
+                self._training.wake()
+            case Concluded():
+                self._promises.concluded(effect.conclusion)
+                self._training.wake()
             case CollectStatus():
                 self._send_status()
             case Failed():

@@ -1,7 +1,7 @@
 """The keys, commands and failure handlers of a trainer; a change is carried out wholly or not at all."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import UNSET
@@ -28,11 +28,17 @@ UNDECLARED = "undeclared"
 """The error of a revision that concerns nothing which this replica declares."""
 
 
+def _nothing() -> None:
+    """Undo what changed nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """The change was made; `detail` is what a command's handler returned, as text."""
 
     detail: str = ""
+    undo: Callable[[], None] = field(default=_nothing, compare=False)
+    """Undoes an update. Raises UndoError when that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +219,16 @@ class Registry:
                 _take_back(undos)
                 raise
             undos.append((name, returned if callable(returned) else _old_value(change.key)))
+        before = [(change.key, change.key.value) for change in planned]
         for change in planned:
             change.key.value = change.value
-        return Applied()
+
+        def undo() -> None:
+            for key, value in before:
+                key.value = value
+            _take_back(undos)
+
+        return Applied(undo=undo)
 
     def run(self, command: str, arguments: Mapping[str, Value]) -> Applied | Rejected:
         """Carry out a command; what its handler returns becomes the outcome's detail."""

@@ -7,21 +7,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from zloom.errors import SettingsError
 from zloom.model import NAME, NAME_RULE
 from zloom.settings import BROKER_VARIABLE
+from zloom.store_register import Store
 
 _LOCAL = ("localhost", "ip6-localhost", "::1", "0.0.0.0")
-
-
-class Store(Protocol):
-    """The part of `torch.distributed.Store` that is used."""
-
-    def set(self, key: str, value: str) -> None: ...
-    def get(self, key: str) -> bytes: ...
-    def add(self, key: str, amount: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from zloom.agreement import Agreement
 from zloom.errors import DeclarationError
-from zloom.handlers import Applied, Registry, Rejected
+from zloom.handlers import UNDECLARED, Applied, Registry, Rejected
 from zloom.model import Outcome, OutcomeKind, Revision, Value
+from zloom.rounds import Register, Round
 
 PAUSE_LIMIT = 1800.0
 """Seconds after which a pause ends by itself: somebody forgot it, and the machines cost money."""
@@ -44,6 +46,8 @@ class _Pending:
     revision: Revision
     step: int
     """The first step that it may be applied at, its own readiness and that of others aside."""
+    round: Round | None = None
+    """In which all ranks agreed on it, if they did."""
 
     @property
     def names(self) -> Iterable[str]:
@@ -74,11 +78,21 @@ class Mailbox:
     what was applied although the next handler takes a minute, and nothing is lost when one raises
     KeyboardInterrupt.
 
-    It brings the commands `pause` and `resume`. It only says that the training is paused; waiting, and
-    serving the mailbox meanwhile, is up to its owner.
+    It brings the commands `pause` and `resume`. It only says that the training is paused, or holds until the
+    ranks have decided; waiting, and serving the mailbox meanwhile, is up to its owner.
+
+    A consistent revision comes as a `Round`. From the step on that this rank promised, nothing is carried out
+    before it is known whether the ranks agreed, and after an update was, nothing before all have.
+
+    Args:
+        registry: Carries revisions out.
+        answer: Takes outcomes.
+        confirm: Takes the round of an update that was carried out, and the step; the broker is to hear of it.
     """
 
-    def __init__(self, registry: Registry, answer: Answer) -> None:
+    def __init__(
+        self, registry: Registry, answer: Answer, confirm: Callable[[Round, int], object] = lambda *_: None
+    ) -> None:
         self.waiting = False
         """Something may be to do at a safe point; an attribute, because each tick reads it."""
         self.paused = False
@@ -88,7 +102,10 @@ class Mailbox:
         """Asked whether the training may pause at this safe point."""
         self._registry = registry
         self._answer = answer
+        self._confirm = confirm
+        self._agreement = Agreement()
         self._inbox: deque[Item] = deque()
+        self._promised: deque[Round] = deque()
         self._pending: dict[int, _Pending] = {}
         self._settled: dict[int, str] = {}
         self._held = _Held()
@@ -103,6 +120,50 @@ class Mailbox:
         self._inbox.append(item)
         self.waiting = True
 
+    def decide_in(self, register: Register | None, hold_limit: float | None) -> None:
+        """Have consistent revisions decided in a register that the ranks share.
+
+        Args:
+            register: None leaves the decision to the broker.
+            hold_limit: Seconds after which a safe point that waits for a decision raises; None waits on.
+        """
+        self._agreement.register, self._agreement.hold_limit = register, hold_limit
+
+    @property
+    def has_register(self) -> bool:
+        """Whether the ranks decide among themselves. Any thread may ask."""
+        return self._agreement.register is not None
+
+    @property
+    def holding(self) -> bool:
+        """Whether the training waits for what the ranks decide."""
+        return self._agreement.holding
+
+    def is_settled(self, revision: int) -> bool:
+        """Whether it is known what became of a revision here. Any thread may ask."""
+        return revision in self._settled
+
+    def end_of(self, revision: int) -> str:
+        """Return what became of a revision, in words."""
+        return self._settled.get(revision, "is not waiting here")
+
+    def poll(self, now: float) -> float | None:
+        """Return the seconds until a training that holds should look again, if it should by itself."""
+        return self._agreement.poll(now)
+
+    def promise(self, round: Round) -> None:
+        """Have the training wait at the round's step until it is decided. Any thread may call this."""
+        self._promised.append(round)
+        self.waiting = True
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether the training may not leave this safe point yet.
+
+        A promise that came while the mailbox was run counts too: it was given because the training waited.
+        """
+        return self.paused or self.holding or bool(self._promised)
+
     def run(self, step: int, now: float) -> None:
         """Carry out what is due at this safe point.
 
@@ -113,6 +174,7 @@ class Mailbox:
         Raises:
             DeclarationError: A handler called this, through `tick()` or the like.
             UndoError: A rejected update could not be taken back. It has been answered.
+            HoldLimitExceeded: It was not learnt in time what the ranks decided.
         """
         if self._running:
             raise DeclarationError(
@@ -121,11 +183,12 @@ class Mailbox:
         self._running, self._step, self._now = True, step, now
         try:
             self._drain()
-            blocked = self._restore()
-            self._carry_out_due(blocked)
+            if self._conclude() and self._decide():
+                blocked = self._restore()
+                self._carry_out_due(blocked)
         finally:
             self._running = False
-            if self._pending or self._held.values or self._held.reset:
+            if self._pending or self._agreement or self._held.values or self._held.reset:
                 self.waiting = True
 
     def is_paused(self, now: float) -> bool:
@@ -139,6 +202,8 @@ class Mailbox:
     def _drain(self) -> None:
         self.waiting = False
         cancels: list[Revision] = []
+        while self._promised:
+            self._agreement.take(self._promised.popleft())
         while self._inbox:
             item = self._inbox.popleft()
             if isinstance(item, Restore):
@@ -153,7 +218,13 @@ class Mailbox:
     def _add(self, revision: Revision) -> None:
         if revision.revision not in self._settled:
             at_step = revision.at_step if revision.mode == "at_step" else None
-            self._pending[revision.revision] = _Pending(revision, max(self._step, at_step or 0))
+            self._enter(_Pending(revision, max(self._step, at_step or 0)))
+
+    def _enter(self, pending: _Pending) -> None:
+        for number in pending.revision.supersedes:
+            if number in self._pending:
+                self._settle(number, "superseded", f"by revision {pending.revision.revision}")
+        self._pending[pending.revision.revision] = pending
 
     def _cancel(self, cancel: Revision) -> None:
         number = cancel.cancels
@@ -163,7 +234,7 @@ class Mailbox:
             self._settle(number, "cancelled")
             self._settle(cancel.revision, "applied", chain=cancel.chain)
         else:
-            end = self._settled.get(number, "is not waiting here")
+            end = self.end_of(number)
             self._settle(cancel.revision, "rejected", f"revision {number} {end}", chain=cancel.chain)
 
     def _take_restore(self, restore: Restore, cancels: list[Revision]) -> None:
@@ -203,20 +274,82 @@ class Mailbox:
         result = Rejected(error) if error else self._registry.apply(changes) if changes else Applied()
         return Applied(SNAPSHOT) if isinstance(result, Applied) else result
 
+    # --- what the ranks decide ----------------------------------------------------------------------
+
+    def _decide(self) -> bool:
+        """Learn what was decided about rounds whose step has come; return whether the training may go on."""
+        for round in list(self._agreement.reached(self._step)):
+            number, commit = round.revision.revision, self._agreement.decision(round, self._now)
+            if commit is None:
+                return False
+            if commit and round.revision.kind == "cancel":
+                self._cancel(round.revision)
+            elif commit:
+                self._enter(_Pending(round.revision, round.step, round))
+            elif round.commit is not False:  # not the broker's word, so it must hear of it
+                self._settle(number, "aborted", round.reason, chain=round.revision.chain)
+        return True
+
+    def _carry_out_together(self, round: Round) -> None:
+        changes, number = round.revision.changes, round.revision.revision
+        try:
+            result = self._registry.apply(changes)
+        except BaseException as error:
+            self._reject(round, f"{type(error).__name__}: {error}")
+            raise
+        if isinstance(result, Rejected) and result.error != UNDECLARED:
+            self._reject(round, result.error)
+            return
+        # A rank that declares none of the keys has nothing to change, and confirms like the others.
+        undo = result.undo if isinstance(result, Applied) else lambda: None
+        self._agreement.carried_out(round, self._step, undo)
+        self._confirm(round, self._step)
+        if self._conclude() and number in self._settled:
+            self._note_held(changes)
+
+    def _reject(self, round: Round, error: str) -> None:
+        self._agreement.failed(round, self._step, error)
+        self._settle(round.revision.revision, "rejected", error)
+
+    def _conclude(self) -> bool:
+        """Learn how the update ends that was carried out; return whether the training may go on."""
+        done = self._agreement.done
+        if done is None:
+            return True
+        end = self._agreement.end(self._now)
+        if end is None:
+            return False
+        number = done.round.revision.revision
+        if end.keep:
+            self._settle(number, "applied", step=done.step)
+            return True
+        try:
+            done.undo()
+        except BaseException as error:
+            self._settle(number, "aborted", f"{end.reason}; undoing it failed: {error}")
+            raise
+        self._settle(number, "aborted", end.reason)
+        return True
+
     # --- what is due --------------------------------------------------------------------------------
 
     def _carry_out_due(self, blocked: set[str]) -> None:
         for number in self._due():
             pending = self._pending[number]
-            if not blocked.isdisjoint(pending.names) or not self._try(pending.revision):
+            if not blocked.isdisjoint(pending.names) or not self._try(pending):
                 blocked.update(pending.names)
+            if self.holding:
+                return
 
-    def _try(self, revision: Revision) -> bool:
+    def _try(self, pending: _Pending) -> bool:
+        revision = pending.revision
         ready, error = self._ask(lambda: self._registry.is_ready(revision))
-        if error:
+        if error and pending.round is not None and revision.kind == "config":
+            self._reject(pending.round, error)
+        elif error:
             self._settle(revision.revision, "rejected", error)
         elif ready:
-            self._carry_out(revision)
+            self._carry_out(pending)
         return ready or bool(error)
 
     def _due(self) -> list[int]:
@@ -240,14 +373,20 @@ class Mailbox:
         except Exception as error:  # noqa: BLE001 - a user's predicate may raise anything
             return False, f"ready: {type(error).__name__}: {error}"
 
-    def _carry_out(self, revision: Revision) -> None:
+    def _carry_out(self, pending: _Pending) -> None:
+        revision = pending.revision
         if revision.kind == "command":
             self._perform(revision.revision, lambda: self._registry.run(revision.command, revision.arguments))
-            return
+        elif pending.round is not None:
+            self._carry_out_together(pending.round)
+        else:
+            self._note_held(revision.changes)
+            self._perform(revision.revision, lambda: self._registry.apply(revision.changes))
+
+    def _note_held(self, changes: dict[str, Value]) -> None:
         # A value that waits for its key to be declared is the config's newest, not the snapshot's.
         held = self._held.values
-        held.update({name: value for name, value in revision.changes.items() if name in held})
-        self._perform(revision.revision, lambda: self._registry.apply(revision.changes))
+        held.update({name: value for name, value in changes.items() if name in held})
 
     def _perform(self, number: int, action: Callable[[], Applied | Rejected]) -> None:
         try:
@@ -261,9 +400,16 @@ class Mailbox:
             self._settle(number, "rejected", result.error)
 
     def _settle(
-        self, number: int, kind: OutcomeKind, error: str = "", detail: str = "", chain: bytes = b""
+        self,
+        number: int,
+        kind: OutcomeKind,
+        error: str = "",
+        detail: str = "",
+        chain: bytes = b"",
+        step: int | None = None,
     ) -> None:
-        step = self._step if kind in ("applied", "rejected") else None
+        if step is None and kind in ("applied", "rejected"):
+            step = self._step
         settled = self._pending.pop(number, None)
         if settled is not None:
             chain = settled.revision.chain

@@ -88,6 +88,8 @@ class Status(Message, frozen=True, kw_only=True):
     step: int
     phase: Phase = "training"
     paused: bool = False
+    holding: bool = False
+    """It waits at a safe point for what the ranks decide about a consistent revision."""
     revision: int = 0
     step_time: float | None = None
     """Median seconds a step; None before two steps were seen."""
@@ -103,6 +105,31 @@ class Outcomes(Message, frozen=True, kw_only=True):
     epoch: str
     outcomes: dict[int, Outcome]
     """By revision."""
+
+
+class Promise(Message, frozen=True, kw_only=True):
+    """Answer to `Prepare`; sent again until the `Decision` of that round, or a later round, is there."""
+
+    epoch: str
+    revision: int
+    round: int
+    step: int
+    """The step that the sender will not begin before it knows the decision. Without `promised` the step that
+    it has reached, which was too far."""
+    promised: bool = True
+    store: bool = False
+    """The ranks share a store, which decides; without one the broker does."""
+    refused: str = ""
+    """Why this replica can never apply the revision; empty when it can."""
+
+
+class Confirm(Message, frozen=True, kw_only=True):
+    """An agreed update was carried out here; sent again until its `Conclusion`, or with an outcome."""
+
+    epoch: str
+    revision: int
+    round: int
+    step: int
 
 
 class Goodbye(Message, frozen=True, kw_only=True):
@@ -163,6 +190,8 @@ class SetConfig(RunRequest, frozen=True, kw_only=True):
     mode: Mode | None = None
     at_step: int | None = None
     expected_revision: int | None = None
+    supersede: bool = False
+    """End what still waits for one of these keys, rather than to be refused because of it."""
 
 
 class Rollback(RunRequest, frozen=True, kw_only=True):
@@ -171,6 +200,7 @@ class Rollback(RunRequest, frozen=True, kw_only=True):
     to_revision: int
     mode: Mode | None = None
     expected_revision: int | None = None
+    supersede: bool = False
 
 
 class SendCommand(RunRequest, frozen=True, kw_only=True):
@@ -286,6 +316,36 @@ class Log(Message, frozen=True, kw_only=True):
     epoch: str
     revisions: list[Revision]
     more: bool = False
+
+
+class Prepare(Message, frozen=True, kw_only=True):
+    """Round `round` of a consistent revision: promise not to begin `step` before the decision is known."""
+
+    epoch: str
+    round: int
+    """Counts up in one epoch; a later one ends all earlier rounds of the same revision."""
+    step: int
+    revision: Revision
+
+
+class Decision(Message, frozen=True, kw_only=True):
+    """What became of a round: the ranks carry the revision out at the promised step, or none does."""
+
+    epoch: str
+    revision: int
+    round: int
+    commit: bool
+    reason: str = ""
+
+
+class Conclusion(Message, frozen=True, kw_only=True):
+    """All replicas carried a consistent update out and keep it, or not all did and it is undone."""
+
+    epoch: str
+    revision: int
+    round: int
+    keep: bool
+    reason: str = ""
 
 
 class Declared(Message, frozen=True, kw_only=True):
@@ -470,7 +530,18 @@ class Own(Publication, frozen=True, kw_only=True):
 
 
 FromWeavelet = (
-    Hello | Sync | Declare | Status | Outcomes | Goodbye | Publish | Pong | Credit | FailureReceived
+    Hello
+    | Sync
+    | Declare
+    | Status
+    | Outcomes
+    | Promise
+    | Confirm
+    | Goodbye
+    | Publish
+    | Pong
+    | Credit
+    | FailureReceived
 )
 FromOperator = (
     SetConfig
@@ -495,6 +566,9 @@ FromBroker = (
     | HelloRequired
     | Snapshot
     | Log
+    | Prepare
+    | Decision
+    | Conclusion
     | Declared
     | OutcomesReceived
     | Ping

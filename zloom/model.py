@@ -158,6 +158,8 @@ class Revision(Struct, frozen=True, omit_defaults=True):
     command: str = ""
     arguments: dict[str, Value] = field(default_factory=dict)
     cancels: int = 0
+    supersedes: list[int] = field(default_factory=list)
+    """Revisions that had not happened yet, and end with this one."""
     mode: Mode = "next"
     at_step: int | None = None
     by: str = ""

@@ -16,9 +16,10 @@ from zloom.effects import Reconnect
 from zloom.history import History
 from zloom.model import Command, Device, Key, Outcome, Replica
 from zloom.outcome_table import sendable
-from zloom.session_effects import Closed, Effect, Hand, Warn
+from zloom.session_effects import Closed, Concluded, Decided, Effect, Hand, Prepared, Warn
 from zloom.session_link import INTERVAL, Link
 from zloom.session_reports import Reports
+from zloom.session_rounds import Insistent, Rounds
 from zloom.session_state import Alarm, Event, SessionCounters, State, following
 from zloom.session_updates import Updates
 from zloom.updates_address import updates_endpoint
@@ -41,6 +42,7 @@ class Session:
         self.counters: SessionCounters = self._link.counters
         self._alarms = self._link.alarms
         self._reports = Reports(self._link)
+        self._rounds = Rounds(self._link)
         self._updates = Updates(replica.run, replica.attempt)
         self._history = History()
 
@@ -74,10 +76,16 @@ class Session:
 
     def answer(self, revision: int, outcome: Outcome, now: float) -> list[Effect]:
         """Take what became of a revision; it is sent when the timer rings, with others of the same moment."""
+        self._rounds.settled(revision)
         if revision > self.revision:
             self.counters.stale += 1  # of a history that a rollback has replaced meanwhile
         else:
             self._reports.answer(revision, outcome, now)
+        return []
+
+    def insist(self, message: Insistent, now: float) -> list[Effect]:
+        """Say something about a consistent revision, again and again until it is answered."""
+        self._rounds.say(message, now, active=self.state is State.ACTIVE)
         return []
 
     def not_sent(self) -> None:
@@ -144,7 +152,12 @@ class Session:
                 return self._updates.ask_again()
         if not self._link.may_send:
             return self._link.starve(alarm, now)
-        return self._ask_for_history(now) if alarm is Alarm.SYNC else self._reports.send_due(alarm, now)
+        match alarm:
+            case Alarm.SYNC:
+                return self._ask_for_history(now)
+            case Alarm.ROUNDS:
+                return self._rounds.send(now)
+        return self._reports.send_due(alarm, now)
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -216,6 +229,8 @@ class Session:
                 self._link.acknowledged(message.received, now)
             case messages.Snapshot() | messages.Log():
                 return self._take_history(message, now)
+            case messages.Prepare() | messages.Decision() | messages.Conclusion():
+                return self._receive_round(message)
             case messages.Declared():
                 self._reports.declared(message.seq)
             case messages.OutcomesReceived():
@@ -227,6 +242,22 @@ class Session:
                 return [Warn(f"error {message.code}", f"the broker complains: {message.text}")]
             case _:
                 self.counters.unknown_types += 1
+        return []
+
+    def _receive_round(
+        self, message: messages.Prepare | messages.Decision | messages.Conclusion
+    ) -> list[Effect]:
+        match message:
+            case messages.Decision():
+                self._rounds.decided(message)
+                return [Decided(message)]
+            case messages.Conclusion():
+                self._rounds.concluded(message)
+                return [Concluded(message)]
+        # Revisions before it may still be on their way, so it waits until they are here: it comes again.
+        if self.state is State.ACTIVE and message.epoch == self._link.welcome.epoch:
+            return [Prepared(message)]
+        self.counters.stale += 1
         return []
 
     # --- connecting ---------------------------------------------------------------------------
@@ -291,6 +322,7 @@ class Session:
             self._move(Event.CAUGHT_UP)
             self._alarms.cancel(Alarm.SYNC)
             self._reports.resume(now)
+            self._rounds.resume(now)
         elif effects:  # it gets on, so there is no need to wait until the alarm asks again
             effects += self._ask_for_history(now)
         return effects

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.mailbox import Restore
-from zloom.messages import Failure, Own
+from zloom.messages import Conclusion, Decision, Failure, Own, Prepare
 from zloom.model import Revision
 
 
@@ -13,6 +13,27 @@ class Deliver:
     """The next revision of the attempt is here."""
 
     revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A round begins; hand the answer to `Session.insist`."""
+
+    prepare: Prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """It was decided what becomes of a round."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """It was decided whether an update is kept."""
+
+    conclusion: Conclusion
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +78,9 @@ Effect = (
     | Unsubscribe
     | Deliver
     | Restore
+    | Prepared
+    | Decided
+    | Concluded
     | CollectStatus
     | Failed
     | Hand

@@ -68,6 +68,7 @@ class Alarm(enum.Enum):
     SYNC = enum.auto()
     DECLARE = enum.auto()
     OUTCOMES = enum.auto()
+    ROUNDS = enum.auto()
     STATUS = enum.auto()
     STARVED = enum.auto()
 

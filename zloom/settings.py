@@ -50,6 +50,9 @@ class WeaveletSettings:
             milliseconds of a core, and temperature and memory do not change faster.
         device_patience: Seconds that the first hello waits for the list of devices. A driver in trouble can
             take longer; the weavelet then begins without it and tells it later.
+        hold_limit: Seconds after which `tick()` raises when a rank waits to learn what the others decided
+            about a consistent revision. Only a job whose ranks share no store can wait so long, and only
+            while its broker is gone; None waits until it is back.
         pause_poll: Seconds after which a paused trainer asks its `ready` predicates again, beside at each
             message.
         close_timeout: Seconds that `close` waits for the weavelet's thread: the whole of the way out has 2.
@@ -64,6 +67,7 @@ class WeaveletSettings:
     status_points: int = 20_000
     device_interval: float = 5.0
     device_patience: float = 2.0
+    hold_limit: float | None = None
     pause_poll: float = 1.0
     close_timeout: float = 1.5
     farewell: float = 0.5

@@ -16,6 +16,7 @@ from zloom.errors import SettingsError
 from zloom.forks import Disownable
 from zloom.handlers import Registry
 from zloom.launch import (
+    Group,
     check_name,
     incarnation,
     initialised_group,
@@ -27,9 +28,11 @@ from zloom.mailbox import Mailbox
 from zloom.messages import Failure
 from zloom.metrics import MetricBuffer
 from zloom.model import Outcome, Phase, Replica
+from zloom.rounds import Register, Round
 from zloom.session_state import State
 from zloom.settings import WeaveletSettings, resolve_broker
 from zloom.socket_options import Context
+from zloom.store_register import StoreRegister
 from zloom.training import Training
 
 REASON_LIMIT = 500
@@ -88,7 +91,8 @@ class Steerable(Declaring, Disownable):
         self._context = context
         self._settings = settings or WeaveletSettings()
         registry = Registry()
-        self._mailbox = Mailbox(registry, self._answer)
+        self._mailbox = Mailbox(registry, self._answer, self._confirm)
+        self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
         if pause_ready is not None:
             self._mailbox.pause_ready = pause_ready
         self._metrics = MetricBuffer(self._settings.metric_points)
@@ -208,6 +212,15 @@ class Steerable(Declaring, Disownable):
     def _answer(self, revision: int, outcome: Outcome) -> None:
         self._post(Engine.answer, revision, outcome)
 
+    def _confirm(self, round: Round, step: int) -> None:
+        self._post(Engine.confirm, round, step)
+
+    def _find_register(self, group: Group | None) -> Register | None:
+        if group is None or group.store is None or group.world_size != self._place.world_size:
+            return None
+        prefix = f"zloom/{self._run}/{self._attempt}/rounds"
+        return StoreRegister(group.store, self._place.rank, self._place.world_size, prefix)
+
     def _make_engine(self) -> Engine:
         replica = Replica(
             self._replica_id,
@@ -250,9 +263,9 @@ class Steerable(Declaring, Disownable):
         self._warn_once(f"tick({step}) does not increase; steps are counted on, now {training.step}")
 
     def _serve(self, now: float) -> bool:
-        """Run the mailbox at this safe point; return whether the training is paused."""
+        """Run the mailbox at this safe point; return whether the training must wait here."""
         training, mailbox = self._training, self._mailbox
-        paused = mailbox.paused
+        before = mailbox.paused, mailbox.holding
         training.serving = True
         try:
             if training.broken is not None:
@@ -261,19 +274,20 @@ class Steerable(Declaring, Disownable):
             mailbox.run(training.step, now)
         finally:
             training.serving = False
-            if mailbox.is_paused(now) is not paused:
+            if (mailbox.is_paused(now), mailbox.holding) != before:
                 self._post(Engine.status_changed)
-        return mailbox.paused
+        return mailbox.must_wait
 
     def _hold_again(self) -> None:
-        # An exception, Ctrl-C for one, left the pause: a trainer that goes on all the same is held again.
-        if self._mailbox.paused and not self._closed:
+        # An exception, Ctrl-C for one, left the wait: a trainer that goes on all the same is held again.
+        if self._mailbox.must_wait and not self._closed:
             self._mailbox.waiting = True
 
-    def _pause_left(self, now: float) -> float:
-        """Seconds until a paused trainer looks at its mailbox again, whatever comes."""
+    def _wait_left(self, now: float) -> float:
+        """Seconds until a trainer that waits looks at its mailbox again, whatever comes."""
         until = self._mailbox.paused_until
-        poll = self._settings.pause_poll
+        poll = self._mailbox.poll(now)
+        poll = self._settings.pause_poll if poll is None else poll
         return poll if until is None else max(0.0, min(poll, until - now))
 
     def _tell_of_failure(self, failure: Failure) -> None:

@@ -131,7 +131,7 @@ class Weavelet(Steerable):
         self._arrived.clear()
         try:
             while self._serve(time.monotonic()) and not self._closed:
-                self._arrived.wait(self._pause_left(time.monotonic()))
+                self._arrived.wait(self._wait_left(time.monotonic()))
                 self._arrived.clear()
         finally:
             self._hold_again()

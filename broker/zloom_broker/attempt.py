@@ -14,6 +14,8 @@ from zloom_broker.records import (
     ReplicaJoined,
     ReplicaLeft,
     RevisionAccepted,
+    RevisionAgreed,
+    RevisionConcluded,
 )
 
 VOIDING: frozenset[OutcomeKind | None] = frozenset({"rejected", "aborted", "cancelled", "superseded"})
@@ -44,10 +46,15 @@ class Setting(NamedTuple):
     revision: int
 
 
+def is_scheduled(revision: Revision) -> bool:
+    """Whether a revision is config that is not just carried out at each replica's next safe point."""
+    return revision.kind == "config" and revision.mode in ("at_step", "consistent")
+
+
 class Ledger:
     """A revision with its targets and outcomes."""
 
-    __slots__ = ("outcomes", "request", "revision", "targets")
+    __slots__ = ("agreed", "concluded", "outcomes", "request", "revision", "targets")
 
     def __init__(
         self, revision: Revision, targets: list[str], outcomes: Iterable[Outcome], request: bytes
@@ -56,6 +63,14 @@ class Ledger:
         self.targets = targets
         self.outcomes = {outcome.replica: outcome for outcome in outcomes}
         self.request = request
+        self.agreed: RevisionAgreed | None = None
+        """Of a consistent one: at which step all replicas carry it out."""
+        self.concluded: RevisionConcluded | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """It is consistent, and neither agreed on nor ended."""
+        return self.revision.mode == "consistent" and self.agreed is None and not self.settled
 
     @property
     def settled(self) -> bool:
@@ -64,8 +79,8 @@ class Ledger:
 
     @property
     def scheduled(self) -> bool:
-        """It is config that waits for a step which not every target has reached."""
-        return self.revision.kind == "config" and self.revision.mode == "at_step" and not self.settled
+        """It is config that waits for a step, or for all ranks to agree, and not every target has it."""
+        return is_scheduled(self.revision) and not self.settled
 
     @property
     def void(self) -> bool:
@@ -155,8 +170,12 @@ class Attempt:
         targets = frozenset(ledger.targets)
         named = [*ledger.targets, *(name for name in ledger.outcomes if name not in targets)]
         limit = TEXTS_SIZE // max(1, len(named))
-        outcomes = (ledger.outcomes.get(name) or Outcome(name, self._rank(name)) for name in named)
+        outcomes = (ledger.outcomes.get(name) or Outcome(name, self.rank(name)) for name in named)
         return [_shortened(outcome, limit) for outcome in outcomes]
+
+    def undecided(self) -> Iterator[Ledger]:
+        """Yield the consistent revisions that the ranks have still to agree on."""
+        return (ledger for ledger in self._unsettled() if ledger.undecided)
 
     def owed(self, replica: str) -> list[Ledger]:
         """Return the revisions that a replica has not answered."""
@@ -210,10 +229,25 @@ class Attempt:
             if ledger is not None and self.is_new(number, outcome):
                 self._answer(ledger, _shortened(outcome, MAX_TEXT))
 
+    def agree(self, record: RevisionAgreed) -> None:
+        """All replicas promised to carry out a consistent revision."""
+        self.ledgers[record.revision - 1].agreed = record
+
+    def conclude(self, record: RevisionConcluded) -> None:
+        """An agreed revision is kept or undone."""
+        self.ledgers[record.revision - 1].concluded = record
+
     def image(self) -> AttemptImage:
         """Return the attempt as an image, from which `restore` makes it again."""
         revisions = [
-            Accepted(item.revision, item.targets, list(item.outcomes.values()), item.request)
+            Accepted(
+                item.revision,
+                item.targets,
+                list(item.outcomes.values()),
+                item.request,
+                item.agreed,
+                item.concluded,
+            )
             for item in self.ledgers
         ]
         replicas, left = list(self.replicas.values()), list(self.left.values())
@@ -227,7 +261,9 @@ class Attempt:
         attempt.left = {left.replica: left for left in image.left}
         attempt.baseline = dict(image.baseline)
         for item in image.revisions:
-            attempt._append(Ledger(item.revision, item.targets, item.outcomes, item.request))
+            ledger = Ledger(item.revision, item.targets, item.outcomes, item.request)
+            ledger.agreed, ledger.concluded = item.agreed, item.concluded
+            attempt._append(ledger)
         return attempt
 
     # --- inside ------------------------------------------------------------------------------
@@ -271,7 +307,7 @@ class Attempt:
         return (self.ledgers[number - 1] for number in sorted(self.open))
 
     def _gone(self, left: ReplicaLeft) -> Outcome:
-        return Outcome(left.replica, self._rank(left.replica), left.outcome, error=left.reason)
+        return Outcome(left.replica, self.rank(left.replica), left.outcome, error=left.reason)
 
     @staticmethod
     def _fold(ledgers: Iterable[Ledger]) -> dict[str, Setting]:
@@ -282,7 +318,8 @@ class Attempt:
                 settings.update({k: Setting(v, number) for k, v in ledger.revision.changes.items()})
         return settings
 
-    def _rank(self, replica: str) -> int:
+    def rank(self, replica: str) -> int:
+        """Return the rank of a replica, 0 of one that is not known."""
         known = self.replicas.get(replica)
         return known.rank if known else 0
 

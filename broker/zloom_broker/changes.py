@@ -14,9 +14,11 @@ from zloom_broker.chain import chained
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.queries import Queries
-from zloom_broker.records import RevisionAccepted
+from zloom_broker.records import AnyRecord, RevisionAccepted
 from zloom_broker.requests import Requests, digest_of
 from zloom_broker.state import AttemptKey
+from zloom_broker.steering import Steering
+from zloom_broker.withdrawals import Withdrawal
 
 Change = SetConfig | Rollback | SendCommand | Cancel
 
@@ -24,11 +26,14 @@ Change = SetConfig | Rollback | SendCommand | Cancel
 class Changes:
     """Validates changes, gives them their revision, and fans them out once they are on disk."""
 
-    def __init__(self, hub: Hub, requests: Requests, queries: Queries, outcomes: Outcomes) -> None:
+    def __init__(
+        self, hub: Hub, requests: Requests, queries: Queries, outcomes: Outcomes, steering: Steering
+    ) -> None:
         self._hub = hub
         self._requests = requests
         self._queries = queries
         self._outcomes = outcomes
+        self._steering = steering
         self._tentative: dict[AttemptKey, list[RevisionAccepted]] = {}
         """Revisions that are being written."""
         self._undecided: dict[AttemptKey, dict[tuple[bytes, str], tuple[Peer, Change]]] = {}
@@ -71,7 +76,7 @@ class Changes:
         number = attempt.revision + len(tentative) + 1
         if not isinstance(request, Cancel):
             rules.check_expected(request.expected_revision, number - 1)
-        proposed, targets = _propose(request, attempt, tentative)
+        proposed, targets = self._propose(request, attempt, tentative)
         revision = msgspec.structs.replace(
             proposed, revision=number, by=peer.user, at=self._hub.wall(now), request_id=request.id
         )
@@ -91,23 +96,28 @@ class Changes:
         record = RevisionAccepted(
             run=key[0], attempt=key[1], revision=revision, targets=targets, request=digest_of(request)
         )
+        withdrawal = Withdrawal(self._steering, self._outcomes, self._hub.state.attempts[key], record)
 
         def then(waiting: list[Peer]) -> None:
+            attempt = self._hub.state.attempts[key]
             self._no_longer_tentative(key, record)
             self._publish(key, revision)
+            withdrawal.written(now)
             for each in waiting:
-                attempt = self._hub.state.attempts[key]
                 self._outcomes.follow(each, request.id, attempt, revision.revision, now)
+            self._steering.accepted(attempt, attempt.ledgers[revision.revision - 1], now)
             self._decide(key, now)
 
         def failed() -> None:
             self._no_longer_tentative(key, record)
+            withdrawal.not_written()
             if key not in self._tentative:  # it was the last of those that failed together
                 self._decide(key, now)
 
         self._tentative.setdefault(key, []).append(record)
         durable = self._hub.settings.durable or revision.kind != "config"
-        self._requests.commit(peer, request, record, then, failed, durable=durable)
+        records: list[AnyRecord] = [record, *withdrawal.records]
+        self._requests.commit(peer, request, records, then, failed, durable=durable)
 
     def _no_longer_tentative(self, key: AttemptKey, record: RevisionAccepted) -> None:
         self._tentative[key].remove(record)
@@ -126,17 +136,22 @@ class Changes:
             except Refused as refused:
                 self._hub.refuse(peer, request.id, refused)
 
-
-def _propose(request: Change, attempt: Attempt, tentative: Sequence[RevisionAccepted]) -> rules.Proposal:
-    match request:
-        case SetConfig():
-            return rules.propose_set(attempt, request)
-        case Rollback():
-            return rules.propose_rollback(attempt, request, _with_tentative(attempt, tentative))
-        case SendCommand():
-            return rules.propose_command(attempt, request)
-        case Cancel():
-            return rules.propose_cancel(attempt, request)
+    def _propose(
+        self, request: Change, attempt: Attempt, tentative: Sequence[RevisionAccepted]
+    ) -> rules.Proposal:
+        unwritten = [record.revision for record in tentative]
+        match request:
+            case SetConfig():
+                return rules.propose_set(attempt, request, unwritten)
+            case Rollback():
+                return rules.propose_rollback(
+                    attempt, request, _with_tentative(attempt, tentative), unwritten
+                )
+            case SendCommand():
+                return rules.propose_command(attempt, request)
+            case Cancel():
+                agreed = self._steering.is_agreed(attempt, request.revision)
+                return rules.propose_cancel(attempt, request, agreed=agreed)
 
 
 def _with_tentative(attempt: Attempt, tentative: Sequence[RevisionAccepted]) -> dict[str, Setting]:

@@ -10,6 +10,7 @@ from zloom.codec import own_topic, watch_topic
 from zloom.errors import Refused
 from zloom.messages import (
     Cancel,
+    Confirm,
     Credit,
     Declare,
     Echo,
@@ -31,6 +32,7 @@ from zloom.messages import (
     Outcomes,
     Own,
     Pong,
+    Promise,
     Publish,
     Refusal,
     Reported,
@@ -56,6 +58,7 @@ from zloom_broker.pulse import Pulse
 from zloom_broker.queries import Queries
 from zloom_broker.requests import Requests
 from zloom_broker.state import State
+from zloom_broker.steering import Steering
 
 ECHO = "echo/"
 
@@ -87,7 +90,8 @@ class Core:
         self._membership = Membership(self._hub, self._departures, self._failures)
         self._queries = Queries(self._hub)
         requests = Requests(self._hub, self._outcomes)
-        self._changes = Changes(self._hub, requests, self._queries, self._outcomes)
+        self._steering = Steering(self._hub, self._outcomes, now)
+        self._changes = Changes(self._hub, requests, self._queries, self._outcomes, self._steering)
         self._errands = Errands(self._hub, requests, self._queries, self._failures, self._membership)
         self._pulse = Pulse(self._hub, self._departures, self._failures, now)
         self._pulse.restore(now)
@@ -180,9 +184,8 @@ class Core:
 
     def next_timer(self) -> float:
         """Return when `on_timer` must be called, in the seconds of `now`."""
-        push = self._outcomes.next_push()
-        beat = self._pulse.next_timer()
-        return beat if push is None else min(beat, push)
+        optional = (self._outcomes.next_push(), self._steering.next_timer())
+        return min([self._pulse.next_timer(), *(when for when in optional if when is not None)])
 
     def on_timer(self, now: float, wall: float, gauges: Mapping[str, int]) -> list[Effect]:
         """Do what is due.
@@ -196,6 +199,7 @@ class Core:
         self._hub.gauges.update(gauges)
         self._pulse.on_timer(now)
         self._outcomes.push_due(now)
+        self._steering.on_timer(now)
         return self._hub.take()
 
     # --- inside ------------------------------------------------------------------------------
@@ -216,6 +220,11 @@ class Core:
                 self._hub.send(peer, Error(code="not_allowed", text=text))
             case Sync():
                 catch_up(self._hub, peer, message, now)
+                self._steering.synced(peer, now)
+            case Promise():
+                self._steering.promise(peer, message, now)
+            case Confirm():
+                self._steering.confirm(peer, message, now)
             case Outcomes():
                 self._outcomes.receive(peer, message, now)
             case Status():

@@ -63,6 +63,8 @@ class Vitals:
     """The newest value of each, at most `MAX_METRICS`."""
     devices: dict[str, DeviceStatus] = field(default_factory=dict)
     """The newest status of each device, by id, at most `MAX_DEVICES`."""
+    reported: float = 0.0
+    """When the newest status came."""
     step_changed: float = 0.0
     _step_times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
 
@@ -132,11 +134,19 @@ class Vitals:
             self.step_changed = now
         if status.step_time is not None:
             self._step_times.append(status.step_time)
-        self.status = status
+        self.status, self.reported = status, now
         _keep(self.devices, {device.id: device for device in status.devices}, MAX_DEVICES)
         _keep(
             self.metrics, {name: s.values[-1] for name, s in status.metrics.items() if s.values}, MAX_METRICS
         )
+
+    def step_at(self, now: float) -> int:
+        """Return about the step that it has reached: the newest that was told, and its pace since then."""
+        status = self.status
+        if status is None:
+            return 0
+        waits = status.paused or status.holding or status.phase != "training" or not status.step_time
+        return status.step + (0 if waits else int((now - self.reported) / (status.step_time or 1.0)))
 
     def state(self, now: float, beat: float) -> State:
         """Return the state as operators see it."""
@@ -148,6 +158,8 @@ class Vitals:
             return "live"
         if self.status.paused:
             return "paused"
+        if self.status.holding:
+            return "holding"
         if self.status.phase == "training" and now - self.step_changed > self._stalled_after():
             return "stalled"
         return "live"

@@ -1,5 +1,6 @@
 """Outcomes on their way from replicas through the journal to whoever follows or watches."""
 
+from collections.abc import Callable
 from functools import partial
 
 from msgspec.structs import replace
@@ -29,6 +30,11 @@ class Outcomes:
         self._pushed: dict[FollowKey, float] = {}
         self._due: dict[FollowKey, float] = {}
         self._writing: set[tuple[AttemptKey, int, str]] = set()
+        self._observer: Callable[[Attempt, Ledger, float], object] = lambda *_: None
+
+    def observe(self, observer: Callable[[Attempt, Ledger, float], object]) -> None:
+        """Have each revision handed over that has a new outcome, with the time."""
+        self._observer = observer
 
     def receive(self, peer: Peer, message: messages.Outcomes, now: float) -> None:
         """A replica answers: write down what is new, then acknowledge all of it."""
@@ -87,6 +93,7 @@ class Outcomes:
             )
             self._hub.publish(watch_topic(attempt.run), answered)
             self._push(((attempt.run, attempt.id), number), ledger, now)
+            self._observer(attempt, ledger, now)
 
     # --- followers ---------------------------------------------------------------------------
 

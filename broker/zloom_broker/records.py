@@ -76,6 +76,29 @@ class OutcomesRecorded(Record, frozen=True, kw_only=True, tag="outcomes_recorded
     outcomes: dict[int, Outcome]
 
 
+class RevisionAgreed(Record, frozen=True, kw_only=True, tag="revision_agreed"):
+    """All replicas promised: the consistent revision is carried out by all of them at one step."""
+
+    run: str
+    attempt: str
+    revision: int
+    epoch: str
+    round: int
+    step: int
+    store: bool
+    """Whether the ranks conclude it in a store of their own."""
+
+
+class RevisionConcluded(Record, frozen=True, kw_only=True, tag="revision_concluded"):
+    """Without a store of the ranks: all carried the agreed revision out and keep it, or all undo it."""
+
+    run: str
+    attempt: str
+    revision: int
+    keep: bool
+    reason: str = ""
+
+
 class Errand(Record, frozen=True, kw_only=True):
     """Base of what a request had done that made no revision, and so must be remembered by itself."""
 
@@ -109,6 +132,8 @@ AnyRecord = (
     | ReplicaLeft
     | RevisionAccepted
     | OutcomesRecorded
+    | RevisionAgreed
+    | RevisionConcluded
     | DeviceFailed
     | AttemptForgotten
 )
@@ -121,6 +146,8 @@ class Accepted(Struct, frozen=True, omit_defaults=True):
     targets: list[str]
     outcomes: list[Outcome]
     request: bytes = b""
+    agreed: RevisionAgreed | None = None
+    concluded: RevisionConcluded | None = None
 
 
 class AttemptImage(Struct, frozen=True, omit_defaults=True):

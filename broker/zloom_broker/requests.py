@@ -1,6 +1,6 @@
 """One effect for each request id, however often the request comes (guarantee G5)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from zloom.codec import encode
@@ -60,7 +60,7 @@ class Requests:
         self,
         peer: Peer,
         request: Request,
-        record: AnyRecord,
+        records: Sequence[AnyRecord],
         then: Callable[[list[Peer]], None],
         failed: Callable[[], None] = lambda: None,
         *,
@@ -69,6 +69,7 @@ class Requests:
         """Write the effect of a request that was not seen before.
 
         Args:
+            records: All or none of them.
             then: Called with those who wait for the answer, once it is on disk.
             failed: Called when it could not be written; those who wait are refused then.
         """
@@ -84,7 +85,7 @@ class Requests:
             for waiting in self._in_flight.pop(key).waiting:
                 self._hub.send(waiting, Refusal(id=request.id, code="journal_failed", text=text))
 
-        self._hub.commit(record, then=written, failed=not_written, durable=durable)
+        self._hub.commit(*records, then=written, failed=not_written, durable=durable)
 
     def _known_digest(self, key: RequestKey) -> bytes | None:
         state = self._hub.state

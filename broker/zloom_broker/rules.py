@@ -1,6 +1,6 @@
 """What may be changed: every reason for which the broker refuses a change, before anything is sent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
 from zloom.model import Key, Mode, Outcome, Replica, Revision, Value
 from zloom.schema import describe
-from zloom_broker.attempt import Attempt, Setting
+from zloom_broker.attempt import Attempt, Setting, is_scheduled
 from zloom_broker.validation import check
 
 MAX_VALUES_SIZE = 64 * 1024
@@ -54,16 +54,28 @@ def check_room(attempt: Attempt, revisions: Iterable[Revision]) -> None:
         )
 
 
-def propose_set(attempt: Attempt, request: SetConfig) -> Proposal:
-    """Return the revision of a config update, or raise `Refused`."""
-    return _config(attempt, request.changes, request.mode, request.at_step, note="")
+def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revision]) -> Proposal:
+    """Return the revision of a config update, or raise `Refused`.
+
+    Args:
+        attempt: What is on disk.
+        request: What is asked for.
+        tentative: Revisions that are being written.
+    """
+    wanted = _Wanted(request.changes, request.mode, request.at_step, request.supersede)
+    return _config(attempt, wanted, tentative)
 
 
-def propose_rollback(attempt: Attempt, request: Rollback, config: Mapping[str, Setting]) -> Proposal:
+def propose_rollback(
+    attempt: Attempt, request: Rollback, config: Mapping[str, Setting], tentative: Sequence[Revision]
+) -> Proposal:
     """Return the revision that brings back the config of an earlier one, or raise `Refused`.
 
     Args:
+        attempt: What is on disk.
+        request: What is asked for.
         config: The config now, with what is being written.
+        tentative: Revisions that are being written.
     """
     if not 0 <= request.to_revision <= attempt.revision:
         raise _unknown_revision(attempt, request.to_revision)
@@ -73,7 +85,7 @@ def propose_rollback(attempt: Attempt, request: Rollback, config: Mapping[str, S
     if not changes:
         raise Refused("no_change", f"the config is already that of revision {request.to_revision}")
     note = f"rollback to {request.to_revision}"
-    return _config(attempt, changes, request.mode, None, note=note)
+    return _config(attempt, _Wanted(changes, request.mode, None, request.supersede, note), tentative)
 
 
 def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
@@ -93,11 +105,17 @@ def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
     _check_size(request.arguments)
     mode = _command_mode(attempt, request)
     revision = Revision(0, "command", command=request.command, arguments=request.arguments, mode=mode)
-    return Proposal(revision, _ids(declaring))
+    return Proposal(revision, _ids(present if mode == "consistent" else declaring))
 
 
-def propose_cancel(attempt: Attempt, request: Cancel) -> Proposal:
-    """Return the revision that takes back another, or raise `Refused`."""
+def propose_cancel(attempt: Attempt, request: Cancel, *, agreed: bool) -> Proposal:
+    """Return the revision that takes back another, or raise `Refused`.
+
+    Args:
+        attempt: What is on disk.
+        request: What is asked for.
+        agreed: All ranks promised to carry it out, so they must agree on this too.
+    """
     ledger = attempt.ledger(request.revision)
     if ledger is None:
         raise _unknown_revision(attempt, request.revision)
@@ -106,6 +124,9 @@ def propose_cancel(attempt: Attempt, request: Cancel) -> Proposal:
     if ledger.settled:
         said = ", ".join(sorted({_said(outcome) for outcome in attempt.outcomes(ledger)}))
         raise Refused("already_settled", f"revision {request.revision} cannot be taken back: {said}")
+    if agreed:
+        mode = _resolved(attempt, "consistent")
+        return Proposal(Revision(0, "cancel", cancels=request.revision, mode=mode), _ids(_present(attempt)))
     waiting = [r for r in _reachable(attempt) if r.id in ledger.targets and r.id not in ledger.outcomes]
     return Proposal(Revision(0, "cancel", cancels=request.revision), _ids(waiting))
 
@@ -113,34 +134,60 @@ def propose_cancel(attempt: Attempt, request: Cancel) -> Proposal:
 # --- config ----------------------------------------------------------------------------------
 
 
-def _config(
-    attempt: Attempt, changes: Mapping[str, Value], mode: Mode | None, at_step: int | None, *, note: str
-) -> Proposal:
-    present = _present(attempt)
+class _Wanted(NamedTuple):
+    changes: Mapping[str, Value]
+    mode: Mode | None
+    at_step: int | None
+    supersede: bool
+    note: str = ""
+
+
+def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) -> Proposal:
+    present, changes = _present(attempt), wanted.changes
     if not changes:
         raise Refused("bad_value", "no key was named; expected at least one key=value")
     known = {key.name for replica in present for key in replica.keys}
     for name, value in changes.items():
         if name not in known:
             raise Refused("unknown_key", _unknown("key", name, sorted(known)))
-        _check_not_scheduled(name, attempt)
         _check_value(name, value, present)
     _check_size(changes)
+    pending = _pending(changes, attempt, tentative)
+    if pending and not wanted.supersede:
+        raise _key_pending(changes, pending)
     keys = [key for replica in present for key in replica.keys if key.name in changes]
-    chosen = _config_mode(attempt, mode, at_step, keys)
-    declaring = [r for r in _reachable(attempt) if any(key.name in changes for key in r.keys)]
-    revision = Revision(0, "config", changes=dict(changes), mode=chosen, at_step=at_step, note=note)
-    return Proposal(revision, _ids(declaring))
+    mode = _config_mode(attempt, wanted.mode, wanted.at_step, keys)
+    targets = [r for r in _reachable(attempt) if any(key.name in changes for key in r.keys)]
+    revision = Revision(
+        0,
+        "config",
+        changes=dict(changes),
+        supersedes=[each.revision for each in pending],
+        mode=mode,
+        at_step=wanted.at_step,
+        note=wanted.note,
+    )
+    return Proposal(revision, _ids(present if mode == "consistent" else targets))
 
 
-def _check_not_scheduled(name: str, attempt: Attempt) -> None:
-    """A later change would wait behind the scheduled one, perhaps for days, and nobody would see why."""
-    for pending in sorted(attempt.open):
-        ledger = attempt.ledgers[pending - 1]
-        if ledger.scheduled and name in ledger.revision.changes:
-            number, step = ledger.revision.revision, ledger.revision.at_step
-            text = f"{name} waits in revision {number} for step {step}; cancel revision {number} first"
-            raise Refused("key_scheduled", text)
+def _pending(names: Iterable[str], attempt: Attempt, tentative: Sequence[Revision]) -> list[Revision]:
+    """Return the updates that wait for a step, or for the ranks to agree, and touch one of the keys."""
+    waiting = [attempt.ledgers[number - 1] for number in sorted(attempt.open)]
+    revisions = [each.revision for each in waiting if each.scheduled]
+    revisions += [each for each in tentative if is_scheduled(each)]
+    return [each for each in revisions if not each.changes.keys().isdisjoint(names)]
+
+
+def _key_pending(names: Iterable[str], pending: Sequence[Revision]) -> Refused:
+    """A later change would wait behind the pending one, perhaps for days, and nobody would see why."""
+    first = pending[0]
+    name = next(name for name in names if name in first.changes)
+    what = "until all ranks have agreed" if first.at_step is None else f"for step {first.at_step}"
+    return Refused(
+        "key_pending",
+        f"{name} waits in revision {first.revision} {what}; let it happen, cancel it, or send this with "
+        "supersede, which ends it",
+    )
 
 
 def _check_value(name: str, value: Value, replicas: Iterable[Replica]) -> None:
@@ -183,16 +230,20 @@ def _command_mode(attempt: Attempt, request: SendCommand) -> Mode:
 
 
 def _resolved(attempt: Attempt, mode: Mode | None) -> Mode:
+    """Return what a mode means for this attempt: on several ranks a step is one for all of them."""
     if attempt.world_size == 1:
         return "next" if mode in (None, "consistent") else mode
-    if mode in (None, "consistent"):
+    if mode in ("next", "immediate"):
+        return mode
+    here = {replica.rank for replica in attempt.present()}
+    missing = [str(rank) for rank in range(attempt.world_size) if rank not in here]
+    if missing:
         raise Refused(
-            "consistent_unavailable",
-            f"{attempt.run} has {attempt.world_size} ranks, and this version cannot change all of them at "
-            "the same step yet; a config update can be sent with mode next, where each rank applies it at "
-            "its own next safe point (do not do that to keys that guard a collective)",
+            "ranks_missing",
+            f"{attempt.run} has {attempt.world_size} ranks, and a consistent change needs all; missing: "
+            f"{', '.join(missing[:MAX_NAMED])}{', …' if len(missing) > MAX_NAMED else ''}",
         )
-    return mode
+    return "consistent"
 
 
 # --- replicas --------------------------------------------------------------------------------

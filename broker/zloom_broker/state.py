@@ -12,6 +12,8 @@ from zloom_broker.records import (
     ReplicaJoined,
     ReplicaLeft,
     RevisionAccepted,
+    RevisionAgreed,
+    RevisionConcluded,
 )
 
 AttemptKey = tuple[str, str]
@@ -54,6 +56,10 @@ class State:
                 self._accept(record)
             case OutcomesRecorded():
                 self.attempts[record.run, record.attempt].record(record)
+            case RevisionAgreed():
+                self.attempts[record.run, record.attempt].agree(record)
+            case RevisionConcluded():
+                self.attempts[record.run, record.attempt].conclude(record)
             case DeviceFailed():
                 self.failed_devices[record.device] = record
                 self._remember(record)

@@ -512,8 +512,8 @@ def test_a_key_that_waits_for_a_step_is_not_changed_behind_its_back() -> None:
     bench.receive(b"op", later)
     (refusal,) = sent(bench.set("q2", learning_rate=0.1))
     assert isinstance(refusal, m.Refusal)
-    assert refusal.code == "key_scheduled"
-    assert "cancel revision 1 first" in refusal.text
+    assert refusal.code == "key_pending"
+    assert "waits in revision 1 for step 100" in refusal.text
     (accepted,) = sent(bench.set("q3", batch_size=4))
     assert isinstance(accepted, m.RevisionState)
 

@@ -13,19 +13,20 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_broker"}
 
 _PURE = """
-    zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
-    zloom.client.subscriptions
-    zloom.codec zloom.credit zloom.declarations zloom.errors zloom.handlers zloom.history zloom.mailbox
-    zloom.markers zloom.messages zloom.model zloom.outcome_table zloom.pace zloom.schema zloom.session
-    zloom.effects zloom.session_effects zloom.session_link zloom.session_reports zloom.session_state
-    zloom.session_updates zloom.socket_outbox zloom.updates_address zloom.version zloom.visibility
-    zloom.words
+    zloom.agreement zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
+    zloom.client.subscriptions zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
+    zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
+    zloom.outcome_table zloom.pace zloom.promises zloom.rounds zloom.schema zloom.session
+    zloom.session_effects zloom.session_link zloom.session_reports zloom.session_rounds
+    zloom.session_state zloom.session_updates zloom.socket_outbox zloom.updates_address zloom.version
+    zloom.visibility zloom.words
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
-    zloom_broker.changes zloom_broker.core zloom_broker.departures zloom_broker.effects
-    zloom_broker.errands zloom_broker.failures zloom_broker.greeting zloom_broker.hub
-    zloom_broker.inheritance zloom_broker.liveness zloom_broker.membership zloom_broker.outcomes
-    zloom_broker.pulse zloom_broker.queries zloom_broker.records zloom_broker.requests
-    zloom_broker.rules zloom_broker.state zloom_broker.validation
+    zloom_broker.changes zloom_broker.conclusions zloom_broker.core zloom_broker.departures
+    zloom_broker.effects zloom_broker.errands zloom_broker.failures zloom_broker.greeting
+    zloom_broker.hub zloom_broker.inheritance zloom_broker.liveness zloom_broker.membership
+    zloom_broker.outcomes zloom_broker.pulse zloom_broker.queries zloom_broker.records
+    zloom_broker.requests zloom_broker.rules zloom_broker.state zloom_broker.steering
+    zloom_broker.validation zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
@@ -34,7 +35,7 @@ _SHELLS = """
     zloom zloom.__main__ zloom.async_weavelet zloom.declaring zloom.delivery zloom.device_watch
     zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.launch zloom.metrics
     zloom.process zloom.session_sockets zloom.settings zloom.socket_errors zloom.socket_options
-    zloom.sockets zloom.status_source zloom.steerable zloom.training zloom.weavelet
+    zloom.sockets zloom.status_source zloom.steerable zloom.store_register zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
     zloom.client.feeds zloom.client.link zloom.client.operator zloom.client.questions
     zloom_broker.recovery zloom_broker.server zloom_broker.settings

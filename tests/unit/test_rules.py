@@ -64,19 +64,46 @@ def test_one_rank(request_: Any, expected: str) -> None:
     assert code(bench_of(), request_) == expected
 
 
+RANK_COMMANDS = [Command("pause", Schema(["object"])), Command("resume", Schema(["object"]))]
+
+
+def mode_of(bench: Bench) -> tuple[str, int | None]:
+    revision = bench.core.state.attempts["run", "one"].ledgers[-1].revision
+    return revision.mode, revision.at_step
+
+
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        (update(), "consistent_unavailable"),
-        (update(mode="consistent"), "consistent_unavailable"),
-        (update(mode="next"), ""),
-        (command(mode="next"), "consistent_unavailable"),
-        (command("resume"), ""),
+        (update(), ("consistent", None)),
+        (update(mode="consistent"), ("consistent", None)),
+        (update(mode="at_step", at_step=9), ("consistent", 9)),
+        (update(mode="next"), ("next", None)),
+        (command(mode="next"), ("consistent", None)),
+        (command("resume"), ("next", None)),
     ],
 )
-def test_several_ranks(request_: Any, expected: str) -> None:
-    commands = [Command("pause", Schema(["object"])), Command("resume", Schema(["object"]))]
-    assert code(bench_of(2, commands=commands), request_) == expected
+def test_several_ranks_change_at_one_step(request_: Any, expected: tuple[str, int | None]) -> None:
+    bench = bench_of(2, commands=RANK_COMMANDS)
+    assert code(bench, request_) == ""
+    assert mode_of(bench) == expected
+
+
+@pytest.mark.parametrize("request_", [update(), update(mode="at_step", at_step=9), command(mode="next")])
+def test_a_consistent_change_needs_all_ranks(request_: Any) -> None:
+    bench = bench_of(3, commands=RANK_COMMANDS)
+    bench.receive(b"r1", m.Goodbye())
+    (refusal,) = sent(bench.receive(b"op", request_))
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.code == "ranks_missing"
+    assert refusal.text.endswith("missing: 1")
+
+
+@pytest.mark.parametrize("request_", [update(mode="next"), command("resume")])
+def test_what_each_rank_does_by_itself_needs_no_other(request_: Any) -> None:
+    bench = bench_of(2, commands=RANK_COMMANDS)
+    bench.receive(b"r1", m.Goodbye())
+    assert code(bench, request_) == ""
 
 
 def test_an_immediate_key_changes_at_once_and_alone() -> None:

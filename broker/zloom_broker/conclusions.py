@@ -1,0 +1,134 @@
+"""What becomes of an update that all ranks agreed on: all keep it, or all undo it.
+
+Ranks that share a store conclude there, and are told here only that one of them is lost. For others this is
+the register: the conclusion is on disk before anybody is told.
+"""
+
+from dataclasses import dataclass, field
+
+from zloom.messages import Conclusion, Confirm
+from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.hub import Hub, Peer
+from zloom_broker.records import RevisionAgreed, RevisionConcluded
+from zloom_broker.state import AttemptKey
+
+CONFIRM_TIMEOUT = 60.0
+"""Seconds from the first confirmation until all must have come: as long as the slowest handler may take."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """An agreed update that is not concluded."""
+
+    deadline: float
+    steps: dict[str, int] = field(default_factory=dict)
+    """At which step each replica carried it out."""
+    writing: bool = False
+
+
+class Conclusions:
+    """Collects confirmations; not thread-safe."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._open: dict[tuple[AttemptKey, int], _Open] = {}
+
+    def next_timer(self) -> float | None:
+        """Return when the first time-out is due, or None."""
+        return min((each.deadline for each in self._open.values() if not each.writing), default=None)
+
+    def on_timer(self, now: float) -> None:
+        """Have what was not confirmed in time undone."""
+        for (key, number), entry in list(self._open.items()):
+            attempt = self._hub.state.attempts.get(key)
+            if attempt is None:
+                del self._open[key, number]
+            elif now >= entry.deadline and not entry.writing:
+                why = f"not all ranks had applied it after {CONFIRM_TIMEOUT:g} s"
+                self._conclude(attempt, attempt.ledgers[number - 1], why)
+
+    def agreed(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
+        """The ranks agreed; one may have left meanwhile."""
+        self.answered(attempt, ledger, now)
+
+    def confirm(self, peer: Peer, message: Confirm, now: float) -> None:
+        """A rank has carried an update out."""
+        attempt = self._hub.state.attempts[peer.attempt]
+        ledger = attempt.ledger(message.revision)
+        agreed = ledger.agreed if ledger else None
+        if ledger is None or agreed is None or (agreed.epoch, agreed.round) != (message.epoch, message.round):
+            # A backup was restored that does not know of the decision: all who carried it out hear the same.
+            self._send(peer, message, RevisionConcluded(run="", attempt="", revision=0, keep=False))
+        elif ledger.concluded is not None:
+            self._send(peer, message, ledger.concluded)
+        elif not agreed.store and peer.replica in ledger.targets:
+            entry = self._entry(attempt, message.revision, now)
+            entry.steps[peer.replica] = message.step
+            self._look_at(attempt, ledger, entry)
+
+    def answered(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
+        """A replica's outcome is on disk: if it did not apply an agreed update, no other may keep it."""
+        agreed = ledger.agreed
+        if agreed is None or ledger.revision.kind != "config" or ledger.concluded is not None:
+            return
+        if agreed.store and ledger.settled:
+            self._open.pop((_key(attempt), ledger.revision.revision), None)
+            return
+        for outcome in attempt.outcomes(ledger):
+            if outcome.outcome not in (None, "applied"):
+                why = f"rank {outcome.rank}: {outcome.error or outcome.outcome}"
+                self._entry(attempt, ledger.revision.revision, now)
+                self._conclude(attempt, ledger, why)
+                return
+
+    def _entry(self, attempt: Attempt, number: int, now: float) -> _Open:
+        return self._open.setdefault((_key(attempt), number), _Open(now + CONFIRM_TIMEOUT))
+
+    def _look_at(self, attempt: Attempt, ledger: Ledger, entry: _Open) -> None:
+        if entry.writing or len(entry.steps) < len(ledger.targets):
+            return
+        if len(set(entry.steps.values())) == 1:
+            self._conclude(attempt, ledger, "")
+        else:
+            steps = ", ".join(f"rank {attempt.rank(name)} at {step}" for name, step in entry.steps.items())
+            self._conclude(attempt, ledger, f"the ranks were ready at different steps: {steps}")
+
+    def _conclude(self, attempt: Attempt, ledger: Ledger, why: str) -> None:
+        """Keep an update, or have it undone for a reason."""
+        agreed, number = ledger.agreed, ledger.revision.revision
+        entry = self._open[_key(attempt), number]
+        if agreed is None or entry.writing:
+            return
+        record = RevisionConcluded(
+            run=attempt.run, attempt=attempt.id, revision=number, keep=not why, reason=why
+        )
+        if agreed.store:
+            del self._open[_key(attempt), number]
+            self._tell(ledger, agreed, record)
+            return
+        entry.writing = True
+
+        def then() -> None:
+            self._open.pop((_key(attempt), number), None)
+            self._tell(ledger, agreed, record)
+
+        def failed(reason: str) -> None:
+            entry.writing = False  # the ranks confirm again, and then it is tried again
+
+        self._hub.commit(record, then=then, failed=failed)
+
+    def _tell(self, ledger: Ledger, agreed: RevisionAgreed, record: RevisionConcluded) -> None:
+        for name in ledger.targets:
+            peer = self._hub.weavelets.get(name)
+            if peer is not None and name not in ledger.outcomes:
+                self._send(peer, agreed, record)
+
+    def _send(self, peer: Peer, of: Confirm | RevisionAgreed, record: RevisionConcluded) -> None:
+        conclusion = Conclusion(
+            epoch=of.epoch, revision=of.revision, round=of.round, keep=record.keep, reason=record.reason
+        )
+        self._hub.send(peer, conclusion)
+
+
+def _key(attempt: Attempt) -> AttemptKey:
+    return attempt.run, attempt.id

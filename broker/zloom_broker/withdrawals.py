@@ -1,0 +1,61 @@
+"""What a new revision ends of those that the ranks have not agreed on yet: by cancel, stop or supersede."""
+
+from zloom.model import Outcome, OutcomeKind, Revision
+from zloom_broker.attempt import Attempt
+from zloom_broker.outcomes import Outcomes
+from zloom_broker.records import OutcomesRecorded, RevisionAccepted
+from zloom_broker.steering import Steering
+
+
+class Withdrawal:
+    """The end of other revisions, written together with the revision that ends them.
+
+    From now on the ranks cannot agree on them any more; `written` or `not_written` must follow.
+    """
+
+    def __init__(
+        self, steering: Steering, outcomes: Outcomes, attempt: Attempt, accepted: RevisionAccepted
+    ) -> None:
+        self._steering = steering
+        self._outcomes = outcomes
+        self._attempt = attempt
+        self._accepted = accepted
+        kind, why, candidates = _ended_by(accepted.revision, attempt)
+        self._numbers = [
+            number
+            for number in candidates
+            if attempt.ledgers[number - 1].undecided and not steering.is_agreed(attempt, number)
+        ]
+        self.records: list[OutcomesRecorded] = steering.withdraw(attempt, self._numbers, kind, why)
+        """To be written right after the revision."""
+        self._answered = accepted.revision.kind == "cancel" and bool(self._numbers)
+        if self._answered:
+            self.records += [self._taken_back(name) for name in accepted.targets]
+
+    def written(self, now: float) -> None:
+        """All of it is on disk."""
+        if self._numbers:
+            self._steering.withdrawn(self._attempt, self._numbers, now)
+        if self._answered:
+            for name in self._accepted.targets:
+                self._outcomes.announce(self._attempt, [self._accepted.revision.revision], name, now)
+
+    def not_written(self) -> None:
+        """None of it is."""
+        self._steering.not_withdrawn((self._attempt.run, self._attempt.id), self._numbers)
+
+    def _taken_back(self, name: str) -> OutcomesRecorded:
+        """The replica need not be asked: it has promised nothing that counts."""
+        outcome = Outcome(name, self._attempt.rank(name), "applied")
+        number = self._accepted.revision.revision
+        return OutcomesRecorded(run=self._attempt.run, attempt=self._attempt.id, outcomes={number: outcome})
+
+
+def _ended_by(revision: Revision, attempt: Attempt) -> tuple[OutcomeKind, str, list[int]]:
+    by = f"by revision {revision.revision}"
+    if revision.kind == "cancel":
+        return "cancelled", by, [revision.cancels]
+    if revision.kind == "command" and revision.command == "stop":
+        undecided = [ledger.revision for ledger in attempt.undecided()]
+        return "aborted", f"the run was stopped {by}", [each.revision for each in undecided]
+    return "superseded", by, [number for number in revision.supersedes if number <= attempt.revision]

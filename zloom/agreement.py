@@ -1,0 +1,148 @@
+"""The training thread's part in changing all ranks at one step: it holds, asks the register, obeys. Pure."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from zloom.errors import HoldLimitExceeded
+from zloom.rounds import End, Register, Round
+
+DECISION_TIMEOUT = 5.0
+"""Seconds that a rank holds without a word of the broker before it decides against the revision in the ranks'
+store. A broker that is there answers within milliseconds, and a promise without an answer is repeated each
+second."""
+
+CONCLUSION_TIMEOUT = 60.0
+"""Seconds that a rank which has carried an update out waits for the others before all undo it. As long as the
+slowest handler may take: some load data or compile."""
+
+MIN_POLL, MAX_POLL = 0.001, 0.1
+"""Seconds between two looks into the ranks' store: short at first, then an eighth of the time held, so that a
+thousand waiting ranks do not wear down the one that serves the store."""
+
+
+@dataclass(slots=True)
+class _Done:
+    """An update that was carried out here and may have to be undone."""
+
+    round: Round
+    step: int
+    undo: Callable[[], None]
+
+
+class Agreement:
+    """Rounds of one rank, from the promise until it is known that all ranks keep the update or none does.
+
+    With a `register` the ranks decide there and the broker's word is a proposal; without one the broker's is
+    the decision. Everything here belongs to the training thread.
+    """
+
+    def __init__(self) -> None:
+        self.register: Register | None = None
+        self.hold_limit: float | None = None
+        """Seconds after which a hold raises; None waits without limit."""
+        self.done: _Done | None = None
+        """What was carried out and is not concluded."""
+        self._rounds: dict[int, Round] = {}
+        self._since: float | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is promised or not concluded."""
+        return bool(self._rounds) or self.done is not None
+
+    @property
+    def holding(self) -> bool:
+        """Whether the training must wait."""
+        return self._since is not None
+
+    def poll(self, now: float) -> float | None:
+        """Return the seconds until the register should be asked again; None where there is none."""
+        if self.register is None or self._since is None:
+            return None
+        return min(MAX_POLL, max(MIN_POLL, (now - self._since) / 8))
+
+    def take(self, round: Round) -> None:
+        """Keep a round that was promised; it ends the earlier rounds of its revision."""
+        self._rounds[round.revision.revision] = round
+
+    # --- decide -------------------------------------------------------------------------------
+
+    def reached(self, step: int) -> Iterator[Round]:
+        """Yield the rounds whose step has come, to be decided."""
+        for round in sorted(self._rounds.values(), key=lambda round: round.revision.revision):
+            if round.void:
+                del self._rounds[round.revision.revision]
+            elif round.step <= step:
+                yield round
+
+    def decision(self, round: Round, now: float) -> bool | None:
+        """Return what was decided about a round; None when the training must wait for that.
+
+        Raises:
+            HoldLimitExceeded: It has waited for too long.
+        """
+        commit = round.commit
+        if commit and round.end is not None and not round.end.keep:
+            commit, round.reason = False, round.end.reason  # a rank was lost before this one's step came
+        if self.register is not None:
+            commit = self._ask(round, commit, now)
+        if commit is None:
+            self._hold(round, now)
+            return None
+        self._since = None
+        self._rounds.pop(round.revision.revision, None)
+        return commit
+
+    def _ask(self, round: Round, view: bool | None, now: float) -> bool | None:
+        if view is None and self._held(now) >= DECISION_TIMEOUT:
+            view, round.reason = False, f"the broker's decision did not come within {DECISION_TIMEOUT:g} s"
+        if view is None or self.register is None:
+            return None
+        commit = self.register.decide(round.name, view)
+        if commit is False and view:
+            round.reason = "another rank had not heard the broker's decision in time"
+        return commit
+
+    # --- conclude -----------------------------------------------------------------------------
+
+    def carried_out(self, round: Round, step: int, undo: Callable[[], None]) -> None:
+        """An update was carried out here."""
+        self.done = _Done(round, step, undo)
+
+    def failed(self, round: Round, step: int, error: str) -> None:
+        """An update could not be carried out here, so no rank may keep it."""
+        if self.register is not None:
+            self.register.conclude(round.name, step, End(False, error))
+
+    def end(self, now: float) -> End | None:
+        """Return how the update ends that was carried out; None when the training must wait for that.
+
+        Raises:
+            HoldLimitExceeded: It has waited for too long.
+        """
+        done = self.done
+        if done is None:
+            raise AssertionError("nothing was carried out")
+        end = done.round.end
+        if self.register is not None:
+            view = end if end is not None and not end.keep else None
+            if view is None and self._held(now) >= CONCLUSION_TIMEOUT:
+                view = End(False, f"not all ranks had applied it after {CONCLUSION_TIMEOUT:g} s")
+            end = self.register.conclude(done.round.name, done.step, view)
+        if end is None:
+            self._hold(done.round, now)
+        else:
+            self.done = self._since = None
+        return end
+
+    # --- hold ---------------------------------------------------------------------------------
+
+    def _held(self, now: float) -> float:
+        return 0.0 if self._since is None else now - self._since
+
+    def _hold(self, round: Round, now: float) -> None:
+        self._since = now if self._since is None else self._since
+        if self.hold_limit is not None and self._held(now) > self.hold_limit:
+            raise HoldLimitExceeded(
+                f"step {round.step} was held for {self.hold_limit:g} s, and it is still not known whether "
+                f"all ranks apply revision {round.revision.revision}; going on could split them"
+            )

@@ -1,0 +1,97 @@
+"""The loop's part in changing all ranks at one step: it promises, and passes on the broker's word. Pure."""
+
+from collections.abc import Callable
+
+from zloom.handlers import UNDECLARED, Registry
+from zloom.mailbox import Mailbox
+from zloom.messages import Conclusion, Decision, Prepare, Promise
+from zloom.rounds import End, Round
+
+
+class Promises:
+    """Answers `Prepare` without waiting for the training thread, however long its steps take.
+
+    A promise holds because both threads write before they read: this one leaves the round in the mailbox,
+    then reads the step; the training thread writes its step, then looks into the mailbox. So either the step
+    is seen here to have come too far, or the round is seen there.
+
+    Belongs to the loop's thread.
+
+    Args:
+        registry: Says whether a revision could be carried out.
+        mailbox: Where rounds are left for the training thread.
+        step: Returns the step that the training thread began last.
+    """
+
+    def __init__(self, registry: Registry, mailbox: Mailbox, step: Callable[[], int]) -> None:
+        self._registry = registry
+        self._mailbox = mailbox
+        self._step = step
+        self._rounds: dict[int, Round] = {}
+
+    def prepare(self, prepare: Prepare) -> Promise:
+        """Promise, if it is not too late and nothing stands against the revision."""
+        known = self._rounds.get(prepare.revision.revision)
+        if known is not None and (known.epoch, known.number) == (prepare.epoch, prepare.round):
+            return self._answer(known, promised=not known.void)
+        refused = self._objection(prepare)
+        round = Round(prepare.epoch, prepare.round, prepare.revision, prepare.step)
+        if refused:
+            round.void = True
+            return self._answer(round, promised=False, refused=refused)
+        self._rounds[prepare.revision.revision] = round
+        self._mailbox.promise(round)
+        return self._answer(round, promised=self._is_bound(round))
+
+    def decided(self, decision: Decision) -> None:
+        """The broker tells what became of a round."""
+        round = self._find(decision)
+        if round is not None:
+            round.reason, round.commit = decision.reason, decision.commit
+
+    def concluded(self, conclusion: Conclusion) -> None:
+        """The broker tells how an update ends; before its step has come that is a decision against it."""
+        round = self._find(conclusion)
+        if round is not None:
+            round.end = End(conclusion.keep, conclusion.reason)
+
+    def answered(self, revision: int) -> None:
+        """It is known what became of the revision here."""
+        self._rounds.pop(revision, None)
+
+    def _find(self, said: Decision | Conclusion) -> Round | None:
+        round = self._rounds.get(said.revision)
+        same = round is not None and (round.epoch, round.number) == (said.epoch, said.round)
+        return round if same else None
+
+    def _objection(self, prepare: Prepare) -> str:
+        revision = prepare.revision
+        if self._mailbox.is_settled(revision.revision):
+            return f"revision {revision.revision} {self._mailbox.end_of(revision.revision)} here"
+        error = self._registry.check(revision.changes) if revision.kind == "config" else None
+        return "" if error in (None, UNDECLARED) else str(error)
+
+    def _is_bound(self, round: Round) -> bool:
+        """Find out whether the training thread will see the round in time."""
+        asked = round.step
+        if self._mailbox.paused:
+            # A pause serves decisions, and does not end before this one is known.
+            round.step = self._step()
+            if self._mailbox.paused and self._step() == round.step:
+                return True
+            round.step = asked
+        if self._step() < asked:
+            return True
+        round.void = True
+        return False
+
+    def _answer(self, round: Round, *, promised: bool, refused: str = "") -> Promise:
+        return Promise(
+            epoch=round.epoch,
+            revision=round.revision.revision,
+            round=round.number,
+            step=round.step if promised else self._step(),
+            promised=promised,
+            store=self._mailbox.has_register,
+            refused=refused,
+        )

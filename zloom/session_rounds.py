@@ -1,0 +1,55 @@
+"""What a weavelet said about consistent revisions and says again until it has an answer. Pure."""
+
+from zloom.messages import Conclusion, Confirm, Decision, Promise
+from zloom.session_effects import Effect
+from zloom.session_link import INTERVAL, Link
+from zloom.session_state import Alarm
+
+Insistent = Promise | Confirm
+
+
+class Rounds:
+    """At most one message for each revision: its promise, later its confirmation."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._unanswered: dict[int, Insistent] = {}
+
+    def say(self, message: Insistent, now: float, *, active: bool) -> None:
+        """Send a message soon, and again until it is answered."""
+        self._unanswered[message.revision] = message
+        if active:
+            self._link.alarms.hasten(Alarm.ROUNDS, now)
+
+    def resume(self, now: float) -> None:
+        """The history is complete: the broker can answer."""
+        if self._unanswered:
+            self._link.alarms.hasten(Alarm.ROUNDS, now)
+
+    def decided(self, decision: Decision) -> None:
+        """A promise was answered."""
+        self._drop(decision, Promise)
+
+    def concluded(self, conclusion: Conclusion) -> None:
+        """A confirmation was answered."""
+        self._drop(conclusion, Confirm)
+
+    def settled(self, revision: int) -> None:
+        """The revision has an outcome here, which says more."""
+        self._unanswered.pop(revision, None)
+
+    def send(self, now: float) -> list[Effect]:
+        """Send what has no answer yet."""
+        said = list(self._unanswered.values())
+        # What promises nothing is said once: the broker tries another round by itself.
+        self._unanswered = {
+            each.revision: each for each in said if not isinstance(each, Promise) or each.promised
+        }
+        if self._unanswered:
+            self._link.alarms.set(Alarm.ROUNDS, now + INTERVAL)
+        return [self._link.send(message) for message in said]
+
+    def _drop(self, answer: Decision | Conclusion, kind: type[Insistent]) -> None:
+        said = self._unanswered.get(answer.revision)
+        if isinstance(said, kind) and (said.epoch, said.round) == (answer.epoch, answer.round):
+            del self._unanswered[answer.revision]

@@ -1,0 +1,108 @@
+"""The decision register in the job's own `torch.distributed` store; torch itself is not imported."""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeVar
+
+from zloom.rounds import End
+
+KEPT = 1000
+"""Rounds that stay in the store: a rank that asks about an older one has missed a thousand decisions."""
+
+COMMIT, ABORT = "commit", "abort"
+KEEP, UNDO = "keep", "undo:"
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """The part of `torch.distributed.Store` that is used."""
+
+    def set(self, key: str, value: str) -> None: ...
+    def get(self, key: str) -> bytes: ...
+    def add(self, key: str, amount: int) -> int: ...
+    def check(self, keys: list[str]) -> bool: ...
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes: ...
+    def delete_key(self, key: str) -> bool: ...
+
+
+class StoreRegister:
+    """Compare-and-set on keys below `prefix`; a call is a round trip or two to the store, and never waits.
+
+    Belongs to the training thread. A store that fails, because the process that serves it is gone, is a
+    register that cannot tell.
+
+    Args:
+        store: Shared by all ranks.
+        rank: Of this process; rank 0 removes old keys.
+        world_size: How many ranks must note the same step.
+        prefix: Keeps runs and attempts apart that share a store.
+    """
+
+    def __init__(self, store: Store, rank: int, world_size: int, prefix: str) -> None:
+        self._store = store
+        self._rank = rank
+        self._world_size = world_size
+        self._prefix = prefix
+        self._noted = ""
+        self._keys: deque[list[str]] = deque()
+
+    def decide(self, round: str, commit: bool) -> bool | None:
+        """Write a decision unless one stands there, and return the one that does."""
+        self._remember(round)
+        desired = COMMIT if commit else ABORT
+        stands = self._try(lambda: self._store.compare_set(self._key(round, "decision"), "", desired))
+        return None if stands is None else stands.decode() == COMMIT
+
+    def conclude(self, round: str, step: int, end: End | None) -> End | None:
+        """Write an end unless one stands there; without one, note that this rank is done at `step`."""
+        if end is not None:
+            return self._write_end(round, KEEP if end.keep else f"{UNDO}rank {self._rank}: {end.reason}")
+        if self._count(round, step) == self._world_size:
+            return self._write_end(round, KEEP)
+        key = self._key(round, "end")
+        if self._try(lambda: self._store.check([key])):
+            return _end(self._try(lambda: self._store.get(key)))
+        return None
+
+    def _count(self, round: str, step: int) -> int | None:
+        # The step is part of the key: ranks that were ready at different steps never make up the number.
+        key = self._key(round, f"done/{step}")
+        if self._noted == round:
+            return self._try(lambda: self._store.add(key, 0))
+        # Before the call: were it repeated after a failure that came too late, this rank might count twice.
+        self._noted = round
+        self._keys[-1].append(key)
+        return self._try(lambda: self._store.add(key, 1))
+
+    def _write_end(self, round: str, text: str) -> End | None:
+        return _end(self._try(lambda: self._store.compare_set(self._key(round, "end"), "", text)))
+
+    def _remember(self, round: str) -> None:
+        """Take note of a round's keys, and forget those of one that is long over."""
+        keys = [self._key(round, "decision"), self._key(round, "end")]
+        if self._keys and self._keys[-1][0] == keys[0]:
+            return
+        self._keys.append(keys)
+        if len(self._keys) > KEPT:
+            old = self._keys.popleft()
+            for key in old if self._rank == 0 else ():
+                self._try(partial(self._store.delete_key, key))
+
+    def _key(self, round: str, what: str) -> str:
+        return f"{self._prefix}/{round}/{what}"
+
+    @staticmethod
+    def _try(call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except RuntimeError:  # torch's DistError and all that its stores raise
+            return None
+
+
+def _end(stands: bytes | None) -> End | None:
+    if stands is None:
+        return None
+    text = stands.decode()
+    return End(True) if text == KEEP else End(False, text.removeprefix(UNDO))
