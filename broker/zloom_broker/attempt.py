@@ -73,6 +73,12 @@ class Ledger:
         kinds = {outcome.outcome for outcome in self.outcomes.values()}
         return self.settled and "applied" not in kinds and bool(kinds & VOIDING)
 
+    @property
+    def may_turn_void(self) -> bool:
+        """Nobody is known to have applied it, and one that was lost may come back and say that it refused."""
+        kinds = {outcome.outcome for outcome in self.outcomes.values()}
+        return "lost" in kinds and "applied" not in kinds and not self.void
+
 
 class Attempt:
     """The fold of the records of one attempt."""

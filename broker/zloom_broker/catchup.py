@@ -61,9 +61,9 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
     """Return what is still to come for a replica that joins, in order.
 
     That is what waits for a step, what the replica owes, and, unless `brief`, what it lost before it had any
-    history, and config that is not settled: taken from the snapshot as a mere value, without an answer, that
-    would stay here when all others reject it. And whatever must come after one of these: its cancel, and
-    later values of its keys.
+    history, and config that is not settled, or settled by losses alone: taken from the snapshot as a mere
+    value, without an answer, that would stay here when all others reject it. And whatever must come after one
+    of these: its cancel, and later values of its keys.
     """
     numbers: set[int] = set()
     keys: set[str] = set()
@@ -80,10 +80,10 @@ def _is_to_come(attempt: Attempt, ledger: Ledger, replica: str, *, brief: bool) 
     outcome = ledger.outcomes.get(replica)
     if outcome is not None:
         return not brief and outcome.outcome == "lost"
+    uncertain = not brief and ledger.revision.kind == "config"
     if ledger.revision.revision not in attempt.open:
-        return False
-    owed = ledger.scheduled or replica in ledger.targets
-    return owed or (not brief and ledger.revision.kind == "config")
+        return uncertain and ledger.may_turn_void
+    return uncertain or ledger.scheduled or replica in ledger.targets
 
 
 def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_back: bool = False) -> Snapshot:
