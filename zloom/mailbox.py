@@ -143,15 +143,15 @@ class Mailbox:
             item = self._inbox.popleft()
             if isinstance(item, Restore):
                 self._take_restore(item, cancels)
-            elif item.kind == "cancel":
-                cancels.append(item)
             else:
-                self._add(item)
+                self._take(item, cancels)
         for cancel in cancels:
             self._cancel(cancel)
 
-    def _add(self, revision: Revision) -> None:
-        if revision.revision not in self._settled:
+    def _take(self, revision: Revision, cancels: list[Revision]) -> None:
+        if revision.kind == "cancel":
+            cancels.append(revision)
+        elif revision.revision not in self._settled:
             at_step = revision.at_step if revision.mode == "at_step" else None
             self._pending[revision.revision] = _Pending(revision, max(self._step, at_step or 0))
 
@@ -173,10 +173,11 @@ class Mailbox:
             self._settled.clear()
             cancels.clear()
         for revision in restore.pending:
-            self._add(revision)
+            self._take(revision, cancels)
         # The config lacks what is pending, so the newest revision that it answers for is none of those.
         number = restore.revision
-        while number in self._pending:
+        pending = {revision.revision for revision in restore.pending}
+        while number in pending:
             number -= 1
         self._held = _Held(number, dict(restore.config), restore.rolled_back)
 

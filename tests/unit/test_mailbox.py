@@ -293,6 +293,16 @@ def test_a_snapshot_waits_until_its_keys_are_ready_and_so_do_later_revisions(tra
     assert trainer.run(2) == ["4 applied@2 snapshot", "5 applied@2"]
 
 
+def test_g4_a_cancel_in_a_snapshot_takes_back_what_is_pending_there(trainer: Trainer) -> None:
+    pending = [config(1, at_step=9, a=1), cancel(3, 1)]
+    assert trainer.run(1, Restore(3, {"b": 2}, pending)) == [
+        "1 cancelled",
+        "3 applied@1",
+        "2 applied@1 snapshot",
+    ]
+    assert trainer.run(9) == []
+
+
 def test_a_snapshots_value_waits_for_its_key_to_be_declared(trainer: Trainer) -> None:
     assert trainer.run(1, Restore(4, {"a": 1, "late": 7})) == ["4 applied@1 snapshot"]
     assert trainer.run(2) == []
