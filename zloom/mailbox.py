@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -91,6 +91,8 @@ class Mailbox:
         self._inbox: deque[Item] = deque()
         self._pending: dict[int, _Pending] = {}
         self._settled: dict[int, str] = {}
+        self._commands: dict[bytes, Outcome] = {}
+        """What became of commands, by the revision's digest: in another history its number means another."""
         self._held = _Held()
         self._running = False
         self._step = 0
@@ -173,7 +175,10 @@ class Mailbox:
             self._settled.clear()
             cancels.clear()
         for revision in restore.pending:
-            self._take(revision, cancels)
+            if revision.chain in self._commands:  # the history that is gone had it too
+                self._end(revision.revision, self._commands[revision.chain])
+            else:
+                self._take(revision, cancels)
         # The config lacks what is pending, so the newest revision that it answers for is none of those.
         number = restore.revision
         pending = {revision.revision for revision in restore.pending}
@@ -268,11 +273,17 @@ class Mailbox:
         settled = self._pending.pop(number, None)
         if settled is not None:
             chain = settled.revision.chain
-        self._settled[number] = f"was {kind}" + (f" at step {step}" if kind == "applied" else "")
-        if len(self._settled) > MAX_SETTLED:
-            del self._settled[next(iter(self._settled))]
+        outcome = Outcome("", outcome=kind, step=step, error=error, detail=detail, chain=chain)
+        if settled is not None and chain and settled.revision.kind == "command":
+            self._commands[chain] = outcome
+            _forget_oldest(self._commands)
+        self._end(number, outcome)
+
+    def _end(self, number: int, outcome: Outcome) -> None:
+        at = f" at step {outcome.step}" if outcome.outcome == "applied" else ""
+        self._settled[number] = f"was {outcome.outcome}{at}"
+        _forget_oldest(self._settled)
         if number:  # Revision 0 is the baseline, for which nobody asked.
-            outcome = Outcome("", outcome=kind, step=step, error=error, detail=detail, chain=chain)
             self._answer(number, outcome)
 
     # --- the commands that it brings ----------------------------------------------------------------
@@ -288,3 +299,8 @@ class Mailbox:
     def end_pause(self) -> None:
         """End a pause."""
         self.paused, self.paused_until = False, None
+
+
+def _forget_oldest(table: dict[Any, Any]) -> None:
+    if len(table) > MAX_SETTLED:
+        del table[next(iter(table))]

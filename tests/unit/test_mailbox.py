@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from zloom.errors import UndoError
 from zloom.handlers import Registry
@@ -343,6 +344,19 @@ def test_a_rollback_forgets_the_other_history(trainer: Trainer) -> None:
     ]
     assert trainer.registry.values == {"a": 1, "b": 7}
     assert trainer.run(9) == []
+
+
+def test_g4_after_a_rollback_a_command_is_answered_again_and_not_carried_out_again(trainer: Trainer) -> None:
+    done, waiting = replace(command(1, "go"), chain=b"1"), replace(command(2, "go"), chain=b"2")
+    trainer.run(1, done)
+    trainer.ready["go"] = False
+    trainer.run(2, waiting, config(3, a=1))
+    trainer.ready["go"] = True
+    other = replace(command(3, "go"), chain=b"another 3")
+    rolled_back = Restore(3, {}, [done, waiting, other], rolled_back=True)
+    assert trainer.run(3, rolled_back) == ["1 applied@1", "2 applied@3", "3 applied@3"]
+    assert trainer.ran == [("go", 0), ("a", 1), ("a", 0), ("go", 0), ("go", 0)]
+    assert [outcome.chain for _, outcome in trainer.outcomes] == [b"1", b"2", b"another 3"]
 
 
 # --- pause ---------------------------------------------------------------------------------------
