@@ -19,6 +19,9 @@ from zloom_broker.records import RevisionAccepted
 
 STEER = steer_topic("run", "one")
 
+THEFT: dict[str, Value] = {"rate": 0.0625}
+"""What nobody else asks for."""
+
 VALID: dict[str, Callable[[Any], bool]] = {
     "rate": lambda value: 0 < value <= 1,
     "depth": lambda value: isinstance(value, int) and value >= 1,
@@ -51,6 +54,8 @@ class Guarantees(RuleBasedStateMachine):
         self.events: list[str] = []
         self.operator = Operator(self.world)
         self.parrot = Parrot(self.world)
+        self.thief = Parrot(self.world)
+        """Says something else under ids that others have used."""
 
     # --- what is seen -----------------------------------------------------------------------------
 
@@ -94,6 +99,9 @@ class Guarantees(RuleBasedStateMachine):
                 self.g1_outcomes_are_on_disk(effect.peer, received)
             case Send(message=m.RevisionState() as state):
                 self.g1_what_was_accepted_is_on_disk(state)
+                if effect.peer == self.thief.line.control.identity:
+                    made = self.history[state.revision - 1]
+                    assert made.changes == THEFT, "G5: another body was answered under a used id"
 
     def g1_the_journal_has(self, revision: Revision) -> None:
         assert revision in self.history, "G1: a revision is told of and not on disk"

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import initialize, precondition, rule
 
 from tests.unit.pair_ends import Ends
+from tests.unit.pair_guarantees import THEFT
 from tests.unit.pair_trainer import Trainer
 from zloom import messages as m
 from zloom.model import Value
@@ -243,7 +244,7 @@ class Pair(Ends):
     @rule(pick=picks)
     def reuse_request_id(self, pick: int) -> None:
         name = list(self.accepted)[pick % len(self.accepted)]
-        self.parrot.say(m.SetConfig(id=name, run="run", changes={"rate": 0.0625}, mode="next"))
+        self.thief.say(m.SetConfig(id=name, run="run", changes=THEFT, mode="next"))
 
     # --- in the end -------------------------------------------------------------------------------
 
