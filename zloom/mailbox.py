@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -108,6 +108,8 @@ class Mailbox:
         self._promised: deque[Round] = deque()
         self._pending: dict[int, _Pending] = {}
         self._settled: dict[int, str] = {}
+        self._commands: dict[bytes, Outcome] = {}
+        """What became of commands, by the revision's digest: in another history its number means another."""
         self._held = _Held()
         self._running = False
         self._step = 0
@@ -208,15 +210,15 @@ class Mailbox:
             item = self._inbox.popleft()
             if isinstance(item, Restore):
                 self._take_restore(item, cancels)
-            elif item.kind == "cancel":
-                cancels.append(item)
             else:
-                self._add(item)
+                self._take(item, cancels)
         for cancel in cancels:
             self._cancel(cancel)
 
-    def _add(self, revision: Revision) -> None:
-        if revision.revision not in self._settled:
+    def _take(self, revision: Revision, cancels: list[Revision]) -> None:
+        if revision.kind == "cancel":
+            cancels.append(revision)
+        elif revision.revision not in self._settled:
             at_step = revision.at_step if revision.mode == "at_step" else None
             self._enter(_Pending(revision, max(self._step, at_step or 0)))
 
@@ -244,10 +246,14 @@ class Mailbox:
             self._settled.clear()
             cancels.clear()
         for revision in restore.pending:
-            self._add(revision)
+            if revision.chain in self._commands:  # the history that is gone had it too
+                self._end(revision.revision, self._commands[revision.chain])
+            else:
+                self._take(revision, cancels)
         # The config lacks what is pending, so the newest revision that it answers for is none of those.
         number = restore.revision
-        while number in self._pending:
+        pending = {revision.revision for revision in restore.pending}
+        while number in pending:
             number -= 1
         self._held = _Held(number, dict(restore.config), restore.rolled_back)
 
@@ -413,11 +419,17 @@ class Mailbox:
         settled = self._pending.pop(number, None)
         if settled is not None:
             chain = settled.revision.chain
-        self._settled[number] = f"was {kind}" + (f" at step {step}" if kind == "applied" else "")
-        if len(self._settled) > MAX_SETTLED:
-            del self._settled[next(iter(self._settled))]
+        outcome = Outcome("", outcome=kind, step=step, error=error, detail=detail, chain=chain)
+        if settled is not None and chain and settled.revision.kind == "command":
+            self._commands[chain] = outcome
+            _forget_oldest(self._commands)
+        self._end(number, outcome)
+
+    def _end(self, number: int, outcome: Outcome) -> None:
+        at = f" at step {outcome.step}" if outcome.outcome == "applied" else ""
+        self._settled[number] = f"was {outcome.outcome}{at}"
+        _forget_oldest(self._settled)
         if number:  # Revision 0 is the baseline, for which nobody asked.
-            outcome = Outcome("", outcome=kind, step=step, error=error, detail=detail, chain=chain)
             self._answer(number, outcome)
 
     # --- the commands that it brings ----------------------------------------------------------------
@@ -433,3 +445,8 @@ class Mailbox:
     def end_pause(self) -> None:
         """End a pause."""
         self.paused, self.paused_until = False, None
+
+
+def _forget_oldest(table: dict[Any, Any]) -> None:
+    if len(table) > MAX_SETTLED:
+        del table[next(iter(table))]

@@ -1,4 +1,4 @@
-"""Outcomes that the broker has not acknowledged, and when each is to be sent again. Pure."""
+"""Outcomes that the broker may not have, and when each is to be sent again. Pure."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,9 @@ RESEND = 1.0
 
 BATCH = 100
 """Outcomes in one message, which with the longest texts is still below 1 MiB."""
+
+KEPT = BATCH
+"""Acknowledged outcomes that are told again to another life of the broker: one message for each replica."""
 
 TEXT_LIMIT = 1000
 """Characters of an error or detail: what a person reads of it."""
@@ -29,11 +32,12 @@ class _Entry:
 
 
 class OutcomeTable:
-    """Keeps each outcome until its acknowledgement."""
+    """Keeps each outcome until its acknowledgement, and the newest beyond that."""
 
     def __init__(self) -> None:
         self.resent = 0
         self._entries: dict[int, _Entry] = {}
+        self._acknowledged: dict[int, Outcome] = {}
 
     def __len__(self) -> int:
         """Outcomes that are not acknowledged."""
@@ -43,6 +47,7 @@ class OutcomeTable:
         """Take an outcome, due at once."""
         cut = replace(outcome, error=sendable(outcome.error), detail=sendable(outcome.detail))
         self._entries[revision] = _Entry(cut, now)
+        self._acknowledged.pop(revision, None)
 
     def due(self, now: float) -> dict[int, Outcome]:
         """Return outcomes for one message, which is being sent now; empty when none is due."""
@@ -60,7 +65,17 @@ class OutcomeTable:
     def acknowledge(self, revisions: list[int]) -> None:
         """These are in the journal."""
         for number in revisions:
-            self._entries.pop(number, None)
+            entry = self._entries.pop(number, None)
+            if entry is not None:
+                self._acknowledged[number] = entry.outcome
+        while len(self._acknowledged) > KEPT:
+            del self._acknowledged[next(iter(self._acknowledged))]
+
+    def doubt(self) -> None:
+        """Another life of the broker, which may be on a restored backup, may lack what was acknowledged."""
+        for number, outcome in self._acknowledged.items():
+            self._entries[number] = _Entry(outcome, 0.0, sent=True)
+        self._acknowledged.clear()
 
     def restart(self, now: float) -> None:
         """A new connection: whatever is left is due at once."""
@@ -70,3 +85,4 @@ class OutcomeTable:
     def clear(self) -> None:
         """The broker's history is another one, in which these numbers mean something else."""
         self._entries.clear()
+        self._acknowledged.clear()

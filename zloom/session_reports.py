@@ -115,8 +115,9 @@ class Reports:
         return [received, Failed(failure)]
 
     def restart(self) -> None:
-        """Another life of the broker counts its failures anew."""
+        """Another life of the broker counts its failures anew, and may not have what an earlier one had."""
         self._failures.clear()
+        self._outcomes.doubt()
 
     # --- sending ------------------------------------------------------------------------------
 

@@ -88,6 +88,12 @@ class Ledger:
         kinds = {outcome.outcome for outcome in self.outcomes.values()}
         return self.settled and "applied" not in kinds and bool(kinds & VOIDING)
 
+    @property
+    def may_turn_void(self) -> bool:
+        """Nobody is known to have applied it, and one that was lost may come back and say that it refused."""
+        kinds = {outcome.outcome for outcome in self.outcomes.values()}
+        return "lost" in kinds and "applied" not in kinds and not self.void
+
 
 class Attempt:
     """The fold of the records of one attempt."""
@@ -188,12 +194,21 @@ class Attempt:
         ledger = self.ledger(revision)
         if ledger is None:
             return False
-        if outcome.detail == SNAPSHOT and ledger.revision.kind != "config":
-            return False  # a joiner took the config as of then, and did not carry the command out
         known = ledger.outcomes.get(outcome.replica)
         if known is not None:
             return known.outcome == "lost" and outcome.outcome != "lost"
         return outcome.replica in ledger.targets or outcome.error != UNDECLARED
+
+    def is_beside_config(self, revision: int, outcome: Outcome) -> bool:
+        """Whether a joiner that took the config as of a revision names one that is no part of it.
+
+        It did not carry the command out, and has no value of one that nobody has applied: were that taken for
+        applied here, the config would have a value again that is held nowhere.
+        """
+        ledger = self.ledger(revision)
+        # A command's handler may return that very word; what was carried out names the revision's digest.
+        joined = outcome.detail == SNAPSHOT and not outcome.chain
+        return joined and ledger is not None and (ledger.revision.kind != "config" or ledger.void)
 
     def is_of_another_history(self, revision: int, outcome: Outcome) -> bool:
         """Whether an outcome is about another revision of that number, which this broker does not have."""

@@ -3,10 +3,9 @@
 import msgspec
 
 from zloom.messages import Log, Snapshot, Sync
-from zloom.model import Event, Outcome, Revision
+from zloom.model import Event, Revision
 from zloom_broker.attempt import Attempt, Ledger
 from zloom_broker.hub import Hub, Peer
-from zloom_broker.records import OutcomesRecorded
 
 LOG_PAGE = 512 * 1024
 """Bytes of revisions in one answer: half of what a message may hold."""
@@ -39,16 +38,8 @@ def _roll_back(hub: Hub, peer: Peer, attempt: Attempt, revision: int, now: float
     text = f"{peer.replica} held revision {revision} of a history that this broker does not have"
     hub.event(Event("rolled_back", attempt.run, attempt.id, text=text, replicas=[peer.replica]), now)
     hub.counters["rolled_back"] += 1
-    # It may have carried commands out in the history that is gone, and never carries one out twice.
-    # What became of those that it owes is not known; should it say so after all, that amends it.
-    owed = [ledger.revision for ledger in attempt.owed(peer.replica)]
-    why = "the broker's history was restored from a backup; whether this was carried out is not known"
-    lost = Outcome(peer.replica, attempt.replicas[peer.replica].rank, "lost", error=why)
-    outcomes = {each.revision: lost for each in owed if each.kind == "command"}
-    if outcomes:
-        hub.commit(OutcomesRecorded(run=attempt.run, attempt=attempt.id, outcomes=outcomes))
-    pending = [each for each in _pending(attempt, peer.replica) if each.kind != "command"]
-    hub.send(peer, _snapshot(hub, attempt, pending, rolled_back=True))
+    # A command that it carried out in the history that is gone it knows again, and only answers for it.
+    hub.send(peer, _snapshot(hub, attempt, _pending(attempt, peer.replica), rolled_back=True))
 
 
 def _pending(attempt: Attempt, replica: str) -> list[Revision]:
@@ -61,9 +52,9 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
     """Return what is still to come for a replica that joins, in order.
 
     That is what waits for a step, what the replica owes, and, unless `brief`, what it lost before it had any
-    history, and config that is not settled: taken from the snapshot as a mere value, without an answer, that
-    would stay here when all others reject it. And whatever must come after one of these: its cancel, and
-    later values of its keys.
+    history, and config that is not settled, or settled by losses alone: taken from the snapshot as a mere
+    value, without an answer, that would stay here when all others reject it. And whatever must come after one
+    of these: its cancel, and later values of its keys.
     """
     numbers: set[int] = set()
     keys: set[str] = set()
@@ -80,10 +71,10 @@ def _is_to_come(attempt: Attempt, ledger: Ledger, replica: str, *, brief: bool) 
     outcome = ledger.outcomes.get(replica)
     if outcome is not None:
         return not brief and outcome.outcome == "lost"
+    uncertain = not brief and ledger.revision.kind == "config"
     if ledger.revision.revision not in attempt.open:
-        return False
-    owed = ledger.scheduled or replica in ledger.targets
-    return owed or (not brief and ledger.revision.kind == "config")
+        return uncertain and ledger.may_turn_void
+    return uncertain or ledger.scheduled or replica in ledger.targets
 
 
 def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_back: bool = False) -> Snapshot:

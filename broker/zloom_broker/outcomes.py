@@ -50,9 +50,9 @@ class Outcomes:
         new = {
             n: replace(o, chain=b"")
             for n, o in own.items()
-            if n not in writing and n not in other and attempt.is_new(n, o)
+            if n not in writing | other and attempt.is_new(n, o) and not attempt.is_beside_config(n, o)
         }
-        rest = [n for n in message.outcomes if n not in new and n not in writing and n not in other]
+        rest = [n for n in message.outcomes if n not in new and n not in writing | other]
         if rest:
             self._hub.send(peer, OutcomesReceived(revisions=rest))
         if not new or self._hub.settings.read_only:

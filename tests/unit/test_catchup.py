@@ -1,12 +1,12 @@
 """What one that joins is still to carry out, besides the values that hold."""
 
-from tests.unit.broker_support import Bench, sent
+from tests.unit.broker_support import Bench, replica, sent
 from tests.unit.test_attempt import accept, answer, attempt_of, leave
 from zloom import messages as m
 from zloom.model import Revision
 from zloom_broker.attempt import Attempt
 from zloom_broker.catchup import PENDING_SIZE, pending_for
-from zloom_broker.records import RevisionAccepted
+from zloom_broker.records import ReplicaJoined, RevisionAccepted
 
 
 def numbers(revisions: list[Revision]) -> list[int]:
@@ -36,6 +36,18 @@ def test_config_that_may_still_be_rejected_is_answered_by_a_joiner_too() -> None
     assert numbers(pending_for(attempt, "new")) == [1]
     answer(attempt, 1, "a", "applied")
     assert pending_for(attempt, "new") == []
+
+
+def test_g3_config_that_only_lost_replicas_were_to_apply_is_answered_by_a_joiner_too() -> None:
+    attempt = attempt_of("a")
+    accept(attempt, learning_rate=0.5)
+    leave(attempt, "a", lost=True)
+    assert numbers(pending_for(attempt, "new")) == [1]
+    attempt.join(ReplicaJoined(replica=replica("new", rank=1), at=0.0))
+    answer(attempt, 1, "new", "applied")
+    assert pending_for(attempt, "another") == []
+    answer(attempt, 1, "a", "rejected")  # it is back; the joiner has the value, and so has the config
+    assert attempt.config()["learning_rate"].value == 0.5
 
 
 def test_g4_what_was_lost_before_the_first_snapshot_is_still_to_come() -> None:

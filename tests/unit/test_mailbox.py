@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from zloom.errors import UndoError
 from zloom.handlers import Registry
@@ -293,6 +294,16 @@ def test_a_snapshot_waits_until_its_keys_are_ready_and_so_do_later_revisions(tra
     assert trainer.run(2) == ["4 applied@2 snapshot", "5 applied@2"]
 
 
+def test_g4_a_cancel_in_a_snapshot_takes_back_what_is_pending_there(trainer: Trainer) -> None:
+    pending = [config(1, at_step=9, a=1), cancel(3, 1)]
+    assert trainer.run(1, Restore(3, {"b": 2}, pending)) == [
+        "1 cancelled",
+        "3 applied@1",
+        "2 applied@1 snapshot",
+    ]
+    assert trainer.run(9) == []
+
+
 def test_a_snapshots_value_waits_for_its_key_to_be_declared(trainer: Trainer) -> None:
     assert trainer.run(1, Restore(4, {"a": 1, "late": 7})) == ["4 applied@1 snapshot"]
     assert trainer.run(2) == []
@@ -333,6 +344,19 @@ def test_a_rollback_forgets_the_other_history(trainer: Trainer) -> None:
     ]
     assert trainer.registry.values == {"a": 1, "b": 7}
     assert trainer.run(9) == []
+
+
+def test_g4_after_a_rollback_a_command_is_answered_again_and_not_carried_out_again(trainer: Trainer) -> None:
+    done, waiting = replace(command(1, "go"), chain=b"1"), replace(command(2, "go"), chain=b"2")
+    trainer.run(1, done)
+    trainer.ready["go"] = False
+    trainer.run(2, waiting, config(3, a=1))
+    trainer.ready["go"] = True
+    other = replace(command(3, "go"), chain=b"another 3")
+    rolled_back = Restore(3, {}, [done, waiting, other], rolled_back=True)
+    assert trainer.run(3, rolled_back) == ["1 applied@1", "2 applied@3", "3 applied@3"]
+    assert trainer.ran == [("go", 0), ("a", 1), ("a", 0), ("go", 0), ("go", 0)]
+    assert [outcome.chain for _, outcome in trainer.outcomes] == [b"1", b"2", b"another 3"]
 
 
 # --- pause ---------------------------------------------------------------------------------------

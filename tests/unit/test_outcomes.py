@@ -1,6 +1,6 @@
 """Outcomes on their way to whoever follows or watches."""
 
-from tests.unit.broker_support import Bench, published, sent
+from tests.unit.broker_support import LEARNING_RATE, Bench, published, sent
 from zloom import messages as m
 from zloom.model import Outcome
 from zloom_broker.attempt import MAX_TEXT
@@ -72,3 +72,29 @@ def test_a_novel_is_cut_short() -> None:
     bench.answer(1, "a", "rejected", error="x" * 100_000)
     outcome = bench.core.state.attempts["run", "one"].ledgers[0].outcomes["a"]
     assert outcome.error == "x" * MAX_TEXT + "…"
+
+
+def test_g4_a_joiner_does_not_make_what_all_rejected_valid_again() -> None:
+    bench = Bench()
+    bench.active()
+    bench.operator()
+    bench.set(learning_rate=0.5)
+    bench.answer(1, outcome="rejected", error="no")
+    bench.active("b", rank=1, world_size=2)
+    # It took the config as of revision 1, which has nothing of it.
+    assert sent(bench.answer(1, "b", detail="snapshot"), b"b") == [m.OutcomesReceived(revisions=[1])]
+    attempt = bench.core.state.attempts["run", "one"]
+    assert list(attempt.ledgers[0].outcomes) == ["a"]
+    assert attempt.config()["learning_rate"].value == LEARNING_RATE.baseline
+
+
+def test_g4_a_command_may_return_the_word_that_a_joiner_says() -> None:
+    bench = Bench()
+    bench.active()
+    bench.operator()
+    bench.receive(b"op", m.SendCommand(id="q1", run="run", command="pause"))
+    ledger = bench.core.state.attempts["run", "one"].ledgers[0]
+    bench.answer(1, detail="snapshot")
+    assert not ledger.settled
+    bench.answer(1, detail="snapshot", chain=ledger.revision.chain)
+    assert ledger.settled

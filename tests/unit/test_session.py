@@ -390,6 +390,22 @@ def test_outcomes_go_together_and_are_sent_until_they_are_received() -> None:
     assert session.counters.resent == 1
 
 
+@pytest.mark.parametrize(("epoch", "again"), [("e1", []), ("e2", [4])])
+def test_g4_another_life_of_the_broker_is_told_again_what_a_restored_backup_may_lack(
+    epoch: str, again: list[int]
+) -> None:
+    session = active(revision=4)
+    session.answer(4, applied(), 0.1)
+    session.on_timer(0.1)
+    session.receive_control(m.OutcomesReceived(revisions=[4]), 0.2)
+    session.receive_control(m.HelloRequired(), 0.3)
+    session.receive_control(replace(WELCOME, epoch=epoch), 0.4)
+    session.receive_update(echo_topic("n2"), m.Echo(nonce="n2"), 0.5)
+    session.receive_control(m.Log(epoch=epoch, revisions=[]), 0.6)
+    told = [each.outcomes for each in sent(session.on_timer(0.6)) if isinstance(each, m.Outcomes)]
+    assert [number for outcomes in told for number in outcomes] == again
+
+
 def test_outcomes_wait_until_the_histories_are_one() -> None:
     session = active(revision=4)
     session.answer(4, applied(), 0.1)
