@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from tests.shell.scripted_peer import RATE, Peer, connected, events, first, repl
 from tests.support import (
     DEADLINE,
     TRANSPORTS,
+    BrokerProcess,
     RunningBroker,
     Transport,
     broker_process,
@@ -329,6 +331,24 @@ def test_g1_a_journal_without_room_refuses_and_reads_go_on(tmp_path: Path) -> No
         broker_process(tmp_path / "broker", endpoint, prelude=NO_ROOM) as broker,
     ):
         asyncio.run(scenario(broker.endpoint))
+
+
+def test_g1_a_data_folder_that_was_deleted_refuses_and_reads_go_on(tmp_path: Path) -> None:
+    async def scenario(broker: BrokerProcess) -> None:
+        async with operator_at(broker.endpoint) as operator:
+            with connected(operator.context, broker.endpoint) as weavelet:
+                await weavelet.hello(replica("a"))
+                assert (await operator.ask(change(1))).revision == 1
+                shutil.rmtree(tmp_path / "broker")
+                refusal = await operator.ask(change(2))
+                assert (refusal.code, refusal.id) == ("journal_failed", "q2")
+                assert f"{tmp_path}/broker/lock was removed while the broker runs" in refusal.text
+                history = await operator.ask(m.GetHistory(id="h", run="run"))
+                assert [entry.revision.revision for entry in history.entries] == [1]
+        assert not (tmp_path / "broker").exists()
+
+    with free_endpoint("ipc") as endpoint, broker_process(tmp_path / "broker", endpoint) as broker:
+        asyncio.run(scenario(broker))
 
 
 def test_a_second_process_is_refused_with_one_line(tmp_path: Path) -> None:
