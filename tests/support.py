@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,15 @@ def free_endpoint(transport: Transport) -> Iterator[str]:
         case "ipc":
             with tempfile.TemporaryDirectory(prefix="zloom-", dir="/tmp") as folder:
                 yield f"ipc://{folder}/control"
+
+
+def free_ports() -> int:
+    """Return a port of loopback that is free, and so is the next one."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
+                return port
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,13 @@ from dataclasses import asdict
 import msgspec
 
 from zloom import codec
-from zloom.errors import JournalError, LocalProtocolError, RemoteProtocolError, UnknownMessageType
+from zloom.errors import (
+    JournalError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    TransportError,
+    UnknownMessageType,
+)
 from zloom.socket_options import Context, new_context
 from zloom.sockets import DrainSocket
 from zloom_broker.addresses import Addresses, Bound, updates_endpoint
@@ -116,7 +122,11 @@ class Server:
         bound = []
         for endpoint in self._settings.bind:
             control = self._control.bind(endpoint)
-            bound.append(Bound(control, self._updates.bind(updates_endpoint(control))))
+            try:
+                updates = self._updates.bind(updates_endpoint(endpoint, control))
+            except TransportError as error:
+                raise TransportError(f"{error} (updates of {control}, which go beside it)") from error
+            bound.append(Bound(control, updates))
         return Addresses(tuple(bound), self._settings.advertise or "")
 
     # --- events ------------------------------------------------------------------------------

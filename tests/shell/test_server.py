@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,7 @@ from tests.support import (
     Transport,
     broker_process,
     free_endpoint,
+    free_ports,
     running_broker,
 )
 from zloom import codec
@@ -29,6 +31,7 @@ from zloom import messages as m
 from zloom.errors import JournalError, TransportError
 from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
+from zloom_broker.addresses import Bound
 
 
 @contextlib.asynccontextmanager
@@ -89,6 +92,28 @@ def test_a_restart_keeps_history_and_request_ids(tmp_path: Path, transport: Tran
                 assert values == [1 / (number + 1) for number in reversed(range(5))]
 
     asyncio.run(scenario())
+
+
+def test_updates_are_at_the_port_beside_control(tmp_path: Path) -> None:
+    async def scenario(port: int) -> None:
+        async with running_broker(tmp_path, endpoint=f"tcp://127.0.0.1:{port}") as broker:
+            (pair,) = broker.server.addresses.bound
+            assert pair == Bound(f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port + 1}")
+            async with one_of_each(broker) as (operator, _):
+                assert (await operator.ask(change(1))).revision == 1
+
+    asyncio.run(scenario(free_ports()))
+
+
+def test_a_port_for_updates_that_is_taken_is_named_with_its_reason(tmp_path: Path) -> None:
+    async def scenario(port: int) -> None:
+        with socket.create_server(("127.0.0.1", port + 1)):
+            expected = rf"127.0.0.1:{port + 1}: another process .* \(updates of tcp://127.0.0.1:{port}, which"
+            with pytest.raises(TransportError, match=expected):
+                async with running_broker(tmp_path, endpoint=f"tcp://127.0.0.1:{port}"):
+                    pass
+
+    asyncio.run(scenario(free_ports()))
 
 
 def test_a_peer_that_is_not_known_must_say_hello(tmp_path: Path) -> None:
