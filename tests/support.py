@@ -27,7 +27,7 @@ DEADLINE = 20.0
 _RUN = """
 import sys
 from pathlib import Path
-from zloom_broker.server import run
+from zloom_broker.foreground import run
 from zloom_broker.settings import BrokerSettings
 data_dir, endpoint, durability = sys.argv[1:4]
 exec(sys.argv[4])

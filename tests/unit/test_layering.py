@@ -21,7 +21,7 @@ _PURE = """
     zloom.session_updates zloom.socket_outbox zloom.updates_address zloom.version zloom.visibility
     zloom.words
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
-    zloom_broker.changes zloom_broker.core zloom_broker.departures zloom_broker.effects
+    zloom_broker.changes zloom_broker.chronicle zloom_broker.core zloom_broker.departures zloom_broker.effects
     zloom_broker.errands zloom_broker.failures zloom_broker.greeting zloom_broker.hub
     zloom_broker.inheritance zloom_broker.liveness zloom_broker.membership zloom_broker.outcomes
     zloom_broker.pulse zloom_broker.queries zloom_broker.records zloom_broker.requests
@@ -37,7 +37,7 @@ _SHELLS = """
     zloom.sockets zloom.status_source zloom.steerable zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
     zloom.client.feeds zloom.client.link zloom.client.operator zloom.client.questions
-    zloom_broker.recovery zloom_broker.server zloom_broker.settings
+    zloom_broker.foreground zloom_broker.log zloom_broker.recovery zloom_broker.server zloom_broker.settings
 """
 SHELLS = frozenset(_SHELLS.split())
 """What touches the world."""
