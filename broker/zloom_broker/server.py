@@ -85,8 +85,6 @@ class Server:
         )
         self._core = Core(state, core_settings, self._committed, self._loop.time(), time.time())
         self._set_timer(self._core)
-        for pair in self.addresses.bound:
-            self._log.info("listening at %s, with updates at %s", pair.control, pair.updates)
 
     def close(self) -> None:
         """Take no more messages, write a snapshot, and let go of the sockets."""
@@ -258,12 +256,15 @@ async def running(settings: BrokerSettings, context: Context | None = None) -> A
     Raises:
         SettingsError, JournalError, TransportError: It cannot start; the text says what to do.
     """
-    journal = await asyncio.to_thread(_opened, settings)
+    began = time.monotonic()
+    journal = await asyncio.to_thread(open_journal, settings.data_dir, durability=settings.durability)
+    seconds = time.monotonic() - began
     try:
         with _context_of_its_own() if context is None else nullcontext(context) as shared:
             server = Server(settings, journal, shared)
             try:
                 await server.start()
+                _tell_start(server, journal, seconds)
                 yield server
             finally:
                 server.close()
@@ -272,21 +273,14 @@ async def running(settings: BrokerSettings, context: Context | None = None) -> A
             logging.getLogger("zloom.broker").error("the disk did not take the last rows in time")
 
 
-def _opened(settings: BrokerSettings) -> Journal:
-    log = logging.getLogger("zloom.broker")
-    began = time.monotonic()
-    journal = open_journal(settings.data_dir, durability=settings.durability)
-    held, seconds = journal.recovered, time.monotonic() - began
-    log.info(
-        "journal in %s: %d rows, read from row %d on in %.2f s",
-        settings.data_dir,
-        held.last_seq,
-        held.snapshot_seq + 1,
-        seconds,
-    )
+def _tell_start(server: Server, journal: Journal, seconds: float) -> None:
+    log, held = logging.getLogger("zloom.broker"), journal.recovered
+    text = "journal in %s: %d rows, read from row %d on in %.2f s"
+    log.info(text, journal.data_dir, held.last_seq, held.snapshot_seq + 1, seconds)
     for note in held.notes:
         log.warning("%s", note)
-    return journal
+    for pair in server.addresses.bound:
+        log.info("listening at %s, with updates at %s", pair.control, pair.updates)
 
 
 @contextmanager

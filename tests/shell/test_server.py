@@ -321,7 +321,8 @@ def test_g10_a_process_that_is_gone_is_lost_in_time(
                 process.kill()
             await process.wait()
 
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    search = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": search}
     asyncio.run(scenario())
 
 
