@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ DEADLINE = 20.0
 _RUN = """
 import sys
 from pathlib import Path
-from zloom_broker.server import run
+from zloom_broker.foreground import run
 from zloom_broker.settings import BrokerSettings
 data_dir, endpoint, durability = sys.argv[1:4]
 exec(sys.argv[4])
@@ -52,6 +53,15 @@ def free_endpoint(transport: Transport) -> Iterator[str]:
         case "ipc":
             with tempfile.TemporaryDirectory(prefix="zloom-", dir="/tmp") as folder:
                 yield f"ipc://{folder}/control"
+
+
+def free_ports() -> int:
+    """Return a port of loopback that is free, and so is the next one."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
+                return port
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where sockets bind and connect: the default endpoint, and the claim on the path of an ipc endpoint.
+"""Where sockets bind and connect: the default endpoint, TCP addresses, the claim on an ipc endpoint's path.
 
 libzmq deletes whatever file stands at an ipc path before it binds there, so a second broker would silently
 take the first one's place. `IpcClaim` therefore binds the path itself and hands libzmq a descriptor that
@@ -31,6 +31,9 @@ if sys.platform != "win32":
 _APP_NAME = "zloom"
 _SOCKET_NAME = "control.sock"
 _IPC = "ipc://"
+_TCP = "tcp://"
+
+_MAX_PORT = 65535
 
 
 def runtime_endpoint(*, create: bool = False) -> str:
@@ -105,6 +108,31 @@ def _check_length(endpoint: str) -> None:
             f"the path of {endpoint} is {size} bytes long, but a socket's may have {zmq.IPC_PATH_MAX_LEN}; "
             "use a shorter one (the default endpoint's is under XDG_RUNTIME_DIR)"
         )
+
+
+def tcp_host(endpoint: str) -> str:
+    """The host of a TCP endpoint, an IPv6 address with its brackets; empty for other transports."""
+    return endpoint.removeprefix(_TCP).rpartition(":")[0] if endpoint.startswith(_TCP) else ""
+
+
+def tcp_problem(endpoint: str, *, any_port: bool = False) -> str:
+    """What is wrong with a TCP endpoint, and what was expected; empty where nothing is.
+
+    libzmq takes port 70000 for 4464 without a word.
+
+    Args:
+        endpoint: Such as ``tcp://127.0.0.1:5555`` or ``tcp://[::1]:5555``.
+        any_port: Whether ``*`` and 0 may stand for a free port.
+    """
+    host, port = tcp_host(endpoint), endpoint.rpartition(":")[2]
+    if not host:
+        return "expected tcp://HOST:PORT"
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        return "expected tcp://HOST:PORT, an IPv6 address in brackets: tcp://[::1]:5555"
+    number = int(port) if port.isascii() and port.isdecimal() else -1
+    if (any_port and port in ("*", "0")) or 0 < number <= _MAX_PORT:
+        return ""
+    return f"the port is {port!r}; expected a number from 1 to {_MAX_PORT}{', or *' if any_port else ''}"
 
 
 def ipc_path(endpoint: str) -> str | None:

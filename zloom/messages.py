@@ -176,6 +176,13 @@ class Request(Message, frozen=True, kw_only=True):
     id: str
 
 
+class ListRequest(Request, frozen=True, kw_only=True):
+    """A request for a list that may be longer than one message; a page of it answers."""
+
+    after: str = ""
+    """Where the page before ended; empty for the first. One that is gone means the first again."""
+
+
 class RunRequest(Request, frozen=True, kw_only=True):
     """A request about one attempt of a run; an empty `attempt` means the newest."""
 
@@ -235,21 +242,21 @@ class GetKeys(RunRequest, frozen=True, kw_only=True):
     """Ask for the keys of an attempt with their values, and its commands."""
 
 
-class GetRuns(Request, frozen=True, kw_only=True):
-    """Ask for all attempts of all runs, or of one."""
+class GetRuns(ListRequest, frozen=True, kw_only=True):
+    """Ask for all attempts of all runs, or of one; `after` is run and attempt with a slash between."""
 
     run: str = ""
 
 
-class GetReplicas(Request, frozen=True, kw_only=True):
-    """Ask for all replicas, or those of one run."""
+class GetReplicas(ListRequest, frozen=True, kw_only=True):
+    """Ask for all replicas, or those of one run; `after` is a replica's id."""
 
     run: str = ""
     attempt: str = ""
 
 
-class GetDevices(Request, frozen=True, kw_only=True):
-    """Ask for all devices."""
+class GetDevices(ListRequest, frozen=True, kw_only=True):
+    """Ask for all devices; `after` is a device's id."""
 
 
 class FailDevice(Request, frozen=True, kw_only=True):
@@ -429,24 +436,29 @@ class Keys(Message, frozen=True, kw_only=True):
     commands: list[Command]
 
 
-class Runs(Message, frozen=True, kw_only=True):
-    """Answer to `GetRuns`."""
+class Page(Message, frozen=True, kw_only=True):
+    """Base of the answers to a `ListRequest`."""
 
     id: str
+    more: bool = False
+    """The list goes on: ask again with `after`."""
+
+
+class Runs(Page, frozen=True, kw_only=True):
+    """Answer to `GetRuns`: the attempts, the newest last."""
+
     runs: list[RunStatus]
 
 
-class Replicas(Message, frozen=True, kw_only=True):
-    """Answer to `GetReplicas`."""
+class Replicas(Page, frozen=True, kw_only=True):
+    """Answer to `GetReplicas`: those of the newest attempt first."""
 
-    id: str
     replicas: list[ReplicaStatus]
 
 
-class Devices(Message, frozen=True, kw_only=True):
+class Devices(Page, frozen=True, kw_only=True):
     """Answer to `GetDevices`."""
 
-    id: str
     devices: list[DeviceReport]
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from zloom.endpoints import runtime_endpoint
+from zloom.endpoints import runtime_endpoint, tcp_problem
 from zloom.errors import SettingsError
 from zloom.metrics import POINTS_KEPT
 from zloom.socket_options import SocketOptions
@@ -24,11 +24,14 @@ def resolve_broker(endpoint: str | None, environ: Mapping[str, str]) -> str:
     if not named:
         return runtime_endpoint()
     scheme, separator, rest = named.partition("://")
+    origin = "broker" if endpoint else f"${BROKER_VARIABLE}"
     if not (separator and rest) or scheme not in ("tcp", "ipc", "inproc"):
-        origin = "broker" if endpoint else f"${BROKER_VARIABLE}"
         raise SettingsError(
             f"{origin} is {named!r}; expected tcp://HOST:PORT, ipc:///PATH, or inproc://NAME in one process"
         )
+    problem = tcp_problem(named) if scheme == "tcp" else ""
+    if problem:
+        raise SettingsError(f"{origin} is {named!r}: {problem}")
     return named
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import zmq
 
 from .edge_reader import EdgeReader
-from .endpoints import IpcClaim, ipc_path
+from .endpoints import IpcClaim, ipc_path, tcp_host, tcp_problem
 from .errors import TransportError
 from .socket_errors import translated, transport_error
 from .socket_options import SOCKET_TYPES, Context, SocketKind, SocketOptions
@@ -134,6 +134,7 @@ class DrainSocket:
             TransportError: In use, no such interface, malformed, not permitted: the text says what to do.
         """
         self._check_usable()
+        self._prepare_tcp("bind", endpoint, any_port=True)
         with translated("bind", endpoint):
             if ipc_path(endpoint) is None:
                 self._socket.bind(endpoint)
@@ -142,6 +143,16 @@ class DrainSocket:
             self._endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
         self._reader.kick()
         return self._endpoint
+
+    def _prepare_tcp(self, doing: str, endpoint: str, *, any_port: bool = False) -> None:
+        if not endpoint.startswith("tcp://"):
+            return
+        problem = tcp_problem(endpoint, any_port=any_port)
+        if problem:
+            raise TransportError(f"cannot {doing} {endpoint}: {problem}")
+        # Only where an IPv6 address stands: elsewhere libzmq would turn 127.0.0.1 into ::ffff:127.0.0.1, and
+        # try nothing but ::1 for a localhost that listens at 127.0.0.1.
+        self._socket.set(zmq.IPV6, int(tcp_host(endpoint).startswith("[")))
 
     def _bind_ipc(self, endpoint: str) -> None:
         claim = IpcClaim(endpoint, self._options.backlog)
@@ -161,6 +172,7 @@ class DrainSocket:
             TransportError: The endpoint is malformed or its transport unknown.
         """
         self._check_usable()
+        self._prepare_tcp("connect to", endpoint)
         with translated("connect to", endpoint):
             self._socket.connect(endpoint)
         self._endpoint = endpoint

@@ -37,15 +37,23 @@ class Addresses:
         return self.advertise or f"tcp://*:{_port(pair.updates)}"
 
 
-def updates_endpoint(control: str) -> str:
-    """Return where to bind updates beside a control endpoint: a free port, or a path or name beside it.
+def updates_endpoint(asked: str, control: str) -> str:
+    """Return where to bind updates beside control: at the next port, or a path or name beside it.
+
+    Whoever opens ports in a firewall or publishes a container's must know which; only where control may be
+    at any port, updates may be too.
+
+    Args:
+        asked: The endpoint of control as it was named.
+        control: The same as it was bound.
 
     Raises:
         SettingsError: The endpoint has no transport that zloom knows.
     """
     scheme, _, rest = control.partition("://")
     if scheme == "tcp":
-        return f"tcp://{rest.rpartition(':')[0]}:*"
+        host, _, port = rest.rpartition(":")
+        return f"tcp://{host}:{'*' if _port(asked) in ('*', '0') else int(port) + 1}"
     if scheme in ("ipc", "inproc") and rest:
         return f"{control}.updates"
     raise SettingsError(f"{control!r} is no endpoint; expected tcp://HOST:PORT, ipc:///PATH or inproc://NAME")

@@ -1,6 +1,10 @@
 """The requests that only read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from msgspec import Struct
 
 from zloom.errors import Refused
 from zloom.messages import (
@@ -34,7 +38,7 @@ from zloom_broker.attempt import Attempt, Setting
 from zloom_broker.hub import Hub
 from zloom_broker.records import size_of
 
-HISTORY_PAGE = 512 * 1024
+PAGE = 512 * 1024
 """Bytes of entries in one answer: half of what a message may hold, so that the rest fits surely."""
 
 HISTORY_LIMIT = 1000
@@ -42,6 +46,9 @@ HISTORY_LIMIT = 1000
 
 MAX_NAMED = 20
 """Runs or attempts that a refusal names."""
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
 
 Query = GetHistory | GetKeys | GetRuns | GetReplicas | GetDevices | GetStats
 
@@ -64,12 +71,16 @@ class Queries:
             case GetKeys():
                 return self._keys(query)
             case GetRuns():
-                runs = [self._run(attempt, now) for attempt in self._hub.state.of_run(query.run)]
-                return Runs(id=query.id, runs=runs)
+                attempts = self._hub.state.of_run(query.run)
+                rest = _after(attempts, query.after, lambda each: f"{each.run}/{each.id}")
+                runs, more = _page(self._run(attempt, now) for attempt in rest)
+                return Runs(id=query.id, runs=runs, more=more)
             case GetReplicas():
-                return Replicas(id=query.id, replicas=list(self._replicas(query, now)))
+                return self._replicas(query, now)
             case GetDevices():
-                return Devices(id=query.id, devices=list(self.devices().values()))
+                reports = list(self.devices().values())
+                devices, more = _page(_after(reports, query.after, lambda each: each.device.id))
+                return Devices(id=query.id, devices=devices, more=more)
             case GetStats():
                 counters = {**self._hub.counters, **self._hub.gauges}
                 return Stats(id=query.id, epoch=self._hub.settings.epoch, counters=counters)
@@ -151,7 +162,7 @@ class Queries:
         for number in range(newest, 0, -1):
             entry = attempt.entry(attempt.ledgers[number - 1])
             size += size_of(entry)
-            full = len(entries) >= min(query.limit, HISTORY_LIMIT) or size > HISTORY_PAGE
+            full = len(entries) >= min(query.limit, HISTORY_LIMIT) or size > PAGE
             if full and entries:
                 break
             entries.append(entry)
@@ -185,11 +196,33 @@ class Queries:
             started=attempt.started.at,
         )
 
-    def _replicas(self, query: GetReplicas, now: float) -> Iterator[ReplicaStatus]:
-        for attempt in self._hub.state.of_run(query.run):
-            if query.attempt in ("", attempt.id):
-                for replica in attempt.replicas.values():
-                    yield self.status(attempt, replica, now)
+    def _replicas(self, query: GetReplicas, now: float) -> Replicas:
+        # Not the live first, though a reader of one page would like that: between two pages a replica may
+        # come to life, and would be on neither.
+        newest_first = reversed(self._hub.state.of_run(query.run))
+        attempts = [attempt for attempt in newest_first if query.attempt in ("", attempt.id)]
+        found = [(attempt, replica) for attempt in attempts for replica in attempt.replicas.values()]
+        rest = _after(found, query.after, lambda each: each[1].id)
+        replicas, more = _page(self.status(attempt, replica, now) for attempt, replica in rest)
+        return Replicas(id=query.id, replicas=replicas, more=more)
+
+
+def _after(items: Sequence[T], after: str, name: Callable[[T], str]) -> Iterable[T]:
+    """Return what follows the item of that name; all, where there is none."""
+    ended = next((index for index, item in enumerate(items) if name(item) == after), -1) if after else -1
+    return islice(items, ended + 1, None)
+
+
+def _page(entries: Iterable[S]) -> tuple[list[S], bool]:
+    """Return as many entries as fit into an answer, and whether there are more."""
+    page: list[S] = []
+    size = 0
+    for entry in entries:
+        size += size_of(entry)
+        if page and size > PAGE:
+            return page, True
+        page.append(entry)
+    return page, False
 
 
 def _key_state(attempt: Attempt, key: Key, config: dict[str, Setting]) -> KeyState:

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from zloom.model import HistoryEntry, Outcome, Replica, Revision, Value
+from zloom.model import Outcome, Replica, Revision, Value
 
 
 class Record(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="record"):
@@ -199,6 +199,6 @@ def decode_image(payload: bytes) -> Image:
     return _images.decode(payload)
 
 
-def size_of(entry: HistoryEntry) -> int:
+def size_of(entry: Struct) -> int:
     """Return the bytes of an entry in a message."""
     return len(_encoder.encode(entry))

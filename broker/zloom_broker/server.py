@@ -1,21 +1,26 @@
 """The broker's shell: sockets, timers, signals and the journal around the core. It decides nothing."""
 
 import asyncio
-import json
 import logging
 import secrets
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import asdict
 
 import msgspec
 
 from zloom import codec
-from zloom.errors import JournalError, LocalProtocolError, RemoteProtocolError, UnknownMessageType
+from zloom.errors import (
+    JournalError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    TransportError,
+    UnknownMessageType,
+)
 from zloom.socket_options import Context, new_context
 from zloom.sockets import DrainSocket
+from zloom_broker import chronicle
 from zloom_broker.addresses import Addresses, Bound, updates_endpoint
 from zloom_broker.core import Core
 from zloom_broker.effects import Commit, Effect, Publish, Send
@@ -51,6 +56,8 @@ class Server:
         self._snapshot_seq = journal.recovered.snapshot_seq
         self._epoch_written: asyncio.Future[None] | None = None
         self._unpublished = 0
+        self._failing = ""
+        """Why the newest commit failed; empty when it did not."""
         self._core: Core | None = None
         """From the first message that it takes to the last."""
         self.addresses = Addresses()
@@ -116,7 +123,11 @@ class Server:
         bound = []
         for endpoint in self._settings.bind:
             control = self._control.bind(endpoint)
-            bound.append(Bound(control, self._updates.bind(updates_endpoint(control))))
+            try:
+                updates = self._updates.bind(updates_endpoint(endpoint, control))
+            except TransportError as error:
+                raise TransportError(f"{error} (updates of {control}, which go beside it)") from error
+            bound.append(Bound(control, updates))
         return Addresses(tuple(bound), self._settings.advertise or "")
 
     # --- events ------------------------------------------------------------------------------
@@ -150,6 +161,9 @@ class Server:
 
     def _on_committed(self, seq: int) -> None:
         self._committed = seq
+        if self._failing:
+            self._failing = ""
+            self._log.info("commits succeed again")
         if self._epoch_written is not None and not self._epoch_written.done():
             self._epoch_written.set_result(None)
         elif self._core is not None:
@@ -158,7 +172,10 @@ class Server:
                 self._snapshot(self._core)
 
     def _on_commit_failed(self, seq: int, reason: str) -> None:
-        self._log.error("a commit failed: %s", reason)
+        # A disk that is full fails each second, as departures are tried again and again.
+        level = logging.DEBUG if reason == self._failing else logging.ERROR
+        self._failing = reason
+        self._log.log(level, "a commit failed: %s", reason)
         if self._epoch_written is not None and not self._epoch_written.done():
             self._epoch_written.set_exception(
                 JournalError(f"the journal in {self._settings.data_dir} cannot be written: {reason}")
@@ -174,7 +191,10 @@ class Server:
 
     # --- effects -----------------------------------------------------------------------------
 
-    def _carry_out(self, core: Core, effects: Iterable[Effect]) -> None:
+    def _carry_out(self, core: Core, effects: Sequence[Effect]) -> None:
+        if self._log.isEnabledFor(logging.INFO):
+            for line in chronicle.lines(effects):
+                self._log.info("%s", line)
         for effect in effects:
             match effect:
                 case Send():
@@ -236,18 +256,31 @@ async def running(settings: BrokerSettings, context: Context | None = None) -> A
     Raises:
         SettingsError, JournalError, TransportError: It cannot start; the text says what to do.
     """
+    began = time.monotonic()
     journal = await asyncio.to_thread(open_journal, settings.data_dir, durability=settings.durability)
+    seconds = time.monotonic() - began
     try:
         with _context_of_its_own() if context is None else nullcontext(context) as shared:
             server = Server(settings, journal, shared)
             try:
                 await server.start()
+                _tell_start(server, journal, seconds)
                 yield server
             finally:
                 server.close()
     finally:
         if not await asyncio.to_thread(journal.close):
             logging.getLogger("zloom.broker").error("the disk did not take the last rows in time")
+
+
+def _tell_start(server: Server, journal: Journal, seconds: float) -> None:
+    log, held = logging.getLogger("zloom.broker"), journal.recovered
+    text = "journal in %s: %d rows, read from row %d on in %.2f s"
+    log.info(text, journal.data_dir, held.last_seq, held.snapshot_seq + 1, seconds)
+    for note in held.notes:
+        log.warning("%s", note)
+    for pair in server.addresses.bound:
+        log.info("listening at %s, with updates at %s", pair.control, pair.updates)
 
 
 @contextmanager
@@ -257,49 +290,3 @@ def _context_of_its_own() -> Iterator[Context]:
         yield context
     finally:
         context.destroy(linger=FAREWELL)
-
-
-async def serve(settings: BrokerSettings, ready: Callable[[Server], None]) -> None:
-    """Run a broker until SIGTERM or SIGINT.
-
-    Args:
-        settings: Where to bind and to write.
-        ready: Called once peers can connect.
-    """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with running(settings) as server:
-        ready(server)
-        await stop.wait()
-
-
-def run(settings: BrokerSettings, *, as_json: bool = False) -> int:
-    """Run a broker in the foreground, and print one line on stdout when peers can connect.
-
-    Args:
-        settings: Where to bind and to write.
-        as_json: Whether the line is one of JSON.
-
-    Returns:
-        The exit code: 0.
-
-    Raises:
-        ZloomError: It could not start; the text says what to do.
-    """
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    for warning in settings.check():
-        logging.getLogger("zloom.broker").warning(warning)
-    asyncio.run(serve(settings, _announce_as_json if as_json else _announce))
-    return 0
-
-
-def _announce_as_json(server: Server) -> None:
-    bound = [asdict(pair) for pair in server.addresses.bound]
-    print(json.dumps({"ready": True, "bound": bound, "epoch": server.epoch}), flush=True)
-
-
-def _announce(server: Server) -> None:
-    pairs = " ".join(f"control={pair.control} updates={pair.updates}" for pair in server.addresses.bound)
-    print(f"zloom broker ready {pairs} epoch={server.epoch}", flush=True)

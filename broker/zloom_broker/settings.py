@@ -8,11 +8,13 @@ from typing import Literal, get_args
 
 import platformdirs
 
-from zloom.endpoints import runtime_endpoint
+from zloom.endpoints import runtime_endpoint, tcp_host, tcp_problem
 from zloom.errors import SettingsError
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Durability = Literal["fsync", "buffered"]
+
+LAST_PORT = 65535
 
 
 def default_data_dir() -> Path:
@@ -30,7 +32,8 @@ class BrokerSettings:
 
     Attributes:
         bind: Endpoints of control: `tcp://HOST:PORT`, `ipc:///PATH`, `inproc://NAME`. By default a socket in
-            the user's runtime folder, which is made if it is missing. Updates are bound beside each.
+            the user's runtime folder, which is made if it is missing. Updates are bound beside each: on TCP
+            at the next port, else at the path or name with `.updates`.
         advertise: Endpoint of updates that peers on TCP are told, where they cannot reach the one that is
             bound, as behind address translation; None to tell the bound port on the host that they reached.
         data_dir: Folder of the journal; made if it is missing. One broker at a time uses it.
@@ -61,7 +64,7 @@ class BrokerSettings:
         _check_choice("durability", self.durability, get_args(Durability))
         _check_choice("log level", self.log_level, get_args(LogLevel))
         if self.advertise is not None:
-            _tcp_host(self.advertise, "--advertise")
+            _check_tcp("--advertise", self.advertise)
         return [warning for endpoint in self.bind for warning in self._check_endpoint(endpoint)]
 
     def _check_endpoint(self, endpoint: str) -> Iterator[str]:
@@ -72,7 +75,12 @@ class BrokerSettings:
             )
         if scheme != "tcp":
             return
-        if _is_loopback(_tcp_host(endpoint, "--bind")):
+        _check_tcp("--bind", endpoint, any_port=True)
+        if endpoint.endswith(f":{LAST_PORT}"):
+            raise SettingsError(
+                f"cannot bind {endpoint}: updates need the next port, and there is none above"
+            )
+        if _is_loopback(tcp_host(endpoint)):
             yield f"{endpoint}: anybody on this host can steer; an ipc:// endpoint is for its owner alone"
         elif self.no_auth:
             yield f"{endpoint}: anybody who reaches this address can steer, because of --no-auth"
@@ -89,16 +97,10 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
 
 
-def _tcp_host(endpoint: str, option: str) -> str:
-    host, separator, port = endpoint.removeprefix("tcp://").rpartition(":")
-    if (
-        not endpoint.startswith("tcp://")
-        or not separator
-        or not host
-        or not (port.isdecimal() or port == "*")
-    ):
-        raise SettingsError(f"{option} {endpoint!r}: expected tcp://HOST:PORT")
-    return host
+def _check_tcp(option: str, endpoint: str, *, any_port: bool = False) -> None:
+    problem = tcp_problem(endpoint, any_port=any_port)
+    if problem:
+        raise SettingsError(f"{option} {endpoint!r}: {problem}")
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar
 import pytest
 
 import zloom
+from tests.shell.journal_driver import start
 from tests.support import (
     DEADLINE,
     TRANSPORTS,
@@ -25,8 +26,11 @@ from tests.support import (
 from zloom.client import Feed, Observation
 from zloom.errors import BrokerUnreachable, LocalProtocolError, Refused, SettingsError, TransportError
 from zloom.messages import Answered, Happened, Reported, Revised
+from zloom.model import Replica
 from zloom.settings import ClientSettings
 from zloom.socket_options import new_context
+from zloom_broker.journal import open_journal
+from zloom_broker.records import AttemptStarted, ReplicaJoined, ReplicaLeft, encode
 
 T = TypeVar("T")
 
@@ -306,6 +310,33 @@ async def test_questions_are_answered_with_types(operator: zloom.Operator, train
     (device,) = await operator.devices()
     assert device.replicas == [trainer.weavelet.replica_id]
     assert (await operator.stats()).counters["received_hello"] == 2
+
+
+def finished_replicas(count: int) -> Iterator[AttemptStarted | ReplicaJoined | ReplicaLeft]:
+    yield AttemptStarted(run="lm", attempt="old", world_size=1, at=1.0)
+    for number in range(count):
+        who = Replica(f"r{number}", "lm", "old", host="h" * 200)
+        yield ReplicaJoined(replica=who, at=1.0)
+        yield ReplicaLeft(
+            run="lm", attempt="old", replica=who.id, outcome="not_reached", reason="r" * 200, at=2.0
+        )
+
+
+async def test_more_replicas_than_a_message_holds_come_all(tmp_path: Path) -> None:
+    with open_journal(tmp_path / "broker") as journal:
+        listener = start(journal)
+        rows = [encode(record) for record in finished_replicas(3000)]
+        journal.submit(1, rows)
+        listener.wait_committed(len(rows))
+    async with (
+        running_broker(tmp_path) as broker,
+        training(broker),
+        zloom.connect(broker.endpoint, context=broker.context) as operator,
+    ):
+        replicas = await operator.replicas("lm")
+        assert [replica.state for replica in replicas] == ["live"] + 3000 * ["finished"]
+        assert [replica.replica for replica in replicas[1:]] == [f"r{n}" for n in range(3000)]
+        assert [run.replicas for run in await operator.runs()] == [3000, 1]
 
 
 async def test_a_failed_device_is_told_to_its_replicas(operator: zloom.Operator, trainer: Trainer) -> None:

@@ -1,4 +1,5 @@
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,11 +18,14 @@ from zloom_broker.journal.store import Store, create_database
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> JournalFolder:
-    folder = JournalFolder(tmp_path)
+def folder(tmp_path: Path) -> Iterator[JournalFolder]:
+    folder = JournalFolder(tmp_path / "data")
+    folder.create()
+    lock = folder.lock()
     create_database(folder)
     folder.adopt_database()
-    return folder
+    yield folder
+    lock.release()
 
 
 @pytest.fixture
@@ -132,6 +136,57 @@ def test_nothing_is_written_after_rows_that_could_not_be_taken_back(folder, stor
             append(store, 3)
     with pytest.raises(JournalError, match="rows after 2 could be neither confirmed nor taken back"):
         append(store, 1)
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def replaced(path: Path) -> None:
+    copy = Path(shutil.copy2(path, path.with_suffix(".copy")))
+    copy.replace(path)
+
+
+@pytest.mark.parametrize("name", ["database", "wal", "head", "lock_file"])
+@pytest.mark.parametrize("change", [removed, replaced])
+def test_g1_nothing_is_confirmed_in_a_file_that_is_no_longer_there(folder, store, name, change):
+    append(store, 2)
+    path = getattr(folder, name)
+    change(path)
+    with pytest.raises(JournalError, match=f"{path} was {change.__name__} while the broker runs"):
+        append(store, 1)
+    with pytest.raises(JournalError, match=change.__name__):
+        store.write_snapshot(2, state(2))
+    assert store.end.seq == 2
+
+
+def test_g1_a_folder_that_comes_back_is_written_on(folder, store):
+    append(store, 1)
+    elsewhere = folder.path.rename(folder.path.with_name("elsewhere"))
+    with pytest.raises(JournalError, match="was removed"):
+        append(store, 1)
+    elsewhere.rename(folder.path)
+    append(store, 1)
+    assert verify(folder.path).last_seq == 2
+
+
+def test_g1_a_file_that_vanishes_during_a_commit_is_noticed_before_it_is_confirmed(
+    folder, store, monkeypatch
+):
+    append(store, 2)
+    sync = os.fdatasync
+
+    def removes(descriptor: int) -> None:
+        sync(descriptor)
+        folder.database.unlink()
+
+    monkeypatch.setattr(os, "fdatasync", removes)
+    with pytest.raises(JournalError, match="was removed"):
+        append(store, 1)
+    monkeypatch.undo()
+    with pytest.raises(JournalError, match="rows after 2 may be lost"):
+        append(store, 1)
+    assert store.end.seq == 2
 
 
 def test_the_newest_two_snapshots_are_kept(folder, store):

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,10 +18,12 @@ from tests.shell.scripted_peer import RATE, Peer, connected, events, first, repl
 from tests.support import (
     DEADLINE,
     TRANSPORTS,
+    BrokerProcess,
     RunningBroker,
     Transport,
     broker_process,
     free_endpoint,
+    free_ports,
     running_broker,
 )
 from zloom import codec
@@ -27,6 +31,7 @@ from zloom import messages as m
 from zloom.errors import JournalError, TransportError
 from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
+from zloom_broker.addresses import Bound
 
 
 @contextlib.asynccontextmanager
@@ -87,6 +92,28 @@ def test_a_restart_keeps_history_and_request_ids(tmp_path: Path, transport: Tran
                 assert values == [1 / (number + 1) for number in reversed(range(5))]
 
     asyncio.run(scenario())
+
+
+def test_updates_are_at_the_port_beside_control(tmp_path: Path) -> None:
+    async def scenario(port: int) -> None:
+        async with running_broker(tmp_path, endpoint=f"tcp://127.0.0.1:{port}") as broker:
+            (pair,) = broker.server.addresses.bound
+            assert pair == Bound(f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port + 1}")
+            async with one_of_each(broker) as (operator, _):
+                assert (await operator.ask(change(1))).revision == 1
+
+    asyncio.run(scenario(free_ports()))
+
+
+def test_a_port_for_updates_that_is_taken_is_named_with_its_reason(tmp_path: Path) -> None:
+    async def scenario(port: int) -> None:
+        with socket.create_server(("127.0.0.1", port + 1)):
+            expected = rf"127.0.0.1:{port + 1}: another process .* \(updates of tcp://127.0.0.1:{port}, which"
+            with pytest.raises(TransportError, match=expected):
+                async with running_broker(tmp_path, endpoint=f"tcp://127.0.0.1:{port}"):
+                    pass
+
+    asyncio.run(scenario(free_ports()))
 
 
 def test_a_peer_that_is_not_known_must_say_hello(tmp_path: Path) -> None:
@@ -294,7 +321,8 @@ def test_g10_a_process_that_is_gone_is_lost_in_time(
                 process.kill()
             await process.wait()
 
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    search = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": search}
     asyncio.run(scenario())
 
 
@@ -329,6 +357,24 @@ def test_g1_a_journal_without_room_refuses_and_reads_go_on(tmp_path: Path) -> No
         broker_process(tmp_path / "broker", endpoint, prelude=NO_ROOM) as broker,
     ):
         asyncio.run(scenario(broker.endpoint))
+
+
+def test_g1_a_data_folder_that_was_deleted_refuses_and_reads_go_on(tmp_path: Path) -> None:
+    async def scenario(broker: BrokerProcess) -> None:
+        async with operator_at(broker.endpoint) as operator:
+            with connected(operator.context, broker.endpoint) as weavelet:
+                await weavelet.hello(replica("a"))
+                assert (await operator.ask(change(1))).revision == 1
+                shutil.rmtree(tmp_path / "broker")
+                refusal = await operator.ask(change(2))
+                assert (refusal.code, refusal.id) == ("journal_failed", "q2")
+                assert f"{tmp_path}/broker/lock was removed while the broker runs" in refusal.text
+                history = await operator.ask(m.GetHistory(id="h", run="run"))
+                assert [entry.revision.revision for entry in history.entries] == [1]
+        assert not (tmp_path / "broker").exists()
+
+    with free_endpoint("ipc") as endpoint, broker_process(tmp_path / "broker", endpoint) as broker:
+        asyncio.run(scenario(broker))
 
 
 def test_a_second_process_is_refused_with_one_line(tmp_path: Path) -> None:

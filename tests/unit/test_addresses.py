@@ -36,19 +36,22 @@ def test_what_is_advertised_is_for_tcp_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("control", "updates"),
+    ("asked", "control", "updates"),
     [
-        ("tcp://127.0.0.1:5555", "tcp://127.0.0.1:*"),
-        ("tcp://[::1]:5555", "tcp://[::1]:*"),
-        ("ipc:///run/control", "ipc:///run/control.updates"),
-        ("inproc://hub", "inproc://hub.updates"),
+        ("tcp://127.0.0.1:5555", "tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556"),
+        ("tcp://eth0:5555", "tcp://10.0.0.7:5555", "tcp://10.0.0.7:5556"),
+        ("tcp://[::1]:5555", "tcp://[::1]:5555", "tcp://[::1]:5556"),
+        ("tcp://127.0.0.1:*", "tcp://127.0.0.1:40001", "tcp://127.0.0.1:*"),
+        ("tcp://[::1]:0", "tcp://[::1]:40001", "tcp://[::1]:*"),
+        ("ipc:///run/control", "ipc:///run/control", "ipc:///run/control.updates"),
+        ("inproc://hub", "inproc://hub", "inproc://hub.updates"),
     ],
 )
-def test_updates_are_bound_beside_control(control: str, updates: str) -> None:
-    assert updates_endpoint(control) == updates
+def test_updates_are_bound_beside_control(asked: str, control: str, updates: str) -> None:
+    assert updates_endpoint(asked, control) == updates
 
 
 @pytest.mark.parametrize("control", ["", "udp://127.0.0.1:1", "ipc://", "control.sock"])
 def test_what_is_no_endpoint_is_said(control: str) -> None:
     with pytest.raises(SettingsError, match="expected tcp://HOST:PORT"):
-        updates_endpoint(control)
+        updates_endpoint(control, control)

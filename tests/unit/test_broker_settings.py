@@ -43,7 +43,19 @@ def test_an_open_address_warns_with_no_auth(endpoint: str) -> None:
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["", "nonsense", "tcp://", "tcp://127.0.0.1", "tcp://:5555", "tcp://h:x", "udp://h:1", "ipc://"],
+    [
+        "",
+        "nonsense",
+        "tcp://",
+        "tcp://127.0.0.1",
+        "tcp://:5555",
+        "tcp://h:x",
+        "tcp://h:-1",
+        "tcp://h:65536",
+        "tcp://::1:5555",
+        "udp://h:1",
+        "ipc://",
+    ],
 )
 def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
     with pytest.raises(SettingsError, match="expected"):
@@ -56,11 +68,17 @@ def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
         ({"durability": "maybe"}, "durability is 'maybe'; expected one of fsync, buffered"),
         ({"log_level": "loud"}, "log level is 'loud'"),
         ({"advertise": "gpu-1"}, "--advertise 'gpu-1': expected tcp://HOST:PORT"),
+        ({"advertise": "tcp://gpu-1:*"}, "the port is '\\*'; expected a number from 1 to 65535"),
     ],
 )
 def test_other_options_are_checked(others: dict[str, object], text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         settings("inproc://control", **others).check()
+
+
+def test_the_last_port_leaves_none_for_updates() -> None:
+    with pytest.raises(SettingsError, match=r"cannot bind tcp://127.0.0.1:65535: updates need the next port"):
+        settings("tcp://127.0.0.1:65535").check()
 
 
 def test_something_must_be_bound() -> None:

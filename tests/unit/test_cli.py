@@ -386,12 +386,22 @@ def test_the_table_of_replicas() -> None:
 
 
 def test_the_live_and_the_newest_replicas_come_first() -> None:
-    old, lost, new = (
-        msgspec.structs.replace(STATUS, attempt=attempt, state=state)
-        for attempt, state in (("2025", "live"), ("2027", "lost"), ("2026", "paused"))
-    )
-    rows = tables.of_replicas([old, lost, new], ids=False).rows
-    assert [row[1] for row in rows] == ["2026", "2025", "2027"]
+    told = [
+        msgspec.structs.replace(STATUS, attempt=attempt, state=state, rank=rank)
+        for attempt, state, rank in (
+            ("try-11", "lost", 0),
+            ("try-10", "paused", 1),
+            ("try-10", "live", 0),
+            ("try-9", "live", 0),
+        )
+    ]
+    rows = tables.of_replicas(told, ids=False).rows
+    assert [(row[1], row[2]) for row in rows] == [
+        ("try-10", "0/2"),
+        ("try-10", "1/2"),
+        ("try-9", "0/2"),
+        ("try-11", "0/2"),
+    ]
 
 
 def test_a_replica_of_lightning_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,20 +13,21 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_broker"}
 
 _PURE = """
-    zloom.agreement zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
-    zloom.client.subscriptions zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
+    zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
     zloom.outcome_table zloom.pace zloom.promises zloom.rounds zloom.schema zloom.session
     zloom.session_effects zloom.session_link zloom.session_reports zloom.session_rounds
     zloom.session_state zloom.session_updates zloom.socket_outbox zloom.updates_address zloom.version
     zloom.visibility zloom.words
+    zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
+    zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
-    zloom_broker.changes zloom_broker.conclusions zloom_broker.core zloom_broker.departures
-    zloom_broker.effects zloom_broker.errands zloom_broker.failures zloom_broker.greeting
-    zloom_broker.hub zloom_broker.inheritance zloom_broker.liveness zloom_broker.membership
-    zloom_broker.outcomes zloom_broker.pulse zloom_broker.queries zloom_broker.records
-    zloom_broker.requests zloom_broker.rules zloom_broker.state zloom_broker.steering
-    zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.changes zloom_broker.chronicle zloom_broker.conclusions zloom_broker.core
+    zloom_broker.departures zloom_broker.effects zloom_broker.errands zloom_broker.failures
+    zloom_broker.greeting zloom_broker.hub zloom_broker.inheritance zloom_broker.liveness
+    zloom_broker.membership zloom_broker.outcomes zloom_broker.pulse zloom_broker.queries
+    zloom_broker.records zloom_broker.requests zloom_broker.rules zloom_broker.state
+    zloom_broker.steering zloom_broker.validation zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
@@ -38,7 +39,8 @@ _SHELLS = """
     zloom.sockets zloom.status_source zloom.steerable zloom.store_register zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
     zloom.client.feeds zloom.client.link zloom.client.operator zloom.client.questions
-    zloom_broker.recovery zloom_broker.server zloom_broker.settings
+    zloom_broker.foreground zloom_broker.log zloom_broker.recovery zloom_broker.server
+    zloom_broker.settings
 """
 SHELLS = frozenset(_SHELLS.split())
 """What touches the world."""

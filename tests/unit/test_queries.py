@@ -114,6 +114,56 @@ def test_a_page_of_history_fits_into_a_message() -> None:
     assert len(encode(log)) < MAX_MESSAGE_SIZE
 
 
+CROWD = 8000
+"""Enough for a list of any kind to be longer than a message."""
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Bench:
+    """Attempts of which nobody lives but the last replica, which has as many devices."""
+    bench = Bench()
+    for number in range(CROWD):
+        bench.join(f"r{number}", attempt=f"try-{number:0110}", host="h" * 255, devices=[])
+        if number < CROWD - 1:
+            bench.receive(f"r{number}".encode(), m.Goodbye(reason="r" * 255))
+    devices = [Device(f"GPU-{number}", "x" * 300, "gpu", number) for number in range(CROWD)]
+    bench.join(f"r{CROWD - 1}", attempt=f"try-{CROWD - 1:0110}", host="h" * 255, devices=devices)
+    bench.operator()
+    return bench
+
+
+LISTS: dict[str, tuple[Any, Any, list[str]]] = {
+    "runs": (
+        m.GetRuns,
+        lambda each: f"{each.run}/{each.attempt}",
+        [f"run/try-{n:0110}" for n in range(CROWD)],
+    ),
+    "replicas": (m.GetReplicas, lambda each: each.replica, [f"r{n}" for n in reversed(range(CROWD))]),
+    "devices": (m.GetDevices, lambda each: each.device.id, [f"GPU-{n}" for n in range(CROWD)]),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_long_list_comes_in_pages_that_fit(crowd: Bench, kind: str) -> None:
+    request, name, expected = LISTS[kind]
+    found: list[str] = []
+    more = True
+    while more:
+        page = ask(crowd, request(id=f"q{len(found)}", after=found[-1] if found else ""))
+        assert len(encode(page)) < MAX_MESSAGE_SIZE
+        found += [name(each) for each in getattr(page, kind)]
+        more = page.more
+    assert found == expected
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_page_after_what_is_gone_is_the_first(crowd: Bench, kind: str) -> None:
+    request, name, expected = LISTS[kind]
+    page = ask(crowd, request(id="q", after="gone"))
+    assert page.more
+    assert name(getattr(page, kind)[0]) == expected[0]
+
+
 @pytest.mark.parametrize("lost", [True, False])
 def test_one_that_left_says_why(lost: bool) -> None:
     bench = steered()

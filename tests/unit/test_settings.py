@@ -15,12 +15,18 @@ def test_the_broker_is_the_argument_then_the_variable_then_the_users_socket() ->
     assert resolve_broker(None, {"ZLOOM_BROKER": ""}) == runtime_endpoint()
 
 
-@pytest.mark.parametrize("endpoint", ["head:5555", "http://head:5555", "tcp://", "udp://x:1"])
+@pytest.mark.parametrize("endpoint", ["head:5555", "http://head:5555", "tcp://", "udp://x:1", "tcp://h"])
 def test_what_is_no_endpoint_is_refused_naming_where_it_came_from(endpoint: str) -> None:
     with pytest.raises(SettingsError, match=r"broker is .*expected tcp://HOST:PORT"):
         resolve_broker(endpoint, {})
     with pytest.raises(SettingsError, match=r"\$ZLOOM_BROKER is"):
         resolve_broker(None, {"ZLOOM_BROKER": endpoint})
+
+
+@pytest.mark.parametrize("port", ["65536", "0", "*", "-1", "x", ""])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(SettingsError, match=r"the port is .*; expected a number from 1 to 65535$"):
+        resolve_broker(f"tcp://head:{port}", {})
 
 
 @pytest.mark.parametrize(

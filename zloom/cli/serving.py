@@ -92,7 +92,7 @@ def broker(
 ) -> None:
     """Run the broker, the hub between trainers and operators, until SIGTERM or Ctrl-C."""
     from zloom.cli.connection import reported
-    from zloom_broker import server
+    from zloom_broker import foreground
     from zloom_broker.settings import BrokerSettings, default_data_dir
 
     with reported(as_json=as_json, serving=True):
@@ -104,7 +104,7 @@ def broker(
             no_auth=no_auth,
             **({"bind": tuple(bind)} if bind else {}),
         )
-        code = server.run(settings, as_json=as_json)
+        code = foreground.run(settings, as_json=as_json)
     raise typer.Exit(code)
 
 

@@ -16,11 +16,17 @@ GONE = ("finished", "lost")
 
 
 def of_replicas(replicas: Iterable[ReplicaStatus], *, ids: bool) -> Table:
-    """Return the table of `ps`, the live first, then by newest attempt; `ids` adds those of the replicas."""
+    """Return the table of `ps`, the live first; `ids` adds the ids.
+
+    Args:
+        replicas: Those of the newest attempt first, as the broker tells them.
+        ids: Whether there is room for the replicas' ids.
+    """
     columns = ["RUN", "ATTEMPT", "RANK", "STATE", "PHASE", "STEP", "STEP TIME", "REV", "METRICS", "WHERE"]
-    ordered = sorted(replicas, key=lambda each: (each.run, each.rank))
-    ordered.sort(key=lambda each: each.attempt, reverse=True)
-    ordered.sort(key=lambda each: each.state in GONE)
+    ordered = list(replicas)
+    attempts = list(dict.fromkeys((each.run, each.attempt) for each in ordered))
+    places = {attempt: place for place, attempt in enumerate(attempts)}
+    ordered.sort(key=lambda each: (each.state in GONE, places[each.run, each.attempt], each.rank))
     rows = [[*_replica_row(each), *([each.replica] if ids else [])] for each in ordered]
     # What can be long and has blanks may be broken, so that names need not.
     broken = {"METRICS", *({"STATE"} if any(each.reason for each in ordered) else ())}

@@ -1,5 +1,10 @@
 """The calls of an operator that change nothing for a run, or only what the broker knows of it."""
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
+
 from zloom.client.caller import Caller
 from zloom.client.link import fresh_id
 from zloom.messages import (
@@ -15,11 +20,15 @@ from zloom.messages import (
     GetStats,
     History,
     Keys,
+    Page,
     Replicas,
     Runs,
     Stats,
 )
 from zloom.model import DeviceReport, HistoryEntry, ReplicaStatus, RunStatus, Value
+
+A = TypeVar("A", bound=Page)
+T = TypeVar("T")
 
 PAGE = 100
 """Entries of history asked for at once."""
@@ -57,16 +66,20 @@ class Questions(Caller):
 
     async def runs(self, run: str = "") -> list[RunStatus]:
         """Return all attempts of all runs, or of one."""
-        return (await self._ask(GetRuns(id=fresh_id(), run=run), Runs)).runs
+        request = GetRuns(id=fresh_id(), run=run)
+        return await self._all(
+            request, Runs, lambda page: page.runs, lambda each: f"{each.run}/{each.attempt}"
+        )
 
     async def replicas(self, run: str = "", *, attempt: str = "") -> list[ReplicaStatus]:
-        """Return all replicas, or those of one run."""
+        """Return all replicas, or those of one run; those of the newest attempt first."""
         request = GetReplicas(id=fresh_id(), run=run, attempt=attempt)
-        return (await self._ask(request, Replicas)).replicas
+        return await self._all(request, Replicas, lambda page: page.replicas, lambda each: each.replica)
 
     async def devices(self) -> list[DeviceReport]:
         """Return all devices with their newest status and the replicas on them."""
-        return (await self._ask(GetDevices(id=fresh_id()), Devices)).devices
+        request = GetDevices(id=fresh_id())
+        return await self._all(request, Devices, lambda page: page.devices, lambda each: each.device.id)
 
     async def fail_device(self, device: str, reason: str = "") -> list[str]:
         """Report that a device failed; returns the ids of the replicas on it, each of which is told."""
@@ -84,3 +97,19 @@ class Questions(Caller):
     async def stats(self) -> Stats:
         """Return the broker's counters."""
         return await self._ask(GetStats(id=fresh_id()), Stats)
+
+    async def _all(
+        self,
+        request: GetRuns | GetReplicas | GetDevices,
+        kind: type[A],
+        items: Callable[[A], Sequence[T]],
+        name: Callable[[T], str],
+    ) -> list[T]:
+        """Return what is on all pages, each once: a page that begins anew repeats some."""
+        found: dict[str, T] = {}
+        while True:
+            page = await self._ask(request, kind)
+            found |= {name(item): item for item in items(page)}
+            if not page.more or not items(page):
+                return list(found.values())
+            request = replace(request, id=fresh_id(), after=name(items(page)[-1]))

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,6 +42,40 @@ class FolderLock:
         os.close(self._descriptor)
 
 
+class Custody:
+    """Which files stood at some paths, so that it shows when one is removed or another takes its place.
+
+    A descriptor goes on working after that, and what is written to it is gone with the process.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Remember what stands there now.
+
+        Raises:
+            FileNotFoundError: Nothing does.
+        """
+        self._inodes = {path: _inode(path) for path in paths}
+
+    def check(self) -> None:
+        """See that they all still stand there; takes a few microseconds.
+
+        Raises:
+            JournalError: One does not; the text says which.
+            OSError: The disk does not tell.
+        """
+        for path, inode in self._inodes.items():
+            try:
+                now = _inode(path)
+            except (FileNotFoundError, NotADirectoryError):
+                now = None
+            if now != inode:
+                what = "removed" if now is None else "replaced"
+                raise JournalError(
+                    f"{path} was {what} while the broker runs, so nothing more is written; "
+                    "put the broker's own files back, or stop it and start it again"
+                )
+
+
 class JournalFolder:
     """Where the files of a journal are."""
 
@@ -51,6 +86,7 @@ class JournalFolder:
         self.wal = path / "journal.sqlite3-wal"
         self.shared_memory = path / "journal.sqlite3-shm"
         self.head = path / "head"
+        self.lock_file = path / "lock"
 
     def create(self) -> None:
         """Make the folder, mode 0700, where it is missing.
@@ -70,9 +106,16 @@ class JournalFolder:
             JournalError: Another broker has it, or the folder cannot be written.
         """
         try:
-            return FolderLock(self.path / "lock")
+            return FolderLock(self.lock_file)
         except OSError as error:
             raise JournalError(f"data folder {self.path} cannot be locked: {error.strerror}") from error
+
+    def custody(self) -> Custody:
+        """Remember the files that a broker writes to, all of which are there while it has them open.
+
+        The lock is one of them: two brokers that locked two files would write to one database.
+        """
+        return Custody((self.lock_file, self.database, self.wal, self.head))
 
     def has_database(self) -> bool:
         """Whether there is a database, or the write-ahead log of one that was removed."""
@@ -121,6 +164,11 @@ class JournalFolder:
         name = f"quarantine-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         taken = sum(1 for _ in self.path.glob(f"{name}*"))
         return self.path / (f"{name}-{taken + 1}" if taken else name)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _same(copy: Path, file: Path) -> bool:

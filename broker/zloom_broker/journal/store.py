@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Store:
     """
 
     def __init__(self, folder: JournalFolder, end: Link) -> None:
-        """Open the journal in `folder`, which is in order up to `end`, the last row that it has.
+        """Open the journal in `folder`, which is locked and in order up to `end`, the last row that it has.
 
         Raises:
             JournalError: A newer version of zloom wrote it.
@@ -62,12 +62,13 @@ class Store:
         # Rows may be in the system's memory only; once the head names them, losing them counts as damage.
         folder.flush()
         self._connection = connect(folder.database)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._connection.close)
             migrate(self._connection)
             self._head = HeadFile(folder.head, end)
-        except BaseException:
-            self._connection.close()
-            raise
+            undo.callback(self._head.close)
+            self._custody = folder.custody()
+            undo.pop_all()
 
     def append(self, payloads: Sequence[bytes], *, sync: bool) -> None:
         """Commit rows, all or none.
@@ -82,6 +83,7 @@ class Store:
         """
         if self._broken is not None:
             raise JournalError(self._broken)
+        self._custody.check()
         self._set_synchronous(sync)
         rows = list(_chained(self.end, payloads))
         with transaction(self._connection):
@@ -89,14 +91,16 @@ class Store:
         end = rows[-1][0]
         if sync:
             self._confirm(end)
+        self._check_still_there()
         self.end = end
 
     def write_snapshot(self, seq: int, payload: bytes) -> None:
         """Commit a snapshot of the owner's state as of row `seq`; the newest intact two are kept.
 
         Raises:
-            JournalError, sqlite3.Error: It could not be; the older ones are still there.
+            JournalError, OSError, sqlite3.Error: It could not be; the older ones are still there.
         """
+        self._custody.check()
         connection = self._connection
         chain = read_chain(connection, seq)
         if chain is None:
@@ -111,7 +115,8 @@ class Store:
     def close(self) -> None:
         """Fold the write-ahead log into the database and close; what cannot be folded stays in the log."""
         try:
-            with suppress(sqlite3.Error, OSError):
+            with suppress(JournalError, sqlite3.Error, OSError):
+                self._custody.check()
                 self._connection.execute(f"PRAGMA busy_timeout = {_CLOSING_BUSY_TIMEOUT_MS}")
                 (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 # A checkpoint has synced the rows that `append` did not, so the head may name them.
@@ -134,6 +139,15 @@ class Store:
             self._head.write(end)
         except OSError:
             self._take_back()
+            raise
+
+    def _check_still_there(self) -> None:
+        # What was written just now may be in a file that has no name any more. To take it back would be no
+        # better: by now the database may be another broker's.
+        try:
+            self._custody.check()
+        except (JournalError, OSError) as error:
+            self._broken = f"rows after {self.end.seq} may be lost: {error}"
             raise
 
     def _take_back(self) -> None:

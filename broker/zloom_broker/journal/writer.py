@@ -186,7 +186,7 @@ class JournalWriter:
         newest = max(batch, key=lambda entry: entry.seq)
         try:
             self._store.write_snapshot(newest.seq, newest.payload)
-        except (sqlite3.Error, JournalError) as error:
+        except (sqlite3.Error, OSError, JournalError) as error:
             with self._changed:
                 self._counters.snapshot_failures += 1
                 self._counters.snapshot_error = str(error)

@@ -1,0 +1,59 @@
+"""A broker as a process in the foreground: signals, the log, and the line that says that it is ready."""
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import asdict
+
+from zloom_broker.log import logging_to_stderr
+from zloom_broker.server import Server, running
+from zloom_broker.settings import BrokerSettings
+
+
+async def serve(settings: BrokerSettings, ready: Callable[[Server], None]) -> None:
+    """Run a broker until SIGTERM or SIGINT.
+
+    Args:
+        settings: Where to bind and to write.
+        ready: Called once peers can connect.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as server:
+        ready(server)
+        await stop.wait()
+        logging.getLogger("zloom.broker").info("leaving, as it was told to")
+
+
+def run(settings: BrokerSettings, *, as_json: bool = False) -> int:
+    """Run a broker in the foreground, and print one line on stdout when peers can connect.
+
+    Args:
+        settings: Where to bind and to write.
+        as_json: Whether the line is one of JSON.
+
+    Returns:
+        The exit code: 0.
+
+    Raises:
+        ZloomError: It could not start; the text says what to do.
+    """
+    with logging_to_stderr(settings.log_level):
+        for warning in settings.check():
+            logging.getLogger("zloom.broker").warning(warning)
+        asyncio.run(serve(settings, _announce_as_json if as_json else _announce))
+    return 0
+
+
+def _announce_as_json(server: Server) -> None:
+    bound = [asdict(pair) for pair in server.addresses.bound]
+    print(json.dumps({"ready": True, "bound": bound, "epoch": server.epoch}), flush=True)
+
+
+def _announce(server: Server) -> None:
+    pairs = " ".join(f"control={pair.control} updates={pair.updates}" for pair in server.addresses.bound)
+    print(f"zloom broker ready {pairs} epoch={server.epoch}", flush=True)
