@@ -178,33 +178,6 @@ def declare_rate(weavelet: Weavelet) -> list[float]:
 # --- changes -------------------------------------------------------------------------------------
 
 
-def test_a_change_is_applied_between_two_steps_on_the_training_thread(
-    weavelet: Weavelet, operating: Operating
-) -> None:
-    places: list[tuple[threading.Thread, int]] = []
-
-    @weavelet.on_config("learning_rate", initial=0.1)
-    def set_learning_rate(value: float) -> None:
-        places.append((threading.current_thread(), weavelet.step))
-
-    result = train_while(weavelet, operating.set(learning_rate=0.5))
-    assert result.applied_everywhere
-    assert places == [(threading.current_thread(), result.outcomes[0].step)]
-    assert result.outcomes[0].replica == weavelet.replica_id
-
-
-def test_nothing_is_applied_between_ticks(weavelet: Weavelet, operating: Operating) -> None:
-    seen = declare_rate(weavelet)
-    first = operating.set(learning_rate=0.5)
-    assert train_while(weavelet, first).applied_everywhere
-    second = operating.set(learning_rate=0.6)
-    assert weavelet._arrived.wait(DEADLINE)
-    assert seen == [0.5]
-    weavelet.safe_point()
-    assert seen == [0.5, 0.6]
-    assert second.result.outcomes[0].step == weavelet.step
-
-
 def test_an_update_of_several_keys_is_all_or_nothing(weavelet: Weavelet, operating: Operating) -> None:
     log: list[object] = []
 
@@ -251,21 +224,6 @@ def test_a_command_reports_what_its_handler_returned(weavelet: Weavelet, operati
 
     result = train_while(weavelet, operating.command("save", name="best"))
     assert result.outcomes[0].detail == "best-1"
-
-
-def test_an_immediate_change_does_not_wait_for_a_step(
-    weavelet: Weavelet, operator: SyncOperator, run: str
-) -> None:
-    threads: list[threading.Thread] = []
-
-    @weavelet.on_config("verbose", initial=False, immediate=True)
-    def set_verbose(value: bool) -> None:
-        threads.append(threading.current_thread())
-
-    until_declared(operator, run, "verbose")
-    result = operator.set(run, {"verbose": True}, mode="immediate")
-    assert result.applied_everywhere
-    assert [thread.name for thread in threads] == ["zloom-weavelet"]
 
 
 def test_an_immediate_undo_that_raises_surfaces_from_tick(
