@@ -32,8 +32,8 @@ PURE = frozenset(_PURE.split())
 
 _SHELLS = """
     zloom zloom.__main__ zloom.async_weavelet zloom.declaring zloom.delivery zloom.device_watch
-    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.launch zloom.metrics
-    zloom.process zloom.session_sockets zloom.settings zloom.socket_errors zloom.socket_options
+    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.launch zloom.leaving
+    zloom.metrics zloom.process zloom.session_sockets zloom.settings zloom.socket_errors zloom.socket_options
     zloom.sockets zloom.status_source zloom.steerable zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
     zloom.client.feeds zloom.client.link zloom.client.operator zloom.client.questions
