@@ -7,6 +7,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 
+from zloom import leaving
 from zloom.delivery import Delivery
 from zloom.device_watch import DeviceWatch
 from zloom.devices import DeviceProbe
@@ -88,6 +89,7 @@ class Engine:
         context: Context | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._endpoint = endpoint
         self._training = training
         self._settings = settings
         self._session = Session(
@@ -156,7 +158,7 @@ class Engine:
     def end(self) -> None:
         """Wait until the goodbye has left, `settings.farewell` seconds at most. Any thread may do this."""
         if self._owns_context:
-            self._context.term()
+            leaving.terminate(self._context, self._endpoint, self._settings.farewell)
 
     def _begin(self, arrived: str) -> None:
         self._awaited.discard(arrived)
@@ -246,7 +248,8 @@ class Engine:
             case Warn():
                 self._warn(effect.kind, effect.text)
             case Closed():
-                self._sockets.close(self._settings.farewell if effect.farewell else 0.0)
+                farewell = self._settings.farewell if effect.farewell else 0.0
+                self._sockets.close(leaving.linger(self._endpoint, farewell))
             case Reconnect():
                 self._sockets.reconnect()
             case Connect():

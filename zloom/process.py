@@ -23,8 +23,8 @@ from zloom.weavelet import Weavelet
 POLL = 0.02
 """Seconds between two looks for changes: the trainer looks at its queue once a step, seldom more often."""
 
-CLOSE_TIMEOUT = 2.0
-"""Seconds that a process may take to leave before it is terminated."""
+CLOSE_TIMEOUT = 1.5
+"""Seconds that a process may take to leave before it is terminated: the whole of the way out has 2."""
 
 
 class Queue(Protocol):

@@ -1,21 +1,24 @@
 """zloom's part inside a trainer that has a loop of its own: it lives on a daemon thread."""
 
 import asyncio
-import atexit
 import contextlib
+import logging
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from zloom.errors import TransportError, ZloomError
+from zloom import leaving
+from zloom.errors import ZloomError
 from zloom.messages import Failure
 from zloom.steerable import Steerable, reason_of
 
 START_TIMEOUT = 5.0
-"""Seconds until the new thread must have opened its socket, which takes milliseconds on an idle machine."""
+"""Seconds that `start` waits for the new thread to open its socket, to learn if the endpoint can be used.
+On an idle machine that takes milliseconds."""
+
+UNSTEERED = "the training goes on unsteered"
 
 
 class Weavelet(Steerable):
@@ -32,9 +35,13 @@ class Weavelet(Steerable):
 
     _thread: threading.Thread | None = None
     _loop: asyncio.AbstractEventLoop | None = None
+    _late = False
+    """The thread had not begun when `start` returned."""
 
     def start(self) -> None:
         """Begin to look for the broker; returns at once, whether there is one or not.
+
+        On a machine that is very slow, or has no thread left, it warns and the training goes on.
 
         Raises:
             SettingsError: It was started before.
@@ -46,18 +53,30 @@ class Weavelet(Steerable):
         self._arrived = threading.Event()
         self._activated = threading.Event()
         self._opened = threading.Event()
-        self._leaving: asyncio.Future[str] | None = None
+        self._leaving: asyncio.Future[None] | None = None
+        self._reason = ""
         self._start_error: ZloomError | None = None
         self._training.wake = self._arrived.set
         self._training.activated = self._on_activated
         self._training.failed = self._on_failure
-        self._thread = threading.Thread(target=self._run_loop, name="zloom-weavelet", daemon=True)
-        self._thread.start()
-        _open.add(self)
-        if not self._opened.wait(START_TIMEOUT):
-            raise TransportError(f"the weavelet's thread did not begin within {START_TIMEOUT:g} s")
+        self._start_thread()
         if self._start_error is not None:
             raise self._start_error
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run_loop, name="zloom-weavelet", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the limit on this user's threads, for one
+            self._warn_once(f"the weavelet's thread could not begin ({error}); {UNSTEERED}")
+            return
+        self._thread = thread
+        leaving.at_exit(self, lambda: self._begin_to_leave("the process ended"), self._await_end)
+        if not self._opened.wait(START_TIMEOUT):
+            self._late = True
+            self._warn_once(
+                f"the weavelet's thread has not begun within {START_TIMEOUT:g} s; {UNSTEERED} until it has"
+            )
 
     def close(self, reason: str = "finished") -> None:
         """Say goodbye and end the thread; takes milliseconds, and 2 s at most. A second call does nothing.
@@ -67,15 +86,22 @@ class Weavelet(Steerable):
         Args:
             reason: Shown to operators.
         """
-        if self._closed or self._is_forked():
+        if not self._closed and not self._is_forked():
+            self._begin_to_leave(reason)
+            self._await_end(self._settings.close_timeout)
+
+    def _begin_to_leave(self, reason: str) -> None:
+        if self._closed or self._forked:
             return
-        self._closed = True
-        if self._thread is None:
-            return
-        self._arrived.set()
-        self._call(self._leave, reason)
-        if self._thread is not threading.current_thread():
-            self._thread.join(self._settings.close_timeout)
+        self._reason, self._closed = reason, True
+        leaving.forget(self)
+        if self._thread is not None:
+            self._arrived.set()
+            self._call(self._leave)
+
+    def _await_end(self, timeout: float) -> None:
+        if self._thread is not None and self._thread is not threading.current_thread() and not self._forked:
+            self._thread.join(timeout)
 
     def __enter__(self) -> Self:
         self.start()
@@ -146,21 +172,26 @@ class Weavelet(Steerable):
         self._loop = asyncio.get_running_loop()
         self._leaving = self._loop.create_future()
         try:
+            if self._closed:  # before this thread began
+                return
             self._engine = self._make_engine()
-            self._engine.start(declared=not self._inherit)
+            self._engine.start(declared=self._begun or not self._inherit)
         except ZloomError as error:
             self._start_error = error
+            if self._late:  # nobody is there any more to be told
+                logging.getLogger("zloom").error("%s; %s", error, UNSTEERED)
             return
         finally:
             self._opened.set()
         try:
-            self._engine.close(await self._leaving)
+            await self._leaving
+            self._engine.close(self._reason)
         finally:
             self._engine.end()
 
-    def _leave(self, reason: str) -> None:
+    def _leave(self) -> None:
         if self._leaving is not None and not self._leaving.done():
-            self._leaving.set_result(reason)
+            self._leaving.set_result(None)
 
     def _on_activated(self, active: bool) -> None:
         if active:
@@ -182,16 +213,3 @@ class Weavelet(Steerable):
         with contextlib.suppress(RuntimeError):  # the loop is closed
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(function, *arguments)
-
-
-_open: weakref.WeakSet[Weavelet] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    """At the interpreter's exit: those that nobody closed say goodbye too."""
-    for weavelet in list(_open):
-        if not weavelet._forked:
-            weavelet.close("the process ended")
-
-
-atexit.register(_close_all)

@@ -1,18 +1,36 @@
 """A trainer in a plain loop, run as a process of its own by the end-to-end tests.
 
 It appends what happens to a file, one JSON object a line: `{"step", "key", "value"}` for each handler that
-ran, and `{"steps"}` when it ends.
+ran, and `{"steps"}` when it ends. In `--progress` it writes over and over how far it is, as `Progress`: no
+broker is needed to see that.
 """
 
 import argparse
 import ctypes
 import json
+import os
 import signal
+import struct
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import zloom
+
+PROGRESS = struct.Struct("<qd")
+"""The step that was begun last, and the longest that any call of the weavelet took, in seconds."""
+
+
+class Progress:
+    """Tells a test how far the training is, by way of a file of 16 bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY)
+        self._longest = 0.0
+
+    def tell(self, step: int, took: float) -> None:
+        self._longest = max(self._longest, took)
+        os.pwrite(self._file, PROGRESS.pack(step, self._longest), 0)
 
 
 def main() -> None:
@@ -22,6 +40,7 @@ def main() -> None:
     parser.add_argument("--run", default="loop")
     parser.add_argument("--attempt", default="one")
     parser.add_argument("--step-seconds", type=float, default=0.002)
+    parser.add_argument("--progress", type=Path, default=Path(os.devnull))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(0)))
     with arguments.log.open("a", buffering=1) as log:
@@ -56,10 +75,13 @@ def train(arguments: argparse.Namespace, log: Any) -> None:
     def failed(failure: Any) -> None:
         note("failure", failure.kind)
 
+    progress = Progress(arguments.progress)
     with weavelet:
         while going:
+            begun = time.monotonic()
             weavelet.tick()
             weavelet.report(loss=1.0 / weavelet.step)
+            progress.tell(weavelet.step, time.monotonic() - begun)
             time.sleep(arguments.step_seconds)  # the step's work
     log.write(json.dumps({"steps": weavelet.step}) + "\n")
 

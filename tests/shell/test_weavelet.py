@@ -12,9 +12,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
+import zmq
 
 from tests.support import DEADLINE, broker_process, free_endpoint, running_broker
 from zloom import Meta, SettingsError, TransportError, UndoError
@@ -178,33 +179,6 @@ def declare_rate(weavelet: Weavelet) -> list[float]:
 # --- changes -------------------------------------------------------------------------------------
 
 
-def test_a_change_is_applied_between_two_steps_on_the_training_thread(
-    weavelet: Weavelet, operating: Operating
-) -> None:
-    places: list[tuple[threading.Thread, int]] = []
-
-    @weavelet.on_config("learning_rate", initial=0.1)
-    def set_learning_rate(value: float) -> None:
-        places.append((threading.current_thread(), weavelet.step))
-
-    result = train_while(weavelet, operating.set(learning_rate=0.5))
-    assert result.applied_everywhere
-    assert places == [(threading.current_thread(), result.outcomes[0].step)]
-    assert result.outcomes[0].replica == weavelet.replica_id
-
-
-def test_nothing_is_applied_between_ticks(weavelet: Weavelet, operating: Operating) -> None:
-    seen = declare_rate(weavelet)
-    first = operating.set(learning_rate=0.5)
-    assert train_while(weavelet, first).applied_everywhere
-    second = operating.set(learning_rate=0.6)
-    assert weavelet._arrived.wait(DEADLINE)
-    assert seen == [0.5]
-    weavelet.safe_point()
-    assert seen == [0.5, 0.6]
-    assert second.result.outcomes[0].step == weavelet.step
-
-
 def test_an_update_of_several_keys_is_all_or_nothing(weavelet: Weavelet, operating: Operating) -> None:
     log: list[object] = []
 
@@ -251,21 +225,6 @@ def test_a_command_reports_what_its_handler_returned(weavelet: Weavelet, operati
 
     result = train_while(weavelet, operating.command("save", name="best"))
     assert result.outcomes[0].detail == "best-1"
-
-
-def test_an_immediate_change_does_not_wait_for_a_step(
-    weavelet: Weavelet, operator: SyncOperator, run: str
-) -> None:
-    threads: list[threading.Thread] = []
-
-    @weavelet.on_config("verbose", initial=False, immediate=True)
-    def set_verbose(value: bool) -> None:
-        threads.append(threading.current_thread())
-
-    until_declared(operator, run, "verbose")
-    result = operator.set(run, {"verbose": True}, mode="immediate")
-    assert result.applied_everywhere
-    assert [thread.name for thread in threads] == ["zloom-weavelet"]
 
 
 def test_an_immediate_undo_that_raises_surfaces_from_tick(
@@ -634,6 +593,91 @@ def test_a_weavelet_is_started_once(weavelet: Weavelet) -> None:
 def test_an_endpoint_that_cannot_be_is_refused_at_the_start(run: str) -> None:
     with pytest.raises(TransportError, match="cannot connect to"):
         Weavelet(run, broker="tcp://host:port").start()
+
+
+class SlowContext(zmq.Context["zmq.Socket[bytes]"]):
+    """The context of a node on which nothing gets on until it is told to."""
+
+    gate = threading.Event()
+
+    def socket(self, *args: Any, **kwargs: Any) -> "zmq.Socket[bytes]":
+        self.gate.wait(DEADLINE)
+        return super().socket(*args, **kwargs)
+
+
+@pytest.fixture
+def slow_context(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowContext]:
+    monkeypatch.setattr("zloom.weavelet.START_TIMEOUT", 0.05)
+    monkeypatch.setattr(SlowContext, "gate", threading.Event())
+    context = SlowContext()
+    yield context
+    context.gate.set()
+    context.destroy(linger=0)
+
+
+SLOW = "has not begun within 0.05 s; the training goes on unsteered until it has"
+
+
+@pytest.mark.parametrize("inherit", [False, True])
+def test_a_thread_that_begins_late_holds_up_no_training(
+    endpoint: str, run: str, operating: Operating, slow_context: SlowContext, inherit: bool
+) -> None:
+    weavelet = Weavelet(run, broker=endpoint, context=slow_context, inherit=inherit)
+    with pytest.warns(RuntimeWarning, match=SLOW):
+        weavelet.start()
+    seen = declare_rate(weavelet)
+    weavelet.tick()
+    weavelet.report(loss=1.0)
+    assert not weavelet.wait_until_active(0.01)
+    slow_context.gate.set()
+    assert weavelet.wait_until_active(DEADLINE)
+    assert train_while(weavelet, operating.set(learning_rate=0.5)).applied_everywhere
+    assert seen == [0.5]
+    weavelet.close()
+
+
+def test_a_thread_that_begins_after_the_end_does_nothing(
+    endpoint: str, run: str, slow_context: SlowContext
+) -> None:
+    quick = WeaveletSettings(close_timeout=0.05)
+    weavelet = Weavelet(run, broker=endpoint, context=slow_context, settings=quick)
+    with pytest.warns(RuntimeWarning, match=SLOW):
+        weavelet.start()
+    weavelet.close()
+    slow_context.gate.set()
+    assert weavelet._thread is not None
+    weavelet._thread.join(DEADLINE)
+    assert not weavelet._thread.is_alive()
+    assert weavelet.state is State.CLOSED
+
+
+def test_an_endpoint_that_cannot_be_is_said_late_when_the_thread_is(
+    run: str, slow_context: SlowContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    weavelet = Weavelet(run, broker="tcp://host:port", context=slow_context)
+    with pytest.warns(RuntimeWarning, match=SLOW):
+        weavelet.start()
+    slow_context.gate.set()
+    assert weavelet._thread is not None
+    weavelet._thread.join(DEADLINE)
+    assert [each.message.partition(" tcp")[0] for each in caplog.records] == ["cannot connect to"]
+    weavelet.tick()
+    weavelet.close()
+
+
+def test_without_a_thread_to_be_had_the_training_goes_on(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    weavelet = Weavelet(run, broker="ipc:///nowhere")
+    with pytest.warns(RuntimeWarning, match="could not begin .*; the training goes on unsteered"):
+        weavelet.start()
+    weavelet.tick()
+    weavelet.report(loss=1.0)
+    assert not weavelet.wait_until_active(DEADLINE)
+    weavelet.close()
+    assert weavelet.step == 1
 
 
 def test_a_forked_child_does_nothing_and_the_parent_goes_on(weavelet: Weavelet, operating: Operating) -> None:

@@ -34,9 +34,10 @@ PURE = frozenset(_PURE.split())
 
 _SHELLS = """
     zloom zloom.__main__ zloom.async_weavelet zloom.declaring zloom.delivery zloom.device_watch
-    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.launch zloom.metrics
-    zloom.process zloom.session_sockets zloom.settings zloom.socket_errors zloom.socket_options
-    zloom.sockets zloom.status_source zloom.steerable zloom.store_register zloom.training zloom.weavelet
+    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.launch zloom.leaving
+    zloom.metrics zloom.process zloom.session_sockets zloom.settings zloom.socket_errors
+    zloom.socket_options zloom.sockets zloom.status_source zloom.steerable zloom.store_register
+    zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
     zloom.client.feeds zloom.client.link zloom.client.operator zloom.client.questions
     zloom_broker.foreground zloom_broker.log zloom_broker.recovery zloom_broker.server

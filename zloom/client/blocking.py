@@ -6,17 +6,19 @@ operator.close()
 """
 
 import asyncio
-import atexit
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
+from zloom import leaving
 from zloom.client.feeds import Feed
+from zloom.client.link import LINGER
 from zloom.client.operator import Observation, Operator, connect
 from zloom.client.results import OperatorCounters
 from zloom.errors import TransportError
@@ -25,7 +27,7 @@ from zloom.settings import ClientSettings
 from zloom.socket_options import Context, new_context
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds that the thread of an operator has to let go of its sockets, which takes milliseconds."""
+"""Seconds that the thread of an operator has to let go of its sockets and end, which takes milliseconds."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +67,7 @@ class _Loop:
         if not self.usable:
             work.close()
             raise _closed()
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self.begin(work)
         try:
             return future.result(timeout)
         except CancelledError:
@@ -73,6 +75,10 @@ class _Loop:
         except BaseException:
             future.cancel()
             raise
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Begin a coroutine there, of a loop that is `usable`."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, function: Callable[[], T]) -> T:
         """Call a function there and wait for it."""
@@ -82,12 +88,12 @@ class _Loop:
 
         return self.run(work())
 
-    def stop(self) -> None:
+    def stop(self, timeout: float) -> None:
         """End the loop and the thread; what still waits for a call there gets TransportError."""
         if self.usable:
             self._stopped = True
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(CLOSE_TIMEOUT)
+            self._thread.join(timeout)
 
 
 async def _cancel_others() -> None:
@@ -225,40 +231,41 @@ class _Connection:
         self._context = context
         self._owns_context = owns_context
         self._closing = threading.Lock()
+        self._left: Future[None] | None = None
         self.loop = _Loop()
         try:
             self.operator = self.loop.run(_enter(connecting))
         except BaseException:
-            self.loop.stop()
+            self.loop.stop(CLOSE_TIMEOUT)
             if owns_context:
                 context.term()
             raise
-        _open.add(self)
+        leaving.at_exit(self, self.leave, self.await_end)  # those that nobody closed, as in a notebook
 
     def close(self) -> None:
         """Close once; a second thread returns at once."""
+        if self.leave():
+            self.await_end(CLOSE_TIMEOUT)
+
+    def leave(self) -> bool:
+        """Begin to close; False if that was begun before, or belongs to another process."""
         if not self.loop.usable or not self._closing.acquire(blocking=False):
+            return False
+        leaving.forget(self)
+        self._left = self.loop.begin(_exit(self._connecting))
+        return True
+
+    def await_end(self, timeout: float) -> None:
+        """Wait until all is closed, once it was begun."""
+        if self._left is None:
             return
-        _open.discard(self)
+        deadline = time.monotonic() + timeout
         try:
-            self.loop.run(_exit(self._connecting), CLOSE_TIMEOUT)
+            self._left.result(timeout)
             if self._owns_context:
-                self._context.term()
+                leaving.terminate(self._context, self.operator.endpoint, LINGER)
         finally:
-            self.loop.stop()
-
-
-_open: set[_Connection] = set()
-
-
-def _close_all() -> None:
-    """At the interpreter's exit: those that nobody closed, as in a notebook."""
-    for connection in list(_open):
-        with suppress(TimeoutError):
-            connection.close()
-
-
-atexit.register(_close_all)
+            self.loop.stop(max(0.0, deadline - time.monotonic()))
 
 
 def connect_sync(

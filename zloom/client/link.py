@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from zloom import codec
+from zloom import codec, leaving
 from zloom.client.answers import Answers
 from zloom.client.effects import Confirmed, Connected, Deliver, Effect, Rejected
 from zloom.client.feeds import Feed
@@ -20,8 +20,8 @@ from zloom.socket_options import Context, SocketOptions
 from zloom.sockets import DrainSocket
 from zloom.version import __version__
 
-LINGER_MS = 300
-"""Milliseconds for what was published just before the end; nobody at the other end must not cost more."""
+LINGER = 0.3
+"""Seconds for what was published just before the end; nobody at the other end must not cost more."""
 
 
 def fresh_id() -> str:
@@ -82,7 +82,7 @@ class OperatorLink:
             self._run(self._session.close())
         if self._timer is not None:
             self._timer.cancel()
-        self._control.close(LINGER_MS)
+        self._control.close(round(1000 * leaving.linger(self.endpoint, LINGER)))
         if self._updates is not None:
             self._updates.close()
 

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from zloom import leaving
 from zloom.client.changes import Changes
 from zloom.client.feeds import Feed
-from zloom.client.link import OperatorLink
+from zloom.client.link import LINGER, OperatorLink
 from zloom.client.questions import Questions
 from zloom.client.results import OperatorCounters
 from zloom.codec import own_topic, watch_topic
@@ -101,7 +102,7 @@ async def connect(
             link.close()
     finally:
         if context is None:
-            await asyncio.to_thread(own_context.term)
+            await asyncio.to_thread(leaving.terminate, own_context, endpoint, LINGER)
 
 
 def whoami() -> str:
