@@ -85,7 +85,7 @@ class Trainer:
     What is decided is posted to the session by `post` only, as between two threads.
     """
 
-    def __init__(self, world: World, name: str, rank: int) -> None:
+    def __init__(self, world: World, name: str, rank: int, ranks: int) -> None:
         self.world = world
         self.name = name
         self.rank = rank
@@ -110,7 +110,7 @@ class Trainer:
         self.registry = WatchedRegistry()
         mailbox = Mailbox(self.registry, self._decide)
         self._declare()
-        replica = Replica(name, "run", "one", rank, 2, host="host", pid=1)
+        replica = Replica(name, "run", "one", rank, ranks, host="host", pid=1)
         self.session = Session(replica, CONTROL, "test", lambda: next(nonces))
         self.training = Training(self.registry, mailbox, MetricBuffer())
         self._delivery = Delivery(self.training, self._decide_now)

@@ -13,7 +13,8 @@ from tests.unit.pair_trainer import Trainer
 from zloom import messages as m
 from zloom.model import Value
 
-RANKS = 2
+MAX_RANKS = 2
+"""What several ranks do at one step is for `test_ranks_machine.py`: here each applies at its own."""
 
 MAX_BACKUPS = 1
 """Restored backups in one world."""
@@ -33,9 +34,10 @@ changes_of = st.fixed_dictionaries({}, optional=values).filter(bool)
 class Pair(Ends):
     """Moves the world."""
 
-    @initialize(credit=st.sampled_from([12, 250]), joined=st.booleans())
-    def begin(self, credit: int, joined: bool) -> None:
+    @initialize(credit=st.sampled_from([12, 250]), joined=st.booleans(), ranks=st.integers(1, MAX_RANKS))
+    def begin(self, credit: int, joined: bool, ranks: int) -> None:
         self.build(credit)
+        self.ranks = ranks
         self.launch()
         if joined:
             self.launch()
@@ -141,13 +143,13 @@ class Pair(Ends):
 
     # --- the trainers -----------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.trainers) < RANKS + 1 and len(self.everyone) < 6)
+    @precondition(lambda self: len(self.trainers) < self.ranks + 1 and len(self.everyone) < 6)
     @rule()
     def launch(self) -> None:
         """Start a process for the rank that has been empty for longest, or one that must wait for its turn."""
         held = [trainer.rank for trainer in self.trainers]
-        rank = min(range(RANKS), key=held.count)
-        trainer = Trainer(self.world, f"t{len(self.everyone)}", rank)
+        rank = min(range(self.ranks), key=held.count)
+        trainer = Trainer(self.world, f"t{len(self.everyone)}", rank, self.ranks)
         self.trainers.append(trainer)
         self.everyone.append(trainer)
         trainer.start()
@@ -209,6 +211,7 @@ class Pair(Ends):
 
     @rule(changes=changes_of, step=st.none() | st.integers(1, 9))
     def set(self, changes: dict[str, Value], step: int | None) -> None:
+        step = step if self.ranks == 1 else None  # on several ranks that is a matter of rounds
         mode: Any = "next" if step is None else "at_step"
         self.ask(m.SetConfig(id=self.fresh(), run="run", changes=changes, mode=mode, at_step=step))
 
