@@ -96,7 +96,7 @@ def test_ranks_that_lightning_starts_as_scripts_are_steered(
                 (0, "applied"),
                 (1, "applied"),
             ]
-            _refuses_what_all_ranks_must_do_together(operator, run)
+            _changes_all_ranks_at_one_step(operator, run)
         finally:
             end.touch()
             process.wait(20)
@@ -104,17 +104,17 @@ def test_ranks_that_lightning_starts_as_scripts_are_steered(
     until(lambda: [one.state for one in operator.replicas(run)] == ["finished"] * 2)
 
 
-def _refuses_what_all_ranks_must_do_together(operator: SyncOperator, run: str) -> None:
+def _changes_all_ranks_at_one_step(operator: SyncOperator, run: str) -> None:
     changes: list[Callable[[], Result]] = [
-        lambda: operator.set(run, {"learning_rate": 0.5}),
+        lambda: operator.set(run, {"learning_rate": 0.5, "optimizer_type": "adamw"}),
         lambda: operator.pause(run),
-        lambda: operator.stop(run),
         lambda: operator.checkpoint(run),
+        lambda: operator.resume(run),
     ]
     for change in changes:
-        with pytest.raises(Refused) as refused:
-            change()
-        assert refused.value.code == "consistent_unavailable"
+        result = change()
+        assert [one.outcome for one in result.outcomes] == ["applied"] * 2
+        assert len({one.step for one in result.outcomes}) == 1
 
 
 def test_ranks_that_lightning_spawns_join_one_attempt(operator: SyncOperator, run: str) -> None:

@@ -590,9 +590,13 @@ def test_a_weavelet_is_started_once(weavelet: Weavelet) -> None:
         weavelet.start()
 
 
+TOO_LONG = f"ipc:///tmp/{'x' * 200}"
+"""More than the path of a socket may have."""
+
+
 def test_an_endpoint_that_cannot_be_is_refused_at_the_start(run: str) -> None:
     with pytest.raises(TransportError, match="cannot connect to"):
-        Weavelet(run, broker="tcp://host:port").start()
+        Weavelet(run, broker=TOO_LONG).start()
 
 
 class SlowContext(zmq.Context["zmq.Socket[bytes]"]):
@@ -654,13 +658,13 @@ def test_a_thread_that_begins_after_the_end_does_nothing(
 def test_an_endpoint_that_cannot_be_is_said_late_when_the_thread_is(
     run: str, slow_context: SlowContext, caplog: pytest.LogCaptureFixture
 ) -> None:
-    weavelet = Weavelet(run, broker="tcp://host:port", context=slow_context)
+    weavelet = Weavelet(run, broker=TOO_LONG, context=slow_context)
     with pytest.warns(RuntimeWarning, match=SLOW):
         weavelet.start()
     slow_context.gate.set()
     assert weavelet._thread is not None
     weavelet._thread.join(DEADLINE)
-    assert [each.message.partition(" tcp")[0] for each in caplog.records] == ["cannot connect to"]
+    assert [each.message.partition(" ipc")[0] for each in caplog.records] == ["cannot connect to"]
     weavelet.tick()
     weavelet.close()
 
