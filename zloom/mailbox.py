@@ -186,6 +186,7 @@ class Mailbox:
         try:
             self._drain()
             if self._conclude() and self._decide():
+                self._agreement.go_on()
                 blocked = self._restore()
                 self._carry_out_due(blocked)
         finally:
