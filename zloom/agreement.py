@@ -55,7 +55,7 @@ class Agreement:
         return bool(self._rounds) or self.done is not None
 
     def go_on(self) -> None:
-        """Nothing is to be waited for now; what was may have come to nothing, or been moved to a later step."""
+        """Nothing is to be waited for; what was may have come to nothing, or been moved to a later step."""
         self.holding = False
 
     def poll(self, now: float) -> float | None:
@@ -68,6 +68,15 @@ class Agreement:
         """Keep a round that was promised; it ends the earlier rounds of its revision."""
         self._rounds[round.revision.revision] = round
 
+    def drop(self, revision: int) -> Round | None:
+        """Have a round never carried out, because all ranks end its revision before its step; return it."""
+        return self._rounds.pop(revision, None)
+
+    def promised(self) -> list[Round]:
+        """Return the rounds that may still be carried out, in order of their revisions."""
+        rounds = sorted(self._rounds.values(), key=lambda round: round.revision.revision)
+        return [round for round in rounds if not round.void and round.commit is not False]
+
     # --- decide -------------------------------------------------------------------------------
 
     def reached(self, step: int) -> Iterator[Round]:
@@ -78,13 +87,18 @@ class Agreement:
             elif round.step <= step:
                 yield round
 
-    def decision(self, round: Round, now: float) -> bool | None:
+    def decision(self, round: Round, now: float, *, refused: bool = False) -> bool | None:
         """Return what was decided about a round; None when the training must wait for that.
+
+        Args:
+            round: Its step has come.
+            now: Seconds.
+            refused: This rank has answered for the revision already, so no rank may carry it out.
 
         Raises:
             HoldLimitExceeded: It has waited for too long.
         """
-        commit = round.commit
+        commit = False if refused else round.commit
         if commit and round.end is not None and not round.end.keep:
             commit, round.reason = False, round.end.reason  # a rank was lost before this one's step came
         if self.register is not None:
