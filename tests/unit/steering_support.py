@@ -1,8 +1,8 @@
 """A broker's core with the ranks of one job, for tests of consistent revisions."""
 
+from tests.unit.broker_support import PAUSE, Bench, sent
 from zloom import messages as m
 from zloom.model import Command, Schema, Value
-from tests.unit.broker_support import PAUSE, Bench, sent
 from zloom_broker.effects import Effect
 from zloom_broker.records import EpochStarted, decode_image, encode
 from zloom_broker.state import State
