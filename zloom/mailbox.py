@@ -390,14 +390,25 @@ class Mailbox:
         """
         latest: dict[str, int] = {}
         due: list[tuple[int, int]] = []
-        promised = (_Pending(round.revision, round.step) for round in self._agreement.promised())
-        waiting = {each.revision.revision: each for each in promised} | self._pending
-        for number, pending in sorted(waiting.items()):
+        for number, pending in sorted(self._pending.items()):
             step = max([pending.step, *(latest.get(name, 0) for name in pending.names)])
+            if pending.round is None:
+                step = max(step, self._promised_before(number, pending))
             latest.update(dict.fromkeys(pending.names, step))
-            if step <= self._step and number in self._pending:
+            if step <= self._step:
                 due.append((step, number))
         return [number for _, number in sorted(due)]
+
+    def _promised_before(self, number: int, pending: _Pending) -> int:
+        """Return the step of what was promised before and touches the same, for one that comes by itself.
+
+        Consistent ones need not ask: the broker has them agreed on one after the other, and what this rank
+        alone has not heard the end of yet must not move them here to another step than elsewhere.
+        """
+        rounds = [_Pending(each.revision, each.step) for each in self._agreement.promised()]
+        names = set(pending.names)
+        before = [each for each in rounds if each.revision.revision < number]
+        return max((each.step for each in before if not names.isdisjoint(each.names)), default=0)
 
     def _ask(self, ready: Callable[[], bool]) -> tuple[bool, str]:
         try:

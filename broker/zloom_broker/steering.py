@@ -195,7 +195,7 @@ class Steering:
     def _consider(self, attempt: Attempt, now: float) -> None:
         """Begin a round of the first revision that can have one."""
         key = _key(attempt)
-        if key in self._rounds or self._hub.settings.read_only:
+        if key in self._rounds or self._hub.settings.read_only or attempt.is_about_to_pause():
             return
         for ledger in list(attempt.undecided()):
             mark = key, ledger.revision.revision
@@ -364,6 +364,7 @@ class Steering:
             self._fail(round, attempt, "a rank left", now)
         elif ledger.settled:
             self._forget(mark)
+            self._consider(attempt, now)
         self._conclusions.answered(attempt, ledger, now)
 
 

@@ -190,6 +190,15 @@ def test_one_revision_is_decided_at_a_time(job: Job) -> None:
 # --- messages that are late, lost or repeated ----------------------------------------------------
 
 
+def test_ranks_that_are_about_to_pause_promise_nothing_beyond(job: Job) -> None:
+    """It would be decided for a step behind the pause, and a stop would wait for a resume."""
+    pause = prepared(job.command("pause"))
+    assert told(job.agree(pause), 0) == [decision(pause, True)]
+    assert told(job.command("stop", "q2"), 0) == []
+    assert told(job.answer(1, "r0"), 0) == []
+    assert prepared(job.answer(1, "r1")).revision.command == "stop"
+
+
 def test_a_promise_of_an_earlier_round_is_told_its_end(job: Job) -> None:
     asked = prepared(job.change())
     job.advance(ANSWER_TIMEOUT)
