@@ -42,27 +42,40 @@ class Agreement:
         """Seconds after which a hold raises; None waits without limit."""
         self.done: _Done | None = None
         """What was carried out and is not concluded."""
+        self.holding = False
+        """Whether the training must wait."""
         self._rounds: dict[int, Round] = {}
-        self._since: float | None = None
+        self._held: Round | None = None
+        """What is waited for, or was waited for last."""
+        self._since = 0.0
+        """Since when."""
 
     def __bool__(self) -> bool:
         """Whether anything is promised or not concluded."""
         return bool(self._rounds) or self.done is not None
 
-    @property
-    def holding(self) -> bool:
-        """Whether the training must wait."""
-        return self._since is not None
+    def go_on(self) -> None:
+        """Nothing is to be waited for; what was may have come to nothing, or been moved to a later step."""
+        self.holding = False
 
     def poll(self, now: float) -> float | None:
         """Return the seconds until the register should be asked again; None where there is none."""
-        if self.register is None or self._since is None:
+        if self.register is None or not self.holding:
             return None
         return min(MAX_POLL, max(MIN_POLL, (now - self._since) / 8))
 
     def take(self, round: Round) -> None:
         """Keep a round that was promised; it ends the earlier rounds of its revision."""
         self._rounds[round.revision.revision] = round
+
+    def drop(self, revision: int) -> Round | None:
+        """Have a round never carried out, because all ranks end its revision before its step; return it."""
+        return self._rounds.pop(revision, None)
+
+    def promised(self) -> list[Round]:
+        """Return the rounds that may still be carried out, in order of their revisions."""
+        rounds = sorted(self._rounds.values(), key=lambda round: round.revision.revision)
+        return [round for round in rounds if not round.void and round.commit is not False]
 
     # --- decide -------------------------------------------------------------------------------
 
@@ -74,13 +87,18 @@ class Agreement:
             elif round.step <= step:
                 yield round
 
-    def decision(self, round: Round, now: float) -> bool | None:
+    def decision(self, round: Round, now: float, *, refused: bool = False) -> bool | None:
         """Return what was decided about a round; None when the training must wait for that.
+
+        Args:
+            round: Its step has come.
+            now: Seconds.
+            refused: This rank has answered for the revision already, so no rank may carry it out.
 
         Raises:
             HoldLimitExceeded: It has waited for too long.
         """
-        commit = round.commit
+        commit = False if refused else round.commit
         if commit and round.end is not None and not round.end.keep:
             commit, round.reason = False, round.end.reason  # a rank was lost before this one's step came
         if self.register is not None:
@@ -88,12 +106,12 @@ class Agreement:
         if commit is None:
             self._hold(round, now)
             return None
-        self._since = None
+        self.holding, self._held = False, None
         self._rounds.pop(round.revision.revision, None)
         return commit
 
     def _ask(self, round: Round, view: bool | None, now: float) -> bool | None:
-        if view is None and self._held(now) >= DECISION_TIMEOUT:
+        if view is None and self._held_for(round, now) >= DECISION_TIMEOUT:
             view, round.reason = False, f"the broker's decision did not come within {DECISION_TIMEOUT:g} s"
         if view is None or self.register is None:
             return None
@@ -125,23 +143,26 @@ class Agreement:
         end = done.round.end
         if self.register is not None:
             view = end if end is not None and not end.keep else None
-            if view is None and self._held(now) >= CONCLUSION_TIMEOUT:
+            if view is None and self._held_for(done.round, now) >= CONCLUSION_TIMEOUT:
                 view = End(False, f"not all ranks had applied it after {CONCLUSION_TIMEOUT:g} s")
             end = self.register.conclude(done.round.name, done.step, view)
         if end is None:
             self._hold(done.round, now)
         else:
-            self.done = self._since = None
+            self.done = self._held = None
+            self.holding = False
         return end
 
     # --- hold ---------------------------------------------------------------------------------
 
-    def _held(self, now: float) -> float:
-        return 0.0 if self._since is None else now - self._since
+    def _held_for(self, round: Round, now: float) -> float:
+        return now - self._since if self._held is round else 0.0
 
     def _hold(self, round: Round, now: float) -> None:
-        self._since = now if self._since is None else self._since
-        if self.hold_limit is not None and self._held(now) > self.hold_limit:
+        if self._held is not round:
+            self._held, self._since = round, now
+        self.holding = True
+        if self.hold_limit is not None and now - self._since > self.hold_limit:
             raise HoldLimitExceeded(
                 f"step {round.step} was held for {self.hold_limit:g} s, and it is still not known whether "
                 f"all ranks apply revision {round.revision.revision}; going on could split them"

@@ -186,6 +186,8 @@ class Mailbox:
         try:
             self._drain()
             if self._conclude() and self._decide():
+                self._agreement.go_on()
+                self._end_undone()
                 blocked = self._restore()
                 self._carry_out_due(blocked)
         finally:
@@ -224,20 +226,29 @@ class Mailbox:
 
     def _enter(self, pending: _Pending) -> None:
         for number in pending.revision.supersedes:
-            if number in self._pending:
-                self._settle(number, "superseded", f"by revision {pending.revision.revision}")
+            self._end_waiting(number, "superseded", f"by revision {pending.revision.revision}")
         self._pending[pending.revision.revision] = pending
 
     def _cancel(self, cancel: Revision) -> None:
         number = cancel.cancels
         if cancel.revision in self._settled:
             return
-        if number in self._pending:
-            self._settle(number, "cancelled")
+        if self._end_waiting(number, "cancelled"):
             self._settle(cancel.revision, "applied", chain=cancel.chain)
         else:
             end = self.end_of(number)
             self._settle(cancel.revision, "rejected", f"revision {number} {end}", chain=cancel.chain)
+
+    def _end_waiting(self, number: int, kind: OutcomeKind, error: str = "") -> bool:
+        """End a revision that waits for its step or its place; return whether it did."""
+        round = None if number in self._pending else self._agreement.drop(number)
+        if round is not None and number not in self._settled:
+            self._settle(number, kind, error, chain=round.revision.chain)
+            return True
+        if number in self._pending:
+            self._settle(number, kind, error)
+            return True
+        return False
 
     def _take_restore(self, restore: Restore, cancels: list[Revision]) -> None:
         if restore.rolled_back:
@@ -285,9 +296,13 @@ class Mailbox:
     def _decide(self) -> bool:
         """Learn what was decided about rounds whose step has come; return whether the training may go on."""
         for round in list(self._agreement.reached(self._step)):
-            number, commit = round.revision.revision, self._agreement.decision(round, self._now)
+            number = round.revision.revision
+            settled = number in self._settled
+            commit = self._agreement.decision(round, self._now, refused=settled)
             if commit is None:
                 return False
+            if settled:
+                continue
             if commit and round.revision.kind == "cancel":
                 self._cancel(round.revision)
             elif commit:
@@ -297,9 +312,8 @@ class Mailbox:
         return True
 
     def _carry_out_together(self, round: Round) -> None:
-        changes, number = round.revision.changes, round.revision.revision
         try:
-            result = self._registry.apply(changes)
+            result = self._registry.apply(round.revision.changes)
         except BaseException as error:
             self._reject(round, f"{type(error).__name__}: {error}")
             raise
@@ -310,8 +324,7 @@ class Mailbox:
         undo = result.undo if isinstance(result, Applied) else lambda: None
         self._agreement.carried_out(round, self._step, undo)
         self._confirm(round, self._step)
-        if self._conclude() and number in self._settled:
-            self._note_held(changes)
+        self._conclude()
 
     def _reject(self, round: Round, error: str) -> None:
         self._agreement.failed(round, self._step, error)
@@ -325,17 +338,28 @@ class Mailbox:
         end = self._agreement.end(self._now)
         if end is None:
             return False
-        number = done.round.revision.revision
+        revision = done.round.revision
+        number, chain = revision.revision, revision.chain
         if end.keep:
-            self._settle(number, "applied", step=done.step)
+            self._note_held(revision.changes)
+            self._settle(number, "applied", step=done.step, chain=chain)
             return True
         try:
             done.undo()
         except BaseException as error:
-            self._settle(number, "aborted", f"{end.reason}; undoing it failed: {error}")
+            self._settle(number, "aborted", f"{end.reason}; undoing it failed: {error}", chain=chain)
             raise
-        self._settle(number, "aborted", end.reason)
+        self._settle(number, "aborted", end.reason, chain=chain)
         return True
+
+    def _end_undone(self) -> None:
+        """End updates that wait for their place here, and of which no rank can keep any more."""
+        for pending in list(self._pending.values()):
+            round = pending.round
+            end = round.end if round is not None and round.revision.kind == "config" else None
+            if round is not None and end is not None and not end.keep:
+                self._agreement.failed(round, self._step, end.reason)
+                self._settle(round.revision.revision, "aborted", end.reason)
 
     # --- what is due --------------------------------------------------------------------------------
 
@@ -368,10 +392,23 @@ class Mailbox:
         due: list[tuple[int, int]] = []
         for number, pending in sorted(self._pending.items()):
             step = max([pending.step, *(latest.get(name, 0) for name in pending.names)])
+            if pending.round is None:
+                step = max(step, self._promised_before(number, pending))
             latest.update(dict.fromkeys(pending.names, step))
             if step <= self._step:
                 due.append((step, number))
         return [number for _, number in sorted(due)]
+
+    def _promised_before(self, number: int, pending: _Pending) -> int:
+        """Return the step of what was promised before and touches the same, for one that comes by itself.
+
+        Consistent ones need not ask: the broker has them agreed on one after the other, and what this rank
+        alone has not heard the end of yet must not move them here to another step than elsewhere.
+        """
+        rounds = [_Pending(each.revision, each.step) for each in self._agreement.promised()]
+        names = set(pending.names)
+        before = [each for each in rounds if each.revision.revision < number]
+        return max((each.step for each in before if not names.isdisjoint(each.names)), default=0)
 
     def _ask(self, ready: Callable[[], bool]) -> tuple[bool, str]:
         try:

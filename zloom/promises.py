@@ -34,10 +34,11 @@ class Promises:
         known = self._rounds.get(prepare.revision.revision)
         if known is not None and (known.epoch, known.number) == (prepare.epoch, prepare.round):
             return self._answer(known, promised=not known.void)
-        refused = self._objection(prepare)
         round = Round(prepare.epoch, prepare.round, prepare.revision, prepare.step)
+        if known is not None and known.epoch == prepare.epoch and known.number > prepare.round:
+            return self._answer(round, promised=False)  # it comes late, and its end was taken for granted
+        refused = self._objection(prepare)
         if refused:
-            round.void = True
             return self._answer(round, promised=False, refused=refused)
         self._rounds[prepare.revision.revision] = round
         self._mailbox.promise(round)
@@ -48,6 +49,8 @@ class Promises:
         round = self._find(decision)
         if round is not None:
             round.reason, round.commit = decision.reason, decision.commit
+            if not decision.commit:
+                del self._rounds[decision.revision]
 
     def concluded(self, conclusion: Conclusion) -> None:
         """The broker tells how an update ends; before its step has come that is a decision against it."""

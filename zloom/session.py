@@ -230,7 +230,7 @@ class Session:
             case messages.Snapshot() | messages.Log():
                 return self._take_history(message, now)
             case messages.Prepare() | messages.Decision() | messages.Conclusion():
-                return self._receive_round(message)
+                return self._receive_round(message, now)
             case messages.Declared():
                 self._reports.declared(message.seq)
             case messages.OutcomesReceived():
@@ -245,7 +245,7 @@ class Session:
         return []
 
     def _receive_round(
-        self, message: messages.Prepare | messages.Decision | messages.Conclusion
+        self, message: messages.Prepare | messages.Decision | messages.Conclusion, now: float
     ) -> list[Effect]:
         match message:
             case messages.Decision():
@@ -254,11 +254,14 @@ class Session:
             case messages.Conclusion():
                 self._rounds.concluded(message)
                 return [Concluded(message)]
-        # Revisions before it may still be on their way, so it waits until they are here: it comes again.
-        if self.state is State.ACTIVE and message.epoch == self._link.welcome.epoch:
-            return [Prepared(message)]
-        self.counters.stale += 1
-        return []
+        if self.state is not State.ACTIVE or message.epoch != self._link.welcome.epoch:
+            self.counters.stale += 1
+            return []
+        # It may come before its revision is published, or instead: an outcome counts only when that is known.
+        effects = self._history.take(message.revision) + self._check_history(now)
+        if self._history.incomplete:
+            return effects  # revisions before it are still on their way; another round will come
+        return [*effects, Prepared(message)]
 
     # --- connecting ---------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """The decision register in the job's own `torch.distributed` store; torch itself is not imported."""
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
@@ -46,7 +45,8 @@ class StoreRegister:
         self._world_size = world_size
         self._prefix = prefix
         self._noted = ""
-        self._keys: deque[list[str]] = deque()
+        self._keys: dict[str, list[str]] = {}
+        """By round, oldest first."""
 
     def decide(self, round: str, commit: bool) -> bool | None:
         """Write a decision unless one stands there, and return the one that does."""
@@ -73,22 +73,21 @@ class StoreRegister:
             return self._try(lambda: self._store.add(key, 0))
         # Before the call: were it repeated after a failure that came too late, this rank might count twice.
         self._noted = round
-        self._keys[-1].append(key)
+        self._remember(round).append(key)
         return self._try(lambda: self._store.add(key, 1))
 
     def _write_end(self, round: str, text: str) -> End | None:
         return _end(self._try(lambda: self._store.compare_set(self._key(round, "end"), "", text)))
 
-    def _remember(self, round: str) -> None:
-        """Take note of a round's keys, and forget those of one that is long over."""
-        keys = [self._key(round, "decision"), self._key(round, "end")]
-        if self._keys and self._keys[-1][0] == keys[0]:
-            return
-        self._keys.append(keys)
+    def _remember(self, round: str) -> list[str]:
+        """Return a round's keys, and forget those of one that is long over."""
+        if round not in self._keys:
+            self._keys[round] = [self._key(round, "decision"), self._key(round, "end")]
         if len(self._keys) > KEPT:
-            old = self._keys.popleft()
+            old = self._keys.pop(next(iter(self._keys)))
             for key in old if self._rank == 0 else ():
                 self._try(partial(self._store.delete_key, key))
+        return self._keys[round]
 
     def _key(self, round: str, what: str) -> str:
         return f"{self._prefix}/{round}/{what}"

@@ -84,9 +84,14 @@ class Ledger:
 
     @property
     def void(self) -> bool:
-        """Nobody has applied it and nobody will."""
+        """Nobody has applied it and nobody will.
+
+        A consistent one that a rank was lost in is for none: others, or that one when it comes back, go on
+        without it.
+        """
         kinds = {outcome.outcome for outcome in self.outcomes.values()}
-        return self.settled and "applied" not in kinds and bool(kinds & VOIDING)
+        voiding = VOIDING | {"lost"} if self.revision.mode == "consistent" else VOIDING
+        return self.settled and "applied" not in kinds and bool(kinds & voiding)
 
     @property
     def may_turn_void(self) -> bool:
@@ -182,6 +187,13 @@ class Attempt:
     def undecided(self) -> Iterator[Ledger]:
         """Yield the consistent revisions that the ranks have still to agree on."""
         return (ledger for ledger in self._unsettled() if ledger.undecided)
+
+    def is_about_to_pause(self) -> bool:
+        """Whether the ranks agreed on a pause that some have not come to yet.
+
+        What they promised meanwhile for a step behind it would wait until they are resumed.
+        """
+        return any(each.agreed and each.revision.command == "pause" for each in self._unsettled())
 
     def owed(self, replica: str) -> list[Ledger]:
         """Return the revisions that a replica has not answered."""

@@ -20,7 +20,9 @@ _encoder = msgspec.msgpack.Encoder()
 def catch_up(hub: Hub, peer: Peer, sync: Sync, now: float) -> None:
     """Answer a weavelet that asks for what it lacks."""
     attempt = hub.state.attempts[peer.attempt]
-    if sync.revision < 0:
+    if sync.revision < 0 and _is_torn(attempt, peer.replica):
+        hub.counters["syncs_put_off"] += 1  # it asks again
+    elif sync.revision < 0:
         peer.synced = True
         hub.send(peer, _snapshot(hub, attempt, _pending(attempt, peer.replica)))
     elif sync.revision <= attempt.revision and attempt.chain_at(sync.revision) == sync.chain:
@@ -31,6 +33,18 @@ def catch_up(hub: Hub, peer: Peer, sync: Sync, now: float) -> None:
         hub.counters["syncs_unanswered"] += 1
     else:
         _roll_back(hub, peer, attempt, sync.revision, now)
+
+
+def _is_torn(attempt: Attempt, replica: str) -> bool:
+    """Whether others have agreed on an update, and nobody knows yet whether they keep it.
+
+    It is in no snapshot that a newcomer could be given now, and no round will bring it there.
+    """
+    pending = (attempt.ledgers[number - 1] for number in attempt.open)
+    return any(
+        each.agreed is not None and each.revision.kind == "config" and replica not in each.targets
+        for each in pending
+    )
 
 
 def _roll_back(hub: Hub, peer: Peer, attempt: Attempt, revision: int, now: float) -> None:

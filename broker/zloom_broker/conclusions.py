@@ -15,6 +15,9 @@ from zloom_broker.state import AttemptKey
 CONFIRM_TIMEOUT = 60.0
 """Seconds from the first confirmation until all must have come: as long as the slowest handler may take."""
 
+WRITE_RETRY = 1.0
+"""Seconds until a conclusion that the journal could not take is tried again."""
+
 
 @dataclass(slots=True)
 class _Open:
@@ -23,6 +26,8 @@ class _Open:
     deadline: float
     steps: dict[str, int] = field(default_factory=dict)
     """At which step each replica carried it out."""
+    why: str = ""
+    """Why no rank may keep it, once that is known."""
     writing: bool = False
 
 
@@ -41,11 +46,13 @@ class Conclusions:
         """Have what was not confirmed in time undone."""
         for (key, number), entry in list(self._open.items()):
             attempt = self._hub.state.attempts.get(key)
-            if attempt is None:
+            ledger = attempt.ledger(number) if attempt else None
+            if attempt is None or ledger is None:
                 del self._open[key, number]
             elif now >= entry.deadline and not entry.writing:
-                why = f"not all ranks had applied it after {CONFIRM_TIMEOUT:g} s"
-                self._conclude(attempt, attempt.ledgers[number - 1], why)
+                entry.deadline = now + WRITE_RETRY
+                why = entry.why or f"not all ranks had applied it after {CONFIRM_TIMEOUT:g} s"
+                self._conclude(attempt, ledger, why)
 
     def agreed(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
         """The ranks agreed; one may have left meanwhile."""
@@ -64,6 +71,7 @@ class Conclusions:
         elif not agreed.store and peer.replica in ledger.targets:
             entry = self._entry(attempt, message.revision, now)
             entry.steps[peer.replica] = message.step
+            self.answered(attempt, ledger, now)  # a loss may be all that a former life could write down
             self._look_at(attempt, ledger, entry)
 
     def answered(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
@@ -77,7 +85,8 @@ class Conclusions:
         for outcome in attempt.outcomes(ledger):
             if outcome.outcome not in (None, "applied"):
                 why = f"rank {outcome.rank}: {outcome.error or outcome.outcome}"
-                self._entry(attempt, ledger.revision.revision, now)
+                entry = self._entry(attempt, ledger.revision.revision, now)
+                entry.why, entry.deadline = why, now + WRITE_RETRY
                 self._conclude(attempt, ledger, why)
                 return
 
@@ -85,7 +94,7 @@ class Conclusions:
         return self._open.setdefault((_key(attempt), number), _Open(now + CONFIRM_TIMEOUT))
 
     def _look_at(self, attempt: Attempt, ledger: Ledger, entry: _Open) -> None:
-        if entry.writing or len(entry.steps) < len(ledger.targets):
+        if entry.why or entry.writing or len(entry.steps) < len(ledger.targets):
             return
         if len(set(entry.steps.values())) == 1:
             self._conclude(attempt, ledger, "")
@@ -97,7 +106,7 @@ class Conclusions:
         """Keep an update, or have it undone for a reason."""
         agreed, number = ledger.agreed, ledger.revision.revision
         entry = self._open[_key(attempt), number]
-        if agreed is None or entry.writing:
+        if agreed is None or entry.writing or self._hub.settings.read_only:
             return
         record = RevisionConcluded(
             run=attempt.run, attempt=attempt.id, revision=number, keep=not why, reason=why
@@ -113,14 +122,14 @@ class Conclusions:
             self._tell(ledger, agreed, record)
 
         def failed(reason: str) -> None:
-            entry.writing = False  # the ranks confirm again, and then it is tried again
+            entry.writing = False  # the ranks confirm again, and each reason is tried again
 
         self._hub.commit(record, then=then, failed=failed)
 
     def _tell(self, ledger: Ledger, agreed: RevisionAgreed, record: RevisionConcluded) -> None:
         for name in ledger.targets:
             peer = self._hub.weavelets.get(name)
-            if peer is not None and name not in ledger.outcomes:
+            if peer is not None and (name not in ledger.outcomes or ledger.outcomes[name].outcome == "lost"):
                 self._send(peer, agreed, record)
 
     def _send(self, peer: Peer, of: Confirm | RevisionAgreed, record: RevisionConcluded) -> None:

@@ -56,7 +56,8 @@ class _Round:
 class _Waiting:
     """What is known of an undecided revision beside its ledger."""
 
-    since: float
+    absent_since: float | None = None
+    """Since when a rank cannot answer; None while all can."""
     rounds: int = 0
     reached: int = 0
     """The highest step that a rank told in a round that came too late."""
@@ -80,14 +81,14 @@ class Steering:
         outcomes.observe(self._answered)
         for key, attempt in hub.state.attempts.items():
             for ledger in attempt.undecided():
-                self._waiting[key, ledger.revision.revision] = _Waiting(now)
+                self._waiting[key, ledger.revision.revision] = _Waiting()
 
     # --- events -------------------------------------------------------------------------------
 
     def accepted(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
         """A revision is on disk."""
         if ledger.undecided:
-            self._waiting[_key(attempt), ledger.revision.revision] = _Waiting(now)
+            self._waiting[_key(attempt), ledger.revision.revision] = _Waiting()
             self._consider(attempt, now)
 
     def synced(self, peer: Peer, now: float) -> None:
@@ -132,9 +133,14 @@ class Steering:
                 self._fail(round, self._hub.state.attempts[key], self._silent(round, key), now)
         if now >= self._recheck:
             self._recheck = now + RECHECK
+            self._waiting = {mark: each for mark, each in self._waiting.items() if self._is_undecided(mark)}
             for key in {key for key, _ in self._waiting}:
-                if key in self._hub.state.attempts:
-                    self._consider(self._hub.state.attempts[key], now)
+                self._consider(self._hub.state.attempts[key], now)
+
+    def _is_undecided(self, mark: Mark) -> bool:
+        attempt = self._hub.state.attempts.get(mark[0])
+        ledger = attempt.ledger(mark[1]) if attempt else None
+        return ledger is not None and ledger.undecided
 
     # --- the end without a decision -----------------------------------------------------------
 
@@ -167,14 +173,18 @@ class Steering:
         """The end of these revisions could not be written: they are undecided still."""
         self._ending -= {(key, number) for number in numbers}
 
-    def _give_up(self, attempt: Attempt, ledger: Ledger, why: str, now: float) -> None:
-        numbers = [ledger.revision.revision]
-        records = self.withdraw(attempt, numbers, "aborted", why)
+    def end(self, attempt: Attempt, number: int, kind: OutcomeKind, why: str, now: float) -> None:
+        """End an undecided revision."""
+        numbers = [number]
+        records = self.withdraw(attempt, numbers, kind, why)
         self._hub.commit(
             *records,
             then=lambda: self.withdrawn(attempt, numbers, now),
             failed=lambda _: self.not_withdrawn(_key(attempt), numbers),
         )
+
+    def _give_up(self, attempt: Attempt, ledger: Ledger, why: str, now: float) -> None:
+        self.end(attempt, ledger.revision.revision, "aborted", why, now)
 
     def _forget(self, mark: Mark) -> None:
         self._ending.discard(mark)
@@ -185,25 +195,35 @@ class Steering:
     def _consider(self, attempt: Attempt, now: float) -> None:
         """Begin a round of the first revision that can have one."""
         key = _key(attempt)
-        if key in self._rounds or self._hub.settings.read_only:
+        if key in self._rounds or self._hub.settings.read_only or attempt.is_about_to_pause():
             return
         for ledger in list(attempt.undecided()):
             mark = key, ledger.revision.revision
             if mark in self._ending:
                 continue
             obstacle = self._obstacle(attempt, ledger)
-            waiting = self._waiting.setdefault(mark, _Waiting(now))
+            waiting = self._waiting.setdefault(mark, _Waiting())
             if obstacle:
                 self._give_up(attempt, ledger, obstacle, now)
             elif waiting.rounds >= MAX_ROUNDS:
                 self._give_up(attempt, ledger, f"{waiting.trouble}, in {MAX_ROUNDS} rounds", now)
-            elif self._absent(attempt, ledger):
-                if now >= waiting.since + PATIENCE:
-                    self._give_up(attempt, ledger, self._absent(attempt, ledger), now)
-                return
-            elif self._is_due(ledger, now):
+            elif not self._is_due(ledger, now):
+                continue
+            elif not self._is_patient(attempt, ledger, waiting, now):
+                self._give_up(attempt, ledger, self._absent(attempt, ledger), now)
+            elif waiting.absent_since is None:
                 self._begin(attempt, ledger, waiting, now)
                 return
+            else:
+                return
+
+    def _is_patient(self, attempt: Attempt, ledger: Ledger, waiting: _Waiting, now: float) -> bool:
+        """Take note whether a rank cannot answer; return whether it may still be waited for."""
+        if not self._absent(attempt, ledger):
+            waiting.absent_since = None
+            return True
+        waiting.absent_since = now if waiting.absent_since is None else waiting.absent_since
+        return now < waiting.absent_since + PATIENCE
 
     def _obstacle(self, attempt: Attempt, ledger: Ledger) -> str:
         """Return why there can be no round any more."""
@@ -292,7 +312,7 @@ class Steering:
     def _fail(self, round: _Round, attempt: Attempt, why: str, now: float) -> None:
         """End a round; another one follows unless there were too many."""
         mark = _key(attempt), round.ledger.revision.revision
-        waiting = self._waiting.setdefault(mark, _Waiting(now))
+        waiting = self._waiting.setdefault(mark, _Waiting())
         waiting.trouble = why
         waiting.reached = max([waiting.reached, *(promise.step for promise in round.promises.values())])
         self._stop(round, attempt, why)
@@ -344,6 +364,7 @@ class Steering:
             self._fail(round, attempt, "a rank left", now)
         elif ledger.settled:
             self._forget(mark)
+            self._consider(attempt, now)
         self._conclusions.answered(attempt, ledger, now)
 
 

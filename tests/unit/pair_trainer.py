@@ -15,11 +15,13 @@ from zloom.delivery import Delivery
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.handlers import Applied, Registry, Rejected
 from zloom.mailbox import SNAPSHOT, Mailbox, Restore
-from zloom.messages import Outcomes, Snapshot
+from zloom.messages import Confirm, Outcomes, Prepare, Snapshot
 from zloom.metrics import MetricBuffer
 from zloom.model import Outcome, OutcomeKind, Replica, Revision, Value
+from zloom.promises import Promises
+from zloom.rounds import Round
 from zloom.session import Session
-from zloom.session_effects import Closed, CollectStatus, Deliver, Effect
+from zloom.session_effects import Closed, CollectStatus, Concluded, Decided, Deliver, Effect, Prepared
 from zloom.session_state import State
 from zloom.status_source import StatusSource
 from zloom.training import Training
@@ -85,7 +87,7 @@ class Trainer:
     What is decided is posted to the session by `post` only, as between two threads.
     """
 
-    def __init__(self, world: World, name: str, rank: int, ranks: int) -> None:
+    def __init__(self, world: World, name: str, rank: int, world_size: int) -> None:
         self.world = world
         self.name = name
         self.rank = rank
@@ -100,7 +102,7 @@ class Trainer:
         self.rollbacks = 0
         self.outcomes_sent = 0
         """Messages."""
-        self._posted: list[tuple[int, Outcome]] = []
+        self._posted: list[Callable[[], object]] = []
         self.chain = b""
         """Digest of the newest revision that was delivered."""
         self._drained = b""
@@ -108,11 +110,12 @@ class Trainer:
         self._revisions: list[Revision] = []
         nonces = (f"{name}.{number}" for number in itertools.count(1))
         self.registry = WatchedRegistry()
-        mailbox = Mailbox(self.registry, self._decide)
+        mailbox = Mailbox(self.registry, self._decide, self._confirm)
         self._declare()
-        replica = Replica(name, "run", "one", rank, ranks, host="host", pid=1)
+        replica = Replica(name, "run", "one", rank, world_size, host="host", pid=1)
         self.session = Session(replica, CONTROL, "test", lambda: next(nonces))
         self.training = Training(self.registry, mailbox, MetricBuffer())
+        self.promises = Promises(self.registry, mailbox, self._read_step)
         self._delivery = Delivery(self.training, self._decide_now)
         self._status = StatusSource(self.training, 100)
         world.peers.append(self)
@@ -133,7 +136,7 @@ class Trainer:
             self.marks.append(token)
 
         self.registry.add_key("rate", rate, initial=RATE)
-        self.registry.add_key("depth", depth, initial=DEPTH, ready=lambda _: self.ready)
+        self.registry.add_key("depth", depth, initial=DEPTH, ready=lambda _: self.is_ready())
         self.registry.add_key("tint", tint, initial=TINT, immediate=True)
         self.registry.add_command("mark", mark)
 
@@ -141,6 +144,13 @@ class Trainer:
         meanwhile, self.meanwhile = self.meanwhile, lambda: None
         meanwhile()
         self.effective[key] = value
+
+    def is_ready(self) -> bool:
+        """Whether depth may change at this safe point."""
+        return self.ready
+
+    def _read_step(self) -> int:
+        return self.training.step
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -188,8 +198,8 @@ class Trainer:
     def post(self) -> None:
         """Let the session learn what was decided."""
         posted, self._posted = self._posted, []
-        for number, outcome in posted:
-            self._run(self.session.answer(number, outcome, self.world.now))
+        for call in posted:
+            call()
 
     @property
     def refused_a_snapshot(self) -> bool:
@@ -200,11 +210,20 @@ class Trainer:
 
     def _decide_now(self, number: int, outcome: Outcome) -> None:
         self._note(number, outcome, self.chain)
-        self._run(self.session.answer(number, outcome, self.world.now))
+        self._answer(number, outcome)
 
     def _decide(self, number: int, outcome: Outcome) -> None:
         self._note(number, outcome, self._drained)
-        self._posted.append((number, outcome))
+        self._posted.append(lambda: self._answer(number, outcome))
+
+    def _answer(self, number: int, outcome: Outcome) -> None:
+        self.promises.answered(number)
+        self._run(self.session.answer(number, outcome, self.world.now))
+
+    def _confirm(self, round: Round, step: int) -> None:
+        number = round.revision.revision
+        confirm = Confirm(epoch=round.epoch, revision=number, round=round.number, step=step)
+        self._posted.append(lambda: self._run(self.session.insist(confirm, self.world.now)))
 
     def _note(self, number: int, outcome: Outcome, chain: bytes) -> None:
         self.decisions.append(Decision(number, chain, outcome.outcome, outcome.detail == SNAPSHOT))
@@ -241,6 +260,12 @@ class Trainer:
                     self._deliver(effect.revision)
                 case Restore():
                     self._restore(effect)
+                case Prepared():
+                    self._prepare(effect.prepare)
+                case Decided():
+                    self.promises.decided(effect.decision)
+                case Concluded():
+                    self.promises.concluded(effect.conclusion)
                 case CollectStatus():
                     now = self.world.now
                     self._run(self.session.status(self._status.collect(now), now))
@@ -254,6 +279,10 @@ class Trainer:
                     self.line.subscribe(effect.topic)
                 case Unsubscribe():
                     self.line.unsubscribe(effect.topic)
+
+    def _prepare(self, prepare: Prepare) -> None:
+        promise = self.promises.prepare(prepare)
+        self._run(self.session.insist(promise, self.world.now))
 
     def _deliver(self, revision: Revision) -> None:
         self.steps.append(Step(revision.revision, revision.chain, self.chain))

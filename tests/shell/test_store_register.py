@@ -1,0 +1,195 @@
+"""The decision register in real stores of torch.distributed, one client for each rank."""
+
+import contextlib
+import multiprocessing
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zloom.store_register
+from zloom.rounds import End
+from zloom.store_register import StoreRegister
+
+distributed = pytest.importorskip("torch.distributed")
+
+TIMEOUT = timedelta(seconds=20)
+ROUND = "e1/7/1"
+PREFIX = "zloom/run/one/rounds"
+
+Open = Callable[[], Any]
+"""Returns one rank's client of a store."""
+
+
+@contextlib.contextmanager
+def tcp(tmp_path: Path) -> Iterator[Open]:
+    server = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    yield lambda: distributed.TCPStore(
+        "127.0.0.1", server.port, is_master=False, wait_for_workers=False, timeout=TIMEOUT
+    )
+
+
+@contextlib.contextmanager
+def prefixed(tmp_path: Path) -> Iterator[Open]:
+    """As torch hands it out: what `init_process_group` made."""
+    with tcp(tmp_path) as client:
+        yield lambda: distributed.PrefixStore("default_pg", client())
+
+
+@contextlib.contextmanager
+def file(tmp_path: Path) -> Iterator[Open]:
+    yield lambda: distributed.FileStore(str(tmp_path / "store"), 2)
+
+
+@contextlib.contextmanager
+def in_memory(tmp_path: Path) -> Iterator[Open]:
+    store = distributed.HashStore()
+    yield lambda: store
+
+
+@pytest.fixture(params=[tcp, prefixed, file, in_memory], ids=lambda param: param.__name__)
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    with request.param(tmp_path) as made:
+        yield made
+
+
+def registers(client: Open, count: int = 2, prefix: str = PREFIX) -> list[StoreRegister]:
+    return [StoreRegister(client(), rank, count, prefix) for rank in range(count)]
+
+
+# --- decide --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_g9_the_first_writer_decides_for_all(client: Open, first: bool) -> None:
+    one, other = registers(client)
+    assert one.decide(ROUND, first) is first
+    assert other.decide(ROUND, not first) is first
+    assert one.decide(ROUND, not first) is first
+
+
+def test_rounds_runs_and_attempts_are_kept_apart(client: Open) -> None:
+    one, other = registers(client)
+    (elsewhere, _) = registers(client, prefix="zloom/run/two/rounds")
+    assert one.decide(ROUND, True) is True
+    assert other.decide("e1/7/2", False) is False
+    assert elsewhere.decide(ROUND, False) is False
+
+
+def test_g9_ranks_that_race_agree(client: Open) -> None:
+    shared = registers(client, 4)
+    start = threading.Barrier(4)
+    seen: dict[int, list[bool | None]] = {rank: [] for rank in range(4)}
+
+    def decide(rank: int) -> None:
+        for number in range(25):
+            start.wait()
+            seen[rank].append(shared[rank].decide(f"e1/{number}/1", rank % 2 == 0))
+
+    threads = [threading.Thread(target=decide, args=(rank,)) for rank in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen[0]) == 25
+    assert seen[0] == seen[1] == seen[2] == seen[3]
+    assert None not in seen[0]
+
+
+# --- conclude ------------------------------------------------------------------------------------
+
+
+def decided(client: Open, count: int = 2) -> list[StoreRegister]:
+    made = registers(client, count)
+    for register in made:
+        assert register.decide(ROUND, True) is True
+    return made
+
+
+def test_all_keep_what_all_have_done_at_one_step(client: Open) -> None:
+    one, other = decided(client)
+    assert [one.conclude(ROUND, 5, None) for _ in range(3)] == [None] * 3
+    assert other.conclude(ROUND, 5, None) == End(True)
+    assert one.conclude(ROUND, 5, None) == End(True)
+
+
+def test_another_step_does_not_count(client: Open) -> None:
+    one, other = decided(client)
+    assert (one.conclude(ROUND, 5, None), other.conclude(ROUND, 6, None)) == (None, None)
+    assert (one.conclude(ROUND, 5, None), other.conclude(ROUND, 6, None)) == (None, None)
+
+
+def test_the_first_end_stands(client: Open) -> None:
+    one, other = decided(client)
+    assert one.conclude(ROUND, 5, None) is None
+    undone = End(False, "rank 1: a: ValueError: no")
+    assert other.conclude(ROUND, 5, End(False, "a: ValueError: no")) == undone
+    assert one.conclude(ROUND, 5, None) == undone
+    assert other.conclude(ROUND, 5, None) == undone
+
+
+def test_an_undo_comes_too_late_after_all_have_kept_it(client: Open) -> None:
+    one, other = decided(client)
+    one.conclude(ROUND, 5, None)
+    other.conclude(ROUND, 5, None)
+    assert one.conclude(ROUND, 5, End(False, "rank 1 was lost")) == End(True)
+
+
+def test_a_rank_that_failed_need_not_have_decided(client: Open) -> None:
+    one, other = registers(client)
+    assert one.conclude(ROUND, 5, End(False, "no")) == End(False, "rank 0: no")
+    assert other.conclude(ROUND, 5, None) == End(False, "rank 0: no")
+
+
+# --- what stays ----------------------------------------------------------------------------------
+
+
+def test_rank_0_removes_the_keys_of_rounds_that_are_long_over(
+    client: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zloom.store_register, "KEPT", 3)
+    one, other = registers(client)
+    store = client()
+    for number in range(6):
+        name = f"e1/{number}/1"
+        for register in (one, other):
+            register.decide(name, True)
+            register.conclude(name, number, None)
+        one.conclude(name, number, None)
+    left = [number for number in range(6) if store.check([f"{PREFIX}/e1/{number}/1/decision"])]
+    assert left == [3, 4, 5]
+    assert not store.check([f"{PREFIX}/e1/0/1/done/0"])
+    assert not store.check([f"{PREFIX}/e1/0/1/end"])
+
+
+# --- the store is gone ---------------------------------------------------------------------------
+
+
+def serve(port: int, ready: Any) -> None:
+    store = distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    ready.set()
+    threading.Event().wait()
+    del store
+
+
+def test_a_store_whose_server_was_killed_cannot_tell(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    server = context.Process(target=serve, args=(port, ready), daemon=True)
+    server.start()
+    assert ready.wait(60)
+    store = distributed.TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=TIMEOUT)
+    register = StoreRegister(store, 1, 2, PREFIX)
+    assert register.decide(ROUND, True) is True
+    server.kill()
+    server.join()
+    assert register.conclude(ROUND, 5, None) is None
+    assert register.conclude(ROUND, 5, End(False, "rank 0 was lost")) is None
+    assert register.decide("e1/8/1", True) is None

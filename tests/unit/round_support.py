@@ -1,0 +1,48 @@
+"""A decision register in memory, for ranks of one process."""
+
+from zloom.rounds import End
+
+
+class MemoryRegister:
+    """One rank's access to what all of its siblings share."""
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        decisions: dict[str, bool],
+        ends: dict[str, End],
+        done: set[tuple[str, int, int]],
+    ) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self.reachable = True
+        self.decisions = decisions
+        """By round."""
+        self.ends = ends
+        """By round."""
+        self._done = done
+
+    @classmethod
+    def shared_by(cls, world_size: int) -> list["MemoryRegister"]:
+        """Return the registers of all ranks."""
+        decisions: dict[str, bool] = {}
+        ends: dict[str, End] = {}
+        done: set[tuple[str, int, int]] = set()
+        return [cls(rank, world_size, decisions, ends, done) for rank in range(world_size)]
+
+    def decide(self, round: str, commit: bool) -> bool | None:
+        """Write a decision unless one stands there, and return the one that does."""
+        return self.decisions.setdefault(round, commit) if self.reachable else None
+
+    def conclude(self, round: str, step: int, end: End | None) -> End | None:
+        """Write an end unless one stands there; without one, note that this rank is done at `step`."""
+        if not self.reachable:
+            return None
+        if end is not None:
+            named = end if end.keep else End(False, f"rank {self.rank}: {end.reason}")
+            return self.ends.setdefault(round, named)
+        self._done.add((round, step, self.rank))
+        if all((round, step, rank) in self._done for rank in range(self.world_size)):
+            return self.ends.setdefault(round, End(True))
+        return self.ends.get(round)
