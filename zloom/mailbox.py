@@ -3,18 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-from msgspec import Meta
+from typing import Any
 
 from zloom.agreement import Agreement
 from zloom.errors import DeclarationError
 from zloom.handlers import UNDECLARED, Applied, Registry, Rejected
 from zloom.model import Outcome, OutcomeKind, Revision, Value
+from zloom.pause import Pause
 from zloom.rounds import Register, Round
-
-PAUSE_LIMIT = 1800.0
-"""Seconds after which a pause ends by itself: somebody forgot it, and the machines cost money."""
 
 MAX_SETTLED = 10_000
 """Revisions whose end is remembered, to tell a late cancel what became of what it meant."""
@@ -22,7 +18,6 @@ MAX_SETTLED = 10_000
 SNAPSHOT = "snapshot"
 """The detail of the outcome of a restored config."""
 
-Limit = Annotated[float, Meta(ge=0)] | None
 Answer = Callable[[int, Outcome], object]
 """Takes a revision's number and its outcome, with `replica` and `rank` left for the caller to fill in."""
 
@@ -70,7 +65,7 @@ class _Held:
 class Mailbox:
     """Holds revisions until they are due and has the registry carry them out, at a safe point.
 
-    `put` and `end_pause` may be called from any thread, everything else belongs to the training thread. Both
+    `put` and `pause.end` may be called from any thread, everything else belongs to the training thread. Both
     sides share one deque and one flag: appending and popping are atomic, and the flag is set after the append
     and cleared before the draining, so that no item can be left behind unseen.
 
@@ -95,11 +90,7 @@ class Mailbox:
     ) -> None:
         self.waiting = False
         """Something may be to do at a safe point; an attribute, because each tick reads it."""
-        self.paused = False
-        self.paused_until: float | None = None
-        """When the pause ends by itself, on the clock of `run`'s `now`; None without a limit."""
-        self.pause_ready: Callable[[], bool] = lambda: True
-        """Asked whether the training may pause at this safe point."""
+        self.pause = Pause(registry)
         self._registry = registry
         self._answer = answer
         self._confirm = confirm
@@ -114,8 +105,6 @@ class Mailbox:
         self._running = False
         self._step = 0
         self._now = 0.0
-        registry.add_command("pause", self._pause, ready=self._may_pause)
-        registry.add_command("resume", self.end_pause)
 
     def put(self, item: Item) -> None:
         """Have the item seen to at the next safe point. Any thread may call this."""
@@ -164,7 +153,7 @@ class Mailbox:
 
         A promise that came while the mailbox was run counts too: it was given because the training waited.
         """
-        return self.paused or self.holding or bool(self._promised)
+        return self.pause.active or self.holding or bool(self._promised)
 
     def run(self, step: int, now: float) -> None:
         """Carry out what is due at this safe point.
@@ -184,20 +173,15 @@ class Mailbox:
             )
         self._running, self._step, self._now = True, step, now
         try:
+            self.pause.reach(step, now)
             self._drain()
             if self._conclude() and self._decide():
                 blocked = self._restore()
                 self._carry_out_due(blocked)
         finally:
             self._running = False
-            if self._pending or self._agreement or self._held.values or self._held.reset:
+            if self._pending or self._agreement or self._held.values or self._held.reset or self.pause.coming:
                 self.waiting = True
-
-    def is_paused(self, now: float) -> bool:
-        """Tell whether the training is paused, and end a pause that has reached its limit."""
-        if self.paused_until is not None and now >= self.paused_until:
-            self.end_pause()
-        return self.paused
 
     # --- what arrived -------------------------------------------------------------------------------
 
@@ -431,20 +415,6 @@ class Mailbox:
         _forget_oldest(self._settled)
         if number:  # Revision 0 is the baseline, for which nobody asked.
             self._answer(number, outcome)
-
-    # --- the commands that it brings ----------------------------------------------------------------
-
-    def _may_pause(self) -> bool:
-        return self.pause_ready()
-
-    def _pause(self, limit: Limit = PAUSE_LIMIT) -> None:
-        """Hold the training here; it goes on at `resume`, or by itself after `limit` seconds."""
-        self.paused = True
-        self.paused_until = None if limit is None else self._now + limit
-
-    def end_pause(self) -> None:
-        """End a pause."""
-        self.paused, self.paused_until = False, None
 
 
 def _forget_oldest(table: dict[Any, Any]) -> None:

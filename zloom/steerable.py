@@ -94,7 +94,7 @@ class Steerable(Declaring, Disownable):
         self._mailbox = Mailbox(registry, self._answer, self._confirm)
         self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
         if pause_ready is not None:
-            self._mailbox.pause_ready = pause_ready
+            self._mailbox.pause.ready = pause_ready
         self._metrics = MetricBuffer(self._settings.metric_points)
         self._training = Training(registry, self._mailbox, self._metrics)
         self._engine: Engine | None = None
@@ -185,12 +185,12 @@ class Steerable(Declaring, Disownable):
     @property
     def paused(self) -> bool:
         """Whether the training is held at a safe point."""
-        return self._mailbox.paused and not self._closed
+        return self._mailbox.pause.active and not self._closed
 
     def end_pause(self) -> None:
         """Let a paused training go on. It takes no lock: any thread and any signal handler may call it."""
         if not self._is_forked():
-            self._mailbox.end_pause()
+            self._mailbox.pause.end()
             self._post(Engine.pause_ended)
 
     @property
@@ -265,7 +265,7 @@ class Steerable(Declaring, Disownable):
     def _serve(self, now: float) -> bool:
         """Run the mailbox at this safe point; return whether the training must wait here."""
         training, mailbox = self._training, self._mailbox
-        before = mailbox.paused, mailbox.holding
+        before = mailbox.pause.active, mailbox.holding
         training.serving = True
         try:
             if training.broken is not None:
@@ -274,7 +274,7 @@ class Steerable(Declaring, Disownable):
             mailbox.run(training.step, now)
         finally:
             training.serving = False
-            if (mailbox.is_paused(now), mailbox.holding) != before:
+            if (mailbox.pause.holds(now), mailbox.holding) != before:
                 self._post(Engine.status_changed)
         return mailbox.must_wait
 
@@ -285,7 +285,7 @@ class Steerable(Declaring, Disownable):
 
     def _wait_left(self, now: float) -> float:
         """Seconds until a trainer that waits looks at its mailbox again, whatever comes."""
-        until = self._mailbox.paused_until
+        until = self._mailbox.pause.until
         poll = self._mailbox.poll(now)
         poll = self._settings.pause_poll if poll is None else poll
         return poll if until is None else max(0.0, min(poll, until - now))

@@ -222,7 +222,9 @@ def _command_mode(attempt: Attempt, request: SendCommand) -> Mode:
         raise Refused(
             "bad_mode", f"a command cannot be sent with mode {request.mode}; use next or consistent"
         )
-    if attempt.world_size > 1 and request.command in ALWAYS_CONSISTENT:
+    # Ranks that count steps until they pause again must count from the same one.
+    counts = request.command == "resume" and request.arguments.get("steps") is not None
+    if attempt.world_size > 1 and (counts or request.command in ALWAYS_CONSISTENT):
         return _resolved(attempt, "consistent")
     if request.mode is None and request.command == "resume":
         return "next"
