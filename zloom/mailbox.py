@@ -10,6 +10,7 @@ from zloom.errors import DeclarationError
 from zloom.handlers import UNDECLARED, Applied, Registry, Rejected
 from zloom.model import Outcome, OutcomeKind, Revision, Value
 from zloom.pause import Pause
+from zloom.ramps import Number, Ramps
 from zloom.rounds import Register, Round
 
 MAX_SETTLED = 10_000
@@ -83,14 +84,20 @@ class Mailbox:
         registry: Carries revisions out.
         answer: Takes outcomes.
         confirm: Takes the round of an update that was carried out, and the step; the broker is to hear of it.
+        warn: Takes a text for the trainer's log.
     """
 
     def __init__(
-        self, registry: Registry, answer: Answer, confirm: Callable[[Round, int], object] = lambda *_: None
+        self,
+        registry: Registry,
+        answer: Answer,
+        confirm: Callable[[Round, int], object] = lambda *_: None,
+        warn: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.waiting = False
         """Something may be to do at a safe point; an attribute, because each tick reads it."""
         self.pause = Pause(registry)
+        self.ramps = Ramps(registry, warn)
         self._registry = registry
         self._answer = answer
         self._confirm = confirm
@@ -174,14 +181,22 @@ class Mailbox:
         self._running, self._step, self._now = True, step, now
         try:
             self.pause.reach(step, now)
+            # Before anything else, so that what begins or ends here finds the values of this step.
+            self.ramps.advance(step)
             self._drain()
             if self._conclude() and self._decide():
                 blocked = self._restore()
                 self._carry_out_due(blocked)
         finally:
             self._running = False
-            if self._pending or self._agreement or self._held.values or self._held.reset or self.pause.coming:
+            if self._has_more():
                 self.waiting = True
+
+    def _has_more(self) -> bool:
+        """Whether the next safe point has something to do, though nothing arrives."""
+        held = self._held
+        waits = self._pending or self._agreement or held.values or held.reset
+        return bool(waits or self.pause.coming or self.ramps)
 
     # --- what arrived -------------------------------------------------------------------------------
 
@@ -219,6 +234,8 @@ class Mailbox:
         if number in self._pending:
             self._settle(number, "cancelled")
             self._settle(cancel.revision, "applied", chain=cancel.chain)
+        elif values := self.ramps.stop(number):
+            self._settle(cancel.revision, "applied", chain=cancel.chain, values=values)
         else:
             end = self.end_of(number)
             self._settle(cancel.revision, "rejected", f"revision {number} {end}", chain=cancel.chain)
@@ -229,6 +246,7 @@ class Mailbox:
             self._pending.clear()
             self._settled.clear()
             cancels.clear()
+            self.ramps.forget()
         for revision in restore.pending:
             if revision.chain in self._commands:  # the history that is gone had it too
                 self._end(revision.revision, self._commands[revision.chain])
@@ -262,6 +280,8 @@ class Mailbox:
 
     def _apply_snapshot(self, changes: dict[str, Value], error: str) -> Applied | Rejected:
         result = Rejected(error) if error else self._registry.apply(changes) if changes else Applied()
+        if isinstance(result, Applied):
+            self.ramps.forget(changes)
         return Applied(SNAPSHOT) if isinstance(result, Applied) else result
 
     # --- what the ranks decide ----------------------------------------------------------------------
@@ -283,7 +303,7 @@ class Mailbox:
     def _carry_out_together(self, round: Round) -> None:
         changes, number = round.revision.changes, round.revision.revision
         try:
-            result = self._registry.apply(changes)
+            result = self.ramps.apply(round.revision, self._step)
         except BaseException as error:
             self._reject(round, f"{type(error).__name__}: {error}")
             raise
@@ -371,7 +391,7 @@ class Mailbox:
             self._carry_out_together(pending.round)
         else:
             self._note_held(revision.changes)
-            self._perform(revision.revision, lambda: self._registry.apply(revision.changes))
+            self._perform(revision.revision, lambda: self.ramps.apply(revision, self._step))
 
     def _note_held(self, changes: dict[str, Value]) -> None:
         # A value that waits for its key to be declared is the config's newest, not the snapshot's.
@@ -397,13 +417,16 @@ class Mailbox:
         detail: str = "",
         chain: bytes = b"",
         step: int | None = None,
+        values: dict[str, Number] | None = None,
     ) -> None:
         if step is None and kind in ("applied", "rejected"):
             step = self._step
         settled = self._pending.pop(number, None)
         if settled is not None:
             chain = settled.revision.chain
-        outcome = Outcome("", outcome=kind, step=step, error=error, detail=detail, chain=chain)
+        outcome = Outcome(
+            "", outcome=kind, step=step, error=error, detail=detail, values=values or {}, chain=chain
+        )
         if settled is not None and chain and settled.revision.kind == "command":
             self._commands[chain] = outcome
             _forget_oldest(self._commands)

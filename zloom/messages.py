@@ -19,6 +19,8 @@ from zloom.model import (
     Mode,
     Outcome,
     Phase,
+    Ramp,
+    RampState,
     Replica,
     ReplicaStatus,
     Revision,
@@ -94,6 +96,8 @@ class Status(Message, frozen=True, kw_only=True):
     step_time: float | None = None
     """Median seconds a step; None before two steps were seen."""
     metrics: dict[str, Series] = field(default_factory=dict)
+    ramps: dict[str, RampState] = field(default_factory=dict)
+    """By key: those that are under way, or ended because a handler raised."""
     devices: list[DeviceStatus] = field(default_factory=list)
     dropped: int = 0
     """Points of metrics that this weavelet has dropped since it began."""
@@ -194,6 +198,8 @@ class SetConfig(RunRequest, frozen=True, kw_only=True):
     """Change keys, all or none."""
 
     changes: dict[str, Value]
+    ramps: dict[str, Ramp] = field(default_factory=dict)
+    """Of keys that get to their value step by step."""
     mode: Mode | None = None
     at_step: int | None = None
     expected_revision: int | None = None

@@ -35,6 +35,7 @@ class StatusSource:
             holding=mailbox.holding,
             step_time=self._pace.step_time,
             metrics=training.metrics.drain(self._points),
+            ramps=mailbox.ramps.states,
             devices=devices,
             dropped=training.metrics.dropped,
         )

@@ -91,7 +91,7 @@ class Steerable(Declaring, Disownable):
         self._context = context
         self._settings = settings or WeaveletSettings()
         registry = Registry()
-        self._mailbox = Mailbox(registry, self._answer, self._confirm)
+        self._mailbox = Mailbox(registry, self._answer, self._confirm, _log)
         self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
         if pause_ready is not None:
             self._mailbox.pause.ready = pause_ready
@@ -265,7 +265,7 @@ class Steerable(Declaring, Disownable):
     def _serve(self, now: float) -> bool:
         """Run the mailbox at this safe point; return whether the training must wait here."""
         training, mailbox = self._training, self._mailbox
-        before = mailbox.pause.active, mailbox.holding
+        before = mailbox.pause.active, mailbox.holding, _ramps(mailbox)
         training.serving = True
         try:
             if training.broken is not None:
@@ -274,7 +274,7 @@ class Steerable(Declaring, Disownable):
             mailbox.run(training.step, now)
         finally:
             training.serving = False
-            if (mailbox.pause.holds(now), mailbox.holding) != before:
+            if (mailbox.pause.holds(now), mailbox.holding, _ramps(mailbox)) != before:
                 self._post(Engine.status_changed)
         return mailbox.must_wait
 
@@ -307,6 +307,15 @@ class Steerable(Declaring, Disownable):
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def _log(text: str) -> None:
+    logging.getLogger("zloom").warning("%s", text)
+
+
+def _ramps(mailbox: Mailbox) -> list[tuple[str, int, str]]:
+    """What of the ramps operators are told at once; the values on the way come with each beat."""
+    return [(name, ramp.revision, ramp.error) for name, ramp in mailbox.ramps.states.items()]
 
 
 def reason_of(error: BaseException | None) -> str:

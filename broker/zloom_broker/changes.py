@@ -14,6 +14,7 @@ from zloom_broker.chain import chained
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.queries import Queries
+from zloom_broker.ramping import under_way
 from zloom_broker.records import AnyRecord, RevisionAccepted
 from zloom_broker.requests import Requests, digest_of
 from zloom_broker.state import AttemptKey
@@ -151,7 +152,15 @@ class Changes:
                 return rules.propose_command(attempt, request)
             case Cancel():
                 agreed = self._steering.is_agreed(attempt, request.revision)
-                return rules.propose_cancel(attempt, request, agreed=agreed)
+                ramping = self._ramping(attempt, request.revision)
+                return rules.propose_cancel(attempt, request, agreed=agreed, ramping=ramping)
+
+    def _ramping(self, attempt: Attempt, number: int) -> set[str]:
+        ledger = attempt.ledger(number)
+        statuses = {
+            r.id: self._hub.vitals[r.id].status for r in attempt.present() if r.id in self._hub.vitals
+        }
+        return set() if ledger is None else under_way(ledger, statuses)
 
 
 def _with_tentative(attempt: Attempt, tentative: Sequence[RevisionAccepted]) -> dict[str, Setting]:

@@ -1,6 +1,6 @@
 """What may be changed: every reason for which the broker refuses a change, before anything is sent."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -8,10 +8,11 @@ import msgspec
 
 from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
-from zloom.model import Key, Mode, Outcome, Replica, Revision, Value
+from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
 from zloom_broker.attempt import Attempt, Setting, is_scheduled
-from zloom_broker.validation import check
+from zloom_broker.ramping import check_ramps
+from zloom_broker.validation import check, check_value
 
 MAX_VALUES_SIZE = 64 * 1024
 """Bytes of one revision's values: a page of history must fit into one message."""
@@ -62,7 +63,7 @@ def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revisi
         request: What is asked for.
         tentative: Revisions that are being written.
     """
-    wanted = _Wanted(request.changes, request.mode, request.at_step, request.supersede)
+    wanted = _Wanted(request.changes, request.mode, request.at_step, request.supersede, ramps=request.ramps)
     return _config(attempt, wanted, tentative)
 
 
@@ -108,27 +109,31 @@ def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
     return Proposal(revision, _ids(present if mode == "consistent" else declaring))
 
 
-def propose_cancel(attempt: Attempt, request: Cancel, *, agreed: bool) -> Proposal:
+def propose_cancel(
+    attempt: Attempt, request: Cancel, *, agreed: bool, ramping: Container[str] = ()
+) -> Proposal:
     """Return the revision that takes back another, or raise `Refused`.
 
     Args:
         attempt: What is on disk.
         request: What is asked for.
         agreed: All ranks promised to carry it out, so they must agree on this too.
+        ramping: Replicas on which a ramp of it may be under way, which ends then.
     """
     ledger = attempt.ledger(request.revision)
     if ledger is None:
         raise _unknown_revision(attempt, request.revision)
     if ledger.revision.kind == "cancel":
         raise Refused("bad_value", f"revision {request.revision} is a cancel itself")
-    if ledger.settled:
+    still_ramping = [replica for replica in attempt.present() if replica.id in ramping]
+    if ledger.settled and not still_ramping:
         said = ", ".join(sorted({_said(outcome) for outcome in attempt.outcomes(ledger)}))
         raise Refused("already_settled", f"revision {request.revision} cannot be taken back: {said}")
     if agreed:
         mode = _resolved(attempt, "consistent")
         return Proposal(Revision(0, "cancel", cancels=request.revision, mode=mode), _ids(_present(attempt)))
     waiting = [r for r in _reachable(attempt) if r.id in ledger.targets and r.id not in ledger.outcomes]
-    return Proposal(Revision(0, "cancel", cancels=request.revision), _ids(waiting))
+    return Proposal(Revision(0, "cancel", cancels=request.revision), _ids(waiting + still_ramping))
 
 
 # --- config ----------------------------------------------------------------------------------
@@ -140,28 +145,34 @@ class _Wanted(NamedTuple):
     at_step: int | None
     supersede: bool
     note: str = ""
+    ramps: Mapping[str, Ramp] = {}
 
 
 def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) -> Proposal:
     present, changes = _present(attempt), wanted.changes
     if not changes:
         raise Refused("bad_value", "no key was named; expected at least one key=value")
-    known = {key.name for replica in present for key in replica.keys}
+    declared = [(replica, key) for replica in present for key in replica.keys]
+    known = {key.name for _, key in declared}
     for name, value in changes.items():
         if name not in known:
             raise Refused("unknown_key", _unknown("key", name, sorted(known)))
-        _check_value(name, value, present)
+        for replica, key in declared:
+            if key.name == name:
+                check_value(key, value, replica)
+    check_ramps(wanted.ramps, changes, present)
     _check_size(changes)
     pending = _pending(changes, attempt, tentative)
     if pending and not wanted.supersede:
         raise _key_pending(changes, pending)
-    keys = [key for replica in present for key in replica.keys if key.name in changes]
+    keys = [key for _, key in declared if key.name in changes]
     mode = _config_mode(attempt, wanted.mode, wanted.at_step, keys)
     targets = [r for r in _reachable(attempt) if any(key.name in changes for key in r.keys)]
     revision = Revision(
         0,
         "config",
         changes=dict(changes),
+        ramps=dict(wanted.ramps),
         supersedes=[each.revision for each in pending],
         mode=mode,
         at_step=wanted.at_step,
@@ -188,14 +199,6 @@ def _key_pending(names: Iterable[str], pending: Sequence[Revision]) -> Refused:
         f"{name} waits in revision {first.revision} {what}; let it happen, cancel it, or send this with "
         "supersede, which ends it",
     )
-
-
-def _check_value(name: str, value: Value, replicas: Iterable[Replica]) -> None:
-    for replica in replicas:
-        for key in replica.keys:
-            problem = check(value, key.schema) if key.name == name else None
-            if problem is not None:
-                raise Refused(problem[0], f"{name}: {problem[1]}; expected {describe(key.schema)}")
 
 
 def _config_mode(attempt: Attempt, mode: Mode | None, at_step: int | None, keys: list[Key]) -> Mode:
