@@ -64,6 +64,10 @@ class Agreement:
         """Keep a round that was promised; it ends the earlier rounds of its revision."""
         self._rounds[round.revision.revision] = round
 
+    def withdraw(self, revision: int) -> Round | None:
+        """Take back a round whose step is still to come, and return it. All ranks must do so at one step."""
+        return self._rounds.pop(revision, None)
+
     # --- decide -------------------------------------------------------------------------------
 
     def reached(self, step: int) -> Iterator[Round]:

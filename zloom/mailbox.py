@@ -222,17 +222,27 @@ class Mailbox:
             self._enter(_Pending(revision, max(self._step, at_step or 0)))
 
     def _enter(self, pending: _Pending) -> None:
-        for number in pending.revision.supersedes:
-            if number in self._pending:
-                self._settle(number, "superseded", f"by revision {pending.revision.revision}")
-        self._pending[pending.revision.revision] = pending
+        revision = pending.revision
+        for number in revision.supersedes:
+            self._withdraw(number, revision, "superseded", f"by revision {revision.revision}")
+        self._pending[revision.revision] = pending
+
+    def _withdraw(self, number: int, by: Revision, kind: OutcomeKind, why: str = "") -> bool:
+        """End a revision that has not happened yet; return whether there was one."""
+        if number in self._pending:
+            self._settle(number, kind, why)
+            return True
+        # One that is agreed for a later step only all ranks together may take back.
+        round = self._agreement.withdraw(number) if by.mode == "consistent" else None
+        if round is not None:
+            self._settle(number, kind, why, chain=round.revision.chain)
+        return round is not None
 
     def _cancel(self, cancel: Revision) -> None:
         number = cancel.cancels
         if cancel.revision in self._settled:
             return
-        if number in self._pending:
-            self._settle(number, "cancelled")
+        if self._withdraw(number, cancel, "cancelled"):
             self._settle(cancel.revision, "applied", chain=cancel.chain)
         elif values := self.ramps.stop(number):
             self._settle(cancel.revision, "applied", chain=cancel.chain, values=values)

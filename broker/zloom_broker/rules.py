@@ -167,6 +167,12 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
         raise _key_pending(changes, pending)
     keys = [key for _, key in declared if key.name in changes]
     mode = _config_mode(attempt, wanted.mode, wanted.at_step, keys)
+    together = next((each.revision for each in pending if each.mode == "consistent"), None)
+    if together is not None and mode != "consistent":
+        text = (
+            f"revision {together} is for all ranks at one step, so what supersedes it is too; leave mode out"
+        )
+        raise Refused("bad_mode", text)
     targets = [r for r in _reachable(attempt) if any(key.name in changes for key in r.keys)]
     revision = Revision(
         0,

@@ -74,6 +74,7 @@ class Rank:
             m.Status(
                 seq=1,
                 step=self.training.step,
+                step_time=0.1,
                 paused=self.mailbox.pause.active,
                 ramps=self.mailbox.ramps.states,
             )
