@@ -199,6 +199,15 @@ class Revision(Struct, frozen=True, omit_defaults=True):
     chain: bytes = b""
 
 
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """Why a change would be refused."""
+
+    code: str
+    text: str
+    replicas: list[str] = field(default_factory=list)
+    """Ids of those whose schema refuses it; empty when the broker does."""
+
+
 class HistoryEntry(Struct, frozen=True, omit_defaults=True):
     """A revision with what became of it."""
 

@@ -11,7 +11,7 @@ from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
 from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
 from zloom_broker.attempt import Attempt, Setting, is_scheduled
-from zloom_broker.ramping import check_ramps
+from zloom_broker.ramping import MAX_STEPS, check_ramps
 from zloom_broker.validation import check, check_value
 
 MAX_VALUES_SIZE = 64 * 1024
@@ -19,6 +19,9 @@ MAX_VALUES_SIZE = 64 * 1024
 
 MAX_STATE_SIZE = 512 * 1024
 """Bytes of the whole config with what waits for a step: a snapshot must fit into one message."""
+
+MAX_NOTE = 500
+"""Characters of an operator's note."""
 
 MAX_NAMED = 8
 """Replicas that a refusal names."""
@@ -55,6 +58,39 @@ def check_room(attempt: Attempt, revisions: Iterable[Revision]) -> None:
         )
 
 
+def check_note(note: str) -> None:
+    """Refuse a note that is too long to stand in a table."""
+    if len(note) > MAX_NOTE:
+        raise Refused(
+            "too_large", f"the note has {len(note)} characters; at most {MAX_NOTE} fit into history"
+        )
+
+
+def counted(attempt: Attempt, request: SetConfig, step: int | None) -> SetConfig:
+    """Return a request that names its step, where it asks for some steps after the present one.
+
+    Args:
+        attempt: That it is for.
+        request: What is asked for.
+        step: The highest that a rank is about to have reached; None where no rank has told one.
+    """
+    if request.after is None:
+        return request
+    if request.at_step is not None or request.mode not in (None, "at_step"):
+        raise Refused(
+            "bad_mode", "`after` counts the steps until a change; no other mode goes with it, and no at_step"
+        )
+    if not 1 <= request.after <= MAX_STEPS:
+        raise Refused("bad_value", f"a change after {request.after} steps; expected 1 to {MAX_STEPS}")
+    if step is None:
+        text = f"no replica of {attempt.run} has told its step yet; try again in a second, or name the step"
+        raise Refused("step_unknown", text)
+    at_step, note = step + request.after, f"{request.after} steps after {step}"
+    return msgspec.structs.replace(
+        request, mode="at_step", at_step=at_step, after=None, note=_notes(note, request.note)
+    )
+
+
 def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revision]) -> Proposal:
     """Return the revision of a config update, or raise `Refused`.
 
@@ -63,7 +99,9 @@ def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revisi
         request: What is asked for.
         tentative: Revisions that are being written.
     """
-    wanted = _Wanted(request.changes, request.mode, request.at_step, request.supersede, ramps=request.ramps)
+    wanted = _Wanted(
+        request.changes, request.mode, request.at_step, request.supersede, request.note, request.ramps
+    )
     return _config(attempt, wanted, tentative)
 
 
@@ -85,7 +123,7 @@ def propose_rollback(
     changes = {key: s.value for key, s in wanted.items() if key in declared and config[key].value != s.value}
     if not changes:
         raise Refused("no_change", f"the config is already that of revision {request.to_revision}")
-    note = f"rollback to {request.to_revision}"
+    note = _notes(f"rollback to {request.to_revision}", request.note)
     return _config(attempt, _Wanted(changes, request.mode, None, request.supersede, note), tentative)
 
 
@@ -105,7 +143,9 @@ def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
             raise Refused("bad_arguments", text)
     _check_size(request.arguments)
     mode = _command_mode(attempt, request)
-    revision = Revision(0, "command", command=request.command, arguments=request.arguments, mode=mode)
+    revision = Revision(
+        0, "command", command=request.command, arguments=request.arguments, mode=mode, note=request.note
+    )
     return Proposal(revision, _ids(present if mode == "consistent" else declaring))
 
 
@@ -289,6 +329,10 @@ def _check_size(values: Mapping[str, Value]) -> None:
         raise Refused(
             "too_large", f"the values have {size} bytes; at most {MAX_VALUES_SIZE} fit into one revision"
         )
+
+
+def _notes(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:
