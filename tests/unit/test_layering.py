@@ -27,7 +27,8 @@ _PURE = """
     zloom_broker.greeting zloom_broker.hub zloom_broker.inheritance zloom_broker.liveness
     zloom_broker.membership zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse
     zloom_broker.queries zloom_broker.ramping zloom_broker.records zloom_broker.requests
-    zloom_broker.rules zloom_broker.state zloom_broker.steering zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.rules zloom_broker.state zloom_broker.steering zloom_broker.validation
+    zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
@@ -39,7 +40,8 @@ _SHELLS = """
     zloom.socket_options zloom.sockets zloom.status_source zloom.steerable zloom.store_register
     zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
-    zloom.client.feeds zloom.client.link zloom.client.operator zloom.client.questions
+    zloom.client.commands zloom.client.feeds zloom.client.link zloom.client.operator
+    zloom.client.previews zloom.client.questions zloom.client.waiting
     zloom_broker.foreground zloom_broker.log zloom_broker.recovery zloom_broker.server
     zloom_broker.settings
 """
