@@ -174,7 +174,7 @@ class Changes:
 
     def _step(self, attempt: Attempt, now: float) -> int | None:
         vitals = [self._hub.vitals[r.id] for r in attempt.present() if r.id in self._hub.vitals]
-        return max((each.step_at(now) for each in vitals if each.status is not None), default=None)
+        return max((each.step_at(now) for each in vitals if each.knows_step), default=None)
 
     def _ramping(self, attempt: Attempt, number: int) -> set[str]:
         ledger = attempt.ledger(number)

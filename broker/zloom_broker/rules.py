@@ -83,7 +83,10 @@ def counted(attempt: Attempt, request: SetConfig, step: int | None) -> SetConfig
     if not 1 <= request.after <= MAX_STEPS:
         raise Refused("bad_value", f"a change after {request.after} steps; expected 1 to {MAX_STEPS}")
     if step is None:
-        text = f"no replica of {attempt.run} has told its step yet; try again in a second, or name the step"
+        text = (
+            f"no replica of {attempt.run} has told its step and pace yet; try again when it has trained some "
+            "steps, or name the step"
+        )
         raise Refused("step_unknown", text)
     at_step, note = step + request.after, f"{request.after} steps after {step}"
     return msgspec.structs.replace(

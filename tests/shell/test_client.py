@@ -583,12 +583,12 @@ async def test_a_bounded_resume_trains_so_many_steps(operator: zloom.Operator, t
 
 async def test_a_change_some_steps_ahead_names_its_step(operator: zloom.Operator, trainer: Trainer) -> None:
     async with operator.watch("lm") as feed:
-        await first(feed, Reported)
-    result = await operator.set("lm", {"learning_rate": 0.25}, after=20)
+        await first(feed, Reported, lambda told: told.status.step_time is not None)
+    result = await operator.set("lm", {"learning_rate": 0.25}, after=500)
     assert result.applied_everywhere
     assert result.outcomes[0].step == result.at_step
     [entry] = await operator.history("lm")
-    assert entry.revision.note.startswith("20 steps after ")
+    assert entry.revision.note.startswith("500 steps after ")
 
 
 async def test_a_change_supersedes_what_waits(operator: zloom.Operator, trainer: Trainer) -> None:

@@ -68,3 +68,14 @@ def test_a_step_that_nobody_has_told_is_not_guessed() -> None:
     answer = ask(Ranks(1), after=5)
     assert isinstance(answer, m.Refusal)
     assert answer.code == "step_unknown"
+
+
+@pytest.mark.parametrize(
+    ("more", "known"), [({}, False), ({"step_time": 0.1}, True), ({"paused": True}, True)]
+)
+def test_a_step_that_is_told_without_a_pace_is_not_enough(more: Any, known: bool) -> None:
+    ranks = Ranks(1)
+    ranks.ranks[0].outbox.append(m.Status(seq=1, step=10, **more))
+    ranks.pass_time(0.0)
+    answer = ask(ranks, after=5)
+    assert isinstance(answer, m.RevisionState) is known
