@@ -13,6 +13,7 @@ from msgspec import Meta
 from zloom.errors import (
     BrokerUnreachable,
     CannotSteer,
+    CheckpointFailed,
     DeclarationError,
     JournalError,
     LocalProtocolError,
@@ -27,6 +28,7 @@ from zloom.errors import (
     ZloomError,
 )
 from zloom.markers import on_command, on_config
+from zloom.model import Ramp
 from zloom.version import __version__
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = [
     "AsyncWeavelet",
     "BrokerUnreachable",
     "CannotSteer",
+    "CheckpointFailed",
     "ClientSettings",
     "DeclarationError",
     "JournalError",
@@ -48,6 +51,7 @@ __all__ = [
     "Operator",
     "ProtocolError",
     "QueueKey",
+    "Ramp",
     "Refused",
     "RemoteProtocolError",
     "Result",

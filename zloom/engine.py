@@ -96,7 +96,7 @@ class Engine:
             replica, endpoint, f"zloom {__version__}", lambda: secrets.token_hex(8), inherit=inherit
         )
         self._delivery = Delivery(training, self.answer)
-        self._promises = Promises(training.registry, training.mailbox, lambda: training.step)
+        self._promises = Promises(training.mailbox, lambda: training.step)
         self._status = StatusSource(training, settings.status_points)
         self._declared = -1
         self._subscribed = 0

@@ -15,6 +15,7 @@ The name says whose fault it was::
     ├── TransportError             a socket could not be opened, bound or used
     ├── BrokerUnreachable          no broker answered within the time-out
     ├── Refused                    the broker refused a request; nothing was changed
+    ├── CheckpointFailed           the checkpoint before a change was not saved; nothing was changed
     ├── WaitTimeout                outcomes are still missing; the revision goes on
     └── JournalError               the broker's journal cannot be used as it is
 """
@@ -89,6 +90,18 @@ class Refused(ZloomError):
         super().__init__(text)
         self.code = code
         self.text = text
+
+
+class CheckpointFailed(ZloomError):
+    """The checkpoint before a change was not saved by every replica, so the change was not made.
+
+    Attributes:
+        revision: Of the checkpoint; its outcomes say more.
+    """
+
+    def __init__(self, revision: int, why: str) -> None:
+        super().__init__(f"nothing was changed: checkpoint {revision} was not saved everywhere: {why}")
+        self.revision = revision
 
 
 class WaitTimeout(ZloomError, TimeoutError):

@@ -148,6 +148,15 @@ class Registry:
         """The baseline of each key."""
         return {name: each.key.baseline for name, each in self._keys.items()}
 
+    def read(self, config: Mapping[str, Value]) -> dict[str, Value]:
+        """Return what of the config is declared, each value as its key's type reads it: 1 as 1.0, for one.
+
+        Raises:
+            SettingsError: A value is not of its key's type or out of bounds; it names the key.
+        """
+        keys = self._keys
+        return {name: plain(keys[name].read(value)) for name, value in config.items() if name in keys}
+
     def differing(self, config: Mapping[str, Value]) -> dict[str, Value]:
         """Return what of the config is declared and not the current value, or no value at all."""
         keys = self._keys

@@ -3,18 +3,15 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-from msgspec import Meta
+from typing import Any
 
 from zloom.agreement import Agreement
 from zloom.errors import DeclarationError
 from zloom.handlers import UNDECLARED, Applied, Registry, Rejected
 from zloom.model import Outcome, OutcomeKind, Revision, Value
+from zloom.pause import Pause
+from zloom.ramps import Number, Ramps
 from zloom.rounds import Register, Round
-
-PAUSE_LIMIT = 1800.0
-"""Seconds after which a pause ends by itself: somebody forgot it, and the machines cost money."""
 
 MAX_SETTLED = 10_000
 """Revisions whose end is remembered, to tell a late cancel what became of what it meant."""
@@ -22,7 +19,6 @@ MAX_SETTLED = 10_000
 SNAPSHOT = "snapshot"
 """The detail of the outcome of a restored config."""
 
-Limit = Annotated[float, Meta(ge=0)] | None
 Answer = Callable[[int, Outcome], object]
 """Takes a revision's number and its outcome, with `replica` and `rank` left for the caller to fill in."""
 
@@ -70,7 +66,7 @@ class _Held:
 class Mailbox:
     """Holds revisions until they are due and has the registry carry them out, at a safe point.
 
-    `put` and `end_pause` may be called from any thread, everything else belongs to the training thread. Both
+    `put` and `pause.end` may be called from any thread, everything else belongs to the training thread. Both
     sides share one deque and one flag: appending and popping are atomic, and the flag is set after the append
     and cleared before the draining, so that no item can be left behind unseen.
 
@@ -88,18 +84,20 @@ class Mailbox:
         registry: Carries revisions out.
         answer: Takes outcomes.
         confirm: Takes the round of an update that was carried out, and the step; the broker is to hear of it.
+        warn: Takes a text for the trainer's log.
     """
 
     def __init__(
-        self, registry: Registry, answer: Answer, confirm: Callable[[Round, int], object] = lambda *_: None
+        self,
+        registry: Registry,
+        answer: Answer,
+        confirm: Callable[[Round, int], object] = lambda *_: None,
+        warn: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.waiting = False
         """Something may be to do at a safe point; an attribute, because each tick reads it."""
-        self.paused = False
-        self.paused_until: float | None = None
-        """When the pause ends by itself, on the clock of `run`'s `now`; None without a limit."""
-        self.pause_ready: Callable[[], bool] = lambda: True
-        """Asked whether the training may pause at this safe point."""
+        self.pause = Pause(registry)
+        self.ramps = Ramps(registry, warn)
         self._registry = registry
         self._answer = answer
         self._confirm = confirm
@@ -114,8 +112,6 @@ class Mailbox:
         self._running = False
         self._step = 0
         self._now = 0.0
-        registry.add_command("pause", self._pause, ready=self._may_pause)
-        registry.add_command("resume", self.end_pause)
 
     def put(self, item: Item) -> None:
         """Have the item seen to at the next safe point. Any thread may call this."""
@@ -164,7 +160,7 @@ class Mailbox:
 
         A promise that came while the mailbox was run counts too: it was given because the training waited.
         """
-        return self.paused or self.holding or bool(self._promised)
+        return self.pause.active or self.holding or bool(self._promised)
 
     def run(self, step: int, now: float) -> None:
         """Carry out what is due at this safe point.
@@ -184,6 +180,9 @@ class Mailbox:
             )
         self._running, self._step, self._now = True, step, now
         try:
+            self.pause.reach(step, now)
+            # Before anything else, so that what begins or ends here finds the values of this step.
+            self.ramps.advance(step)
             self._drain()
             if self._conclude() and self._decide():
                 self._agreement.go_on()
@@ -192,14 +191,14 @@ class Mailbox:
                 self._carry_out_due(blocked)
         finally:
             self._running = False
-            if self._pending or self._agreement or self._held.values or self._held.reset:
+            if self._has_more():
                 self.waiting = True
 
-    def is_paused(self, now: float) -> bool:
-        """Tell whether the training is paused, and end a pause that has reached its limit."""
-        if self.paused_until is not None and now >= self.paused_until:
-            self.end_pause()
-        return self.paused
+    def _has_more(self) -> bool:
+        """Whether the next safe point has something to do, though nothing arrives."""
+        held = self._held
+        waits = self._pending or self._agreement or held.values or held.reset
+        return bool(waits or self.pause.coming or self.ramps)
 
     # --- what arrived -------------------------------------------------------------------------------
 
@@ -235,6 +234,8 @@ class Mailbox:
             return
         if self._end_waiting(number, "cancelled"):
             self._settle(cancel.revision, "applied", chain=cancel.chain)
+        elif values := self.ramps.stop(number):
+            self._settle(cancel.revision, "applied", chain=cancel.chain, values=values)
         else:
             end = self.end_of(number)
             self._settle(cancel.revision, "rejected", f"revision {number} {end}", chain=cancel.chain)
@@ -256,6 +257,7 @@ class Mailbox:
             self._pending.clear()
             self._settled.clear()
             cancels.clear()
+            self.ramps.forget()
         for revision in restore.pending:
             if revision.chain in self._commands:  # the history that is gone had it too
                 self._end(revision.revision, self._commands[revision.chain])
@@ -289,6 +291,8 @@ class Mailbox:
 
     def _apply_snapshot(self, changes: dict[str, Value], error: str) -> Applied | Rejected:
         result = Rejected(error) if error else self._registry.apply(changes) if changes else Applied()
+        if isinstance(result, Applied):
+            self.ramps.forget(changes)
         return Applied(SNAPSHOT) if isinstance(result, Applied) else result
 
     # --- what the ranks decide ----------------------------------------------------------------------
@@ -313,7 +317,7 @@ class Mailbox:
 
     def _carry_out_together(self, round: Round) -> None:
         try:
-            result = self._registry.apply(round.revision.changes)
+            result = self.ramps.apply(round.revision, self._step)
         except BaseException as error:
             self._reject(round, f"{type(error).__name__}: {error}")
             raise
@@ -424,7 +428,7 @@ class Mailbox:
             self._carry_out_together(pending.round)
         else:
             self._note_held(revision.changes)
-            self._perform(revision.revision, lambda: self._registry.apply(revision.changes))
+            self._perform(revision.revision, lambda: self.ramps.apply(revision, self._step))
 
     def _note_held(self, changes: dict[str, Value]) -> None:
         # A value that waits for its key to be declared is the config's newest, not the snapshot's.
@@ -450,13 +454,16 @@ class Mailbox:
         detail: str = "",
         chain: bytes = b"",
         step: int | None = None,
+        values: dict[str, Number] | None = None,
     ) -> None:
         if step is None and kind in ("applied", "rejected"):
             step = self._step
         settled = self._pending.pop(number, None)
         if settled is not None:
             chain = settled.revision.chain
-        outcome = Outcome("", outcome=kind, step=step, error=error, detail=detail, chain=chain)
+        outcome = Outcome(
+            "", outcome=kind, step=step, error=error, detail=detail, values=values or {}, chain=chain
+        )
         if settled is not None and chain and settled.revision.kind == "command":
             self._commands[chain] = outcome
             _forget_oldest(self._commands)
@@ -468,20 +475,6 @@ class Mailbox:
         _forget_oldest(self._settled)
         if number:  # Revision 0 is the baseline, for which nobody asked.
             self._answer(number, outcome)
-
-    # --- the commands that it brings ----------------------------------------------------------------
-
-    def _may_pause(self) -> bool:
-        return self.pause_ready()
-
-    def _pause(self, limit: Limit = PAUSE_LIMIT) -> None:
-        """Hold the training here; it goes on at `resume`, or by itself after `limit` seconds."""
-        self.paused = True
-        self.paused_until = None if limit is None else self._now + limit
-
-    def end_pause(self) -> None:
-        """End a pause."""
-        self.paused, self.paused_until = False, None
 
 
 def _forget_oldest(table: dict[Any, Any]) -> None:

@@ -19,6 +19,9 @@ from zloom.model import (
     Mode,
     Outcome,
     Phase,
+    Problem,
+    Ramp,
+    RampState,
     Replica,
     ReplicaStatus,
     Revision,
@@ -94,6 +97,8 @@ class Status(Message, frozen=True, kw_only=True):
     step_time: float | None = None
     """Median seconds a step; None before two steps were seen."""
     metrics: dict[str, Series] = field(default_factory=dict)
+    ramps: dict[str, RampState] = field(default_factory=dict)
+    """By key: those that are under way, or ended because a handler raised."""
     devices: list[DeviceStatus] = field(default_factory=list)
     dropped: int = 0
     """Points of metrics that this weavelet has dropped since it began."""
@@ -194,11 +199,19 @@ class SetConfig(RunRequest, frozen=True, kw_only=True):
     """Change keys, all or none."""
 
     changes: dict[str, Value]
+    ramps: dict[str, Ramp] = field(default_factory=dict)
+    """Of keys that get to their value step by step."""
     mode: Mode | None = None
     at_step: int | None = None
+    after: int | None = None
+    """In place of `at_step`: so many steps after the one at which the broker accepts it."""
     expected_revision: int | None = None
     supersede: bool = False
     """End what still waits for one of these keys, rather than to be refused because of it."""
+    note: str = ""
+    """Why, in words."""
+    preview: bool = False
+    """Change nothing; say what would come of it."""
 
 
 class Rollback(RunRequest, frozen=True, kw_only=True):
@@ -208,6 +221,8 @@ class Rollback(RunRequest, frozen=True, kw_only=True):
     mode: Mode | None = None
     expected_revision: int | None = None
     supersede: bool = False
+    note: str = ""
+    preview: bool = False
 
 
 class SendCommand(RunRequest, frozen=True, kw_only=True):
@@ -217,6 +232,8 @@ class SendCommand(RunRequest, frozen=True, kw_only=True):
     arguments: dict[str, Value] = field(default_factory=dict)
     mode: Mode | None = None
     expected_revision: int | None = None
+    note: str = ""
+    preview: bool = False
 
 
 class Cancel(RunRequest, frozen=True, kw_only=True):
@@ -396,8 +413,24 @@ class RevisionState(Message, frozen=True, kw_only=True):
     """False when the broker runs with `--durability buffered`."""
     duplicate: bool = False
     """The request had been accepted before; this is its one effect."""
+    at_step: int | None = None
+    """The step that it waits for, where one was named or counted."""
     outcomes: list[Outcome] = field(default_factory=list)
     settled: bool = False
+
+
+class Preview(Message, frozen=True, kw_only=True):
+    """Answer to a request with `preview`: what would come of it now. Nothing was changed."""
+
+    id: str
+    run: str
+    attempt: str
+    revision: Revision | None = None
+    """What would be accepted; its author, time and digest are left open. None when it would be refused."""
+    targets: list[str] = field(default_factory=list)
+    """Ids of the replicas that would have to answer."""
+    problems: list[Problem] = field(default_factory=list)
+    """Why it would be refused."""
 
 
 class Refusal(Message, frozen=True, kw_only=True):
@@ -571,7 +604,7 @@ FromOperator = (
     | GetStats
 )
 ToBroker = FromWeavelet | FromOperator
-Answer = RevisionState | Refusal | History | Keys | Runs | Replicas | Devices | Done | Stats
+Answer = RevisionState | Preview | Refusal | History | Keys | Runs | Replicas | Devices | Done | Stats
 FromBroker = (
     Welcome
     | Wait

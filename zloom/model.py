@@ -140,9 +140,35 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     error: str = ""
     detail: str = ""
     """What a command's handler returned, such as the path of a checkpoint."""
+    values: dict[str, int | float] = field(default_factory=dict)
+    """Of the cancel of a ramp: the value at which each of its keys stays."""
     chain: bytes = b""
     """The revision's, on the way to the broker only: after a backup was restored the same number may mean
     another revision there."""
+
+
+class Ramp(Struct, frozen=True, omit_defaults=True):
+    """How a number gets to its new value: step by step, from the step on at which the change is applied."""
+
+    steps: int
+    """How many until the new value is reached, 1 at least."""
+    start: int | float | None = None
+    """The value at the first step; None for the one that is in force then."""
+    shape: Literal["linear", "cosine"] = "linear"
+    """`cosine` begins and ends gently: half a wave."""
+
+
+class RampState(Struct, frozen=True, omit_defaults=True):
+    """Where a replica stands on a ramp."""
+
+    revision: int
+    value: int | float
+    """Now in force."""
+    end: int | float
+    until: int
+    """The step from which on `end` is in force."""
+    error: str = ""
+    """Why the ramp ended before that, at `value`: a handler raised."""
 
 
 class Revision(Struct, frozen=True, omit_defaults=True):
@@ -155,6 +181,8 @@ class Revision(Struct, frozen=True, omit_defaults=True):
     revision: int
     kind: Literal["config", "command", "cancel"]
     changes: dict[str, Value] = field(default_factory=dict)
+    ramps: dict[str, Ramp] = field(default_factory=dict)
+    """Of the changes that are not made at once; `changes` has the value at the end of each."""
     command: str = ""
     arguments: dict[str, Value] = field(default_factory=dict)
     cancels: int = 0
@@ -169,6 +197,15 @@ class Revision(Struct, frozen=True, omit_defaults=True):
     note: str = ""
     """Why, in words: `rollback to 4`."""
     chain: bytes = b""
+
+
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """Why a change would be refused."""
+
+    code: str
+    text: str
+    replicas: list[str] = field(default_factory=list)
+    """Ids of those whose schema refuses it; empty when the broker does."""
 
 
 class HistoryEntry(Struct, frozen=True, omit_defaults=True):
@@ -189,6 +226,8 @@ class KeyState(Struct, frozen=True, omit_defaults=True):
     """The revision that set the value; 0 is the trainer's own baseline."""
     pending: bool = False
     """That revision has not been answered by all replicas."""
+    ramp: RampState | None = None
+    """Where the first rank stands that is still on its way to the value, or stopped on it."""
 
 
 class Series(Struct, frozen=True):
@@ -217,6 +256,8 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     """Median seconds a step, as the replica measured."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest value of each."""
+    ramps: dict[str, RampState] = field(default_factory=dict)
+    """By key: those that are under way, or ended because a handler raised."""
     devices: list[str] = field(default_factory=list)
     seen: float | None = None
     """Seconds since it was last heard."""
@@ -265,6 +306,7 @@ class Event(Struct, frozen=True, omit_defaults=True):
         "stalled",
         "recovered",
         "forgotten",
+        "ramp_failed",
     ]
     run: str
     attempt: str = ""

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta
 
 from zloom.errors import SettingsError
 from zloom.launch import initialised_group, resolve_attempt, resolve_place
-from zloom.mailbox import Limit
+from zloom.pause import Limit, Steps
 from zloom.steerable import reason_of
 from zloom.weavelet import Weavelet
 
@@ -195,7 +195,7 @@ def _refuse_pause(limit: Limit = None) -> NoReturn:
     raise RuntimeError("this weavelet is in a process of its own and cannot hold the trainer's")
 
 
-def _refuse_resume() -> NoReturn:
+def _refuse_resume(steps: Steps = None) -> NoReturn:
     """Refused: there is never a pause to end."""
     raise RuntimeError("this weavelet is in a process of its own and cannot hold the trainer's")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from zloom.handlers import UNDECLARED, Registry
+from zloom.handlers import UNDECLARED
 from zloom.mailbox import Mailbox
 from zloom.messages import Conclusion, Decision, Prepare, Promise
 from zloom.rounds import End, Round
@@ -18,13 +18,11 @@ class Promises:
     Belongs to the loop's thread.
 
     Args:
-        registry: Says whether a revision could be carried out.
-        mailbox: Where rounds are left for the training thread.
+        mailbox: Says whether a revision could be carried out; rounds are left there for the training thread.
         step: Returns the step that the training thread began last.
     """
 
-    def __init__(self, registry: Registry, mailbox: Mailbox, step: Callable[[], int]) -> None:
-        self._registry = registry
+    def __init__(self, mailbox: Mailbox, step: Callable[[], int]) -> None:
         self._mailbox = mailbox
         self._step = step
         self._rounds: dict[int, Round] = {}
@@ -71,16 +69,16 @@ class Promises:
         revision = prepare.revision
         if self._mailbox.is_settled(revision.revision):
             return f"revision {revision.revision} {self._mailbox.end_of(revision.revision)} here"
-        error = self._registry.check(revision.changes) if revision.kind == "config" else None
+        error = self._mailbox.ramps.check(revision) if revision.kind == "config" else None
         return "" if error in (None, UNDECLARED) else str(error)
 
     def _is_bound(self, round: Round) -> bool:
         """Find out whether the training thread will see the round in time."""
         asked = round.step
-        if self._mailbox.paused:
+        if self._mailbox.pause.active:
             # A pause serves decisions, and does not end before this one is known.
             round.step = self._step()
-            if self._mailbox.paused and self._step() == round.step:
+            if self._mailbox.pause.active and self._step() == round.step:
                 return True
             round.step = asked
         if self._step() < asked:

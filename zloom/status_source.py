@@ -24,17 +24,18 @@ class StatusSource:
     def collect(self, now: float) -> Status:
         """Take what there is to report; its number is for the session to fill in."""
         training, mailbox = self._training, self._training.mailbox
-        trains = training.phase == "training" and not (mailbox.paused or mailbox.holding)
+        trains = training.phase == "training" and not (mailbox.pause.active or mailbox.holding)
         self._pace.look(training.step, now, training=trains)
         devices, self.devices = self.devices, []
         return Status(
             seq=0,
             step=training.step,
             phase=training.phase,
-            paused=mailbox.paused,
+            paused=mailbox.pause.active,
             holding=mailbox.holding,
             step_time=self._pace.step_time,
             metrics=training.metrics.drain(self._points),
+            ramps=mailbox.ramps.states,
             devices=devices,
             dropped=training.metrics.dropped,
         )

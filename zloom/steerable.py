@@ -91,10 +91,10 @@ class Steerable(Declaring, Disownable):
         self._context = context
         self._settings = settings or WeaveletSettings()
         registry = Registry()
-        self._mailbox = Mailbox(registry, self._answer, self._confirm)
+        self._mailbox = Mailbox(registry, self._answer, self._confirm, _log)
         self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
         if pause_ready is not None:
-            self._mailbox.pause_ready = pause_ready
+            self._mailbox.pause.ready = pause_ready
         self._metrics = MetricBuffer(self._settings.metric_points)
         self._training = Training(registry, self._mailbox, self._metrics)
         self._engine: Engine | None = None
@@ -185,12 +185,12 @@ class Steerable(Declaring, Disownable):
     @property
     def paused(self) -> bool:
         """Whether the training is held at a safe point."""
-        return self._mailbox.paused and not self._closed
+        return self._mailbox.pause.active and not self._closed
 
     def end_pause(self) -> None:
         """Let a paused training go on. It takes no lock: any thread and any signal handler may call it."""
         if not self._is_forked():
-            self._mailbox.end_pause()
+            self._mailbox.pause.end()
             self._post(Engine.pause_ended)
 
     @property
@@ -265,7 +265,7 @@ class Steerable(Declaring, Disownable):
     def _serve(self, now: float) -> bool:
         """Run the mailbox at this safe point; return whether the training must wait here."""
         training, mailbox = self._training, self._mailbox
-        before = mailbox.paused, mailbox.holding
+        before = mailbox.pause.active, mailbox.holding, _ramps(mailbox)
         training.serving = True
         try:
             if training.broken is not None:
@@ -274,7 +274,7 @@ class Steerable(Declaring, Disownable):
             mailbox.run(training.step, now)
         finally:
             training.serving = False
-            if (mailbox.is_paused(now), mailbox.holding) != before:
+            if (mailbox.pause.holds(now), mailbox.holding, _ramps(mailbox)) != before:
                 self._post(Engine.status_changed)
         return mailbox.must_wait
 
@@ -285,7 +285,7 @@ class Steerable(Declaring, Disownable):
 
     def _wait_left(self, now: float) -> float:
         """Seconds until a trainer that waits looks at its mailbox again, whatever comes."""
-        until = self._mailbox.paused_until
+        until = self._mailbox.pause.until
         poll = self._mailbox.poll(now)
         poll = self._settings.pause_poll if poll is None else poll
         return poll if until is None else max(0.0, min(poll, until - now))
@@ -307,6 +307,15 @@ class Steerable(Declaring, Disownable):
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def _log(text: str) -> None:
+    logging.getLogger("zloom").warning("%s", text)
+
+
+def _ramps(mailbox: Mailbox) -> list[tuple[str, int, str]]:
+    """What of the ramps operators are told at once; the values on the way come with each beat."""
+    return [(name, ramp.revision, ramp.error) for name, ramp in mailbox.ramps.states.items()]
 
 
 def reason_of(error: BaseException | None) -> str:

@@ -68,6 +68,16 @@ class Ledger:
         self.concluded: RevisionConcluded | None = None
 
     @property
+    def changes(self) -> dict[str, Value]:
+        """What it makes of the config; the cancel of a ramp leaves the keys where that had come to."""
+        if self.revision.kind != "cancel":
+            return self.revision.changes
+        changes: dict[str, Value] = {}
+        for outcome in self.outcomes.values():
+            changes = {**outcome.values, **changes}  # the first that answered speaks for all
+        return changes
+
+    @property
     def undecided(self) -> bool:
         """It is consistent, and neither agreed on nor ended."""
         return self.revision.mode == "consistent" and self.agreed is None and not self.settled
@@ -300,7 +310,7 @@ class Attempt:
         if not ledger.settled:
             self.open.add(ledger.revision.revision)
         if not ledger.void:
-            self._settings.update(self._fold([ledger]))
+            _put(self._settings, ledger)
 
     def _answer(self, ledger: Ledger, outcome: Outcome) -> None:
         was_void = ledger.void
@@ -309,8 +319,8 @@ class Attempt:
             self.open.discard(ledger.revision.revision)
         if ledger.void and not was_void:
             self._take_out(ledger)
-        elif was_void and not ledger.void:
-            self._put_back(ledger)
+        elif (was_void and not ledger.void) or outcome.values:
+            _put(self._settings, ledger)
 
     def _take_out(self, ledger: Ledger) -> None:
         """Give each key that has its value from a revision the value that it would have without."""
@@ -319,16 +329,10 @@ class Attempt:
             if self._settings[key].revision == number:
                 del self._settings[key]
                 for earlier in map(self.ledgers.__getitem__, range(number - 2, -1, -1)):
-                    if key in earlier.revision.changes and not earlier.void:
-                        value = earlier.revision.changes[key]
+                    if key in earlier.changes and not earlier.void:
+                        value = earlier.changes[key]
                         self._settings[key] = Setting(value, earlier.revision.revision)
                         break
-
-    def _put_back(self, ledger: Ledger) -> None:
-        number = ledger.revision.revision
-        for key, value in ledger.revision.changes.items():
-            if key not in self._settings or self._settings[key].revision < number:
-                self._settings[key] = Setting(value, number)
 
     def _unsettled(self) -> Iterator[Ledger]:
         return (self.ledgers[number - 1] for number in sorted(self.open))
@@ -341,14 +345,22 @@ class Attempt:
         settings: dict[str, Setting] = {}
         for ledger in ledgers:
             if not ledger.void:
-                number = ledger.revision.revision
-                settings.update({k: Setting(v, number) for k, v in ledger.revision.changes.items()})
+                _put(settings, ledger)
         return settings
 
     def rank(self, replica: str) -> int:
         """Return the rank of a replica, 0 of one that is not known."""
         known = self.replicas.get(replica)
         return known.rank if known else 0
+
+
+def _put(settings: dict[str, Setting], ledger: Ledger) -> None:
+    """Take a revision into the config. One that ends a ramp counts where no other change came after that."""
+    number = ledger.revision.revision
+    for key, value in ledger.changes.items():
+        before = settings[key].revision if key in settings else 0
+        if before == ledger.revision.cancels if ledger.revision.kind == "cancel" else before < number:
+            settings[key] = Setting(value, number)
 
 
 def _shortened(outcome: Outcome, limit: int) -> Outcome:

@@ -6,14 +6,16 @@ import msgspec
 
 from zloom.codec import steer_topic, watch_topic
 from zloom.errors import Refused
-from zloom.messages import Cancel, Revised, Rollback, SendCommand, SetConfig
+from zloom.messages import Cancel, Preview, Revised, Rollback, SendCommand, SetConfig
 from zloom.model import Revision
 from zloom_broker import rules
 from zloom_broker.attempt import Attempt, Setting
 from zloom_broker.chain import chained
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.outcomes import Outcomes
+from zloom_broker.previews import problems
 from zloom_broker.queries import Queries
+from zloom_broker.ramping import under_way
 from zloom_broker.records import AnyRecord, RevisionAccepted
 from zloom_broker.requests import Requests, digest_of
 from zloom_broker.state import AttemptKey
@@ -45,6 +47,9 @@ class Changes:
         Raises:
             Refused: It cannot be done; nothing was changed.
         """
+        if not isinstance(request, Cancel) and request.preview:
+            self._hub.send(peer, self._preview(peer, request, now))
+            return
         if self._requests.seen_before(peer, request, now):
             return
         self._hub.check_writable()
@@ -65,6 +70,17 @@ class Changes:
         else:
             self._accept(peer, request, key, revision, targets, now)
 
+    def _preview(self, peer: Peer, request: SetConfig | Rollback | SendCommand, now: float) -> Preview:
+        attempt = self._queries.attempt(request)
+        preview = Preview(id=request.id, run=attempt.run, attempt=attempt.id)
+        try:
+            self._hub.check_writable()
+            revision, targets = self._next_revision(peer, request, attempt, [], now)
+        except Refused as refused:
+            return msgspec.structs.replace(preview, problems=problems(attempt, request, refused))
+        bare = msgspec.structs.replace(revision, by="", at=0.0, request_id="", chain=b"")
+        return msgspec.structs.replace(preview, revision=bare, targets=targets)
+
     def _next_revision(
         self,
         peer: Peer,
@@ -76,7 +92,8 @@ class Changes:
         number = attempt.revision + len(tentative) + 1
         if not isinstance(request, Cancel):
             rules.check_expected(request.expected_revision, number - 1)
-        proposed, targets = self._propose(request, attempt, tentative)
+            rules.check_note(request.note)
+        proposed, targets = self._propose(request, attempt, tentative, now)
         revision = msgspec.structs.replace(
             proposed, revision=number, by=peer.user, at=self._hub.wall(now), request_id=request.id
         )
@@ -137,11 +154,12 @@ class Changes:
                 self._hub.refuse(peer, request.id, refused)
 
     def _propose(
-        self, request: Change, attempt: Attempt, tentative: Sequence[RevisionAccepted]
+        self, request: Change, attempt: Attempt, tentative: Sequence[RevisionAccepted], now: float
     ) -> rules.Proposal:
         unwritten = [record.revision for record in tentative]
         match request:
             case SetConfig():
+                request = rules.counted(attempt, request, self._step(attempt, now))
                 return rules.propose_set(attempt, request, unwritten)
             case Rollback():
                 return rules.propose_rollback(
@@ -151,7 +169,19 @@ class Changes:
                 return rules.propose_command(attempt, request)
             case Cancel():
                 agreed = self._steering.is_agreed(attempt, request.revision)
-                return rules.propose_cancel(attempt, request, agreed=agreed)
+                ramping = self._ramping(attempt, request.revision)
+                return rules.propose_cancel(attempt, request, agreed=agreed, ramping=ramping)
+
+    def _step(self, attempt: Attempt, now: float) -> int | None:
+        vitals = [self._hub.vitals[r.id] for r in attempt.present() if r.id in self._hub.vitals]
+        return max((each.step_at(now) for each in vitals if each.knows_step), default=None)
+
+    def _ramping(self, attempt: Attempt, number: int) -> set[str]:
+        ledger = attempt.ledger(number)
+        statuses = {
+            r.id: self._hub.vitals[r.id].status for r in attempt.present() if r.id in self._hub.vitals
+        }
+        return set() if ledger is None else under_way(ledger, statuses)
 
 
 def _with_tentative(attempt: Attempt, tentative: Sequence[RevisionAccepted]) -> dict[str, Setting]:

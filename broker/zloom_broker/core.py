@@ -56,6 +56,7 @@ from zloom_broker.hub import CoreSettings, Hub, Peer
 from zloom_broker.membership import Membership
 from zloom_broker.pulse import Pulse
 from zloom_broker.queries import Queries
+from zloom_broker.ramping import failures
 from zloom_broker.requests import Requests
 from zloom_broker.state import State
 from zloom_broker.steering import Steering
@@ -269,6 +270,8 @@ class Core:
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]
         seen = self._queries.status(attempt, replica, now)
+        for event in failures(attempt, replica, before, status):
+            self._hub.event(event, now)
         reported = Reported(status=seen, metrics=status.metrics, devices=status.devices)
         self._hub.publish(watch_topic(attempt.run), reported)
 

@@ -140,13 +140,23 @@ class Vitals:
             self.metrics, {name: s.values[-1] for name, s in status.metrics.items() if s.values}, MAX_METRICS
         )
 
+    @property
+    def knows_step(self) -> bool:
+        """Whether `step_at` tells more than how far it was a while ago."""
+        return self.status is not None and (self._waits or self.status.step_time is not None)
+
+    @property
+    def _waits(self) -> bool:
+        status = self.status
+        return status is not None and (status.paused or status.holding or status.phase != "training")
+
     def step_at(self, now: float) -> int:
         """Return about the step that it has reached: the newest that was told, and its pace since then."""
         status = self.status
         if status is None:
             return 0
-        waits = status.paused or status.holding or status.phase != "training" or not status.step_time
-        return status.step + (0 if waits else int((now - self.reported) / (status.step_time or 1.0)))
+        stands = self._waits or not status.step_time
+        return status.step + (0 if stands else int((now - self.reported) / (status.step_time or 1.0)))
 
     def state(self, now: float, beat: float) -> State:
         """Return the state as operators see it."""

@@ -162,6 +162,7 @@ class Outcomes:
             revision=ledger.revision.revision,
             durable=self._hub.settings.durable or ledger.revision.kind != "config",
             duplicate=duplicate,
+            at_step=ledger.revision.at_step,
             outcomes=attempt.outcomes(ledger),
             settled=ledger.settled,
         )

@@ -29,6 +29,7 @@ from zloom.model import (
     HistoryEntry,
     Key,
     KeyState,
+    RampState,
     Replica,
     ReplicaStatus,
     RunStatus,
@@ -124,6 +125,7 @@ class Queries:
             revision=status.revision if status else left.revision if left else 0,
             step_time=status.step_time if status else None,
             metrics=dict(vitals.metrics) if vitals else dict(left.metrics) if left else {},
+            ramps=dict(status.ramps) if status else {},
             devices=[device.id for device in replica.devices],
             seen=now - vitals.heard if vitals and vitals.heard is not None else None,
             reason=left.reason if left else "",
@@ -172,7 +174,8 @@ class Queries:
     def _keys(self, query: GetKeys) -> Keys:
         attempt = self.attempt(query)
         config = attempt.config()
-        keys = [_key_state(attempt, key, config) for key in attempt.keys().values()]
+        ramps = self._ramps(attempt)
+        keys = [_key_state(attempt, key, config, ramps) for key in attempt.keys().values()]
         replicas = list(attempt.present()) or list(attempt.replicas.values())
         commands: dict[str, Command] = {c.name: c for r in reversed(replicas) for c in r.commands}
         return Keys(
@@ -183,6 +186,15 @@ class Queries:
             keys=keys,
             commands=list(commands.values()),
         )
+
+    def _ramps(self, attempt: Attempt) -> dict[str, RampState]:
+        """Return by key where the first rank stands that is on a ramp of it."""
+        ramps: dict[str, RampState] = {}
+        for replica in sorted(attempt.present(), key=lambda replica: replica.rank):
+            vitals = self._hub.vitals.get(replica.id)
+            if vitals is not None and vitals.status is not None:
+                ramps = {**vitals.status.ramps, **ramps}
+        return ramps
 
     def _run(self, attempt: Attempt, now: float) -> RunStatus:
         states = [self._state(attempt, replica, now) for replica in attempt.replicas.values()]
@@ -225,9 +237,12 @@ def _page(entries: Iterable[S]) -> tuple[list[S], bool]:
     return page, False
 
 
-def _key_state(attempt: Attempt, key: Key, config: dict[str, Setting]) -> KeyState:
+def _key_state(
+    attempt: Attempt, key: Key, config: dict[str, Setting], ramps: dict[str, RampState]
+) -> KeyState:
     setting = config[key.name]
-    return KeyState(key, setting.value, setting.revision, setting.revision in attempt.open)
+    pending = setting.revision in attempt.open
+    return KeyState(key, setting.value, setting.revision, pending, ramps.get(key.name))
 
 
 def _names(names: list[str]) -> str:

@@ -1,6 +1,6 @@
 """What may be changed: every reason for which the broker refuses a change, before anything is sent."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -8,16 +8,20 @@ import msgspec
 
 from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
-from zloom.model import Key, Mode, Outcome, Replica, Revision, Value
+from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
 from zloom_broker.attempt import Attempt, Setting, is_scheduled
-from zloom_broker.validation import check
+from zloom_broker.ramping import MAX_STEPS, check_ramps
+from zloom_broker.validation import check, check_value
 
 MAX_VALUES_SIZE = 64 * 1024
 """Bytes of one revision's values: a page of history must fit into one message."""
 
 MAX_STATE_SIZE = 512 * 1024
 """Bytes of the whole config with what waits for a step: a snapshot must fit into one message."""
+
+MAX_NOTE = 500
+"""Characters of an operator's note."""
 
 MAX_NAMED = 8
 """Replicas that a refusal names."""
@@ -54,6 +58,42 @@ def check_room(attempt: Attempt, revisions: Iterable[Revision]) -> None:
         )
 
 
+def check_note(note: str) -> None:
+    """Refuse a note that is too long to stand in a table."""
+    if len(note) > MAX_NOTE:
+        raise Refused(
+            "too_large", f"the note has {len(note)} characters; at most {MAX_NOTE} fit into history"
+        )
+
+
+def counted(attempt: Attempt, request: SetConfig, step: int | None) -> SetConfig:
+    """Return a request that names its step, where it asks for some steps after the present one.
+
+    Args:
+        attempt: That it is for.
+        request: What is asked for.
+        step: The highest that a rank is about to have reached; None where no rank has told one.
+    """
+    if request.after is None:
+        return request
+    if request.at_step is not None or request.mode not in (None, "at_step"):
+        raise Refused(
+            "bad_mode", "`after` counts the steps until a change; no other mode goes with it, and no at_step"
+        )
+    if not 1 <= request.after <= MAX_STEPS:
+        raise Refused("bad_value", f"a change after {request.after} steps; expected 1 to {MAX_STEPS}")
+    if step is None:
+        text = (
+            f"no replica of {attempt.run} has told its step and pace yet; try again when it has trained some "
+            "steps, or name the step"
+        )
+        raise Refused("step_unknown", text)
+    at_step, note = step + request.after, f"{request.after} steps after {step}"
+    return msgspec.structs.replace(
+        request, mode="at_step", at_step=at_step, after=None, note=_notes(note, request.note)
+    )
+
+
 def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revision]) -> Proposal:
     """Return the revision of a config update, or raise `Refused`.
 
@@ -62,7 +102,9 @@ def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revisi
         request: What is asked for.
         tentative: Revisions that are being written.
     """
-    wanted = _Wanted(request.changes, request.mode, request.at_step, request.supersede)
+    wanted = _Wanted(
+        request.changes, request.mode, request.at_step, request.supersede, request.note, request.ramps
+    )
     return _config(attempt, wanted, tentative)
 
 
@@ -84,7 +126,7 @@ def propose_rollback(
     changes = {key: s.value for key, s in wanted.items() if key in declared and config[key].value != s.value}
     if not changes:
         raise Refused("no_change", f"the config is already that of revision {request.to_revision}")
-    note = f"rollback to {request.to_revision}"
+    note = _notes(f"rollback to {request.to_revision}", request.note)
     return _config(attempt, _Wanted(changes, request.mode, None, request.supersede, note), tentative)
 
 
@@ -104,31 +146,37 @@ def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
             raise Refused("bad_arguments", text)
     _check_size(request.arguments)
     mode = _command_mode(attempt, request)
-    revision = Revision(0, "command", command=request.command, arguments=request.arguments, mode=mode)
+    revision = Revision(
+        0, "command", command=request.command, arguments=request.arguments, mode=mode, note=request.note
+    )
     return Proposal(revision, _ids(present if mode == "consistent" else declaring))
 
 
-def propose_cancel(attempt: Attempt, request: Cancel, *, agreed: bool) -> Proposal:
+def propose_cancel(
+    attempt: Attempt, request: Cancel, *, agreed: bool, ramping: Container[str] = ()
+) -> Proposal:
     """Return the revision that takes back another, or raise `Refused`.
 
     Args:
         attempt: What is on disk.
         request: What is asked for.
         agreed: All ranks promised to carry it out, so they must agree on this too.
+        ramping: Replicas on which a ramp of it may be under way, which ends then.
     """
     ledger = attempt.ledger(request.revision)
     if ledger is None:
         raise _unknown_revision(attempt, request.revision)
     if ledger.revision.kind == "cancel":
         raise Refused("bad_value", f"revision {request.revision} is a cancel itself")
-    if ledger.settled:
+    still_ramping = [replica for replica in attempt.present() if replica.id in ramping]
+    if ledger.settled and not still_ramping:
         said = ", ".join(sorted({_said(outcome) for outcome in attempt.outcomes(ledger)}))
         raise Refused("already_settled", f"revision {request.revision} cannot be taken back: {said}")
     if agreed:
         mode = _resolved(attempt, "consistent")
         return Proposal(Revision(0, "cancel", cancels=request.revision, mode=mode), _ids(_present(attempt)))
     waiting = [r for r in _reachable(attempt) if r.id in ledger.targets and r.id not in ledger.outcomes]
-    return Proposal(Revision(0, "cancel", cancels=request.revision), _ids(waiting))
+    return Proposal(Revision(0, "cancel", cancels=request.revision), _ids(waiting + still_ramping))
 
 
 # --- config ----------------------------------------------------------------------------------
@@ -140,28 +188,40 @@ class _Wanted(NamedTuple):
     at_step: int | None
     supersede: bool
     note: str = ""
+    ramps: Mapping[str, Ramp] = {}
 
 
 def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) -> Proposal:
     present, changes = _present(attempt), wanted.changes
     if not changes:
         raise Refused("bad_value", "no key was named; expected at least one key=value")
-    known = {key.name for replica in present for key in replica.keys}
+    declared = [(replica, key) for replica in present for key in replica.keys]
+    known = {key.name for _, key in declared}
     for name, value in changes.items():
         if name not in known:
             raise Refused("unknown_key", _unknown("key", name, sorted(known)))
-        _check_value(name, value, present)
+        for replica, key in declared:
+            if key.name == name:
+                check_value(key, value, replica)
+    check_ramps(wanted.ramps, changes, present)
     _check_size(changes)
     pending = _pending(changes, attempt, tentative)
     if pending and not wanted.supersede:
         raise _key_pending(changes, pending)
-    keys = [key for replica in present for key in replica.keys if key.name in changes]
+    keys = [key for _, key in declared if key.name in changes]
     mode = _config_mode(attempt, wanted.mode, wanted.at_step, keys)
+    together = next((each.revision for each in pending if each.mode == "consistent"), None)
+    if together is not None and mode != "consistent":
+        text = (
+            f"revision {together} is for all ranks at one step, so what supersedes it is too; leave mode out"
+        )
+        raise Refused("bad_mode", text)
     targets = [r for r in _reachable(attempt) if any(key.name in changes for key in r.keys)]
     revision = Revision(
         0,
         "config",
         changes=dict(changes),
+        ramps=dict(wanted.ramps),
         supersedes=[each.revision for each in pending],
         mode=mode,
         at_step=wanted.at_step,
@@ -190,14 +250,6 @@ def _key_pending(names: Iterable[str], pending: Sequence[Revision]) -> Refused:
     )
 
 
-def _check_value(name: str, value: Value, replicas: Iterable[Replica]) -> None:
-    for replica in replicas:
-        for key in replica.keys:
-            problem = check(value, key.schema) if key.name == name else None
-            if problem is not None:
-                raise Refused(problem[0], f"{name}: {problem[1]}; expected {describe(key.schema)}")
-
-
 def _config_mode(attempt: Attempt, mode: Mode | None, at_step: int | None, keys: list[Key]) -> Mode:
     immediate = {key.name for key in keys if key.immediate}
     at_safe_point = {key.name for key in keys} - immediate
@@ -222,7 +274,9 @@ def _command_mode(attempt: Attempt, request: SendCommand) -> Mode:
         raise Refused(
             "bad_mode", f"a command cannot be sent with mode {request.mode}; use next or consistent"
         )
-    if attempt.world_size > 1 and request.command in ALWAYS_CONSISTENT:
+    # Ranks that count steps until they pause again must count from the same one.
+    counts = request.command == "resume" and request.arguments.get("steps") is not None
+    if attempt.world_size > 1 and (counts or request.command in ALWAYS_CONSISTENT):
         return _resolved(attempt, "consistent")
     if request.mode is None and request.command == "resume":
         return "next"
@@ -278,6 +332,10 @@ def _check_size(values: Mapping[str, Value]) -> None:
         raise Refused(
             "too_large", f"the values have {size} bytes; at most {MAX_VALUES_SIZE} fit into one revision"
         )
+
+
+def _notes(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:

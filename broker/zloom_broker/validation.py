@@ -14,7 +14,9 @@ import msgspec
 from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.validators import create
 
-from zloom.model import Schema
+from zloom.errors import Refused
+from zloom.model import Key, Replica, Schema
+from zloom.schema import describe
 
 KEYWORDS = (
     "type",
@@ -81,6 +83,22 @@ def check(value: object, schema: Schema) -> tuple[str, str] | None:
     if error.validator == "enum":
         return "bad_value", f"{shown} is not one of {', '.join(map(str, error.validator_value))}"
     return "bad_value", error.message[:200]
+
+
+def check_value(key: Key, value: object, replica: Replica, what: str = "") -> None:
+    """Refuse a value that does not satisfy the schema with which a replica declares a key.
+
+    Args:
+        key: As the replica declares it.
+        value: Of the key.
+        replica: Named where others may declare the key otherwise.
+        what: Which value it is, with a comma and a blank behind it.
+    """
+    problem = check(value, key.schema)
+    if problem is not None:
+        by = f" (rank {replica.rank})" if replica.world_size > 1 else ""
+        text = f"{key.name}: {what}{problem[1]}; expected {describe(key.schema)}{by}"
+        raise Refused(problem[0], text)
 
 
 def _is_finite(value: object) -> bool:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -541,3 +542,116 @@ def test_a_blocking_operator_that_nobody_closed_lets_the_process_end(tmp_path: P
     runs, last_line = done.stdout.split()
     assert runs == "[]"
     assert ended - float(last_line) < 2.0
+
+
+# --- precautions ---------------------------------------------------------------------------------
+
+
+async def test_a_ramp_is_applied_when_it_begins_and_seen_while_it_runs(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    ramps = {"learning_rate": zloom.Ramp(10**6, 0.1)}
+    result = await operator.set("lm", {"learning_rate": 1.0}, ramps=ramps)
+    assert result.applied_everywhere
+    async with operator.watch("lm") as feed:
+        seen = await first(feed, Reported, lambda told: bool(told.status.ramps))
+    state = seen.status.ramps["learning_rate"]
+    assert result.outcomes[0].step is not None
+    assert (state.revision, state.end, state.until) == (1, 1.0, result.outcomes[0].step + 10**6)
+    assert 0.1 <= state.value < 1.0
+    ended = await operator.cancel("lm", result.revision)
+    assert ended.applied_everywhere
+    values = ended.outcomes[0].values
+    assert trainer.applied[-1] == values["learning_rate"]
+    assert await operator.get("lm") == {"learning_rate": values["learning_rate"], "late": 0}
+
+
+def paused_after(step: int, told: Reported) -> bool:
+    return told.status.state == "paused" and told.status.step > step
+
+
+async def test_a_bounded_resume_trains_so_many_steps(operator: zloom.Operator, trainer: Trainer) -> None:
+    paused = await operator.pause("lm")
+    step = paused.outcomes[0].step
+    assert step is not None
+    for turn in (1, 2):
+        async with operator.watch("lm") as feed:
+            assert (await operator.resume("lm", steps=5)).applied_everywhere
+            told = await first(feed, Reported, partial(paused_after, step + 5 * (turn - 1)))
+        assert told.status.step == trainer.weavelet.step == step + 5 * turn
+
+
+async def test_a_change_some_steps_ahead_names_its_step(operator: zloom.Operator, trainer: Trainer) -> None:
+    async with operator.watch("lm") as feed:
+        await first(feed, Reported, lambda told: told.status.step_time is not None)
+    result = await operator.set("lm", {"learning_rate": 0.25}, after=500)
+    assert result.applied_everywhere
+    assert result.outcomes[0].step == result.at_step
+    [entry] = await operator.history("lm")
+    assert entry.revision.note.startswith("500 steps after ")
+
+
+async def test_a_change_supersedes_what_waits(operator: zloom.Operator, trainer: Trainer) -> None:
+    waiting = await operator.set("lm", {"learning_rate": 0.25}, at_step=10**9, wait=False)
+    with pytest.raises(Refused, match="waits in revision 1 for step"):
+        await operator.set("lm", {"learning_rate": 0.75})
+    assert (await operator.set("lm", {"learning_rate": 0.75}, supersede=True)).applied_everywhere
+    ended = await operator.follow("lm", waiting.revision)
+    assert [each.outcome for each in ended.outcomes] == ["superseded"]
+
+
+async def test_a_preview_changes_nothing(operator: zloom.Operator, trainer: Trainer) -> None:
+    found = await operator.preview_set("lm", {"learning_rate": 0.25})
+    assert found.revision is not None
+    assert (found.revision.changes, found.targets) == ({"learning_rate": 0.25}, [trainer.weavelet.replica_id])
+    found = await operator.preview_set("lm", {"learning_rate": 25.0})
+    assert [problem.replicas for problem in found.problems] == [[trainer.weavelet.replica_id]]
+    assert (await operator.preview_command("lm", "pause", {"limit": 5})).problems == []
+    assert [each.code for each in (await operator.preview_rollback("lm", 0)).problems] == ["no_change"]
+    assert await operator.history("lm") == []
+
+
+async def test_a_checkpoint_comes_first_and_the_history_links_the_two(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    changed = {"learning_rate": 0.25}
+    result = await operator.set("lm", changed, checkpoint_first=True, note="why", request_id="once")
+    assert result.applied_everywhere
+    assert result.checkpoint is not None
+    assert result.checkpoint.outcomes[0].detail == "/tmp/step.ckpt"
+    change, checkpoint = await operator.history("lm")
+    assert checkpoint.revision.command == "checkpoint"
+    assert checkpoint.revision.note == "before a change of learning_rate"
+    assert change.revision.note == f"after checkpoint {checkpoint.revision.revision}; why"
+    again = await operator.set("lm", changed, checkpoint_first=True, note="why", request_id="once")
+    assert (again.revision, again.duplicate) == (result.revision, True)
+    assert len(await operator.history("lm")) == 2
+
+
+async def test_a_checkpoint_that_fails_leaves_all_as_it_was(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    def fail() -> None:
+        raise OSError("disk full")
+
+    trainer.weavelet.on_command("checkpoint")(fail)
+    with pytest.raises(zloom.CheckpointFailed, match="rank 0: rejected: checkpoint: OSError: disk full"):
+        await operator.set("lm", {"learning_rate": 0.25}, checkpoint_first=True)
+    assert trainer.applied == []
+    assert len(await operator.history("lm")) == 1
+
+
+async def test_no_checkpoint_is_saved_for_what_would_be_refused(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    with pytest.raises(Refused, match="out of bounds"):
+        await operator.set("lm", {"learning_rate": 25.0}, checkpoint_first=True)
+    with pytest.raises(Refused, match="expected revision 4"):
+        await operator.rollback("lm", 0, checkpoint_first=True, expected_revision=4)
+    assert await operator.history("lm") == []
+
+
+async def test_a_checkpoint_keeps_the_expected_revision(operator: zloom.Operator, trainer: Trainer) -> None:
+    await operator.set("lm", {"learning_rate": 0.25})
+    result = await operator.rollback("lm", 0, checkpoint_first=True, expected_revision=1)
+    assert result.revision == 3

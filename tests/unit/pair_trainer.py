@@ -115,7 +115,7 @@ class Trainer:
         replica = Replica(name, "run", "one", rank, world_size, host="host", pid=1)
         self.session = Session(replica, CONTROL, "test", lambda: next(nonces))
         self.training = Training(self.registry, mailbox, MetricBuffer())
-        self.promises = Promises(self.registry, mailbox, self._read_step)
+        self.promises = Promises(mailbox, self._read_step)
         self._delivery = Delivery(self.training, self._decide_now)
         self._status = StatusSource(self.training, 100)
         world.peers.append(self)

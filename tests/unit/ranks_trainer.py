@@ -103,7 +103,7 @@ class Rank(Trainer):
             self.mailbox.run(self.training.step, self.world.now)
         finally:
             self.training.serving = False
-        self.mailbox.is_paused(self.world.now)
+        self.mailbox.pause.holds(self.world.now)
         self.held = self.mailbox.must_wait
         self._time_hold()
         if not self.held:
@@ -121,7 +121,7 @@ class Rank(Trainer):
         return decided or self.mailbox.is_settled(number)
 
     def _time_hold(self) -> None:
-        holding = self.mailbox.holding and not self.mailbox.paused
+        holding = self.mailbox.holding and not self.mailbox.pause.active
         held_for = self.mailbox._agreement._held, len(self.decisions)
         if not holding or held_for != self._held_for:
             self._held_for, self.held_since = held_for, self.world.now

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from zloom.cli import arguments, changing, exits, output, report, shapes, tables
+from zloom.cli import arguments, commanding, exits, output, report, shapes, tables
 from zloom.cli.exits import ExitCode
 from zloom.cli.output import clean
-from zloom.client.changes import PAUSE_LIMIT
+from zloom.client.commands import PAUSE_LIMIT
 from zloom.client.results import Result
 from zloom.errors import (
     BrokerUnreachable,
@@ -301,7 +301,7 @@ def test_what_a_terminal_would_obey_is_shown_instead(text: str, shown: str) -> N
 
 
 def test_the_limit_of_a_pause_is_that_of_the_client() -> None:
-    assert changing.PAUSE_LIMIT == PAUSE_LIMIT
+    assert commanding.PAUSE_LIMIT == PAUSE_LIMIT
 
 
 # --- shapes and tables ---------------------------------------------------------------------------
@@ -313,11 +313,21 @@ def test_the_shape_of_a_result_names_everything() -> None:
         "attempt": "one",
         "revision": 7,
         "outcomes": [
-            {"replica": "id0", "rank": 0, "outcome": "applied", "step": 1840, "error": "", "detail": ""}
+            {
+                "replica": "id0",
+                "rank": 0,
+                "outcome": "applied",
+                "step": 1840,
+                "error": "",
+                "detail": "",
+                "values": {},
+            }
         ],
         "settled": True,
         "durable": True,
         "duplicate": False,
+        "at_step": None,
+        "checkpoint": None,
         "latency": 0.038,
         "applied_everywhere": True,
     }

@@ -15,8 +15,8 @@ SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_bro
 _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
-    zloom.outcome_table zloom.pace zloom.promises zloom.rounds zloom.schema zloom.session
-    zloom.session_effects zloom.session_link zloom.session_reports zloom.session_rounds
+    zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.rounds zloom.schema
+    zloom.session zloom.session_effects zloom.session_link zloom.session_reports zloom.session_rounds
     zloom.session_state zloom.session_updates zloom.socket_outbox zloom.updates_address zloom.version
     zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
@@ -25,9 +25,10 @@ _PURE = """
     zloom_broker.changes zloom_broker.chronicle zloom_broker.conclusions zloom_broker.core
     zloom_broker.departures zloom_broker.effects zloom_broker.errands zloom_broker.failures
     zloom_broker.greeting zloom_broker.hub zloom_broker.inheritance zloom_broker.liveness
-    zloom_broker.membership zloom_broker.outcomes zloom_broker.pulse zloom_broker.queries
-    zloom_broker.records zloom_broker.requests zloom_broker.rules zloom_broker.state
-    zloom_broker.steering zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.membership zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse
+    zloom_broker.queries zloom_broker.ramping zloom_broker.records zloom_broker.requests
+    zloom_broker.rules zloom_broker.state zloom_broker.steering zloom_broker.validation
+    zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
@@ -39,7 +40,8 @@ _SHELLS = """
     zloom.socket_options zloom.sockets zloom.status_source zloom.steerable zloom.store_register
     zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
-    zloom.client.feeds zloom.client.link zloom.client.operator zloom.client.questions
+    zloom.client.commands zloom.client.feeds zloom.client.link zloom.client.operator
+    zloom.client.previews zloom.client.questions zloom.client.waiting
     zloom_broker.foreground zloom_broker.log zloom_broker.recovery zloom_broker.server
     zloom_broker.settings
 """

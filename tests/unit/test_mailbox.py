@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from zloom.errors import UndoError
 from zloom.handlers import Registry
-from zloom.mailbox import PAUSE_LIMIT, Mailbox, Restore
+from zloom.mailbox import Mailbox, Restore
 from zloom.model import Outcome, Revision, Value
+from zloom.pause import PAUSE_LIMIT
 
 
 @dataclass
@@ -364,32 +365,44 @@ def test_g4_after_a_rollback_a_command_is_answered_again_and_not_carried_out_aga
 
 def test_a_pause_lasts_until_its_limit(trainer: Trainer) -> None:
     assert trainer.run(1, command(1, "pause", limit=10), now=100.0) == ["1 applied@1"]
-    assert trainer.mailbox.paused_until == 110.0
-    assert trainer.mailbox.is_paused(109.9)
-    assert not trainer.mailbox.is_paused(110.0)
-    assert not trainer.mailbox.paused
+    assert trainer.mailbox.pause.until == 110.0
+    assert trainer.mailbox.pause.holds(109.9)
+    assert not trainer.mailbox.pause.holds(110.0)
+    assert not trainer.mailbox.pause.active
 
 
 def test_a_pause_has_a_default_limit_and_may_have_none(trainer: Trainer) -> None:
     trainer.run(1, command(1, "pause"), now=5.0)
-    ends = [trainer.mailbox.paused_until]
+    ends = [trainer.mailbox.pause.until]
     trainer.run(1, command(2, "pause", limit=None), now=6.0)
-    ends.append(trainer.mailbox.paused_until)
+    ends.append(trainer.mailbox.pause.until)
     assert ends == [5.0 + PAUSE_LIMIT, None]
-    assert trainer.mailbox.is_paused(1e9)
+    assert trainer.mailbox.pause.holds(1e9)
 
 
 def test_a_pause_while_paused_begins_the_limit_anew(trainer: Trainer) -> None:
     trainer.run(1, command(1, "pause", limit=10), now=0.0)
     trainer.run(1, command(2, "pause", limit=10), now=8.0)
-    assert trainer.mailbox.is_paused(17.0)
-    assert not trainer.mailbox.is_paused(18.0)
+    assert trainer.mailbox.pause.holds(17.0)
+    assert not trainer.mailbox.pause.holds(18.0)
 
 
 def test_resume_ends_a_pause_and_is_harmless_without_one(trainer: Trainer) -> None:
     trainer.run(1, command(1, "pause"))
     assert trainer.run(1, command(2, "resume"), command(3, "resume")) == ["2 applied@1", "3 applied@1"]
-    assert not trainer.mailbox.paused
+    assert not trainer.mailbox.pause.active
+
+
+def test_a_bounded_resume_pauses_again_with_nothing_in_the_mailbox(trainer: Trainer) -> None:
+    trainer.run(4, command(1, "pause"))
+    trainer.run(4, command(2, "resume", steps=2))
+    held = []
+    for step in (4, 5, 6):
+        assert trainer.mailbox.waiting  # or the safe point would be passed by
+        trainer.run(step)
+        held.append(trainer.mailbox.must_wait)
+    assert held == [False, False, True]
+    assert not trainer.mailbox.waiting
 
 
 def test_changes_are_applied_while_paused(trainer: Trainer) -> None:
@@ -401,22 +414,22 @@ def test_changes_are_applied_while_paused(trainer: Trainer) -> None:
 def test_a_limit_that_is_no_duration_is_rejected(trainer: Trainer, limit: Any) -> None:
     [outcome] = trainer.run(1, command(1, "pause", limit=limit))
     assert outcome.startswith("1 rejected@1 pause: limit: expected number >= 0 or null")
-    assert not trainer.mailbox.paused
+    assert not trainer.mailbox.pause.active
 
 
 def test_a_pause_waits_for_a_place_where_it_is_safe(trainer: Trainer) -> None:
-    trainer.mailbox.pause_ready = lambda: False
+    trainer.mailbox.pause.ready = lambda: False
     assert trainer.run(1, command(1, "pause")) == []
-    trainer.mailbox.pause_ready = lambda: True
+    trainer.mailbox.pause.ready = lambda: True
     assert trainer.run(1) == ["1 applied@1"]
 
 
 def test_a_resume_does_not_overtake_a_pause_that_waits(trainer: Trainer) -> None:
-    trainer.mailbox.pause_ready = lambda: False
+    trainer.mailbox.pause.ready = lambda: False
     assert trainer.run(1, command(1, "pause"), command(2, "resume")) == []
-    trainer.mailbox.pause_ready = lambda: True
+    trainer.mailbox.pause.ready = lambda: True
     assert trainer.run(2) == ["1 applied@2", "2 applied@2"]
-    assert not trainer.mailbox.paused
+    assert not trainer.mailbox.pause.active
 
 
 def test_pause_and_resume_are_declared(trainer: Trainer) -> None:

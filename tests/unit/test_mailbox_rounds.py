@@ -144,7 +144,7 @@ def test_a_pause_serves_what_is_decided_and_does_not_end_before() -> None:
     assert rank.run(5) == ["1 applied@5"]
     round = rank.promise(config(2, a=1))
     rank.run(5, 1.0)
-    rank.mailbox.end_pause()
+    rank.mailbox.pause.end()
     rank.run(5, 2.0)
     assert rank.mailbox.must_wait
     round.commit, round.end = True, End(True)
@@ -340,7 +340,7 @@ def test_a_resume_does_not_overtake_a_pause_that_was_promised() -> None:
     rank.mailbox.put(Revision(2, "command", command="resume"))
     assert rank.run(4) == []
     assert rank.run(5) == ["1 applied@5", "2 applied@5"]
-    assert not rank.mailbox.paused
+    assert not rank.mailbox.pause.active
 
 
 def test_a_resume_does_not_wait_for_a_pause_that_came_to_nothing() -> None:

@@ -23,7 +23,7 @@ class Loop:
         self.mailbox = Mailbox(self.registry, lambda number, outcome: self.outcomes.append((number, outcome)))
         self.read: Callable[[], object] = lambda: None
         """Called whenever the loop reads the step."""
-        self.promises = Promises(self.registry, self.mailbox, self._step)
+        self.promises = Promises(self.mailbox, self._step)
 
         def rate(value: float) -> None:
             if value > 1:
@@ -186,13 +186,13 @@ def test_a_paused_rank_promises_the_step_at_which_it_stands(loop: Loop) -> None:
     loop.promises.decided(decision())
     loop.promises.concluded(conclusion())
     assert loop.tick() == ["1 applied"]
-    assert (loop.step, loop.mailbox.paused) == (4, True)
+    assert (loop.step, loop.mailbox.pause.active) == (4, True)
 
 
 def test_a_pause_that_ends_after_the_promise_is_held(loop: Loop) -> None:
     paused(loop)
     loop.promises.prepare(prepare(90))
-    loop.mailbox.end_pause()
+    loop.mailbox.pause.end()
     assert loop.mailbox.must_wait
     loop.tick()
     assert (loop.step, loop.held) == (4, True)
@@ -203,7 +203,7 @@ def test_a_pause_that_ends_after_the_promise_is_held(loop: Loop) -> None:
 
 def test_a_pause_that_ends_while_the_loop_promises_promises_the_step_that_was_asked(loop: Loop) -> None:
     paused(loop)
-    loop.read = loop.mailbox.end_pause
+    loop.read = loop.mailbox.pause.end
     assert loop.promises.prepare(prepare(90)) == promise(90)
     loop.tick()
     assert not loop.held

@@ -263,9 +263,9 @@ class Ranks(Ends):
     def end_pause_by_hand(self, pick: int) -> None:
         """As its limit does, by each rank's own clock."""
         for rank in self.some(pick):
-            if rank.mailbox.paused:
+            if rank.mailbox.pause.active:
                 self.same = False
-                rank.mailbox.end_pause()
+                rank.mailbox.pause.end()
 
     # --- the operator -----------------------------------------------------------------------------
 
@@ -364,11 +364,11 @@ class Ranks(Ends):
         self.calm()
         self.world.advance(SETTLING, self.calm)
         if self.same:
-            assert len({rank.mailbox.paused for rank in self.trainers}) == 1, (
+            assert len({rank.mailbox.pause.active for rank in self.trainers}) == 1, (
                 "G9: some are paused, some are not"
             )
         for rank in self.trainers:
-            rank.mailbox.end_pause()
+            rank.mailbox.pause.end()
         self.world.advance(SETTLING, self.calm)
         self.check_settled()
         self.g9_all_are_the_same()
@@ -402,7 +402,7 @@ class Ranks(Ends):
         before = [rank.training.step for rank in self.trainers]
         self.world.advance(5.0, self.calm)
         assert all(rank.training.step > step for rank, step in zip(self.trainers, before, strict=True)), (
-            f"G9: {[(rank.name, rank.held, rank.mailbox.holding, rank.mailbox.paused) for rank in self.trainers]}"
+            f"G9: {[(rank.name, rank.held, rank.mailbox.holding, rank.mailbox.pause.active) for rank in self.trainers]}"
         )
 
     @rule(really=st.sampled_from([False, False, True]))
@@ -420,10 +420,10 @@ class Ranks(Ends):
         self.world.kill_broker()
         self.ease()
         for rank in self.trainers:
-            rank.mailbox.end_pause()
+            rank.mailbox.pause.end()
         self.world.advance(SETTLING)
         for rank in self.trainers:
-            rank.mailbox.end_pause()
+            rank.mailbox.pause.end()
         self.world.advance(SETTLING)
         self.g9_all_train()
         self.g9_all_who_keep_it_applied_it_at_one_step()

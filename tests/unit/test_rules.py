@@ -64,7 +64,8 @@ def test_one_rank(request_: Any, expected: str) -> None:
     assert code(bench_of(), request_) == expected
 
 
-RANK_COMMANDS = [Command("pause", Schema(["object"])), Command("resume", Schema(["object"]))]
+STEPS = Schema(["object"], properties={"steps": Schema(["integer", "null"], minimum=1)})
+RANK_COMMANDS = [Command("pause", Schema(["object"])), Command("resume", STEPS)]
 
 
 def mode_of(bench: Bench) -> tuple[str, int | None]:
@@ -81,6 +82,9 @@ def mode_of(bench: Bench) -> tuple[str, int | None]:
         (update(mode="next"), ("next", None)),
         (command(mode="next"), ("consistent", None)),
         (command("resume"), ("next", None)),
+        (command("resume", arguments={"steps": None}), ("next", None)),
+        (command("resume", arguments={"steps": 5}), ("consistent", None)),
+        (command("resume", arguments={"steps": 5}, mode="next"), ("consistent", None)),
     ],
 )
 def test_several_ranks_change_at_one_step(request_: Any, expected: tuple[str, int | None]) -> None:

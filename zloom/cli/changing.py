@@ -1,42 +1,43 @@
-"""Commands that change a run and wait for what becomes of it."""
+"""Commands that change a run and wait for what becomes of it: `set`, `rollback`, `command`, `cancel`."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zloom.cli.options import (
     DEFAULT_TIMEOUT,
+    After,
     AtStep,
     Attempt,
     Broker,
     CancelOnTimeout,
     Change,
+    CheckpointFirst,
+    DryRun,
     ExpectRevision,
     Json,
     Mode,
+    Note,
     NoWait,
     Run,
+    Supersede,
     Target,
     Timeout,
 )
 
 if TYPE_CHECKING:
-    from zloom.cli.connection import Progress, Steering
+    from zloom.cli.connection import Previewing, Progress, Steering
     from zloom.client import Operator, Result
-    from zloom.model import Value
-
-PAUSE_LIMIT = 1800.0
-"""Seconds; the client's `PAUSE_LIMIT`, here so that `--help` need not load the client."""
-
-SIMPLE_COMMANDS = {
-    "resume": "End a pause.",
-    "checkpoint": "Save a checkpoint, and say where.",
-    "validate": "Run the validation loop now.",
-}
+    from zloom.messages import Preview
+    from zloom.model import Mode as ModeWord
 
 Words = Annotated[
-    list[str], typer.Argument(metavar="KEY=VALUE...", help="Values by key.", show_default=False)
+    list[str],
+    typer.Argument(
+        metavar="KEY=VALUE...",
+        help="Values by key; of a number also a ramp: 'learning_rate=1e-4..1e-3 over 2000 steps'.",
+        show_default=False,
+    ),
 ]
 
 
@@ -44,10 +45,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to an app."""
     app.command("set")(set_)
     app.command()(rollback)
-    app.command()(pause)
-    app.command()(stop)
-    for name, text in SIMPLE_COMMANDS.items():
-        app.command(name, help=text)(_simple(name))
     app.command()(command)
     app.command()(cancel)
 
@@ -57,6 +54,11 @@ def set_(
     words: Words,
     mode: Mode = None,
     at_step: AtStep = None,
+    after: After = None,
+    supersede: Supersede = False,
+    checkpoint_first: CheckpointFirst = False,
+    dry_run: DryRun = False,
+    note: Note = "",
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
     no_wait: NoWait = False,
@@ -69,7 +71,7 @@ def set_(
 
     Values are read by the type that each key declares; `zloom keys RUN` lists them.
     """
-    from zloom.cli import arguments, report
+    from zloom.cli import arguments, ramps, report
     from zloom.cli.connection import reported
 
     change = Change(
@@ -77,29 +79,55 @@ def set_(
     )
     with reported(as_json=as_json):
         texts = arguments.split(words)
+    chosen: ModeWord | None = None if mode is None else mode.value
+
+    async def preview(operator: "Operator") -> "Preview":
+        keys = await operator.keys(run, attempt=attempt)
+        ends, steps = ramps.split(texts, keys)
+        return await operator.preview_set(
+            run,
+            arguments.changes(ends, keys),
+            ramps=steps,
+            mode=chosen,
+            at_step=at_step,
+            after=after,
+            attempt=attempt,
+            expected_revision=expect_revision,
+            supersede=supersede,
+        )
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         keys = await operator.keys(run, attempt=attempt)
-        progress.why_pending = report.why_pending(texts, keys, at_step)
+        progress.describe = lambda result: report.why_pending(texts, keys, result.at_step)
+        ends, steps = ramps.split(texts, keys)
         return await operator.set(
             run,
-            arguments.changes(texts, keys),
-            mode=None if mode is None else mode.value,
+            arguments.changes(ends, keys),
+            ramps=steps,
+            mode=chosen,
             at_step=at_step,
+            after=after,
             attempt=attempt,
             expected_revision=expect_revision,
+            supersede=supersede,
+            note=note,
+            checkpoint_first=checkpoint_first,
             wait=change.wait,
             cancel_on_timeout=cancel_on_timeout,
             on_progress=progress,
         )
 
-    _steer(change, work)
+    _do(change, work, preview if dry_run else None)
 
 
 def rollback(
     run: Run,
     revision: Annotated[int, typer.Argument(min=0, help="0 is the trainer's own.", show_default=False)],
     mode: Mode = None,
+    supersede: Supersede = False,
+    checkpoint_first: CheckpointFirst = False,
+    dry_run: DryRun = False,
+    note: Note = "",
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
     no_wait: NoWait = False,
@@ -112,81 +140,34 @@ def rollback(
     change = Change(
         Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
     )
+    chosen: ModeWord | None = None if mode is None else mode.value
+
+    async def preview(operator: "Operator") -> "Preview":
+        return await operator.preview_rollback(
+            run,
+            revision,
+            mode=chosen,
+            attempt=attempt,
+            expected_revision=expect_revision,
+            supersede=supersede,
+        )
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         return await operator.rollback(
             run,
             revision,
-            mode=None if mode is None else mode.value,
+            mode=chosen,
             attempt=attempt,
             expected_revision=expect_revision,
+            supersede=supersede,
+            note=note,
+            checkpoint_first=checkpoint_first,
             wait=change.wait,
             cancel_on_timeout=cancel_on_timeout,
             on_progress=progress,
         )
 
-    _steer(change, work)
-
-
-def pause(
-    run: Run,
-    limit: Annotated[
-        float, typer.Option("--for", metavar="SECONDS", min=0.0, help="The pause ends by itself after this.")
-    ] = PAUSE_LIMIT,
-    no_limit: Annotated[bool, typer.Option("--no-limit", help="The pause does not end by itself.")] = False,
-    attempt: Attempt = "",
-    expect_revision: ExpectRevision = None,
-    no_wait: NoWait = False,
-    cancel_on_timeout: CancelOnTimeout = False,
-    broker: Broker = None,
-    timeout: Timeout = DEFAULT_TIMEOUT,
-    as_json: Json = False,
-) -> None:
-    """Pause training; `zloom resume` or the limit ends it."""
-    change = Change(
-        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-    )
-    _send(change, "pause", {"limit": None if no_limit else limit})
-
-
-def stop(
-    run: Run,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Also before the trainer's own minimum; refused where it has none."),
-    ] = False,
-    attempt: Attempt = "",
-    expect_revision: ExpectRevision = None,
-    no_wait: NoWait = False,
-    cancel_on_timeout: CancelOnTimeout = False,
-    broker: Broker = None,
-    timeout: Timeout = DEFAULT_TIMEOUT,
-    as_json: Json = False,
-) -> None:
-    """End training, as if it had reached its end."""
-    change = Change(
-        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-    )
-    _send(change, "stop", {"force": True} if force else {})
-
-
-def _simple(name: str) -> Callable[..., None]:
-    def simple(
-        run: Run,
-        attempt: Attempt = "",
-        expect_revision: ExpectRevision = None,
-        no_wait: NoWait = False,
-        cancel_on_timeout: CancelOnTimeout = False,
-        broker: Broker = None,
-        timeout: Timeout = DEFAULT_TIMEOUT,
-        as_json: Json = False,
-    ) -> None:
-        change = Change(
-            Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-        )
-        _send(change, name, {})
-
-    return simple
+    _do(change, work, preview if dry_run else None)
 
 
 def command(
@@ -197,6 +178,9 @@ def command(
         typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments.", show_default=False),
     ] = None,
     mode: Mode = None,
+    checkpoint_first: CheckpointFirst = False,
+    dry_run: DryRun = False,
+    note: Note = "",
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
     no_wait: NoWait = False,
@@ -214,6 +198,18 @@ def command(
     )
     with reported(as_json=as_json):
         texts = arguments.split(words or [])
+    chosen: ModeWord | None = None if mode is None else mode.value
+
+    async def preview(operator: "Operator") -> "Preview":
+        keys = await operator.keys(run, attempt=attempt)
+        return await operator.preview_command(
+            run,
+            name,
+            arguments.command_arguments(name, texts, keys),
+            mode=chosen,
+            attempt=attempt,
+            expected_revision=expect_revision,
+        )
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         keys = await operator.keys(run, attempt=attempt)
@@ -221,15 +217,17 @@ def command(
             run,
             name,
             arguments.command_arguments(name, texts, keys),
-            mode=None if mode is None else mode.value,
+            mode=chosen,
             attempt=attempt,
             expected_revision=expect_revision,
+            note=note,
+            checkpoint_first=checkpoint_first,
             wait=change.wait,
             cancel_on_timeout=cancel_on_timeout,
             on_progress=progress,
         )
 
-    _steer(change, work)
+    _do(change, work, preview if dry_run else None)
 
 
 def cancel(
@@ -241,32 +239,19 @@ def cancel(
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Take back a revision wherever it has not been applied yet."""
+    """Take back a revision where it has not been applied yet; a ramp under way ends where it is."""
     change = Change(Target(broker, timeout, as_json), run, attempt, not no_wait, False, None)
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         return await operator.cancel(run, revision, attempt=attempt, wait=change.wait, on_progress=progress)
 
-    _steer(change, work)
+    _do(change, work, None)
 
 
-def _send(change: Change, name: str, arguments: "dict[str, Value]") -> None:
-    async def work(operator: "Operator", progress: "Progress") -> "Result":
-        return await operator.command(
-            change.run,
-            name,
-            arguments,
-            attempt=change.attempt,
-            expected_revision=change.expected_revision,
-            wait=change.wait,
-            cancel_on_timeout=change.cancel_on_timeout,
-            on_progress=progress,
-        )
-
-    _steer(change, work)
-
-
-def _steer(change: Change, work: "Steering") -> None:
+def _do(change: Change, work: "Steering", preview: "Previewing | None") -> None:
     from zloom.cli import connection
 
-    connection.steer(change, work)
+    if preview is None:
+        connection.steer(change, work)
+    else:
+        connection.preview(change.target, preview)

@@ -12,6 +12,7 @@ from zloom.cli.exits import ExitCode
 from zloom.cli.options import Change, Target
 from zloom.client import Operator, Result, connect
 from zloom.errors import ZloomError
+from zloom.messages import Preview
 from zloom.settings import ClientSettings
 
 T = TypeVar("T")
@@ -29,7 +30,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.result: Result | None = None
-        self.why_pending = [report.WHY_PENDING]
+        self.describe: Callable[[Result], list[str]] = lambda _: [report.WHY_PENDING]
+        """Returns lines that say why there is no answer yet."""
         self._explained = False
 
     def __call__(self, result: Result) -> None:
@@ -37,9 +39,9 @@ class Progress:
 
     def explain(self) -> None:
         """Say once why there is no answer yet."""
-        if not self._explained:
+        if not self._explained and self.result is not None:
             self._explained = True
-            for line in self.why_pending:
+            for line in self.describe(self.result):
                 output.remark(line)
 
     async def explain_later(self) -> None:
@@ -50,6 +52,7 @@ class Progress:
 
 
 Steering = Callable[[Operator, Progress], Awaitable[Result]]
+Previewing = Callable[[Operator], Awaitable[Preview]]
 
 
 def ask(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
@@ -96,6 +99,17 @@ def steer(change: Change, work: Steering) -> None:
     raise typer.Exit(exits.of_result(result))
 
 
+def preview(target: Target, work: Previewing) -> None:
+    """Say what would come of a change, and exit with 0 if it would be accepted, else as if refused."""
+    found = ask(target, work)
+    if target.as_json:
+        output.say_json(shapes.of_preview(found))
+    else:
+        for line in report.preview_lines(found):
+            output.say(line)
+    raise typer.Exit(ExitCode.REFUSED if found.problems else ExitCode.DONE)
+
+
 async def _steered(operator: Operator, change: Change, work: Steering, progress: Progress) -> Result:
     if not change.attempt:
         # The broker takes the last of those that live, which is the newest.
@@ -115,6 +129,9 @@ def _say(change: Change, result: Result) -> None:
     if change.target.as_json:
         output.say_json(shapes.of_result(result))
         return
+    if result.checkpoint is not None:
+        for line in report.result_lines(result.checkpoint, waited=True, what="checkpoint"):
+            output.say(line)
     first, *others = report.result_lines(result, waited=change.wait)
     output.say(first)
     for line in others:

@@ -73,6 +73,28 @@ AtStep = Annotated[
     ),
 ]
 
+After = Annotated[
+    int | None,
+    typer.Option(
+        "--after", metavar="N", min=1, help="Apply it N steps after it was accepted.", show_default=False
+    ),
+]
+
+Supersede = Annotated[
+    bool, typer.Option("--supersede", help="End changes that still wait and touch one of these keys.")
+]
+
+Note = Annotated[
+    str, typer.Option("--note", metavar="TEXT", help="Why, for the history.", show_default=False)
+]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would come of it.")]
+
+CheckpointFirst = Annotated[
+    bool,
+    typer.Option("--checkpoint-first", help="Save a checkpoint before it; if that fails, change nothing."),
+]
+
 DEFAULT_TIMEOUT = 30.0
 """Seconds."""
 

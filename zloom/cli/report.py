@@ -7,8 +7,8 @@ import msgspec
 
 from zloom.client.operator import Observation
 from zloom.client.results import Result
-from zloom.messages import Answered, Happened, Keys, Reported, Revised
-from zloom.model import Outcome, ReplicaStatus, Revision, Value
+from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised
+from zloom.model import Outcome, RampState, ReplicaStatus, Revision, Value
 
 MAIN_METRICS = 3
 """Metrics of a replica that `ps` has room for."""
@@ -35,9 +35,11 @@ def clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", moment)
 
 
-def result_lines(result: Result, *, waited: bool) -> list[str]:
+def result_lines(result: Result, *, waited: bool, what: str = "revision") -> list[str]:
     """Return the lines about a change: the whole on the first, then replicas that are not plainly applied."""
-    parts = [f"revision {result.revision}"]
+    parts = [f"{what} {result.revision}"]
+    if result.at_step is not None and not result.settled:
+        parts.append(f"for step {result.at_step}")
     parts += [_applied(result)] if waited or result.settled else ["accepted"]
     if not result.durable:
         parts.append("not yet on disk")
@@ -73,11 +75,59 @@ def what(revision: Revision) -> str:
     """Return what a revision does, in a few words."""
     match revision.kind:
         case "config":
-            return _assignments(revision.changes)
+            return " ".join(_change(key, value, revision) for key, value in revision.changes.items())
         case "command":
             return f"{revision.command} {_assignments(revision.arguments)}".rstrip()
         case "cancel":
             return f"cancel {revision.cancels}"
+
+
+def _change(key: str, value: Value, revision: Revision) -> str:
+    ramp = revision.ramps.get(key)
+    if ramp is None:
+        return f"{key}={value_text(value)}"
+    start = "" if ramp.start is None else value_text(ramp.start)
+    shape = "" if ramp.shape == "linear" else f" {ramp.shape}"
+    return f"{key}={start}..{value_text(value)} over {ramp.steps} step{'s' * (ramp.steps != 1)}{shape}"
+
+
+def when(revision: Revision) -> str:
+    """Return when a revision is applied: its mode, and the step that was named."""
+    if revision.at_step is None:
+        return revision.mode
+    step = f"at step {revision.at_step}"
+    return step if revision.mode == "at_step" else f"{revision.mode}, {step}"
+
+
+def ramp_text(ramp: RampState) -> str:
+    """Return where a ramp stands: `0.0004, 0.001 at step 3000`."""
+    if ramp.error:
+        return f"stopped at {ramp.value:.6g}: {ramp.error}"
+    return f"{ramp.value:.6g} now, {ramp.end:.6g} at step {ramp.until}"
+
+
+def ramps_text(status: ReplicaStatus) -> str:
+    """Return where the ramps of a replica stand."""
+    return "; ".join(f"{name} {ramp_text(ramp)}" for name, ramp in status.ramps.items())
+
+
+def preview_lines(preview: Preview) -> list[str]:
+    """Return the lines about a change that was not made."""
+    if preview.revision is None:
+        refused = [f"  {each.text}{_whose(each.replicas)}" for each in preview.problems]
+        return ["dry run · would be refused", *refused]
+    revision, count = preview.revision, len(preview.targets)
+    asked = f"{count} replica{'s' if count != 1 else ''}"
+    note = [f"  {revision.note}"] if revision.note else []
+    return [
+        f"dry run · would be revision {revision.revision} · {when(revision)} · {asked}",
+        f"  {what(revision)}",
+        *note,
+    ]
+
+
+def _whose(replicas: list[str]) -> str:
+    return f" ({', '.join(replicas)})" if replicas else ""
 
 
 def _assignments(values: dict[str, Value]) -> str:
@@ -129,7 +179,8 @@ def observation_lines(observation: Observation, now: float) -> Iterator[str]:
         case Reported():
             status = observation.status
             text = f"rank {status.rank}  {status.state}  {status.phase}  step {status.step}"
-            yield f"{clock(now)}  {status.run}  {text}  {metrics_text(status)}".rstrip()
+            told = "  ".join(filter(None, (metrics_text(status), ramps_text(status))))
+            yield f"{clock(now)}  {status.run}  {text}  {told}".rstrip()
         case Revised():
             revision = observation.revision
             text = f"revision {revision.revision}: {what(revision)} (by {revision.by})"

@@ -9,7 +9,7 @@ import msgspec
 from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.errors import Refused, ZloomError
-from zloom.messages import Answered, Happened, Keys, Reported, Revised
+from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised
 from zloom.model import Command, HistoryEntry, KeyState, Outcome, Schema
 from zloom.schema import describe
 
@@ -51,8 +51,14 @@ def of_result(result: Result) -> Json:
     return {
         **shape,
         "outcomes": of_outcomes(result.outcomes),
+        "checkpoint": None if result.checkpoint is None else of_result(result.checkpoint),
         "applied_everywhere": result.applied_everywhere,
     }
+
+
+def of_preview(preview: Preview) -> Json:
+    """Return what `--dry-run` prints."""
+    return {name: value for name, value in of_struct(preview).items() if name != "id"}
 
 
 def of_history(entry: HistoryEntry) -> Json:
@@ -74,7 +80,8 @@ def of_keys(keys: Keys) -> Json:
 
 def _of_key(state: KeyState) -> Json:
     key = of_struct(state.key)
-    current = {"value": state.value, "revision": state.revision, "pending": state.pending}
+    ramp = None if state.ramp is None else of_struct(state.ramp)
+    current = {"value": state.value, "revision": state.revision, "pending": state.pending, "ramp": ramp}
     return {**key, "type": describe(state.key.schema), **current}
 
 

@@ -3,7 +3,17 @@
 from collections.abc import Collection, Iterable, Iterator
 
 from zloom.cli.output import Table
-from zloom.cli.report import clock, duration, main_metrics_text, outcome_summary, value_text, what
+from zloom.cli.report import (
+    clock,
+    duration,
+    main_metrics_text,
+    outcome_summary,
+    ramp_text,
+    ramps_text,
+    value_text,
+    what,
+    when,
+)
 from zloom.messages import Keys, Stats
 from zloom.model import DeviceReport, DeviceStatus, HistoryEntry, KeyState, ReplicaStatus, Value
 from zloom.schema import describe
@@ -27,10 +37,13 @@ def of_replicas(replicas: Iterable[ReplicaStatus], *, ids: bool) -> Table:
     attempts = list(dict.fromkeys((each.run, each.attempt) for each in ordered))
     places = {attempt: place for place, attempt in enumerate(attempts)}
     ordered.sort(key=lambda each: (each.state in GONE, places[each.run, each.attempt], each.rank))
-    rows = [[*_replica_row(each), *([each.replica] if ids else [])] for each in ordered]
+    # Only while there are any: most of the time they would cost room for nothing.
+    ramps = any(each.ramps for each in ordered)
+    more = [[*([ramps_text(each)] if ramps else []), *([each.replica] if ids else [])] for each in ordered]
+    rows = [[*_replica_row(each), *rest] for each, rest in zip(ordered, more, strict=True)]
     # What can be long and has blanks may be broken, so that names need not.
-    broken = {"METRICS", *({"STATE"} if any(each.reason for each in ordered) else ())}
-    columns += ["ID"] if ids else []
+    broken = {"METRICS", "RAMPS", *({"STATE"} if any(each.reason for each in ordered) else ())}
+    columns += [*(["RAMPS"] if ramps else []), *(["ID"] if ids else [])]
     right = frozenset({"STEP", "STEP TIME", "REV"})
     return Table(columns, rows, "no replicas: start a trainer", right, frozenset(columns) - broken)
 
@@ -113,6 +126,7 @@ def of_keys(keys: Keys) -> Table:
 def _key_row(state: KeyState) -> list[str]:
     origin = f"revision {state.revision}" if state.revision else "trainer"
     pending = " (pending)" if state.pending else ""
+    pending += f" (ramp: {ramp_text(state.ramp)})" if state.ramp is not None else ""
     key = state.key
     return [key.name, describe(key.schema), value_text(state.value), origin + pending, key.description]
 
@@ -143,11 +157,10 @@ def of_history(entries: Iterable[HistoryEntry], run: str) -> Table:
 
 def _history_row(entry: HistoryEntry) -> list[str]:
     revision = entry.revision
-    mode = f"at step {revision.at_step}" if revision.mode == "at_step" else revision.mode
     return [
         str(revision.revision),
         what(revision),
-        mode,
+        when(revision),
         revision.by,
         clock(revision.at),
         outcome_summary(entry.outcomes),

@@ -1,35 +1,32 @@
 # ruff: noqa: ASYNC109 - the end of these time-outs is an answer, not a cancellation
 """The calls of an operator that make revisions, and those that wait for them."""
 
-import asyncio
-import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
-from zloom.client.caller import Caller, expect
 from zloom.client.link import fresh_id
 from zloom.client.results import Result
-from zloom.errors import Refused
-from zloom.messages import Cancel, Follow, FromOperator, RevisionState, Rollback, SendCommand, SetConfig
-from zloom.model import Mode, Value
+from zloom.client.waiting import OnProgress, Wait, Waiting
+from zloom.messages import Cancel, Follow, Rollback, SendCommand, SetConfig
+from zloom.model import Mode, Ramp, Value
 from zloom.schema import plain
 
-OnProgress = Callable[[Result], None]
 
-PAUSE_LIMIT = 1800.0
-"""Seconds after which a pause ends by itself: an operator who was cut off must not cost a night of GPUs."""
-
-CANCEL_GRACE = 5.0
-"""Seconds that `cancel_on_timeout` waits for the replicas to say what the cancel found."""
-
-
-class Changes(Caller):
+class Changes(Waiting):
     """What an operator can do to a run.
 
     Every change takes these arguments:
 
     attempt
         Which attempt of the run; the newest when empty.
+    expected_revision
+        Refuse if the attempt has another newest revision.
+    supersede
+        End revisions that still wait and touch one of the keys, rather than be refused because of them.
+    note
+        Why, in words; the history shows it.
+    checkpoint_first
+        Save a checkpoint on all replicas, and make the change only when all have saved. The result has it as
+        `checkpoint`; the time-out counts for each of the two.
     wait
         Wait until every replica has answered; otherwise return when the broker has accepted the change.
     timeout
@@ -46,6 +43,8 @@ class Changes(Caller):
 
     Refused
         The broker refused it; nothing was changed. `Refused.code` says why.
+    CheckpointFailed
+        With `checkpoint_first`: not all replicas have saved; nothing was changed.
     BrokerUnreachable
         No answer in time; whether the change was accepted is unknown. Asking again with the same
         `request_id` is safe.
@@ -60,10 +59,15 @@ class Changes(Caller):
         run: str,
         changes: Mapping[str, Value],
         *,
+        ramps: Mapping[str, Ramp] | None = None,
         attempt: str = "",
         mode: Mode | None = None,
         at_step: int | None = None,
+        after: int | None = None,
         expected_revision: int | None = None,
+        supersede: bool = False,
+        note: str = "",
+        checkpoint_first: bool = False,
         wait: bool = True,
         timeout: float | None = None,
         cancel_on_timeout: bool = False,
@@ -75,22 +79,30 @@ class Changes(Caller):
         Args:
             run: Name of the run.
             changes: Values by key, as the keys' types want them.
-            mode: When to apply; the broker's default suits the world size. `at_step` implies its mode.
+            ramps: Of keys that get to their value step by step.
+            mode: When to apply; the broker's default suits the world size. `at_step` and `after` imply one.
             at_step: The step to apply it before.
-            expected_revision: Refuse if the attempt has another newest revision.
+            after: So many steps after the one that the furthest rank has reached when the broker accepts it;
+                the result names the step.
 
-        For the rest see `Operator`.
+        For the rest see `Changes`.
         """
         request = SetConfig(
             id=request_id or fresh_id(),
             run=run,
             attempt=attempt,
             changes={key: plain(value) for key, value in changes.items()},
+            ramps=dict(ramps or {}),
             mode="at_step" if mode is None and at_step is not None else mode,
             at_step=at_step,
+            after=after,
             expected_revision=expected_revision,
+            supersede=supersede,
+            note=note,
         )
-        return await self._change(request, wait, timeout, cancel_on_timeout, on_progress)
+        how = Wait(wait, timeout, cancel_on_timeout, on_progress)
+        new = request_id is None
+        return await self._make(request, how, checkpoint_first=checkpoint_first, new=new)
 
     async def rollback(
         self,
@@ -100,13 +112,19 @@ class Changes(Caller):
         attempt: str = "",
         mode: Mode | None = None,
         expected_revision: int | None = None,
+        supersede: bool = False,
+        note: str = "",
+        checkpoint_first: bool = False,
         wait: bool = True,
         timeout: float | None = None,
         cancel_on_timeout: bool = False,
         request_id: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Result:
-        """Set every key to its value at an earlier revision, as a new revision; 0 is the trainer's own."""
+        """Set every key to its value at an earlier revision, as a new revision; 0 is the trainer's own.
+
+        Of a ramp that is the value at its end.
+        """
         request = Rollback(
             id=request_id or fresh_id(),
             run=run,
@@ -114,8 +132,12 @@ class Changes(Caller):
             to_revision=to_revision,
             mode=mode,
             expected_revision=expected_revision,
+            supersede=supersede,
+            note=note,
         )
-        return await self._change(request, wait, timeout, cancel_on_timeout, on_progress)
+        how = Wait(wait, timeout, cancel_on_timeout, on_progress)
+        new = request_id is None
+        return await self._make(request, how, checkpoint_first=checkpoint_first, new=new)
 
     async def command(
         self,
@@ -126,6 +148,8 @@ class Changes(Caller):
         attempt: str = "",
         mode: Mode | None = None,
         expected_revision: int | None = None,
+        note: str = "",
+        checkpoint_first: bool = False,
         wait: bool = True,
         timeout: float | None = None,
         cancel_on_timeout: bool = False,
@@ -141,30 +165,11 @@ class Changes(Caller):
             arguments={key: plain(value) for key, value in (arguments or {}).items()},
             mode=mode,
             expected_revision=expected_revision,
+            note=note,
         )
-        return await self._change(request, wait, timeout, cancel_on_timeout, on_progress)
-
-    async def pause(
-        self, run: str, limit: float | None = PAUSE_LIMIT, *, attempt: str = "", timeout: float | None = None
-    ) -> Result:
-        """Pause training, for at most `limit` seconds; None for no limit."""
-        return await self.command(run, "pause", {"limit": limit}, attempt=attempt, timeout=timeout)
-
-    async def resume(self, run: str, *, attempt: str = "", timeout: float | None = None) -> Result:
-        """End a pause."""
-        return await self.command(run, "resume", attempt=attempt, timeout=timeout)
-
-    async def stop(self, run: str, *, attempt: str = "", timeout: float | None = None) -> Result:
-        """End training, as if it had reached its end."""
-        return await self.command(run, "stop", attempt=attempt, timeout=timeout)
-
-    async def checkpoint(self, run: str, *, attempt: str = "", timeout: float | None = None) -> Result:
-        """Save a checkpoint; where, say the outcomes' `detail`."""
-        return await self.command(run, "checkpoint", attempt=attempt, timeout=timeout)
-
-    async def validate(self, run: str, *, attempt: str = "", timeout: float | None = None) -> Result:
-        """Run the validation loop now."""
-        return await self.command(run, "validate", attempt=attempt, timeout=timeout)
+        how = Wait(wait, timeout, cancel_on_timeout, on_progress)
+        new = request_id is None
+        return await self._make(request, how, checkpoint_first=checkpoint_first, new=new)
 
     async def cancel(
         self,
@@ -179,10 +184,11 @@ class Changes(Caller):
     ) -> Result:
         """Take back a revision wherever it has not been applied; the result is that of the cancel itself.
 
-        It is `applied` at a replica where the revision was still pending, `rejected` where it was applied.
+        It is `applied` at a replica where the revision was still pending, `rejected` where it was applied. A
+        ramp that is under way ends where it is, which counts as applied.
         """
         request = Cancel(id=request_id or fresh_id(), run=run, attempt=attempt, revision=revision)
-        return await self._change(request, wait, timeout, False, on_progress)
+        return await self._change(request, Wait(wait, timeout, on_progress=on_progress))
 
     async def follow(
         self,
@@ -196,51 +202,4 @@ class Changes(Caller):
     ) -> Result:
         """Wait for what becomes of a revision that was accepted earlier, by whomever."""
         request = Follow(id=fresh_id(), run=run, attempt=attempt, revision=revision)
-        return await self._change(request, wait, timeout, False, on_progress)
-
-    async def _change(
-        self,
-        request: FromOperator,
-        wait: bool,
-        timeout: float | None,
-        cancel_on_timeout: bool,
-        on_progress: OnProgress | None,
-    ) -> Result:
-        loop = asyncio.get_running_loop()
-        result: Result | None = None
-        started = loop.time()
-        timeout = self._timeout if timeout is None else timeout
-        with self._link.asked(request) as answers, contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while result is None or (wait and not result.settled):
-                    state = expect(await answers.next(), RevisionState)
-                    result = _result(state, loop.time() - started)
-                    if on_progress is not None:
-                        on_progress(result)
-        if result is None:
-            raise self._link.unanswered(request.id, timeout)
-        if wait and not result.settled:
-            result = await self._take_back(result) if cancel_on_timeout else result
-            result = replace(result, latency=loop.time() - started)
-        return result
-
-    async def _take_back(self, result: Result) -> Result:
-        run, revision, attempt = result.run, result.revision, result.attempt
-        settles = False
-        with contextlib.suppress(Refused):  # by now it may be settled, which the state tells
-            taken_back = await self.cancel(run, revision, attempt=attempt, timeout=CANCEL_GRACE)
-            settles = taken_back.settled
-        return await self.follow(run, revision, attempt=attempt, wait=settles, timeout=CANCEL_GRACE)
-
-
-def _result(state: RevisionState, latency: float) -> Result:
-    return Result(
-        run=state.run,
-        attempt=state.attempt,
-        revision=state.revision,
-        outcomes=sorted(state.outcomes, key=lambda outcome: (outcome.rank, outcome.replica)),
-        settled=state.settled,
-        durable=state.durable,
-        duplicate=state.duplicate,
-        latency=latency,
-    )
+        return await self._change(request, Wait(wait, timeout, on_progress=on_progress))

@@ -14,9 +14,10 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from zloom import leaving
-from zloom.client.changes import Changes
+from zloom.client.commands import Commands
 from zloom.client.feeds import Feed
 from zloom.client.link import LINGER, OperatorLink
+from zloom.client.previews import Previews
 from zloom.client.questions import Questions
 from zloom.client.results import OperatorCounters
 from zloom.codec import own_topic, watch_topic
@@ -30,7 +31,7 @@ Observation = Reported | Answered | Happened | Revised
 A = TypeVar("A")
 
 
-class Operator(Changes, Questions):
+class Operator(Commands, Previews, Questions):
     """Changes and watches runs through one broker; made by `connect`, used on its event loop.
 
     See `Changes` for the arguments that every change takes, and for what is raised.

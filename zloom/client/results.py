@@ -17,6 +17,8 @@ class Result:
         settled: Each targeted replica has answered.
         durable: The change is on the broker's disk; False with `--durability buffered`.
         duplicate: The request had been accepted before; this is its one effect.
+        at_step: The step that it waits for, where one was named or counted.
+        checkpoint: What became of the checkpoint before it, where one was asked for.
         latency: Seconds from the request until all had answered, or to the end of the wait.
     """
 
@@ -27,6 +29,8 @@ class Result:
     settled: bool
     durable: bool = True
     duplicate: bool = False
+    at_step: int | None = None
+    checkpoint: "Result | None" = None
     latency: float = 0.0
 
     @property

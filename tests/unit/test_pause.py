@@ -1,0 +1,84 @@
+"""Pause and resume: what holds the training, and for how many steps it goes on."""
+
+from zloom.handlers import Applied, Registry, Rejected
+from zloom.model import Value
+from zloom.pause import PAUSE_LIMIT, Pause
+
+
+class Held:
+    """A pause with its commands, as a training reaches its safe points."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.pause = Pause(self.registry)
+
+    def run(self, command: str, **arguments: Value) -> None:
+        result = self.registry.run(command, arguments)
+        assert isinstance(result, Applied), result
+
+    def trained(self, first: int, last: int, now: float = 0.0) -> list[int]:
+        """Begin steps from `first` on until the pause holds; return those that are trained."""
+        steps = []
+        for step in range(first, last + 1):
+            self.pause.reach(step, now)
+            if self.pause.holds(now):
+                return steps
+            steps.append(step)
+        return steps
+
+
+def test_a_bounded_resume_trains_so_many_steps_and_pauses_again() -> None:
+    held = Held()
+    held.pause.reach(7, 0.0)
+    held.run("pause")
+    held.run("resume", steps=5)
+    assert held.trained(7, 100) == [7, 8, 9, 10, 11]
+    assert held.pause.active
+    assert not held.pause.coming
+    held.run("resume", steps=1)
+    assert held.trained(12, 100) == [12]
+
+
+def test_the_second_pause_has_the_limit_of_the_first() -> None:
+    held = Held()
+    held.run("pause", limit=60)
+    held.run("resume", steps=2)
+    held.trained(0, 9, now=500.0)
+    assert held.pause.until == 560.0
+
+
+def test_a_training_that_is_not_paused_pauses_after_the_steps_too() -> None:
+    held = Held()
+    held.pause.reach(3, 0.0)
+    held.run("resume", steps=2)
+    assert held.trained(3, 9, now=1.0) == [3, 4]
+    assert held.pause.until == 1.0 + PAUSE_LIMIT
+
+
+def test_the_second_pause_waits_for_a_place_where_it_is_safe() -> None:
+    held = Held()
+    held.run("resume", steps=2)
+    held.pause.ready = lambda: False
+    assert held.trained(0, 4) == [0, 1, 2, 3, 4]
+    held.pause.ready = lambda: True
+    assert held.trained(5, 9) == []
+
+
+def test_resume_pause_and_end_make_an_end_of_counting() -> None:
+    for command in ("resume", "pause"):
+        held = Held()
+        held.run("resume", steps=2)
+        held.run(command)
+        assert not held.pause.coming
+    held.run("resume", steps=2)
+    held.pause.end()
+    assert held.trained(0, 50) == list(range(51))
+
+
+def test_a_resume_for_no_steps_is_rejected() -> None:
+    held = Held()
+    held.run("pause")
+    result = held.registry.run("resume", {"steps": 0})
+    assert isinstance(result, Rejected)
+    assert "steps" in result.error
+    assert held.pause.active

@@ -1,0 +1,144 @@
+"""Commands that most trainers know by name: `pause`, `resume`, `stop`, `checkpoint`, `validate`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zloom.cli.options import (
+    DEFAULT_TIMEOUT,
+    Attempt,
+    Broker,
+    CancelOnTimeout,
+    Change,
+    ExpectRevision,
+    Json,
+    NoWait,
+    Run,
+    Target,
+    Timeout,
+)
+
+if TYPE_CHECKING:
+    from zloom.cli.connection import Progress
+    from zloom.client import Operator, Result
+    from zloom.model import Value
+
+PAUSE_LIMIT = 1800.0
+"""Seconds; the client's `PAUSE_LIMIT`, here so that `--help` need not load the client."""
+
+SIMPLE_COMMANDS = {
+    "checkpoint": "Save a checkpoint, and say where.",
+    "validate": "Run the validation loop now.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    app.command()(pause)
+    app.command()(resume)
+    app.command()(stop)
+    for name, text in SIMPLE_COMMANDS.items():
+        app.command(name, help=text)(_simple(name))
+
+
+def pause(
+    run: Run,
+    limit: Annotated[
+        float, typer.Option("--for", metavar="SECONDS", min=0.0, help="The pause ends by itself after this.")
+    ] = PAUSE_LIMIT,
+    no_limit: Annotated[bool, typer.Option("--no-limit", help="The pause does not end by itself.")] = False,
+    attempt: Attempt = "",
+    expect_revision: ExpectRevision = None,
+    no_wait: NoWait = False,
+    cancel_on_timeout: CancelOnTimeout = False,
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Pause training; `zloom resume` or the limit ends it."""
+    change = Change(
+        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
+    )
+    _send(change, "pause", {"limit": None if no_limit else limit})
+
+
+def resume(
+    run: Run,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", metavar="N", min=1, help="Train N steps, then pause again.", show_default=False
+        ),
+    ] = None,
+    attempt: Attempt = "",
+    expect_revision: ExpectRevision = None,
+    no_wait: NoWait = False,
+    cancel_on_timeout: CancelOnTimeout = False,
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """End a pause; with --steps only for so many steps, after which all ranks pause at the same step."""
+    change = Change(
+        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
+    )
+    _send(change, "resume", {} if steps is None else {"steps": steps})
+
+
+def stop(
+    run: Run,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also before the trainer's own minimum; refused where it has none."),
+    ] = False,
+    attempt: Attempt = "",
+    expect_revision: ExpectRevision = None,
+    no_wait: NoWait = False,
+    cancel_on_timeout: CancelOnTimeout = False,
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """End training, as if it had reached its end."""
+    change = Change(
+        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
+    )
+    _send(change, "stop", {"force": True} if force else {})
+
+
+def _simple(name: str) -> Callable[..., None]:
+    def simple(
+        run: Run,
+        attempt: Attempt = "",
+        expect_revision: ExpectRevision = None,
+        no_wait: NoWait = False,
+        cancel_on_timeout: CancelOnTimeout = False,
+        broker: Broker = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        as_json: Json = False,
+    ) -> None:
+        change = Change(
+            Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
+        )
+        _send(change, name, {})
+
+    return simple
+
+
+def _send(change: Change, name: str, arguments: "dict[str, Value]") -> None:
+    from zloom.cli import connection
+
+    async def work(operator: "Operator", progress: "Progress") -> "Result":
+        return await operator.command(
+            change.run,
+            name,
+            arguments,
+            attempt=change.attempt,
+            expected_revision=change.expected_revision,
+            wait=change.wait,
+            cancel_on_timeout=change.cancel_on_timeout,
+            on_progress=progress,
+        )
+
+    connection.steer(change, work)

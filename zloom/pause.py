@@ -1,0 +1,79 @@
+"""The commands `pause` and `resume`: whether the training is held at a safe point, and until when. Pure."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from msgspec import Meta
+
+from zloom.handlers import Registry
+
+PAUSE_LIMIT = 1800.0
+"""Seconds after which a pause ends by itself: somebody forgot it, and the machines cost money."""
+
+Limit = Annotated[float, Meta(ge=0)] | None
+Steps = Annotated[int, Meta(ge=1)] | None
+
+
+class Pause:
+    """Whether the training pauses. `end` may be called from any thread, the rest belongs to the training's.
+
+    All that decides about it but the limit is a function of steps: ranks that carry `pause` and `resume` out
+    at one step pause at one step.
+
+    Args:
+        registry: Where the two commands are declared.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.active = False
+        self.until: float | None = None
+        """When the pause ends by itself, on the clock of `reach`'s `now`; None without a limit."""
+        self.ready: Callable[[], bool] = lambda: True
+        """Asked whether the training may pause at this safe point."""
+        self._limit: float | None = PAUSE_LIMIT
+        self._again: int | None = None
+        """The step from which on it pauses again."""
+        self._step = 0
+        self._now = 0.0
+        registry.add_command("pause", self._pause, ready=self._may_pause)
+        registry.add_command("resume", self._resume)
+
+    @property
+    def coming(self) -> bool:
+        """Whether the training pauses again after some steps."""
+        return self._again is not None
+
+    def reach(self, step: int, now: float) -> None:
+        """A safe point is reached: pause again if the steps of a bounded resume are trained.
+
+        Args:
+            step: The step that is about to begin, or under way.
+            now: Seconds on a monotonic clock.
+        """
+        self._step, self._now = step, now
+        if self._again is not None and step >= self._again and self.ready():
+            self._pause(self._limit)
+
+    def holds(self, now: float) -> bool:
+        """Tell whether the training is paused, and end a pause that has reached its limit."""
+        if self.until is not None and now >= self.until:
+            self.end()
+        return self.active
+
+    def end(self) -> None:
+        """End a pause, and do not pause again after some steps."""
+        self._again = None
+        self.active, self.until = False, None
+
+    def _may_pause(self) -> bool:
+        return self.ready()
+
+    def _pause(self, limit: Limit = PAUSE_LIMIT) -> None:
+        """Hold the training here; it goes on at `resume`, or by itself after `limit` seconds."""
+        self.active, self._limit, self._again = True, limit, None
+        self.until = None if limit is None else self._now + limit
+
+    def _resume(self, steps: Steps = None) -> None:
+        """End a pause; with `steps` train so many, and pause again with the limit that the pause had."""
+        self.end()
+        self._again = None if steps is None else self._step + steps
