@@ -188,6 +188,8 @@ class Revision(Struct, frozen=True, omit_defaults=True):
     cancels: int = 0
     supersedes: list[int] = field(default_factory=list)
     """Revisions that had not happened yet, and end with this one."""
+    restores: bool = False
+    """It brings the config to ranks that came later; where a value is in force already, nothing is done."""
     mode: Mode = "next"
     at_step: int | None = None
     by: str = ""

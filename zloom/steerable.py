@@ -265,7 +265,7 @@ class Steerable(Declaring, Disownable):
     def _serve(self, now: float) -> bool:
         """Run the mailbox at this safe point; return whether the training must wait here."""
         training, mailbox = self._training, self._mailbox
-        before = mailbox.pause.active, mailbox.holding, _ramps(mailbox)
+        before = _state(mailbox)
         training.serving = True
         try:
             if training.broken is not None:
@@ -274,7 +274,8 @@ class Steerable(Declaring, Disownable):
             mailbox.run(training.step, now)
         finally:
             training.serving = False
-            if (mailbox.pause.holds(now), mailbox.holding, _ramps(mailbox)) != before:
+            mailbox.pause.holds(now)  # or ends, at its limit
+            if _state(mailbox) != before:
                 self._post(Engine.status_changed)
         return mailbox.must_wait
 
@@ -313,9 +314,10 @@ def _log(text: str) -> None:
     logging.getLogger("zloom").warning("%s", text)
 
 
-def _ramps(mailbox: Mailbox) -> list[tuple[str, int, str]]:
-    """What of the ramps operators are told at once; the values on the way come with each beat."""
-    return [(name, ramp.revision, ramp.error) for name, ramp in mailbox.ramps.states.items()]
+def _state(mailbox: Mailbox) -> tuple[object, ...]:
+    """What operators are told at once; the values of ramps on their way come with each beat."""
+    ramps = [(name, ramp.revision, ramp.error) for name, ramp in mailbox.ramps.states.items()]
+    return mailbox.pause.active, mailbox.holding, mailbox.lacks_config, ramps
 
 
 def reason_of(error: BaseException | None) -> str:

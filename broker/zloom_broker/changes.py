@@ -22,6 +22,11 @@ from zloom_broker.state import AttemptKey
 from zloom_broker.steering import Steering
 from zloom_broker.withdrawals import Withdrawal
 
+
+class Restoration(SetConfig, frozen=True, kw_only=True):
+    """The broker's own request, which brings what is in force to ranks that lack it."""
+
+
 Change = SetConfig | Rollback | SendCommand | Cancel
 
 
@@ -95,7 +100,12 @@ class Changes:
             rules.check_note(request.note)
         proposed, targets = self._propose(request, attempt, tentative, now)
         revision = msgspec.structs.replace(
-            proposed, revision=number, by=peer.user, at=self._hub.wall(now), request_id=request.id
+            proposed,
+            revision=number,
+            by=peer.user,
+            at=self._hub.wall(now),
+            request_id=request.id,
+            restores=isinstance(request, Restoration),
         )
         rules.check_room(attempt, [*(record.revision for record in tentative), revision])
         before = tentative[-1].revision.chain if tentative else attempt.chain

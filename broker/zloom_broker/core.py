@@ -54,6 +54,7 @@ from zloom_broker.errands import Errands
 from zloom_broker.failures import Failures
 from zloom_broker.hub import CoreSettings, Hub, Peer
 from zloom_broker.membership import Membership
+from zloom_broker.newcomers import Newcomers
 from zloom_broker.pulse import Pulse
 from zloom_broker.queries import Queries
 from zloom_broker.ramping import failures
@@ -93,6 +94,7 @@ class Core:
         requests = Requests(self._hub, self._outcomes)
         self._steering = Steering(self._hub, self._outcomes, now)
         self._changes = Changes(self._hub, requests, self._queries, self._outcomes, self._steering)
+        self._newcomers = Newcomers(self._hub, self._changes)
         self._errands = Errands(self._hub, requests, self._queries, self._failures, self._membership)
         self._pulse = Pulse(self._hub, self._departures, self._failures, now)
         self._pulse.restore(now)
@@ -274,6 +276,8 @@ class Core:
             self._hub.event(event, now)
         reported = Reported(status=seen, metrics=status.metrics, devices=status.devices)
         self._hub.publish(watch_topic(attempt.run), reported)
+        if status.lacks_config:
+            self._newcomers.look(attempt, now)
 
     def _own(self, peer: Peer, message: Publish) -> None:
         self._count_gap("own_missed", peer.publish_seqs.pop(message.topic, None), message.seq)
