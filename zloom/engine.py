@@ -95,7 +95,7 @@ class Engine:
         self._session = Session(
             replica, endpoint, f"zloom {__version__}", lambda: secrets.token_hex(8), inherit=inherit
         )
-        self._delivery = Delivery(training, self.answer, together=replica.world_size > 1)
+        self._delivery = Delivery(training, self.answer, together=replica.world_size > 1 or replica.resumed)
         self._promises = Promises(training.mailbox, lambda: training.step)
         self._status = StatusSource(training, settings.status_points)
         self._declared = -1

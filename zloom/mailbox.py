@@ -79,6 +79,8 @@ class Mailbox:
     ) -> None:
         self.waiting = False
         """Something may be to do at a safe point; an attribute, because each tick reads it."""
+        self.standing = False
+        """The trainer stands at a safe point by its own wish, as in a pause."""
         self.pause = Pause(registry)
         self.ramps = Ramps(registry, warn)
         self._registry = registry
@@ -141,6 +143,11 @@ class Mailbox:
         """Have the training wait at the round's step until it is decided. Any thread may call this."""
         self._promised.append(round)
         self.waiting = True
+
+    @property
+    def stands(self) -> bool:
+        """Whether the training stands at a safe point that serves decisions. Any thread may ask."""
+        return self.pause.active or self.standing
 
     @property
     def must_wait(self) -> bool:

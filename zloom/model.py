@@ -128,6 +128,8 @@ class Replica(Struct, frozen=True, omit_defaults=True):
     keys: list[Key] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     devices: list[Device] = field(default_factory=list)
+    resumed: bool = False
+    """It began from a checkpoint, whose values its keys declare: they hold over the newest of the attempt."""
 
 
 class Outcome(Struct, frozen=True, omit_defaults=True):

@@ -17,7 +17,8 @@ class Restore:
     rolled_back: bool = False
     """Keys that are absent from `config` return to their baseline."""
     together: bool = False
-    """This is one of several ranks, so the values come in a revision that all of them apply at one step."""
+    """The values are not for this rank to take by itself: they come in a revision that all ranks apply at one
+    step, or a checkpoint's values hold, which become the config by such a revision."""
 
 
 class Restoring:

@@ -55,6 +55,7 @@ class Steerable(Declaring, Disownable):
         world_size: int | None = None,
         attempt: str | None = None,
         inherit: bool = False,
+        resumed: bool = False,
         pause_ready: Callable[[], bool] | None = None,
         devices: DeviceProbe | None = None,
         context: Context | None = None,
@@ -70,6 +71,9 @@ class Steerable(Declaring, Disownable):
             attempt: This launch's id; else torchelastic's run id, else one that rank 0 makes and shares in
                 torch.distributed's store, for which the other ranks wait here.
             inherit: Begin a new attempt with the config that the one before ended with.
+            resumed: The trainer began from a checkpoint, and the values that it declares are those of then.
+                In an attempt that was steered already they hold, and become its config again; otherwise a
+                process that comes later takes the newest config.
             pause_ready: Asked at a safe point whether the training may pause there.
             devices: Finds the devices; by default one that asks NVML.
             context: Shared with a broker in this process, for an inproc endpoint.
@@ -87,6 +91,7 @@ class Steerable(Declaring, Disownable):
         self._replica_id = incarnation(self._place.rank)
         self._endpoint = resolve_broker(broker, os.environ)
         self._inherit = inherit
+        self._resumed = resumed
         self._probe = devices
         self._context = context
         self._settings = settings or WeaveletSettings()
@@ -230,6 +235,7 @@ class Steerable(Declaring, Disownable):
             self._place.world_size,
             socket.gethostname(),
             os.getpid(),
+            resumed=self._resumed,
         )
         return Engine(
             replica,

@@ -1,4 +1,8 @@
-"""The config for ranks that came when it was steered already: all take it as one consistent revision."""
+"""The config for replicas that came when it was steered already, as a revision of the broker's own.
+
+Ranks that lack it take it all at one step. Of ranks that began from a checkpoint the values of then hold, and
+become the config again.
+"""
 
 from zloom.errors import Refused
 from zloom.model import Value
@@ -28,12 +32,13 @@ class Newcomers:
         if not changes:
             return
         self._tried[key] = present
+        note = "the checkpoint's config" if _is_resumed(attempt) else "the config, for ranks that came later"
         request = Restoration(
             id=f"restore:{attempt.run}:{attempt.id}:{attempt.revision}",
             run=attempt.run,
             attempt=attempt.id,
             changes=changes,
-            note="the config, for ranks that came later",
+            note=note,
         )
         try:
             self._changes.receive(BROKER, request, now)
@@ -45,15 +50,22 @@ class Newcomers:
         peers = {replica.rank: self._hub.weavelets.get(replica.id) for replica in attempt.present()}
         all_synced = all((peer := peers.get(rank)) and peer.synced for rank in range(attempt.world_size))
         pending = (attempt.ledgers[number - 1].revision.kind for number in attempt.open)
-        return attempt.world_size > 1 and all_synced and "config" not in pending
+        return all_synced and "config" not in pending
+
+
+def _is_resumed(attempt: Attempt) -> bool:
+    return all(replica.resumed for replica in attempt.present())
 
 
 def _common(attempt: Attempt) -> dict[str, Value]:
     """Return what was steered, as far as each rank declares it and can take it."""
+    values = {name: setting.value for name, setting in attempt.config().items() if setting.revision > 0}
+    if _is_resumed(attempt):
+        first = min(attempt.present(), key=lambda replica: replica.rank)
+        values = {key.name: key.baseline for key in first.keys if key.name in values}
     schemas = [{key.name: key.schema for key in replica.keys} for replica in attempt.present()]
     return {
-        name: setting.value
-        for name, setting in attempt.config().items()
-        if setting.revision > 0
-        and all(name in each and check(setting.value, each[name]) is None for each in schemas)
+        name: value
+        for name, value in values.items()
+        if all(name in each and check(value, each[name]) is None for each in schemas)
     }
