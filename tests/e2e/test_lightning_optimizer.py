@@ -325,7 +325,7 @@ def test_no_optimizer_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "rival", [StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=50), BackboneFinetuning(50)], ids=repr
+    "rival", [StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=50), BackboneFinetuning(50)], ids=type
 )
 def test_a_callback_that_changes_optimizers_is_refused(rival: Callback) -> None:
     class WithBackbone(Regression):

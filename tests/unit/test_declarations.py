@@ -60,7 +60,7 @@ HANDLERS: list[Callable[..., object]] = [
 ]
 
 
-@pytest.mark.parametrize("handler", HANDLERS, ids=repr)
+@pytest.mark.parametrize("handler", HANDLERS, ids=range(len(HANDLERS)))
 def test_the_type_is_read_from_the_handler(handler: Any) -> None:
     declared = declare_key("rate", handler, initial=1)
     assert declared.key.schema == Schema(type=["number"], exclusive_minimum=0, maximum=1)

@@ -201,7 +201,7 @@ def test_plain_copies() -> None:
     assert copy == [1, 2]
 
 
-@pytest.mark.parametrize("value", [object(), 2**64, b"bytes", [[[1]]], {1: "a"}], ids=repr)
+@pytest.mark.parametrize("value", [object(), 2**64, b"bytes", [[[1]]], {1: "a"}], ids=type)
 def test_plain_refuses_what_the_wire_cannot_carry(value: object) -> None:
     with pytest.raises(SettingsError, match="cannot be sent"):
         plain(value)
