@@ -24,6 +24,9 @@ import zloom
 
 RUN = "storm"
 
+LAST = "last"
+"""A file in the folder: it names the step after which training ends, with no broker to say so."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -40,7 +43,8 @@ class Plan:
         faults: How often a handler raises, 0 to 1.
         delay: Mean of what a step sleeps, in seconds; each rank and step another.
         fatal: A learning rate at which the process kills itself in the handler; 0 for none.
-        late: A file for whose existence the rank waits before it begins.
+        late: A file for whose existence the rank waits before its weavelet starts.
+        hold_limit: As in `WeaveletSettings`.
     """
 
     endpoint: str
@@ -51,9 +55,10 @@ class Plan:
     seed: int = 0
     store: bool = True
     faults: float = 0.0
-    delay: float = 0.001
+    delay: float = 0.005
     fatal: float = 0.0
     late: Path | None = None
+    hold_limit: float | None = None
 
 
 @dataclass
@@ -65,20 +70,20 @@ class Story:
         steps: A digest over the values at each step that was trained.
         parameters: A digest of both models, in the end.
         trained: How many steps.
-        ended: Why it ended: `stop`, or the exception.
+        longest: The longest that a step was held before it began, in seconds.
+        ended: Why it ended: `stop`, `last`, or the exception.
     """
 
     kept: list[tuple[int, str, Any]] = field(default_factory=list)
     steps: str = ""
     parameters: str = ""
     trained: int = 0
+    longest: float = field(default=0.0, compare=False)
     ended: str = ""
 
 
 def main(plan: Plan) -> None:
     torch.set_num_threads(1)
-    while plan.late is not None and not plan.late.exists():
-        time.sleep(0.01)
     place = {"rank": plan.rank, "world_size": plan.world_size}
     address = f"tcp://127.0.0.1:{plan.port}"
     if plan.store:
@@ -89,8 +94,8 @@ def main(plan: Plan) -> None:
         dist.init_process_group("gloo", init_method=address, **place)
     try:
         trainer.train()
-    except RuntimeError as error:  # another rank is gone
-        trainer.story.ended = str(error)
+    except (RuntimeError, zloom.ZloomError) as error:  # another rank is gone, or held for too long
+        trainer.story.ended = f"{type(error).__name__}: {error}"
     (plan.folder / f"{plan.rank}.json").write_text(json.dumps(asdict(trainer.story)))
 
 
@@ -106,6 +111,7 @@ class Trainer:
             rank=plan.rank,
             world_size=plan.world_size,
             pause_ready=lambda: self.window == 0,
+            settings=zloom.WeaveletSettings(hold_limit=plan.hold_limit),
         )
         self.story = Story()
         self.random = Random(plan.seed * 100 + plan.rank)
@@ -121,6 +127,7 @@ class Trainer:
         }
         self.window = 0
         self.going = True
+        self.over = False
         self.optimizers = self.make_optimizers()
         self.declare()
 
@@ -202,17 +209,21 @@ class Trainer:
 
     def train(self) -> None:
         steps = hashlib.sha256()
+        while self.plan.late is not None and not self.plan.late.exists():
+            time.sleep(0.01)
         with self.weavelet:
             while True:
+                begun = time.monotonic()
                 self.weavelet.tick()
-                if not self.going:
+                self.story.longest = max(self.story.longest, time.monotonic() - begun)
+                if not self.going or self.over:
                     break
                 self.step()
                 steps.update(repr((self.weavelet.step, self.values)).encode())
                 self.story.trained += 1
                 time.sleep(self.random.expovariate(1 / self.plan.delay))
             average(self.averaged)
-            self.story.ended = "stop"
+            self.story.ended = "last" if self.going else "stop"
             self.story.steps = steps.hexdigest()
             self.story.parameters = digest(self.summed, self.averaged)
 
@@ -221,13 +232,19 @@ class Trainer:
         features = torch.randn(size, 6, generator=self.samples)
         losses = ((self.summed(features) - 1) ** 2).mean(1) + ((self.averaged(features) - 1) ** 2).mean(1)
         losses.mean().backward()
-        # Ranks whose batches differ in size find out here.
-        dist.all_reduce(losses.detach().clone())
+        # Ranks whose batches differ in size find out here; and one that is to end takes the others along.
+        both = torch.cat((losses.detach(), torch.tensor([float(self.is_over())])))
+        dist.all_reduce(both)
+        self.over = bool(both[-1] > 0)
         self.window = (self.window + 1) % self.values["accumulate_grad_batches"]
         if self.window == 0:
             self.step_optimizers()
         if self.weavelet.step % self.values["sync_every"] == 0:
             average(self.averaged)
+
+    def is_over(self) -> bool:
+        path = self.plan.folder / LAST
+        return path.exists() and self.weavelet.step >= int(path.read_text() or self.weavelet.step + 1)
 
     def step_optimizers(self) -> None:
         for parameter in self.summed.parameters():
