@@ -1,22 +1,25 @@
 """The requests that make a revision: set, rollback, command, cancel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from zloom.codec import steer_topic, watch_topic
 from zloom.errors import Refused
 from zloom.messages import Cancel, Preview, Revised, Rollback, SendCommand, SetConfig
-from zloom.model import Revision
+from zloom.model import GuardEnd, Revision
 from zloom_broker import rules
-from zloom_broker.attempt import Attempt, Setting
+from zloom_broker.attempt import Attempt, Ledger, Setting
 from zloom_broker.chain import chained
+from zloom_broker.guard_ends import touches
+from zloom_broker.guards import AUTHOR, Done, Guards
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.previews import problems
 from zloom_broker.queries import Queries
 from zloom_broker.ramping import under_way
-from zloom_broker.records import AnyRecord, RevisionAccepted
+from zloom_broker.records import AnyRecord, GuardEnded, RevisionAccepted
 from zloom_broker.requests import Requests, digest_of
 from zloom_broker.state import AttemptKey
 from zloom_broker.steering import Steering
@@ -29,13 +32,21 @@ class Changes:
     """Validates changes, gives them their revision, and fans them out once they are on disk."""
 
     def __init__(
-        self, hub: Hub, requests: Requests, queries: Queries, outcomes: Outcomes, steering: Steering
+        self,
+        hub: Hub,
+        requests: Requests,
+        queries: Queries,
+        outcomes: Outcomes,
+        steering: Steering,
+        guards: Guards,
     ) -> None:
         self._hub = hub
         self._requests = requests
         self._queries = queries
         self._outcomes = outcomes
         self._steering = steering
+        self._guards = guards
+        guards.revert_by(self._revert)
         self._tentative: dict[AttemptKey, list[RevisionAccepted]] = {}
         """Revisions that are being written."""
         self._undecided: dict[AttemptKey, dict[tuple[bytes, str], tuple[Peer, Change]]] = {}
@@ -59,23 +70,61 @@ class Changes:
             raise Refused("unknown_attempt", f"{attempt.run} ({attempt.id}) is being forgotten")
         tentative = self._tentative.get(key, [])
         try:
-            revision, targets = self._next_revision(peer, request, attempt, tentative, now)
+            revision, targets = self._next_revision(peer.user, request, attempt, tentative, now)
         except Refused:
             if not tentative:
                 raise
             # An answer shows durable state only. So it is either refused in the light of that …
-            self._next_revision(peer, request, attempt, [], now)
+            self._next_revision(peer.user, request, attempt, [], now)
             # … or waits until the revision that stands against it is durable, or has come to nothing.
             self._undecided.setdefault(key, {})[peer.id, request.id] = peer, request
         else:
-            self._accept(peer, request, key, revision, targets, now)
+            self._accept(key, _Accepting(peer.user, request, revision, targets, [peer]), now)
+
+    def _revert(self, attempt: Attempt, ledger: Ledger, why: str, done: Done, now: float) -> bool:
+        """Give the keys of a revision, which are as it made them, the values that they had before it.
+
+        Args:
+            attempt: Of the revision.
+            ledger: The revision.
+            why: What its guard saw.
+            done: Told how the guard ended once it is on disk, or None when it could not be written.
+            now: Seconds on the monotonic clock.
+
+        Returns:
+            Whether it is being written; else another change stands in the way.
+
+        Raises:
+            Refused: It cannot be done now.
+        """
+        self._hub.check_writable()
+        key, number = (attempt.run, attempt.id), ledger.revision.revision
+        tentative = self._tentative.get(key, [])
+        if key in self._hub.forgetting or any(touches(each.revision, ledger.revision) for each in tentative):
+            return False
+        before = attempt.config_at(number - 1)
+        request = SetConfig(
+            id=f"revert:{attempt.run}:{attempt.id}:{number}",
+            run=attempt.run,
+            attempt=attempt.id,
+            changes={name: before[name].value for name in ledger.revision.changes},
+            note=f"reverted: {why}"[: rules.MAX_NOTE],
+        )
+        revision, targets = self._next_revision(AUTHOR, request, attempt, tentative, now)
+        end = GuardEnd("reverted", why, self._hub.wall(now), revision.revision)
+        record = GuardEnded(run=attempt.run, attempt=attempt.id, revision=number, end=end)
+        accepting = _Accepting(
+            AUTHOR, request, revision, targets, [], [record], lambda written: done(end if written else None)
+        )
+        self._accept(key, accepting, now)
+        return True
 
     def _preview(self, peer: Peer, request: SetConfig | Rollback | SendCommand, now: float) -> Preview:
         attempt = self._queries.attempt(request)
         preview = Preview(id=request.id, run=attempt.run, attempt=attempt.id)
         try:
             self._hub.check_writable()
-            revision, targets = self._next_revision(peer, request, attempt, [], now)
+            revision, targets = self._next_revision(peer.user, request, attempt, [], now)
         except Refused as refused:
             return msgspec.structs.replace(preview, problems=problems(attempt, request, refused))
         bare = msgspec.structs.replace(revision, by="", at=0.0, request_id="", chain=b"")
@@ -83,7 +132,7 @@ class Changes:
 
     def _next_revision(
         self,
-        peer: Peer,
+        by: str,
         request: Change,
         attempt: Attempt,
         tentative: Sequence[RevisionAccepted],
@@ -95,21 +144,14 @@ class Changes:
             rules.check_note(request.note)
         proposed, targets = self._propose(request, attempt, tentative, now)
         revision = msgspec.structs.replace(
-            proposed, revision=number, by=peer.user, at=self._hub.wall(now), request_id=request.id
+            proposed, revision=number, by=by, at=self._hub.wall(now), request_id=request.id
         )
         rules.check_room(attempt, [*(record.revision for record in tentative), revision])
         before = tentative[-1].revision.chain if tentative else attempt.chain
         return chained(revision, before), targets
 
-    def _accept(
-        self,
-        peer: Peer,
-        request: Change,
-        key: AttemptKey,
-        revision: Revision,
-        targets: list[str],
-        now: float,
-    ) -> None:
+    def _accept(self, key: AttemptKey, accepting: "_Accepting", now: float) -> None:
+        by, request, revision, targets, waiting, *_ = accepting
         record = RevisionAccepted(
             run=key[0], attempt=key[1], revision=revision, targets=targets, request=digest_of(request)
         )
@@ -122,19 +164,23 @@ class Changes:
             withdrawal.written(now)
             for each in waiting:
                 self._outcomes.follow(each, request.id, attempt, revision.revision, now)
+            accepting.done(True)
+            self._guards.accepted(attempt, attempt.ledgers[revision.revision - 1], now)
             self._steering.accepted(attempt, attempt.ledgers[revision.revision - 1], now)
             self._decide(key, now)
 
         def failed() -> None:
             self._no_longer_tentative(key, record)
             withdrawal.not_written()
+            accepting.done(False)
             if key not in self._tentative:  # it was the last of those that failed together
                 self._decide(key, now)
 
         self._tentative.setdefault(key, []).append(record)
         durable = self._hub.settings.durable or revision.kind != "config"
-        records: list[AnyRecord] = [record, *withdrawal.records]
-        self._requests.commit(peer, request, records, then, failed, durable=durable)
+        records: list[AnyRecord] = [record, *withdrawal.records, *accepting.beside]
+        records += self._guards.beside(*key, revision, targets)
+        self._requests.commit(by, request, waiting, records, then, failed, durable=durable)
 
     def _no_longer_tentative(self, key: AttemptKey, record: RevisionAccepted) -> None:
         self._tentative[key].remove(record)
@@ -159,6 +205,8 @@ class Changes:
         unwritten = [record.revision for record in tentative]
         match request:
             case SetConfig():
+                if request.revert_if:
+                    self._guards.check(attempt, request.revert_if)
                 request = rules.counted(attempt, request, self._step(attempt, now))
                 return rules.propose_set(attempt, request, unwritten)
             case Rollback():
@@ -182,6 +230,21 @@ class Changes:
             r.id: self._hub.vitals[r.id].status for r in attempt.present() if r.id in self._hub.vitals
         }
         return set() if ledger is None else under_way(ledger, statuses)
+
+
+class _Accepting(NamedTuple):
+    """A revision on its way to the disk."""
+
+    by: str
+    request: Change
+    revision: Revision
+    targets: list[str]
+    waiting: list[Peer]
+    """Those who are to be told."""
+    beside: Sequence[AnyRecord] = ()
+    """To be written with it."""
+    done: Callable[[bool], None] = lambda written: None
+    """Told whether it was written."""
 
 
 def _with_tentative(attempt: Attempt, tentative: Sequence[RevisionAccepted]) -> dict[str, Setting]:
