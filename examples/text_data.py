@@ -35,4 +35,16 @@ def read_standard_library() -> Tensor:
     """Return the bytes of the standard library's top-level modules (some 5 MB), uint8."""
     folder = Path(sysconfig.get_path("stdlib"))
     sources = sorted(folder.glob("*.py"))
-    return torch.frombuffer(bytearray(b"".join(path.read_bytes() for path in sources)), dtype=torch.uint8)
+    return as_bytes(b"".join(path.read_bytes() for path in sources))
+
+
+def as_bytes(text: bytes) -> Tensor:
+    """Return a text as uint8."""
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+
+def draw_batch(text: Tensor, size: int, context: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return windows of a text, and the bytes that follow each of theirs: int64 of shape (size, context)."""
+    starts = torch.randint(len(text) - context, (size, 1), generator=random)
+    windows = text[starts + torch.arange(context + 1)].long()
+    return windows[:, :-1], windows[:, 1:]

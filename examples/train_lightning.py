@@ -18,8 +18,8 @@ import torch
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from text_data import SourceText
+from text_model import ByteTransformer
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -30,7 +30,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class LightningTransformer(LightningModule):
-    """Predicts the next byte. Tokens are int64 of shape (batch, context), logits (batch, context, 256)."""
+    """Predicts the next byte of a text."""
 
     def __init__(
         self,
@@ -43,20 +43,7 @@ class LightningTransformer(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.embed_byte = nn.Embedding(256, width)
-        self.embed_position = nn.Embedding(context, width)
-        self.blocks = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.predict_byte = nn.Linear(width, 256)
-        mask = nn.Transformer.generate_square_subsequent_mask(context)
-        self.register_buffer("causal_mask", mask, persistent=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        embedded = self.embed_byte(tokens) + self.embed_position.weight
-        logits: Tensor = self.predict_byte(self.blocks(embedded, mask=self.causal_mask, is_causal=True))
-        return logits
+        self.model = ByteTransformer(context, width, layers, heads)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         loss = self.loss(batch)
@@ -68,8 +55,7 @@ class LightningTransformer(LightningModule):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean cross entropy of the batch, in nats a byte."""
-        tokens, following = batch
-        return functional.cross_entropy(self(tokens).flatten(0, 1), following.flatten())
+        return self.model.loss(*batch)
 
     def configure_optimizers(self) -> Optimizer:
         return self.update_optimizer(self.hparams["optimizer_type"], self.hparams["learning_rate"])

@@ -87,6 +87,22 @@ class AsyncWeavelet(Steerable):
         self._begin()
         return await _wait(self._activated, timeout)
 
+    async def wait_for_config(self, timeout: float) -> None:  # noqa: ASYNC109 - as Weavelet's
+        """Stand at this safe point until the attempt's config is in force here; see `Weavelet`."""
+        deadline = time.monotonic() + timeout
+        if not await self.wait_until_active(timeout):
+            return
+        self._mailbox.standing = True
+        try:
+            while self._serve(now := time.monotonic()) or (self._mailbox.lacks_config and now < deadline):
+                if self._mailbox.pause.active or now >= deadline:
+                    break
+                await _wait(self._arrived, min(self._wait_left(now), deadline - now))
+                self._arrived.clear()
+        finally:
+            self._mailbox.standing = False
+        await self.safe_point()
+
     def _on_activated(self, active: bool) -> None:
         if active:
             self._activated.set()

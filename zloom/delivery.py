@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from zloom.errors import UndoError
 from zloom.handlers import Rejected
-from zloom.mailbox import Restore
 from zloom.messages import Own
 from zloom.model import Outcome, Revision
+from zloom.restoring import Restore
 from zloom.training import Training
 
 
@@ -18,11 +18,15 @@ class Delivery:
     Args:
         training: Whom it is for.
         answer: Takes the outcome of what is applied here and now.
+        together: Whether it is one of several ranks, so that a snapshot's values are for all at one step.
     """
 
-    def __init__(self, training: Training, answer: Callable[[int, Outcome], None]) -> None:
+    def __init__(
+        self, training: Training, answer: Callable[[int, Outcome], None], *, together: bool = False
+    ) -> None:
         self._training = training
         self._answer = answer
+        self._together = together
 
     def put(self, item: Revision | Restore) -> None:
         """Leave it for the next safe point, and wake a trainer that is paused."""
@@ -31,7 +35,8 @@ class Delivery:
 
     def restore(self, restore: Restore) -> None:
         """Leave a snapshot for the next safe point, if it says anything."""
-        restore = replace(restore, pending=[each for each in restore.pending if each.mode != "consistent"])
+        pending = [each for each in restore.pending if each.mode != "consistent"]
+        restore = replace(restore, pending=pending, together=self._together)
         if restore.config or restore.pending or restore.rolled_back:
             self.put(restore)
 

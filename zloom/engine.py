@@ -18,10 +18,10 @@ from zloom.errors import (
     TransportError,
     UnknownMessageType,
 )
-from zloom.mailbox import Restore
 from zloom.messages import Confirm, FromBroker, Published, ToBroker
 from zloom.model import Device, DeviceStatus, Outcome, Replica
 from zloom.promises import Promises
+from zloom.restoring import Restore
 from zloom.rounds import Round
 from zloom.session import Session
 from zloom.session_effects import (
@@ -95,7 +95,7 @@ class Engine:
         self._session = Session(
             replica, endpoint, f"zloom {__version__}", lambda: secrets.token_hex(8), inherit=inherit
         )
-        self._delivery = Delivery(training, self.answer)
+        self._delivery = Delivery(training, self.answer, together=replica.world_size > 1 or replica.resumed)
         self._promises = Promises(training.mailbox, lambda: training.step)
         self._status = StatusSource(training, settings.status_points)
         self._declared = -1

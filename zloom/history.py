@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from zloom.mailbox import Restore
 from zloom.messages import Log, Snapshot, Sync
 from zloom.model import Revision
+from zloom.restoring import Restore
 from zloom.session_effects import Deliver, Effect
 
 BUFFER_LIMIT = 10_000

@@ -2,8 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from zloom.agreement import Agreement
 from zloom.errors import DeclarationError
@@ -11,6 +13,7 @@ from zloom.handlers import UNDECLARED, Applied, Registry, Rejected
 from zloom.model import Outcome, OutcomeKind, Revision, Value
 from zloom.pause import Pause
 from zloom.ramps import Number, Ramps
+from zloom.restoring import Restore, Restoring
 from zloom.rounds import Register, Round
 
 MAX_SETTLED = 10_000
@@ -21,17 +24,6 @@ SNAPSHOT = "snapshot"
 
 Answer = Callable[[int, Outcome], object]
 """Takes a revision's number and its outcome, with `replica` and `rank` left for the caller to fill in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """The state that a snapshot gives: values that hold now, and revisions that are still to come."""
-
-    revision: int
-    config: dict[str, Value] = field(default_factory=dict)
-    pending: list[Revision] = field(default_factory=list)
-    rolled_back: bool = False
-    """Keys that are absent from `config` return to their baseline."""
 
 
 Item = Revision | Restore
@@ -52,15 +44,6 @@ class _Pending:
             return self.revision.changes
         # A resume that overtook its pause would leave the training paused.
         return ("/pause" if self.revision.command == "resume" else f"/{self.revision.command}",)
-
-
-@dataclass(slots=True)
-class _Held:
-    """Values of a snapshot that could not be applied yet."""
-
-    revision: int = 0
-    values: dict[str, Value] = field(default_factory=dict)
-    reset: bool = False
 
 
 class Mailbox:
@@ -96,6 +79,8 @@ class Mailbox:
     ) -> None:
         self.waiting = False
         """Something may be to do at a safe point; an attribute, because each tick reads it."""
+        self.standing = False
+        """The trainer stands at a safe point by its own wish, as in a pause."""
         self.pause = Pause(registry)
         self.ramps = Ramps(registry, warn)
         self._registry = registry
@@ -108,7 +93,7 @@ class Mailbox:
         self._settled: dict[int, str] = {}
         self._commands: dict[bytes, Outcome] = {}
         """What became of commands, by the revision's digest: in another history its number means another."""
-        self._held = _Held()
+        self._restoring = Restoring(registry)
         self._running = False
         self._step = 0
         self._now = 0.0
@@ -133,6 +118,11 @@ class Mailbox:
         return self._agreement.register is not None
 
     @property
+    def lacks_config(self) -> bool:
+        """Whether this rank trains without values that all ranks must apply together. Any thread may ask."""
+        return self._restoring.lacks
+
+    @property
     def holding(self) -> bool:
         """Whether the training waits for what the ranks decide."""
         return self._agreement.holding
@@ -153,6 +143,11 @@ class Mailbox:
         """Have the training wait at the round's step until it is decided. Any thread may call this."""
         self._promised.append(round)
         self.waiting = True
+
+    @property
+    def stands(self) -> bool:
+        """Whether the training stands at a safe point that serves decisions. Any thread may ask."""
+        return self.pause.active or self.standing
 
     @property
     def must_wait(self) -> bool:
@@ -196,8 +191,7 @@ class Mailbox:
 
     def _has_more(self) -> bool:
         """Whether the next safe point has something to do, though nothing arrives."""
-        held = self._held
-        waits = self._pending or self._agreement or held.values or held.reset
+        waits = self._pending or self._agreement or self._restoring
         return bool(waits or self.pause.coming or self.ramps)
 
     # --- what arrived -------------------------------------------------------------------------------
@@ -263,30 +257,21 @@ class Mailbox:
                 self._end(revision.revision, self._commands[revision.chain])
             else:
                 self._take(revision, cancels)
-        # The config lacks what is pending, so the newest revision that it answers for is none of those.
-        number = restore.revision
-        pending = {revision.revision for revision in restore.pending}
-        while number in pending:
-            number -= 1
-        self._held = _Held(number, dict(restore.config), restore.rolled_back)
+        self._restoring.take(restore)
 
     # --- a snapshot's values ------------------------------------------------------------------------
 
     def _restore(self) -> set[str]:
         """Apply the held values that can be; return the keys for which revisions must wait."""
-        held = self._held
-        if not held.values and not held.reset:
+        if not self._restoring:
             return set()
-        wanted = {**self._registry.baselines, **held.values} if held.reset else held.values
-        changes = self._registry.differing(wanted)
+        changes = self._restoring.changes()
         ready, error = self._ask(lambda: self._registry.are_keys_ready(changes))
         if not ready and not error:
             return set(changes)
-        declared = self._registry.values
-        self._held = _Held(held.revision, {k: v for k, v in held.values.items() if k not in declared})
         # Values that hold already are answered for too: somebody may wait for this replica's outcome.
-        if changes or len(self._held.values) < len(held.values):
-            self._perform(held.revision, lambda: self._apply_snapshot(changes, error))
+        if self._restoring.done() or changes:
+            self._perform(self._restoring.revision, lambda: self._apply_snapshot(changes, error))
         return set()
 
     def _apply_snapshot(self, changes: dict[str, Value], error: str) -> Applied | Rejected:
@@ -317,7 +302,7 @@ class Mailbox:
 
     def _carry_out_together(self, round: Round) -> None:
         try:
-            result = self.ramps.apply(round.revision, self._step)
+            result = self.ramps.apply(self._lacking(round.revision), self._step)
         except BaseException as error:
             self._reject(round, f"{type(error).__name__}: {error}")
             raise
@@ -329,6 +314,12 @@ class Mailbox:
         self._agreement.carried_out(round, self._step, undo)
         self._confirm(round, self._step)
         self._conclude()
+
+    def _lacking(self, revision: Revision) -> Revision:
+        """Return a revision that brings newcomers the config without what holds here already."""
+        if not revision.restores:
+            return revision
+        return replace(revision, changes=self._registry.differing(revision.changes))
 
     def _reject(self, round: Round, error: str) -> None:
         self._agreement.failed(round, self._step, error)
@@ -345,7 +336,7 @@ class Mailbox:
         revision = done.round.revision
         number, chain = revision.revision, revision.chain
         if end.keep:
-            self._note_held(revision.changes)
+            self._restoring.note(revision.changes)
             self._settle(number, "applied", step=done.step, chain=chain)
             return True
         try:
@@ -427,13 +418,8 @@ class Mailbox:
         elif pending.round is not None:
             self._carry_out_together(pending.round)
         else:
-            self._note_held(revision.changes)
+            self._restoring.note(revision.changes)
             self._perform(revision.revision, lambda: self.ramps.apply(revision, self._step))
-
-    def _note_held(self, changes: dict[str, Value]) -> None:
-        # A value that waits for its key to be declared is the config's newest, not the snapshot's.
-        held = self._held.values
-        held.update({name: value for name, value in changes.items() if name in held})
 
     def _perform(self, number: int, action: Callable[[], Applied | Rejected]) -> None:
         try:

@@ -93,6 +93,8 @@ class Status(Message, frozen=True, kw_only=True):
     paused: bool = False
     holding: bool = False
     """It waits at a safe point for what the ranks decide about a consistent revision."""
+    lacks_config: bool = False
+    """It was given a snapshot with values that all ranks must apply at one step, and has them not yet."""
     revision: int = 0
     step_time: float | None = None
     """Median seconds a step; None before two steps were seen."""

@@ -128,6 +128,8 @@ class Replica(Struct, frozen=True, omit_defaults=True):
     keys: list[Key] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     devices: list[Device] = field(default_factory=list)
+    resumed: bool = False
+    """It began from a checkpoint, whose values its keys declare: they hold over the newest of the attempt."""
 
 
 class Outcome(Struct, frozen=True, omit_defaults=True):
@@ -188,6 +190,8 @@ class Revision(Struct, frozen=True, omit_defaults=True):
     cancels: int = 0
     supersedes: list[int] = field(default_factory=list)
     """Revisions that had not happened yet, and end with this one."""
+    restores: bool = False
+    """It brings the config to ranks that came later; where a value is in force already, nothing is done."""
     mode: Mode = "next"
     at_step: int | None = None
     by: str = ""

@@ -75,10 +75,10 @@ class Promises:
     def _is_bound(self, round: Round) -> bool:
         """Find out whether the training thread will see the round in time."""
         asked = round.step
-        if self._mailbox.pause.active:
+        if self._mailbox.stands:
             # A pause serves decisions, and does not end before this one is known.
             round.step = self._step()
-            if self._mailbox.pause.active and self._step() == round.step:
+            if self._mailbox.stands and self._step() == round.step:
                 return True
             round.step = asked
         if self._step() < asked:

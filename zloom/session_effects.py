@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
-from zloom.mailbox import Restore
 from zloom.messages import Conclusion, Decision, Failure, Own, Prepare
 from zloom.model import Revision
+from zloom.restoring import Restore
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class StatusSource:
             phase=training.phase,
             paused=mailbox.pause.active,
             holding=mailbox.holding,
+            lacks_config=mailbox.lacks_config,
             step_time=self._pace.step_time,
             metrics=training.metrics.drain(self._points),
             ramps=mailbox.ramps.states,

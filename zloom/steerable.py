@@ -55,6 +55,7 @@ class Steerable(Declaring, Disownable):
         world_size: int | None = None,
         attempt: str | None = None,
         inherit: bool = False,
+        resumed: bool = False,
         pause_ready: Callable[[], bool] | None = None,
         devices: DeviceProbe | None = None,
         context: Context | None = None,
@@ -70,6 +71,9 @@ class Steerable(Declaring, Disownable):
             attempt: This launch's id; else torchelastic's run id, else one that rank 0 makes and shares in
                 torch.distributed's store, for which the other ranks wait here.
             inherit: Begin a new attempt with the config that the one before ended with.
+            resumed: The trainer began from a checkpoint, and the values that it declares are those of then.
+                In an attempt that was steered already they hold, and become its config again; otherwise a
+                process that comes later takes the newest config.
             pause_ready: Asked at a safe point whether the training may pause there.
             devices: Finds the devices; by default one that asks NVML.
             context: Shared with a broker in this process, for an inproc endpoint.
@@ -87,6 +91,7 @@ class Steerable(Declaring, Disownable):
         self._replica_id = incarnation(self._place.rank)
         self._endpoint = resolve_broker(broker, os.environ)
         self._inherit = inherit
+        self._resumed = resumed
         self._probe = devices
         self._context = context
         self._settings = settings or WeaveletSettings()
@@ -230,6 +235,7 @@ class Steerable(Declaring, Disownable):
             self._place.world_size,
             socket.gethostname(),
             os.getpid(),
+            resumed=self._resumed,
         )
         return Engine(
             replica,
@@ -265,7 +271,7 @@ class Steerable(Declaring, Disownable):
     def _serve(self, now: float) -> bool:
         """Run the mailbox at this safe point; return whether the training must wait here."""
         training, mailbox = self._training, self._mailbox
-        before = mailbox.pause.active, mailbox.holding, _ramps(mailbox)
+        before = _state(mailbox)
         training.serving = True
         try:
             if training.broken is not None:
@@ -274,7 +280,8 @@ class Steerable(Declaring, Disownable):
             mailbox.run(training.step, now)
         finally:
             training.serving = False
-            if (mailbox.pause.holds(now), mailbox.holding, _ramps(mailbox)) != before:
+            mailbox.pause.holds(now)  # or ends, at its limit
+            if _state(mailbox) != before:
                 self._post(Engine.status_changed)
         return mailbox.must_wait
 
@@ -313,9 +320,10 @@ def _log(text: str) -> None:
     logging.getLogger("zloom").warning("%s", text)
 
 
-def _ramps(mailbox: Mailbox) -> list[tuple[str, int, str]]:
-    """What of the ramps operators are told at once; the values on the way come with each beat."""
-    return [(name, ramp.revision, ramp.error) for name, ramp in mailbox.ramps.states.items()]
+def _state(mailbox: Mailbox) -> tuple[object, ...]:
+    """What operators are told at once; the values of ramps on their way come with each beat."""
+    ramps = [(name, ramp.revision, ramp.error) for name, ramp in mailbox.ramps.states.items()]
+    return mailbox.pause.active, mailbox.holding, mailbox.lacks_config, ramps
 
 
 def reason_of(error: BaseException | None) -> str:

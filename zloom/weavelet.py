@@ -150,6 +150,28 @@ class Weavelet(Steerable):
         self._begin()
         return self._activated.wait(timeout)
 
+    def wait_for_config(self, timeout: float) -> None:
+        """Stand at this safe point until the config of an attempt that was steered already is in force here.
+
+        On several ranks it comes in one revision, which all of them apply here if all stand here. Without a
+        broker, or without the other ranks, the training goes on after `timeout` seconds. Raises what `tick`
+        does.
+        """
+        deadline = time.monotonic() + timeout
+        if not self.wait_until_active(timeout):
+            return
+        self._mailbox.standing = True
+        try:
+            while self._serve(now := time.monotonic()) or (self._mailbox.lacks_config and now < deadline):
+                if self._mailbox.pause.active or now >= deadline:
+                    break
+                self._arrived.wait(min(self._wait_left(now), deadline - now))
+                self._arrived.clear()
+        finally:
+            self._mailbox.standing = False
+        # What was promised meanwhile is decided before the training goes on.
+        self.safe_point()
+
     def _hold(self) -> None:
         if self._is_forked() or self._closed or self._thread is None:
             return

@@ -13,8 +13,8 @@ from zloom_broker import rules
 from zloom_broker.attempt import Attempt, Ledger, Setting
 from zloom_broker.chain import chained
 from zloom_broker.guard_ends import touches
-from zloom_broker.guards import AUTHOR, Done, Guards
-from zloom_broker.hub import Hub, Peer
+from zloom_broker.guards import Done, Guards
+from zloom_broker.hub import BROKER, Hub, Peer
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.previews import problems
 from zloom_broker.queries import Queries
@@ -24,6 +24,11 @@ from zloom_broker.requests import Requests, digest_of
 from zloom_broker.state import AttemptKey
 from zloom_broker.steering import Steering
 from zloom_broker.withdrawals import Withdrawal
+
+
+class Restoration(SetConfig, frozen=True, kw_only=True):
+    """The broker's own request, which brings what is in force to ranks that lack it."""
+
 
 Change = SetConfig | Rollback | SendCommand | Cancel
 
@@ -70,16 +75,16 @@ class Changes:
             raise Refused("unknown_attempt", f"{attempt.run} ({attempt.id}) is being forgotten")
         tentative = self._tentative.get(key, [])
         try:
-            revision, targets = self._next_revision(peer.user, request, attempt, tentative, now)
+            revision, targets = self._next_revision(peer, request, attempt, tentative, now)
         except Refused:
             if not tentative:
                 raise
             # An answer shows durable state only. So it is either refused in the light of that …
-            self._next_revision(peer.user, request, attempt, [], now)
+            self._next_revision(peer, request, attempt, [], now)
             # … or waits until the revision that stands against it is durable, or has come to nothing.
             self._undecided.setdefault(key, {})[peer.id, request.id] = peer, request
         else:
-            self._accept(key, _Accepting(peer.user, request, revision, targets, [peer]), now)
+            self._accept(key, _Accepting(peer, request, revision, targets), now)
 
     def _revert(self, attempt: Attempt, ledger: Ledger, why: str, done: Done, now: float) -> bool:
         """Give the keys of a revision, which are as it made them, the values that they had before it.
@@ -110,11 +115,11 @@ class Changes:
             changes={name: before[name].value for name in ledger.revision.changes},
             note=f"reverted: {why}"[: rules.MAX_NOTE],
         )
-        revision, targets = self._next_revision(AUTHOR, request, attempt, tentative, now)
+        revision, targets = self._next_revision(BROKER, request, attempt, tentative, now)
         end = GuardEnd("reverted", why, self._hub.wall(now), revision.revision)
         record = GuardEnded(run=attempt.run, attempt=attempt.id, revision=number, end=end)
         accepting = _Accepting(
-            AUTHOR, request, revision, targets, [], [record], lambda written: done(end if written else None)
+            BROKER, request, revision, targets, [record], lambda written: done(end if written else None)
         )
         self._accept(key, accepting, now)
         return True
@@ -124,7 +129,7 @@ class Changes:
         preview = Preview(id=request.id, run=attempt.run, attempt=attempt.id)
         try:
             self._hub.check_writable()
-            revision, targets = self._next_revision(peer.user, request, attempt, [], now)
+            revision, targets = self._next_revision(peer, request, attempt, [], now)
         except Refused as refused:
             return msgspec.structs.replace(preview, problems=problems(attempt, request, refused))
         bare = msgspec.structs.replace(revision, by="", at=0.0, request_id="", chain=b"")
@@ -132,7 +137,7 @@ class Changes:
 
     def _next_revision(
         self,
-        by: str,
+        peer: Peer,
         request: Change,
         attempt: Attempt,
         tentative: Sequence[RevisionAccepted],
@@ -144,14 +149,19 @@ class Changes:
             rules.check_note(request.note)
         proposed, targets = self._propose(request, attempt, tentative, now)
         revision = msgspec.structs.replace(
-            proposed, revision=number, by=by, at=self._hub.wall(now), request_id=request.id
+            proposed,
+            revision=number,
+            by=peer.user,
+            at=self._hub.wall(now),
+            request_id=request.id,
+            restores=isinstance(request, Restoration),
         )
         rules.check_room(attempt, [*(record.revision for record in tentative), revision])
         before = tentative[-1].revision.chain if tentative else attempt.chain
         return chained(revision, before), targets
 
     def _accept(self, key: AttemptKey, accepting: "_Accepting", now: float) -> None:
-        by, request, revision, targets, waiting, *_ = accepting
+        peer, request, revision, targets, *_ = accepting
         record = RevisionAccepted(
             run=key[0], attempt=key[1], revision=revision, targets=targets, request=digest_of(request)
         )
@@ -180,7 +190,7 @@ class Changes:
         durable = self._hub.settings.durable or revision.kind != "config"
         records: list[AnyRecord] = [record, *withdrawal.records, *accepting.beside]
         records += self._guards.beside(*key, revision, targets)
-        self._requests.commit(by, request, waiting, records, then, failed, durable=durable)
+        self._requests.commit(peer, request, records, then, failed, durable=durable)
 
     def _no_longer_tentative(self, key: AttemptKey, record: RevisionAccepted) -> None:
         self._tentative[key].remove(record)
@@ -235,12 +245,10 @@ class Changes:
 class _Accepting(NamedTuple):
     """A revision on its way to the disk."""
 
-    by: str
+    peer: Peer
     request: Change
     revision: Revision
     targets: list[str]
-    waiting: list[Peer]
-    """Those who are to be told."""
     beside: Sequence[AnyRecord] = ()
     """To be written with it."""
     done: Callable[[bool], None] = lambda written: None

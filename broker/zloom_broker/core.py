@@ -55,6 +55,7 @@ from zloom_broker.failures import Failures
 from zloom_broker.guards import Guards
 from zloom_broker.hub import CoreSettings, Hub, Peer
 from zloom_broker.membership import Membership
+from zloom_broker.newcomers import Newcomers
 from zloom_broker.pulse import Pulse
 from zloom_broker.queries import Queries
 from zloom_broker.ramping import failures
@@ -97,6 +98,7 @@ class Core:
         self._changes = Changes(
             self._hub, requests, self._queries, self._outcomes, self._steering, self._guards
         )
+        self._newcomers = Newcomers(self._hub, self._changes)
         self._errands = Errands(self._hub, requests, self._queries, self._failures, self._membership)
         self._pulse = Pulse(self._hub, self._departures, self._failures, now)
         self._pulse.restore(now)
@@ -280,6 +282,8 @@ class Core:
         reported = Reported(status=seen, metrics=status.metrics, devices=status.devices)
         self._hub.publish(watch_topic(attempt.run), reported)
         self._guards.status(attempt, peer.replica, status, now)
+        if status.lacks_config:
+            self._newcomers.look(attempt, now)
 
     def _own(self, peer: Peer, message: Publish) -> None:
         self._count_gap("own_missed", peer.publish_seqs.pop(message.topic, None), message.seq)

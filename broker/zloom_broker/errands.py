@@ -56,7 +56,7 @@ class Errands:
             self._failures.device_failed(record, now)
             self._done(waiting, request.id, record.replicas)
 
-        self._requests.commit(peer.user, request, [peer], [record], then)
+        self._requests.commit(peer, request, [record], then)
 
     def forget(self, peer: Peer, request: Forget, now: float) -> None:
         """Forget an attempt that nobody is in.
@@ -86,9 +86,7 @@ class Errands:
             self._done(waiting, request.id, record.replicas)
 
         self._hub.forgetting.add(key)
-        self._requests.commit(
-            peer.user, request, [peer], [record], then, lambda: self._hub.forgetting.discard(key)
-        )
+        self._requests.commit(peer, request, [record], then, lambda: self._hub.forgetting.discard(key))
 
     def _check_empty(self, attempt: Attempt) -> None:
         key = attempt.run, attempt.id

@@ -24,9 +24,6 @@ from zloom_broker.state import AttemptKey
 RECHECK = 1.0
 """Seconds between two looks at what is armed: have its steps passed, can what was refused be made now?"""
 
-AUTHOR = "zloom"
-"""The user of what the broker does on its own account."""
-
 Kind = Literal["guard_reverted", "guard_passed", "guard_disarmed", "guard_failed"]
 _EVENTS: dict[str, Kind] = {
     "reverted": "guard_reverted",
@@ -120,7 +117,8 @@ class Guards:
             guarded = armed.ledger.revision
             if touches(revision, guarded):
                 keys = [key for key in guarded.changes if key in revision.changes]
-                what = f"changes {', '.join(keys)}" if keys else "cancels it"
+                verb = "restores" if revision.restores else "changes"
+                what = f"{verb} {', '.join(keys)}" if keys else "cancels it"
                 by = f"revision {revision.revision} by {revision.by or 'nobody'}"
                 self._end(attempt, armed, "disarmed", f"{by} {what}", now)
         self._arm(attempt, ledger)
@@ -252,7 +250,7 @@ class Guards:
         text: str,
         now: float,
     ) -> None:
-        if armed.ending:
+        if armed.ending or _key(attempt) in self._hub.forgetting:
             return
         armed.ending = True
         end = GuardEnd(kind, text, self._hub.wall(now))

@@ -65,6 +65,10 @@ class Peer:
         self.acked = max(self.acked, min(received, self.sent))
 
 
+BROKER = Peer(b"", "zloom")
+"""Who asks when the broker changes something by itself; what it is answered goes nowhere."""
+
+
 @dataclass(slots=True)
 class _PendingCommit:
     first: int
@@ -116,6 +120,8 @@ class Hub:
         What is dropped is counted and comes again: an answer when its request is resent, a push when the
         revision is followed.
         """
+        if peer is BROKER:
+            return
         if peer.sent - peer.acked >= self.settings.credit:
             self.counters["dropped_for_credit"] += 1
         else:

@@ -19,17 +19,23 @@ def inherited(state: State, replica: Replica, at: float) -> RevisionAccepted | N
     changes = _acceptable(earlier[-1], replica)
     if not changes:
         return None
+    # Of several ranks none takes it alone: they get it from the snapshot's side, all at one step.
+    together = replica.world_size > 1
     revision = Revision(
         revision=1,
         kind="config",
         changes=changes,
+        mode="consistent" if together else "next",
         by="zloom",
         at=at,
         request_id=f"inherit:{replica.run}:{replica.attempt}",
         note=f"inherited from attempt {earlier[-1].id}",
     )
     return RevisionAccepted(
-        run=replica.run, attempt=replica.attempt, revision=chained(revision, b""), targets=[replica.id]
+        run=replica.run,
+        attempt=replica.attempt,
+        revision=chained(revision, b""),
+        targets=[] if together else [replica.id],
     )
 
 

@@ -183,7 +183,7 @@ class Membership:
     def _compare_baselines(self, replica: Replica, now: float) -> None:
         baseline = self._hub.state.attempts[_home(replica)].baseline
         for key in replica.keys:
-            if baseline[key.name] != key.baseline:
+            if baseline[key.name] != key.baseline and not replica.resumed:
                 mine, theirs = key.baseline, baseline[key.name]
                 text = f"{key.name}: {replica.id} begins with {mine!r}, others with {theirs!r}"
                 event = Event("baseline_differs", *_home(replica), text=text, replicas=[replica.id])

@@ -18,9 +18,9 @@ MAX_ID = 128
 class _InFlight:
     """A request whose effect is being written, and who wants to know."""
 
-    def __init__(self, digest: bytes, waiting: list[Peer]) -> None:
+    def __init__(self, digest: bytes, peer: Peer) -> None:
         self.digest = digest
-        self.waiting = waiting
+        self.waiting = [peer]
 
 
 class Requests:
@@ -58,9 +58,8 @@ class Requests:
 
     def commit(
         self,
-        by: str,
+        peer: Peer,
         request: Request,
-        waiting: list[Peer],
         records: Sequence[AnyRecord],
         then: Callable[[list[Peer]], None],
         failed: Callable[[], None] = lambda: None,
@@ -70,15 +69,12 @@ class Requests:
         """Write the effect of a request that was not seen before.
 
         Args:
-            by: The user who asks.
-            request: What is asked for.
-            waiting: Those who are to be told.
             records: All or none of them.
             then: Called with those who wait for the answer, once it is on disk.
             failed: Called when it could not be written; those who wait are refused then.
         """
-        key = by, request.id
-        self._in_flight[key] = _InFlight(digest_of(request), waiting)
+        key = peer.user, request.id
+        self._in_flight[key] = _InFlight(digest_of(request), peer)
 
         def written() -> None:
             then(self._in_flight.pop(key).waiting)

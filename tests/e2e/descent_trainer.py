@@ -42,7 +42,7 @@ def main() -> None:
         while going:
             weavelet.tick()
             weight -= rate * (CURVATURE * weight + noise.gauss(0, 0.1))
-            weavelet.report(loss=CURVATURE * weight**2 / 2 + 0.01)
+            weavelet.report(loss=CURVATURE * weight * weight / 2 + 0.01)
             time.sleep(STEP_SECONDS)  # the step's work
 
 

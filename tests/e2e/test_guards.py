@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -91,6 +92,20 @@ async def test_a_loss_that_explodes_is_brought_back(tmp_path: Path) -> None:
         shown = command_line(endpoint, "history", "descent").stdout
         assert f"revert if {GUARD} (reverted by 2: loss was " in shown
         assert "reverted: loss was " in shown
+
+
+async def test_a_loss_that_is_lost_reverts_the_change(tmp_path: Path) -> None:
+    async with descending(tmp_path) as (_, operator), operator.watch("descent") as feed:
+        guard = "loss is nan within 100000 steps"
+        await operator.set("descent", {"learning_rate": 1.0}, revert_if=guard)  # grows threefold each step
+        async with asyncio.timeout(DEADLINE):
+            async for seen in feed:
+                if isinstance(seen, Happened) and seen.event.kind.startswith("guard"):
+                    break
+        assert re.fullmatch(
+            r"revision 1 by revision 2: loss was (nan|inf) at step \d+ on rank 0", seen.event.text
+        )
+        assert (await operator.follow("descent", 2, timeout=DEADLINE)).applied_everywhere
 
 
 async def test_a_bad_guard_is_refused_at_the_command_line_with_a_caret(tmp_path: Path) -> None:

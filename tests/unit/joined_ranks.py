@@ -76,6 +76,7 @@ class Rank:
                 step=self.training.step,
                 step_time=0.1,
                 paused=self.mailbox.pause.active,
+                lacks_config=self.mailbox.lacks_config,
                 ramps=self.mailbox.ramps.states,
             )
         )

@@ -14,11 +14,12 @@ from zloom import codec
 from zloom.delivery import Delivery
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.handlers import Applied, Registry, Rejected
-from zloom.mailbox import SNAPSHOT, Mailbox, Restore
+from zloom.mailbox import SNAPSHOT, Mailbox
 from zloom.messages import Confirm, Outcomes, Prepare, Snapshot
 from zloom.metrics import MetricBuffer
 from zloom.model import Outcome, OutcomeKind, Replica, Revision, Value
 from zloom.promises import Promises
+from zloom.restoring import Restore
 from zloom.rounds import Round
 from zloom.session import Session
 from zloom.session_effects import Closed, CollectStatus, Concluded, Decided, Deliver, Effect, Prepared
@@ -87,7 +88,9 @@ class Trainer:
     What is decided is posted to the session by `post` only, as between two threads.
     """
 
-    def __init__(self, world: World, name: str, rank: int, world_size: int) -> None:
+    def __init__(
+        self, world: World, name: str, rank: int, world_size: int, *, together: bool = False
+    ) -> None:
         self.world = world
         self.name = name
         self.rank = rank
@@ -116,7 +119,7 @@ class Trainer:
         self.session = Session(replica, CONTROL, "test", lambda: next(nonces))
         self.training = Training(self.registry, mailbox, MetricBuffer())
         self.promises = Promises(mailbox, self._read_step)
-        self._delivery = Delivery(self.training, self._decide_now)
+        self._delivery = Delivery(self.training, self._decide_now, together=together)
         self._status = StatusSource(self.training, 100)
         world.peers.append(self)
 

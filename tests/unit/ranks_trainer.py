@@ -26,7 +26,7 @@ class Rank(Trainer):
     def __init__(
         self, world: World, name: str, rank: int, world_size: int, register: MemoryRegister | None
     ) -> None:
-        super().__init__(world, name, rank, world_size)
+        super().__init__(world, name, rank, world_size, together=True)
         self.register = register
         self.mailbox = self.training.mailbox
         self.mailbox.decide_in(register, None)

@@ -347,6 +347,18 @@ def test_a_forgotten_attempt_takes_its_guards_with_it(guarded: Guarded) -> None:
     assert guarded.told() == []
 
 
+def test_an_attempt_that_is_being_forgotten_is_left_alone(guarded: Guarded) -> None:
+    begun(guarded)
+    guarded.bench.receive(b"a", m.Goodbye(step=50))
+    guarded.bench.hold = True
+    guarded.bench.receive(b"op", m.Forget(id="f", run="run"))
+    guarded.wait()
+    guarded.bench.confirm()
+    guarded.wait()
+    assert guarded.bench.core.state.attempts == {}
+    assert guarded.told() == []
+
+
 # --- what stands in the way ---------------------------------------------------------------------
 
 

@@ -15,22 +15,21 @@ SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_bro
 _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
-    zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.rounds zloom.schema
-    zloom.session zloom.session_effects zloom.session_link zloom.session_reports zloom.session_rounds
-    zloom.session_state zloom.session_updates zloom.socket_outbox zloom.updates_address zloom.version
-    zloom.visibility zloom.words
+    zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.restoring zloom.rounds
+    zloom.schema zloom.session zloom.session_effects zloom.session_link zloom.session_reports
+    zloom.session_rounds zloom.session_state zloom.session_updates zloom.socket_outbox
+    zloom.updates_address zloom.version zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
     zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
     zloom_broker.changes zloom_broker.chronicle zloom_broker.conclusions zloom_broker.core
     zloom_broker.departures zloom_broker.effects zloom_broker.errands zloom_broker.failures
     zloom_broker.greeting zloom_broker.guard_conditions zloom_broker.guard_ends
-    zloom_broker.guard_grammar zloom_broker.guard_watch
-    zloom_broker.guards zloom_broker.hub zloom_broker.inheritance zloom_broker.liveness
-    zloom_broker.membership zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse
-    zloom_broker.queries zloom_broker.ramping zloom_broker.records zloom_broker.requests
-    zloom_broker.rules zloom_broker.state zloom_broker.steering zloom_broker.validation
-    zloom_broker.withdrawals
+    zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
+    zloom_broker.inheritance zloom_broker.liveness zloom_broker.membership zloom_broker.newcomers
+    zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse zloom_broker.queries
+    zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rules
+    zloom_broker.state zloom_broker.steering zloom_broker.validation zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""

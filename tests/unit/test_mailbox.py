@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from zloom.errors import UndoError
 from zloom.handlers import Registry
-from zloom.mailbox import Mailbox, Restore
+from zloom.mailbox import Mailbox
 from zloom.model import Outcome, Revision, Value
 from zloom.pause import PAUSE_LIMIT
+from zloom.restoring import Restore
 
 
 @dataclass

@@ -8,8 +8,9 @@ from tests.unit.round_support import MemoryRegister
 from zloom.agreement import CONCLUSION_TIMEOUT, DECISION_TIMEOUT
 from zloom.errors import UndoError
 from zloom.handlers import Registry
-from zloom.mailbox import Mailbox, Restore
+from zloom.mailbox import Mailbox
 from zloom.model import Outcome, Revision, Value
+from zloom.restoring import Restore
 from zloom.rounds import End, Round
 
 

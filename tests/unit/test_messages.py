@@ -43,7 +43,8 @@ def test_unknown_fields_are_ignored(side: str, kind: Any, data: st.DataObject) -
 
 def test_every_type_of_message_belongs_to_a_side() -> None:
     def leaves(kind: type[m.Message]) -> set[type[m.Message]]:
-        subclasses: list[type[m.Message]] = kind.__subclasses__()
+        # The broker has a request of its own, which is on no wire.
+        subclasses = [each for each in kind.__subclasses__() if each.__module__ == m.__name__]
         return {leaf for inner in subclasses for leaf in leaves(inner)} or {kind}
 
     assert leaves(m.Message) == {kind for _, kind in ALL}

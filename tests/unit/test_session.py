@@ -11,9 +11,9 @@ from zloom.codec import BEAT_TOPIC, echo_topic, own_topic, steer_topic
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.errors import LocalProtocolError
 from zloom.history import BUFFER_LIMIT
-from zloom.mailbox import Restore
 from zloom.model import Command, Device, Key, Outcome, Replica, Revision, Schema
 from zloom.outcome_table import BATCH, TEXT_LIMIT, OutcomeTable
+from zloom.restoring import Restore
 from zloom.session import Session
 from zloom.session_effects import Closed, CollectStatus, Deliver, Effect, Failed, Hand, Warn
 from zloom.session_state import State

@@ -1,12 +1,13 @@
 """`WeaveletCallback`: makes a Lightning training steerable, with no code of the user's."""
 
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from zloom.errors import SettingsError
 from zloom.lightning.data import BatchSize, begin_iteration_again
 from zloom.lightning.keys import Commands, Keys
 from zloom.lightning.reporting import Throughput, fresh_metrics, rates, step_metrics
@@ -16,8 +17,10 @@ from zloom.settings import WeaveletSettings
 from zloom.steerable import reason_of
 from zloom.weavelet import Weavelet
 
-SNAPSHOT_WAIT = 2.0
+CONFIG_WAIT = 2.0
 """Seconds that a fit waits for the config of its attempt; without a broker it begins that much later."""
+
+Resume = Literal["checkpoint", "newest"]
 
 PhaseName = Literal["training", "validating", "saving"]
 
@@ -39,6 +42,9 @@ class WeaveletCallback(Callback):
         broker: The broker's endpoint; left out, $ZLOOM_BROKER, else the socket in the user's runtime folder.
         attempt: Name of this launch; left out, it is found or made.
         inherit: Begin with the config of the run's last attempt in place of the trainer's own values.
+        resume: What holds where `fit` goes on from a checkpoint: `checkpoint`, the values that were steered
+            when it was saved, or `newest`, those that operators asked for since, in this attempt or, in a
+            new one, in the one before.
         settings: zloom's own options.
     """
 
@@ -49,15 +55,19 @@ class WeaveletCallback(Callback):
         broker: str | None = None,
         attempt: str | None = None,
         inherit: bool = False,
+        resume: Resume = "checkpoint",
         settings: WeaveletSettings | None = None,
     ) -> None:
+        if resume not in get_args(Resume):
+            raise SettingsError(f"resume is {resume!r}; expected checkpoint or newest")
         self._run = run
         self._broker = broker
         self._attempt = attempt
         self._inherit = inherit
+        self._resume = resume
         self._settings = settings
         self._fit: _Fit | None = None
-        self._resumed: dict[str, dict[str, Any]] = {}
+        self._resumed: dict[str, dict[str, Any]] | None = None
         self._last: dict[str, dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,33 +82,37 @@ class WeaveletCallback(Callback):
     # --- life -------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Connect, where the stage is `fit`."""
-        if stage != "fit":
-            return
-        self._close("replaced by another fit")
-        self._last = {}
+        """Forget the fit before, where the stage is `fit`."""
+        if stage == "fit":
+            self._close("replaced by another fit")
+            self._last = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Connect, and make the optimizer that a checkpoint's state belongs to before Lightning restores it.
+
+        Not in `setup`: only now it is known whether the fit goes on from a checkpoint. Of FSDP, DeepSpeed and
+        ModelParallel it is not known here either.
+        """
+        goes_on = self._resumed is not None
         weavelet = Weavelet(
             self._run,
             broker=self._broker,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             attempt=self._attempt,
-            inherit=self._inherit,
+            inherit=self._inherit or (goes_on and self._resume == "newest"),
+            resumed=goes_on and self._resume == "checkpoint",
             pause_ready=lambda: self._running.may_pause,
             settings=self._settings,
         )
         weavelet.start()
         self._fit = _Fit(weavelet, Position(trainer))
-        weavelet.wait_until_active(SNAPSHOT_WAIT)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the optimizer that a checkpoint's state belongs to, before Lightning restores it."""
-        self._running.keys.resume_before_restore(self._resumed)
+        self._running.keys.resume_before_restore(self._resumed or {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Declare what can be steered, now that optimizer, loader and checkpoint are there."""
-        self._running.begin(self._resumed)
-        self._resumed = {}
+        self._running.begin(self._resumed or {})
+        self._resumed = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Say goodbye."""
@@ -211,7 +225,8 @@ class _Fit:
         self.commands.declare()
         self._termination.install()
         # The config of a restarted attempt: here all keys are ready, the batch size too.
-        self._safe_point(Place.EPOCH_END)
+        self.position.place = Place.EPOCH_END
+        self._termination.run(lambda: self.weavelet.wait_for_config(CONFIG_WAIT))
         if BatchSize().get(trainer) != batch_size:
             begin_iteration_again(trainer)
         self._throughput.restart()
