@@ -24,7 +24,7 @@ MAX_METRICS = 1000
 
 
 class RecentPoints:
-    """The newest points of each metric of one replica, 16 bytes each."""
+    """The newest finite points of each metric of one replica, 16 bytes each."""
 
     def __init__(self) -> None:
         self._columns: dict[str, tuple[array[float], array[float]]] = {}
@@ -36,7 +36,8 @@ class RecentPoints:
             if name not in self._columns and len(self._columns) >= MAX_METRICS:
                 continue
             steps, values = self._columns.setdefault(name, (array("d"), array("d")))
-            for step, value in _points(series)[-BASELINE_POINTS:]:
+            finite = [point for point in _points(series) if math.isfinite(point[1])]
+            for step, value in finite[-BASELINE_POINTS:]:
                 steps.append(step)
                 values.append(value)
             del steps[:-BASELINE_POINTS], values[:-BASELINE_POINTS]

@@ -177,15 +177,38 @@ def test_points_that_came_before_the_outcome_count_on_their_side_of_the_step(gua
 
 
 def test_the_baseline_is_the_median_of_the_last_50_numbers(guarded: Guarded) -> None:
-    points = (
-        dict.fromkeys(range(1, 41), 100.0)
-        | dict.fromkeys(range(41, 60), 2.0)
-        | dict.fromkeys(range(60, 92), 3.0)
-    )
-    guarded.report(91, loss=points | {91: nan})
+    falling = {step: float(200 - step) for step in range(1, 101)}
+    guarded.report(160, loss=falling | dict.fromkeys(range(101, 161), nan))
     guarded.set()
-    guarded.applied(1, 92)
-    assert guarded.attempt.ledgers[0].baselines == {"a": {"loss": 3.0}}
+    assert guarded.attempt.ledgers[0].baselines == {"a": {"loss": 124.5}}  # between those of steps 75 and 76
+    guarded.report(
+        170, loss=dict.fromkeys(range(161, 166), nan) | dict.fromkeys(range(166, 170), 1.0) | {170: 99.0}
+    )
+    guarded.applied(1, 170)
+    assert guarded.attempt.ledgers[0].baselines == {"a": {"loss": 120.5}}  # four are lower
+
+
+def test_the_first_of_its_steps_counts(guarded: Guarded) -> None:
+    begun(guarded)
+    guarded.loss(99.0, 10)
+    assert guarded.attempt.revision == 1
+    guarded.loss(99.0, 11)
+    assert reverted(guarded).note == "reverted: loss was 99 > 2 * 2.3 at step 11 on rank 0"
+
+
+def test_two_guards_whose_outcomes_come_together_have_a_baseline_each(guarded: Guarded) -> None:
+    guarded.loss(2.3, 1)
+    guarded.set()
+    guarded.set(GUARD, "q2", changes={"batch_size": 64})
+    said = {number: Outcome("a", 0, "applied", 2) for number in (1, 2)}
+    guarded.loss(2.5, *range(2, 6))
+    guarded.do(guarded.bench.receive(b"a", m.Outcomes(epoch="epoch", outcomes=said)))
+    assert [ledger.baselines for ledger in guarded.attempt.ledgers] == [{"a": {"loss": 2.3}}] * 2
+    guarded.loss(99.0, 6)
+    assert [reverted(guarded, number).changes for number in (3, 4)] == [
+        {"learning_rate": 0.1},
+        {"batch_size": 32},
+    ]
 
 
 def test_a_batch_of_columns_of_two_lengths_does_no_harm(guarded: Guarded) -> None:
