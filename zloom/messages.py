@@ -212,6 +212,8 @@ class SetConfig(RunRequest, frozen=True, kw_only=True):
     """End what still waits for one of these keys, rather than to be refused because of it."""
     note: str = ""
     """Why, in words."""
+    revert_if: str = ""
+    """When the broker takes the change back: `loss > 2 * baseline within 200 steps`."""
     preview: bool = False
     """Change nothing; say what would come of it."""
 

@@ -200,6 +200,8 @@ class Revision(Struct, frozen=True, omit_defaults=True):
     request_id: str = ""
     note: str = ""
     """Why, in words: `rollback to 4`."""
+    revert_if: str = ""
+    """Its guard: when the broker takes it back; `docs/protocol.md` has the grammar."""
     chain: bytes = b""
 
 
@@ -212,6 +214,17 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     """Ids of those whose schema refuses it; empty when the broker does."""
 
 
+class GuardEnd(Struct, frozen=True, omit_defaults=True):
+    """How the guard of a revision ended: it fired, its steps passed, or there is nothing left to guard."""
+
+    kind: Literal["reverted", "passed", "disarmed"]
+    text: str = ""
+    at: float = 0.0
+    """Seconds since the Unix epoch, by the broker's clock."""
+    revision: int = 0
+    """The one that restored the values."""
+
+
 class HistoryEntry(Struct, frozen=True, omit_defaults=True):
     """A revision with what became of it."""
 
@@ -219,6 +232,8 @@ class HistoryEntry(Struct, frozen=True, omit_defaults=True):
     outcomes: list[Outcome] = field(default_factory=list)
     settled: bool = False
     """Each targeted replica has answered."""
+    guard: GuardEnd | None = None
+    """How the guard of the revision ended; None where there is none, or it is armed."""
 
 
 class KeyState(Struct, frozen=True, omit_defaults=True):
@@ -311,6 +326,10 @@ class Event(Struct, frozen=True, omit_defaults=True):
         "recovered",
         "forgotten",
         "ramp_failed",
+        "guard_reverted",
+        "guard_passed",
+        "guard_disarmed",
+        "guard_failed",
     ]
     run: str
     attempt: str = ""

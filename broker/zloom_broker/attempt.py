@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from zloom.model import HistoryEntry, Key, Outcome, OutcomeKind, Replica, Revision, Value
+from zloom.model import GuardEnd, HistoryEntry, Key, Outcome, OutcomeKind, Replica, Revision, Value
 from zloom_broker.records import (
     Accepted,
     AttemptImage,
     AttemptStarted,
+    GuardEnded,
+    GuardMeasured,
     OutcomesRecorded,
     ReplicaJoined,
     ReplicaLeft,
@@ -54,7 +56,16 @@ def is_scheduled(revision: Revision) -> bool:
 class Ledger:
     """A revision with its targets and outcomes."""
 
-    __slots__ = ("agreed", "concluded", "outcomes", "request", "revision", "targets")
+    __slots__ = (
+        "agreed",
+        "baselines",
+        "concluded",
+        "guard_end",
+        "outcomes",
+        "request",
+        "revision",
+        "targets",
+    )
 
     def __init__(
         self, revision: Revision, targets: list[str], outcomes: Iterable[Outcome], request: bytes
@@ -66,6 +77,9 @@ class Ledger:
         self.agreed: RevisionAgreed | None = None
         """Of a consistent one: at which step all replicas carry it out."""
         self.concluded: RevisionConcluded | None = None
+        self.baselines: dict[str, dict[str, float]] = {}
+        """Of a guarded one: what metrics were before it, by replica and metric."""
+        self.guard_end: GuardEnd | None = None
 
     @property
     def changes(self) -> dict[str, Value]:
@@ -76,6 +90,11 @@ class Ledger:
         for outcome in self.outcomes.values():
             changes = {**outcome.values, **changes}  # the first that answered speaks for all
         return changes
+
+    @property
+    def armed(self) -> bool:
+        """It is guarded, and may still be reverted."""
+        return bool(self.revision.revert_if) and self.guard_end is None
 
     @property
     def undecided(self) -> bool:
@@ -184,7 +203,7 @@ class Attempt:
 
     def entry(self, ledger: Ledger) -> HistoryEntry:
         """Return a revision as history shows it."""
-        return HistoryEntry(ledger.revision, self.outcomes(ledger), ledger.settled)
+        return HistoryEntry(ledger.revision, self.outcomes(ledger), ledger.settled, ledger.guard_end)
 
     def outcomes(self, ledger: Ledger) -> list[Outcome]:
         """Return the outcome of each target, then of others that answered; None means not yet."""
@@ -274,6 +293,16 @@ class Attempt:
         """An agreed revision is kept or undone."""
         self.ledgers[record.revision - 1].concluded = record
 
+    def measure(self, record: GuardMeasured) -> None:
+        """What metrics were before a guarded revision."""
+        ledger = self.ledgers[record.revision - 1]
+        for replica, baselines in record.baselines.items():
+            ledger.baselines[replica] = ledger.baselines.get(replica, {}) | baselines
+
+    def end_guard(self, record: GuardEnded) -> None:
+        """The guard of a revision ended."""
+        self.ledgers[record.revision - 1].guard_end = record.end
+
     def image(self) -> AttemptImage:
         """Return the attempt as an image, from which `restore` makes it again."""
         revisions = [
@@ -284,6 +313,8 @@ class Attempt:
                 item.request,
                 item.agreed,
                 item.concluded,
+                item.baselines,
+                item.guard_end,
             )
             for item in self.ledgers
         ]
@@ -300,6 +331,7 @@ class Attempt:
         for item in image.revisions:
             ledger = Ledger(item.revision, item.targets, item.outcomes, item.request)
             ledger.agreed, ledger.concluded = item.agreed, item.concluded
+            ledger.baselines, ledger.guard_end = dict(item.baselines), item.guard
             attempt._append(ledger)
         return attempt
 

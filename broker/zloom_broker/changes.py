@@ -1,22 +1,25 @@
 """The requests that make a revision: set, rollback, command, cancel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from zloom.codec import steer_topic, watch_topic
 from zloom.errors import Refused
 from zloom.messages import Cancel, Preview, Revised, Rollback, SendCommand, SetConfig
-from zloom.model import Revision
+from zloom.model import GuardEnd, Revision
 from zloom_broker import rules
-from zloom_broker.attempt import Attempt, Setting
+from zloom_broker.attempt import Attempt, Ledger, Setting
 from zloom_broker.chain import chained
-from zloom_broker.hub import Hub, Peer
+from zloom_broker.guard_ends import touches
+from zloom_broker.guards import Done, Guards
+from zloom_broker.hub import BROKER, Hub, Peer
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.previews import problems
 from zloom_broker.queries import Queries
 from zloom_broker.ramping import under_way
-from zloom_broker.records import AnyRecord, RevisionAccepted
+from zloom_broker.records import AnyRecord, GuardEnded, RevisionAccepted
 from zloom_broker.requests import Requests, digest_of
 from zloom_broker.state import AttemptKey
 from zloom_broker.steering import Steering
@@ -34,13 +37,21 @@ class Changes:
     """Validates changes, gives them their revision, and fans them out once they are on disk."""
 
     def __init__(
-        self, hub: Hub, requests: Requests, queries: Queries, outcomes: Outcomes, steering: Steering
+        self,
+        hub: Hub,
+        requests: Requests,
+        queries: Queries,
+        outcomes: Outcomes,
+        steering: Steering,
+        guards: Guards,
     ) -> None:
         self._hub = hub
         self._requests = requests
         self._queries = queries
         self._outcomes = outcomes
         self._steering = steering
+        self._guards = guards
+        guards.revert_by(self._revert)
         self._tentative: dict[AttemptKey, list[RevisionAccepted]] = {}
         """Revisions that are being written."""
         self._undecided: dict[AttemptKey, dict[tuple[bytes, str], tuple[Peer, Change]]] = {}
@@ -73,7 +84,45 @@ class Changes:
             # … or waits until the revision that stands against it is durable, or has come to nothing.
             self._undecided.setdefault(key, {})[peer.id, request.id] = peer, request
         else:
-            self._accept(peer, request, key, revision, targets, now)
+            self._accept(key, _Accepting(peer, request, revision, targets), now)
+
+    def _revert(self, attempt: Attempt, ledger: Ledger, why: str, done: Done, now: float) -> bool:
+        """Give the keys of a revision, which are as it made them, the values that they had before it.
+
+        Args:
+            attempt: Of the revision.
+            ledger: The revision.
+            why: What its guard saw.
+            done: Told how the guard ended once it is on disk, or None when it could not be written.
+            now: Seconds on the monotonic clock.
+
+        Returns:
+            Whether it is being written; else another change stands in the way.
+
+        Raises:
+            Refused: It cannot be done now.
+        """
+        self._hub.check_writable()
+        key, number = (attempt.run, attempt.id), ledger.revision.revision
+        tentative = self._tentative.get(key, [])
+        if key in self._hub.forgetting or any(touches(each.revision, ledger.revision) for each in tentative):
+            return False
+        before = attempt.config_at(number - 1)
+        request = SetConfig(
+            id=f"revert:{attempt.run}:{attempt.id}:{number}",
+            run=attempt.run,
+            attempt=attempt.id,
+            changes={name: before[name].value for name in ledger.revision.changes},
+            note=f"reverted: {why}"[: rules.MAX_NOTE],
+        )
+        revision, targets = self._next_revision(BROKER, request, attempt, tentative, now)
+        end = GuardEnd("reverted", why, self._hub.wall(now), revision.revision)
+        record = GuardEnded(run=attempt.run, attempt=attempt.id, revision=number, end=end)
+        accepting = _Accepting(
+            BROKER, request, revision, targets, [record], lambda written: done(end if written else None)
+        )
+        self._accept(key, accepting, now)
+        return True
 
     def _preview(self, peer: Peer, request: SetConfig | Rollback | SendCommand, now: float) -> Preview:
         attempt = self._queries.attempt(request)
@@ -111,15 +160,8 @@ class Changes:
         before = tentative[-1].revision.chain if tentative else attempt.chain
         return chained(revision, before), targets
 
-    def _accept(
-        self,
-        peer: Peer,
-        request: Change,
-        key: AttemptKey,
-        revision: Revision,
-        targets: list[str],
-        now: float,
-    ) -> None:
+    def _accept(self, key: AttemptKey, accepting: "_Accepting", now: float) -> None:
+        peer, request, revision, targets, *_ = accepting
         record = RevisionAccepted(
             run=key[0], attempt=key[1], revision=revision, targets=targets, request=digest_of(request)
         )
@@ -132,18 +174,22 @@ class Changes:
             withdrawal.written(now)
             for each in waiting:
                 self._outcomes.follow(each, request.id, attempt, revision.revision, now)
+            accepting.done(True)
+            self._guards.accepted(attempt, attempt.ledgers[revision.revision - 1], now)
             self._steering.accepted(attempt, attempt.ledgers[revision.revision - 1], now)
             self._decide(key, now)
 
         def failed() -> None:
             self._no_longer_tentative(key, record)
             withdrawal.not_written()
+            accepting.done(False)
             if key not in self._tentative:  # it was the last of those that failed together
                 self._decide(key, now)
 
         self._tentative.setdefault(key, []).append(record)
         durable = self._hub.settings.durable or revision.kind != "config"
-        records: list[AnyRecord] = [record, *withdrawal.records]
+        records: list[AnyRecord] = [record, *withdrawal.records, *accepting.beside]
+        records += self._guards.beside(*key, revision, targets)
         self._requests.commit(peer, request, records, then, failed, durable=durable)
 
     def _no_longer_tentative(self, key: AttemptKey, record: RevisionAccepted) -> None:
@@ -169,6 +215,8 @@ class Changes:
         unwritten = [record.revision for record in tentative]
         match request:
             case SetConfig():
+                if request.revert_if:
+                    self._guards.check(attempt, request.revert_if)
                 request = rules.counted(attempt, request, self._step(attempt, now))
                 return rules.propose_set(attempt, request, unwritten)
             case Rollback():
@@ -192,6 +240,19 @@ class Changes:
             r.id: self._hub.vitals[r.id].status for r in attempt.present() if r.id in self._hub.vitals
         }
         return set() if ledger is None else under_way(ledger, statuses)
+
+
+class _Accepting(NamedTuple):
+    """A revision on its way to the disk."""
+
+    peer: Peer
+    request: Change
+    revision: Revision
+    targets: list[str]
+    beside: Sequence[AnyRecord] = ()
+    """To be written with it."""
+    done: Callable[[bool], None] = lambda written: None
+    """Told whether it was written."""
 
 
 def _with_tentative(attempt: Attempt, tentative: Sequence[RevisionAccepted]) -> dict[str, Setting]:

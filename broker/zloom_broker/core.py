@@ -52,6 +52,7 @@ from zloom_broker.departures import Departures
 from zloom_broker.effects import Effect, Send
 from zloom_broker.errands import Errands
 from zloom_broker.failures import Failures
+from zloom_broker.guards import Guards
 from zloom_broker.hub import CoreSettings, Hub, Peer
 from zloom_broker.membership import Membership
 from zloom_broker.newcomers import Newcomers
@@ -93,7 +94,10 @@ class Core:
         self._queries = Queries(self._hub)
         requests = Requests(self._hub, self._outcomes)
         self._steering = Steering(self._hub, self._outcomes, now)
-        self._changes = Changes(self._hub, requests, self._queries, self._outcomes, self._steering)
+        self._guards = Guards(self._hub, self._outcomes, now)
+        self._changes = Changes(
+            self._hub, requests, self._queries, self._outcomes, self._steering, self._guards
+        )
         self._newcomers = Newcomers(self._hub, self._changes)
         self._errands = Errands(self._hub, requests, self._queries, self._failures, self._membership)
         self._pulse = Pulse(self._hub, self._departures, self._failures, now)
@@ -187,7 +191,7 @@ class Core:
 
     def next_timer(self) -> float:
         """Return when `on_timer` must be called, in the seconds of `now`."""
-        optional = (self._outcomes.next_push(), self._steering.next_timer())
+        optional = (self._outcomes.next_push(), self._steering.next_timer(), self._guards.next_timer())
         return min([self._pulse.next_timer(), *(when for when in optional if when is not None)])
 
     def on_timer(self, now: float, wall: float, gauges: Mapping[str, int]) -> list[Effect]:
@@ -203,6 +207,7 @@ class Core:
         self._pulse.on_timer(now)
         self._outcomes.push_due(now)
         self._steering.on_timer(now)
+        self._guards.on_timer(now)
         return self._hub.take()
 
     # --- inside ------------------------------------------------------------------------------
@@ -276,6 +281,7 @@ class Core:
             self._hub.event(event, now)
         reported = Reported(status=seen, metrics=status.metrics, devices=status.devices)
         self._hub.publish(watch_topic(attempt.run), reported)
+        self._guards.status(attempt, peer.replica, status, now)
         if status.lacks_config:
             self._newcomers.look(attempt, now)
 

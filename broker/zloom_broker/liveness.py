@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from zloom.messages import Status
 from zloom.model import DeviceStatus, State
+from zloom_broker.guard_watch import RecentPoints
 
 MISSED_BEATS = 3
 """Beats without an answer to a ping until a replica counts as unresponsive."""
@@ -61,6 +62,7 @@ class Vitals:
     status: Status | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest value of each, at most `MAX_METRICS`."""
+    recent: RecentPoints = field(default_factory=RecentPoints)
     devices: dict[str, DeviceStatus] = field(default_factory=dict)
     """The newest status of each device, by id, at most `MAX_DEVICES`."""
     reported: float = 0.0
@@ -135,6 +137,7 @@ class Vitals:
         if status.step_time is not None:
             self._step_times.append(status.step_time)
         self.status, self.reported = status, now
+        self.recent.take(status.metrics)
         _keep(self.devices, {device.id: device for device in status.devices}, MAX_DEVICES)
         _keep(
             self.metrics, {name: s.values[-1] for name, s in status.metrics.items() if s.values}, MAX_METRICS

@@ -1,6 +1,6 @@
 """Outcomes on their way from replicas through the journal to whoever follows or watches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from msgspec.structs import replace
@@ -8,9 +8,10 @@ from msgspec.structs import replace
 from zloom import messages
 from zloom.codec import watch_topic
 from zloom.messages import Answered, OutcomesReceived, RevisionState
+from zloom.model import Outcome
 from zloom_broker.attempt import Attempt, Ledger
 from zloom_broker.hub import Hub, Peer
-from zloom_broker.records import OutcomesRecorded
+from zloom_broker.records import AnyRecord, OutcomesRecorded
 from zloom_broker.state import AttemptKey
 
 PUSH_INTERVAL = 0.1
@@ -18,6 +19,9 @@ PUSH_INTERVAL = 0.1
 thousand outcomes. The last one, which settles it, goes out at once."""
 
 FollowKey = tuple[AttemptKey, int]
+
+Observer = Callable[[Attempt, Ledger, float], object]
+Companion = Callable[[Attempt, Mapping[int, Outcome]], list[AnyRecord]]
 
 
 class Outcomes:
@@ -30,11 +34,16 @@ class Outcomes:
         self._pushed: dict[FollowKey, float] = {}
         self._due: dict[FollowKey, float] = {}
         self._writing: set[tuple[AttemptKey, int, str]] = set()
-        self._observer: Callable[[Attempt, Ledger, float], object] = lambda *_: None
+        self._observers: list[Observer] = []
+        self._companions: list[Companion] = []
 
-    def observe(self, observer: Callable[[Attempt, Ledger, float], object]) -> None:
+    def observe(self, observer: Observer) -> None:
         """Have each revision handed over that has a new outcome, with the time."""
-        self._observer = observer
+        self._observers.append(observer)
+
+    def accompany(self, companion: Companion) -> None:
+        """Have a replica's new outcomes handed over, by revision, for what is to be written with them."""
+        self._companions.append(companion)
 
     def receive(self, peer: Peer, message: messages.Outcomes, now: float) -> None:
         """A replica answers: write down what is new, then acknowledge all of it."""
@@ -59,10 +68,12 @@ class Outcomes:
             return
         marks = {(peer.attempt, number, peer.replica) for number in new}
         self._writing |= marks
-        record = OutcomesRecorded(run=attempt.run, attempt=attempt.id, outcomes=new)
+        records: list[AnyRecord] = [OutcomesRecorded(run=attempt.run, attempt=attempt.id, outcomes=new)]
+        for companion in self._companions:
+            records += companion(attempt, new)
         then = partial(self._recorded, peer, attempt, list(new), marks, now)
         failed = partial(self._not_recorded, marks)
-        self._hub.commit(record, then=then, failed=failed, durable=self._hub.settings.durable)
+        self._hub.commit(*records, then=then, failed=failed, durable=self._hub.settings.durable)
 
     def _recorded(
         self,
@@ -93,7 +104,8 @@ class Outcomes:
             )
             self._hub.publish(watch_topic(attempt.run), answered)
             self._push(((attempt.run, attempt.id), number), ledger, now)
-            self._observer(attempt, ledger, now)
+            for observer in self._observers:
+                observer(attempt, ledger, now)
 
     # --- followers ---------------------------------------------------------------------------
 

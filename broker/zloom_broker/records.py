@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from zloom.model import Outcome, Replica, Revision, Value
+from zloom.model import GuardEnd, Outcome, Replica, Revision, Value
 
 
 class Record(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="record"):
@@ -99,6 +99,26 @@ class RevisionConcluded(Record, frozen=True, kw_only=True, tag="revision_conclud
     reason: str = ""
 
 
+class GuardMeasured(Record, frozen=True, kw_only=True, tag="guard_measured"):
+    """What metrics were before a guarded revision: a broker that is restarted cannot measure that again."""
+
+    run: str
+    attempt: str
+    revision: int
+    baselines: dict[str, dict[str, float]]
+    """By replica and metric; newer ones count."""
+
+
+class GuardEnded(Record, frozen=True, kw_only=True, tag="guard_ended"):
+    """A guard fired, together with the revision that restores the values; or it ended without that."""
+
+    run: str
+    attempt: str
+    revision: int
+    """The guarded one."""
+    end: GuardEnd
+
+
 class Errand(Record, frozen=True, kw_only=True):
     """Base of what a request had done that made no revision, and so must be remembered by itself."""
 
@@ -134,6 +154,8 @@ AnyRecord = (
     | OutcomesRecorded
     | RevisionAgreed
     | RevisionConcluded
+    | GuardMeasured
+    | GuardEnded
     | DeviceFailed
     | AttemptForgotten
 )
@@ -148,6 +170,8 @@ class Accepted(Struct, frozen=True, omit_defaults=True):
     request: bytes = b""
     agreed: RevisionAgreed | None = None
     concluded: RevisionConcluded | None = None
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    guard: GuardEnd | None = None
 
 
 class AttemptImage(Struct, frozen=True, omit_defaults=True):

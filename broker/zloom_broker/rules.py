@@ -103,7 +103,13 @@ def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revisi
         tentative: Revisions that are being written.
     """
     wanted = _Wanted(
-        request.changes, request.mode, request.at_step, request.supersede, request.note, request.ramps
+        request.changes,
+        request.mode,
+        request.at_step,
+        request.supersede,
+        request.note,
+        request.ramps,
+        request.revert_if,
     )
     return _config(attempt, wanted, tentative)
 
@@ -189,6 +195,7 @@ class _Wanted(NamedTuple):
     supersede: bool
     note: str = ""
     ramps: Mapping[str, Ramp] = {}
+    revert_if: str = ""
 
 
 def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) -> Proposal:
@@ -226,6 +233,7 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
         mode=mode,
         at_step=wanted.at_step,
         note=wanted.note,
+        revert_if=wanted.revert_if,
     )
     return Proposal(revision, _ids(present if mode == "consistent" else targets))
 

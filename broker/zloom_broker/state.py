@@ -7,6 +7,8 @@ from zloom_broker.records import (
     AttemptStarted,
     DeviceFailed,
     EpochStarted,
+    GuardEnded,
+    GuardMeasured,
     Image,
     OutcomesRecorded,
     ReplicaJoined,
@@ -60,6 +62,10 @@ class State:
                 self.attempts[record.run, record.attempt].agree(record)
             case RevisionConcluded():
                 self.attempts[record.run, record.attempt].conclude(record)
+            case GuardMeasured():
+                self.attempts[record.run, record.attempt].measure(record)
+            case GuardEnded():
+                self.attempts[record.run, record.attempt].end_guard(record)
             case DeviceFailed():
                 self.failed_devices[record.device] = record
                 self._remember(record)

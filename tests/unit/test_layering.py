@@ -24,11 +24,12 @@ _PURE = """
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
     zloom_broker.changes zloom_broker.chronicle zloom_broker.conclusions zloom_broker.core
     zloom_broker.departures zloom_broker.effects zloom_broker.errands zloom_broker.failures
-    zloom_broker.greeting zloom_broker.hub zloom_broker.inheritance zloom_broker.liveness
-    zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes zloom_broker.previews
-    zloom_broker.pulse zloom_broker.queries zloom_broker.ramping zloom_broker.records
-    zloom_broker.requests zloom_broker.rules zloom_broker.state zloom_broker.steering
-    zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.greeting zloom_broker.guard_conditions zloom_broker.guard_ends
+    zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
+    zloom_broker.inheritance zloom_broker.liveness zloom_broker.membership zloom_broker.newcomers
+    zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse zloom_broker.queries
+    zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rules
+    zloom_broker.state zloom_broker.steering zloom_broker.validation zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
@@ -54,6 +55,7 @@ SHELL_PACKAGES = ("zloom.cli", "zloom.lightning", "zloom_broker.journal")
 PURE_MAY_IMPORT = {
     "__future__",
     "abc",
+    "array",
     "bisect",
     "collections",
     "contextlib",

@@ -19,6 +19,7 @@ from zloom.cli.options import (
     Mode,
     Note,
     NoWait,
+    RevertIf,
     Run,
     Supersede,
     Target,
@@ -59,6 +60,7 @@ def set_(
     checkpoint_first: CheckpointFirst = False,
     dry_run: DryRun = False,
     note: Note = "",
+    revert_if: RevertIf = "",
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
     no_wait: NoWait = False,
@@ -71,7 +73,7 @@ def set_(
 
     Values are read by the type that each key declares; `zloom keys RUN` lists them.
     """
-    from zloom.cli import arguments, ramps, report
+    from zloom.cli import arguments, guards, ramps, report
     from zloom.cli.connection import reported
 
     change = Change(
@@ -94,30 +96,33 @@ def set_(
             attempt=attempt,
             expected_revision=expect_revision,
             supersede=supersede,
+            revert_if=revert_if,
         )
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         keys = await operator.keys(run, attempt=attempt)
         progress.describe = lambda result: report.why_pending(texts, keys, result.at_step)
         ends, steps = ramps.split(texts, keys)
-        return await operator.set(
-            run,
-            arguments.changes(ends, keys),
-            ramps=steps,
-            mode=chosen,
-            at_step=at_step,
-            after=after,
-            attempt=attempt,
-            expected_revision=expect_revision,
-            supersede=supersede,
-            note=note,
-            checkpoint_first=checkpoint_first,
-            wait=change.wait,
-            cancel_on_timeout=cancel_on_timeout,
-            on_progress=progress,
-        )
+        with guards.pointed_at(revert_if):
+            return await operator.set(
+                run,
+                arguments.changes(ends, keys),
+                ramps=steps,
+                mode=chosen,
+                at_step=at_step,
+                after=after,
+                attempt=attempt,
+                expected_revision=expect_revision,
+                supersede=supersede,
+                note=note,
+                revert_if=revert_if,
+                checkpoint_first=checkpoint_first,
+                wait=change.wait,
+                cancel_on_timeout=cancel_on_timeout,
+                on_progress=progress,
+            )
 
-    _do(change, work, preview if dry_run else None)
+    _do(change, work, preview if dry_run else None, revert_if)
 
 
 def rollback(
@@ -248,10 +253,10 @@ def cancel(
     _do(change, work, None)
 
 
-def _do(change: Change, work: "Steering", preview: "Previewing | None") -> None:
+def _do(change: Change, work: "Steering", preview: "Previewing | None", guard: str = "") -> None:
     from zloom.cli import connection
 
     if preview is None:
         connection.steer(change, work)
     else:
-        connection.preview(change.target, preview)
+        connection.preview(change.target, preview, guard)

@@ -80,6 +80,8 @@ def reported(*, as_json: bool, serving: bool = False) -> Iterator[None]:
         yield
     except ZloomError as error:
         output.complain(str(error))
+        for line in getattr(error, "__notes__", ()):
+            output.remark(line)
         if as_json:
             output.say_json(shapes.of_error(error))
         raise typer.Exit(exits.of_error(error, serving=serving)) from error
@@ -99,13 +101,13 @@ def steer(change: Change, work: Steering) -> None:
     raise typer.Exit(exits.of_result(result))
 
 
-def preview(target: Target, work: Previewing) -> None:
+def preview(target: Target, work: Previewing, guard: str = "") -> None:
     """Say what would come of a change, and exit with 0 if it would be accepted, else as if refused."""
     found = ask(target, work)
     if target.as_json:
         output.say_json(shapes.of_preview(found))
     else:
-        for line in report.preview_lines(found):
+        for line in report.preview_lines(found, guard):
             output.say(line)
     raise typer.Exit(ExitCode.REFUSED if found.problems else ExitCode.DONE)
 

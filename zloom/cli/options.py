@@ -88,6 +88,16 @@ Note = Annotated[
     str, typer.Option("--note", metavar="TEXT", help="Why, for the history.", show_default=False)
 ]
 
+RevertIf = Annotated[
+    str,
+    typer.Option(
+        "--revert-if",
+        metavar="GUARD",
+        help="The broker takes it back if this happens: 'loss > 2 * baseline within 200 steps'.",
+        show_default=False,
+    ),
+]
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would come of it.")]
 
 CheckpointFirst = Annotated[

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
+from zloom.cli.guards import caret
 from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised
@@ -111,14 +112,18 @@ def ramps_text(status: ReplicaStatus) -> str:
     return "; ".join(f"{name} {ramp_text(ramp)}" for name, ramp in status.ramps.items())
 
 
-def preview_lines(preview: Preview) -> list[str]:
-    """Return the lines about a change that was not made."""
+def preview_lines(preview: Preview, guard: str = "") -> list[str]:
+    """Return the lines about a change that was not made; `guard` as it was asked for."""
     if preview.revision is None:
-        refused = [f"  {each.text}{_whose(each.replicas)}" for each in preview.problems]
-        return ["dry run · would be refused", *refused]
+        lines = ["dry run · would be refused"]
+        for each in preview.problems:
+            lines.append(f"  {each.text}{_whose(each.replicas)}")
+            lines += [f"  {line}" for line in caret(guard, each.code, each.text)]
+        return lines
     revision, count = preview.revision, len(preview.targets)
     asked = f"{count} replica{'s' if count != 1 else ''}"
     note = [f"  {revision.note}"] if revision.note else []
+    note += [f"  revert if {revision.revert_if}"] if revision.revert_if else []
     return [
         f"dry run · would be revision {revision.revision} · {when(revision)} · {asked}",
         f"  {what(revision)}",

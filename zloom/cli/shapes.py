@@ -64,7 +64,8 @@ def of_preview(preview: Preview) -> Json:
 def of_history(entry: HistoryEntry) -> Json:
     """Return one entry of what `history` prints."""
     revision = of_struct(entry.revision)
-    return {**revision, "outcomes": of_outcomes(entry.outcomes), "settled": entry.settled}
+    guard = None if entry.guard is None else of_struct(entry.guard)
+    return {**revision, "outcomes": of_outcomes(entry.outcomes), "settled": entry.settled, "guard": guard}
 
 
 def of_keys(keys: Keys) -> Json:

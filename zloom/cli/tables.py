@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator
 
+from zloom.cli.guards import standing
 from zloom.cli.output import Table
 from zloom.cli.report import (
     clock,
@@ -164,7 +165,7 @@ def _history_row(entry: HistoryEntry) -> list[str]:
         revision.by,
         clock(revision.at),
         outcome_summary(entry.outcomes),
-        revision.note,
+        "; ".join(filter(None, (revision.note, standing(entry)))),
     ]
 
 

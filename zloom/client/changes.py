@@ -67,6 +67,7 @@ class Changes(Waiting):
         expected_revision: int | None = None,
         supersede: bool = False,
         note: str = "",
+        revert_if: str = "",
         checkpoint_first: bool = False,
         wait: bool = True,
         timeout: float | None = None,
@@ -84,6 +85,9 @@ class Changes(Waiting):
             at_step: The step to apply it before.
             after: So many steps after the one that the furthest rank has reached when the broker accepts it;
                 the result names the step.
+            revert_if: A guard, such as ``loss > 2 * baseline or loss is nan within 200 steps``; when it fires
+                the broker gives the keys the values back that they had before. `docs/protocol.md` has the
+                grammar.
 
         For the rest see `Changes`.
         """
@@ -99,6 +103,7 @@ class Changes(Waiting):
             expected_revision=expected_revision,
             supersede=supersede,
             note=note,
+            revert_if=revert_if,
         )
         how = Wait(wait, timeout, cancel_on_timeout, on_progress)
         new = request_id is None

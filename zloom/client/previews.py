@@ -29,6 +29,7 @@ class Previews(Waiting):
         after: int | None = None,
         expected_revision: int | None = None,
         supersede: bool = False,
+        revert_if: str = "",
     ) -> Preview:
         """Say what would come of `set`."""
         request = SetConfig(
@@ -42,6 +43,7 @@ class Previews(Waiting):
             after=after,
             expected_revision=expected_revision,
             supersede=supersede,
+            revert_if=revert_if,
         )
         return await self._preview(request)
 

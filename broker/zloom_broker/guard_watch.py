@@ -1,0 +1,127 @@
+"""One guarded revision at one replica: what was reported before it, and what since. Pure."""
+
+import math
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
+from statistics import median
+
+from zloom.model import Series
+from zloom_broker.guard_conditions import Guard, metrics, why
+
+BASELINE_POINTS = 50
+"""Points of a metric whose median is its baseline: enough that one bad batch does not count, few enough that
+they tell of the present where a loss falls."""
+
+EARLY_POINTS = 10_000
+"""Points of a metric kept until it is known at which step a guarded revision was applied: of a second at
+the pace of the fastest loops, and of the time until its outcome is on disk."""
+
+MAX_METRICS = 1000
+"""Metrics of one replica of which points are kept."""
+
+
+class RecentPoints:
+    """The newest finite points of each metric of one replica, 16 bytes each."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, tuple[array[float], array[float]]] = {}
+        """Steps and values; a float holds each step that a training gets to."""
+
+    def take(self, metrics: Mapping[str, Series]) -> None:
+        """Take in what a status tells."""
+        for name, series in metrics.items():
+            if name not in self._columns and len(self._columns) >= MAX_METRICS:
+                continue
+            steps, values = self._columns.setdefault(name, (array("d"), array("d")))
+            finite = [point for point in _points(series) if math.isfinite(point[1])]
+            for step, value in finite[-BASELINE_POINTS:]:
+                steps.append(step)
+                values.append(value)
+            del steps[:-BASELINE_POINTS], values[:-BASELINE_POINTS]
+
+    def of(self, name: str) -> list[tuple[int, float]]:
+        """Return the newest points of a metric, oldest first, each with its step."""
+        steps, values = self._columns.get(name, ((), ()))
+        return [(int(step), value) for step, value in zip(steps, values, strict=True)]
+
+
+def _points(series: Series) -> list[tuple[int, float]]:
+    return list(zip(series.steps, series.values, strict=False))  # a peer may send columns of two lengths
+
+
+def baseline(points: Iterable[tuple[int, float]], step: int | None = None) -> float | None:
+    """Return the median of the last points before a step; of those that are numbers; None if none is."""
+    before = [value for at, value in points if (step is None or at < step) and math.isfinite(value)]
+    return median(before[-BASELINE_POINTS:]) if before else None
+
+
+class Watch:
+    """Holds one replica's metrics against the guard of a revision."""
+
+    def __init__(self, guard: Guard, recent: RecentPoints) -> None:
+        """Begin before it is known when the replica applies the revision.
+
+        Args:
+            guard: Of the revision.
+            recent: What the replica reported so far.
+        """
+        self._guard = guard
+        self._start: int | None = None
+        self._points = {name: deque(recent.of(name), EARLY_POINTS) for name in metrics(guard.condition)}
+        """Of the guard's metrics: those that were not held against it yet."""
+        self._newest: dict[str, float] = {}
+        self.past = False
+        """Its steps passed here."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is known when the replica applied the revision."""
+        return self._start is not None
+
+    def take(self, metrics: Mapping[str, Series]) -> None:
+        """Take in what a status tells."""
+        for name, points in self._points.items():
+            if name in metrics:
+                points.extend(_points(metrics[name]))
+
+    def baselines(self, step: int) -> dict[str, float]:
+        """Return what each metric was before a step, of those that were reported."""
+        found = {name: baseline(points, step) for name, points in self._points.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def begin(self, step: int) -> None:
+        """The revision was applied before this step."""
+        self._start = step
+
+    def look(self, reached: int, baselines: Mapping[str, float]) -> str:
+        """Return why the guard fires, in words; empty if it does not, or has not begun.
+
+        Args:
+            reached: The step that the replica told with what was taken last.
+            baselines: Of the replica.
+        """
+        if self._start is None:
+            return ""
+        end = self._start + self._guard.within
+        late = False
+        for step, values in self._by_step():
+            late = late or step < end
+            if self._start <= step < end:
+                self._newest.update(values)
+                found = why(self._guard.condition, self._newest, baselines)
+                if found:
+                    return f"{found} at step {step}"
+        # A point may come some statuses after its step: where one came still, more may.
+        self.past = self.past or (reached >= end and not late)
+        return ""
+
+    def _by_step(self) -> Iterator[tuple[int, list[tuple[str, float]]]]:
+        """Yield what was not held against the guard yet."""
+        points = sorted((step, name, value) for name, each in self._points.items() for step, value in each)
+        for each in self._points.values():
+            each.clear()
+        for step, group in groupby(points, key=itemgetter(0)):
+            yield step, [(name, value) for _, name, value in group]

@@ -1,0 +1,45 @@
+"""Guards on a command line: what is wrong with one, and how it stands. Pure."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zloom.cli.output import clean
+from zloom.errors import Refused
+from zloom.model import HistoryEntry
+
+_COLUMN = re.compile(r"column (\d+): ")
+
+
+@contextmanager
+def pointed_at(guard: str) -> Iterator[None]:
+    """Have a refusal of a guard carry lines that point at what is wrong."""
+    try:
+        yield
+    except Refused as refused:
+        for line in caret(guard, refused.code, refused.text):
+            refused.add_note(line)
+        raise
+
+
+def caret(guard: str, code: str, text: str) -> list[str]:
+    """Return the guard with a caret under the column that a refusal names; nothing where it names none."""
+    found = _COLUMN.match(text) if code == "bad_guard" else None
+    if found is None:
+        return []
+    before = clean(guard[: int(found[1]) - 1])  # a tab is shown as two characters
+    return [f"  {clean(guard)}", f"  {' ' * len(before)}^"]
+
+
+def standing(entry: HistoryEntry) -> str:
+    """Return the guard of a revision, and how it stands; empty where there is none."""
+    if not entry.revision.revert_if:
+        return ""
+    end = entry.guard
+    if end is None:
+        state = "armed"
+    elif end.kind == "reverted":
+        state = f"reverted by {end.revision}: {end.text}"
+    else:
+        state = f"{end.kind}: {end.text}"
+    return f"revert if {entry.revision.revert_if} ({state})"
