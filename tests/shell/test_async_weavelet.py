@@ -61,13 +61,17 @@ async def train_while(weavelet: AsyncWeavelet, request: "asyncio.Task[Result]") 
     return request.result()
 
 
-async def test_a_change_a_refusal_of_the_handler_and_a_pause(broker: RunningBroker) -> None:
+async def test_a_change_a_refusal_of_the_handler_and_a_pause(
+    broker: RunningBroker, caplog: pytest.LogCaptureFixture
+) -> None:
     async with steered(broker) as (weavelet, operator):
         request = asyncio.create_task(operator.set("run", {"learning_rate": 0.5}))
         assert (await train_while(weavelet, request)).applied_everywhere
         request = asyncio.create_task(operator.set("run", {"learning_rate": -1.0}))
         [outcome] = (await train_while(weavelet, request)).outcomes
         assert (outcome.outcome, outcome.error) == ("rejected", "learning_rate: ValueError: below 0")
+        assert "the handler of learning_rate raised; what was asked for is rejected\nTraceback" in caplog.text
+        assert "in set_learning_rate\n" in caplog.text
         request = asyncio.create_task(_pause_and_resume(weavelet, operator))
         assert (await train_while(weavelet, request)).applied_everywhere
         assert not weavelet.paused
