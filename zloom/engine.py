@@ -279,10 +279,13 @@ class Engine:
             logging.getLogger("zloom").warning("%s", text)
 
     def _set_timer(self) -> None:
+        when = self._session.next_timer()
         if self._timer is not None:
+            # One that rings too early sees that. One made anew at each turn of a busy loop never rings.
+            if when is not None and self._timer.when() <= when:
+                return
             self._timer.cancel()
             self._timer = None
-        when = self._session.next_timer()
         if when is not None:
             self._timer = self._loop.call_at(when, self._on_timer)
 

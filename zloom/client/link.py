@@ -234,11 +234,14 @@ class OperatorLink:
                 feed.restart()
 
     def _set_timer(self) -> None:
+        when = self._session.next_timer() if self._failure is None else None
         if self._timer is not None:
+            # One that rings too early sees that. One made anew at each turn of a busy loop never rings.
+            if when is not None and self._timer.when() <= when:
+                return
             self._timer.cancel()
             self._timer = None
-        when = self._session.next_timer()
-        if when is not None and self._failure is None:
+        if when is not None:
             self._timer = self._loop.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:
