@@ -34,13 +34,14 @@ from zloom.session_effects import (
     Failed,
     Hand,
     Prepared,
+    Say,
     Warn,
 )
 from zloom.session_sockets import SessionSockets
 from zloom.session_state import SessionCounters, State
 from zloom.settings import WeaveletSettings
 from zloom.socket_options import Context, new_context
-from zloom.status_source import StatusSource
+from zloom.status_source import NO_SAFE_POINT, StatusSource
 from zloom.training import Training
 from zloom.version import __version__
 
@@ -245,6 +246,8 @@ class Engine:
                 self._training.failed(effect.failure)
             case Hand():
                 self._delivery.hand(effect.own)
+            case Say():
+                logging.getLogger("zloom").warning("%s", effect.text)
             case Warn():
                 self._warn(effect.kind, effect.text)
             case Closed():
@@ -272,6 +275,8 @@ class Engine:
     def _send_status(self) -> None:
         now = self._loop.time()
         self._run(self._session.status(self._status.collect(now), now))
+        if self._status.lacks_safe_points:
+            self._warn("no safe point", NO_SAFE_POINT)
 
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._warned:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 import zloom
 from tests.support import DEADLINE, TRANSPORTS, RunningBroker, Transport, free_endpoint, running_broker
-from zloom import codec
+from zloom import codec, status_source
 from zloom import messages as m
 from zloom.async_weavelet import AsyncWeavelet
 from zloom.client import Operator, Result
@@ -226,6 +227,43 @@ async def test_a_refusal_is_warned_of_once_and_training_goes_on(
     weavelet.on_command("save")(lambda: None)
     assert [each.name for each in caplog.records if "this broker speaks 2" in each.message] == ["zloom"]
     assert weavelet.step == 1
+
+
+async def test_an_outage_of_the_broker_and_its_end_are_logged(
+    script: Script, weavelet: AsyncWeavelet, caplog: pytest.LogCaptureFixture
+) -> None:
+    await script.expect(m.Hello)
+    script.send(replace(script.welcome(script.updates_endpoint), beat=0.01))
+    await script.expect(m.Sync)
+    await script.activate()  # with the hello that follows the silence
+    assert await weavelet.wait_until_active(DEADLINE)
+    lost, back = [each.message for each in caplog.records if each.name == "zloom"]
+    assert lost.startswith(f"no broker answers at {script.endpoint}; the training goes on")
+    assert back.startswith(f"the broker at {script.endpoint} answers again after ")
+
+
+async def test_reports_without_a_safe_point_are_warned_of_once(
+    broker: RunningBroker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_source, "UNTICKED", 0.1)
+    async with steered(broker) as (weavelet, _), asyncio.timeout(DEADLINE):
+        for _ in range(2):
+            while not any("without a call of tick()" in each.message for each in caplog.records):
+                weavelet.report(loss=1.0)
+                weavelet.phase("training")  # has a status sent
+                await asyncio.sleep(0)
+    assert sum("without a call of tick()" in each.message for each in caplog.records) == 1
+
+
+async def test_a_loop_that_is_never_idle_does_not_keep_statuses_back(
+    script: Script, weavelet: AsyncWeavelet
+) -> None:
+    await script.activate()
+    waiting = asyncio.create_task(script.expect(m.Status))
+    async with asyncio.timeout(DEADLINE):
+        while not waiting.done():
+            weavelet.phase("saving")  # each time something that may set the timer
+            await asyncio.sleep(0)
 
 
 async def test_what_cannot_be_read_is_counted(script: Script, weavelet: AsyncWeavelet) -> None:
