@@ -19,7 +19,7 @@ from zloom.errors import (
     UnknownMessageType,
 )
 from zloom.messages import Confirm, FromBroker, Published, ToBroker
-from zloom.model import Device, DeviceStatus, Outcome, Replica
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Device, DeviceStatus, Outcome, Replica
 from zloom.promises import Promises
 from zloom.restoring import Restore
 from zloom.rounds import Round
@@ -47,6 +47,12 @@ from zloom.version import __version__
 
 LAST_STATUSES = 5
 """Statuses that a farewell may take for points that are still kept: each is half a megabyte at most."""
+
+
+SURPLUS_METRICS = (
+    f"a replica has {MAX_METRICS} metrics, with names of {MAX_METRIC_NAME} characters at most; points of "
+    "others are dropped and counted (is the step in the name?), those first of"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +283,8 @@ class Engine:
         self._run(self._session.status(self._status.collect(now), now))
         if self._status.lacks_safe_points:
             self._warn("no safe point", NO_SAFE_POINT)
+        if surplus := self._training.metrics.surplus:
+            self._warn("surplus metric", f"{SURPLUS_METRICS} {surplus}")
 
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._warned:

@@ -16,7 +16,7 @@ from zloom import codec, status_source
 from zloom import messages as m
 from zloom.async_weavelet import AsyncWeavelet
 from zloom.client import Operator, Result
-from zloom.model import Revision
+from zloom.model import MAX_METRICS, Revision
 from zloom.session_state import State
 from zloom.socket_options import Context, new_context
 from zloom.sockets import DrainSocket
@@ -253,6 +253,26 @@ async def test_reports_without_a_safe_point_are_warned_of_once(
                 weavelet.phase("training")  # has a status sent
                 await asyncio.sleep(0)
     assert sum("without a call of tick()" in each.message for each in caplog.records) == 1
+
+
+async def test_names_of_metrics_that_never_end_are_warned_of_once(
+    script: Script, weavelet: AsyncWeavelet, caplog: pytest.LogCaptureFixture
+) -> None:
+    await script.activate()
+    await weavelet.tick()
+    for step in range(2 * MAX_METRICS):
+        weavelet.report(**{f"loss/{step}": 0.5})
+    while not (status := await script.expect(m.Status)).metrics:
+        weavelet.phase("training")
+    assert (len(status.metrics), status.dropped) == (MAX_METRICS, MAX_METRICS)
+    weavelet.report(another=0.5)
+    weavelet.phase("training")
+    assert (await script.expect(m.Status)).dropped == MAX_METRICS + 1
+    told = [each.message for each in caplog.records if "is the step in the name?" in each.message]
+    assert len(told) == 1
+    assert told[0].endswith(f"'loss/{MAX_METRICS}'")
+    assert weavelet.counters is not None
+    assert weavelet.counters.points_dropped == MAX_METRICS + 1
 
 
 async def test_a_loop_that_is_never_idle_does_not_keep_statuses_back(
