@@ -40,6 +40,7 @@ lint: install  ## look for mistakes and for unformatted code
 # The examples are scripts that import each other by bare name, so they are looked at by themselves.
 types: install  ## check the types
 	$(BIN)/mypy
+	$(BIN)/mypy tests
 	$(BIN)/mypy examples
 	$(BIN)/mypy bench
 
