@@ -443,9 +443,6 @@ class Ranks(Ends):
 
 TestRanks = Ranks.TestCase
 TestRanks.settings = settings(
-    max_examples=300,
     stateful_step_count=40,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
