@@ -16,8 +16,9 @@ _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
     zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.restoring zloom.rounds
-    zloom.schema zloom.session zloom.session_effects zloom.session_link zloom.session_reports
-    zloom.session_rounds zloom.session_state zloom.session_updates zloom.socket_outbox
+    zloom.schedule zloom.schema zloom.session zloom.session_effects zloom.session_link
+    zloom.session_reports
+    zloom.session_rounds zloom.session_state zloom.session_updates zloom.settlement zloom.socket_outbox
     zloom.updates_address zloom.version zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
     zloom.client.subscriptions
