@@ -356,6 +356,7 @@ class Mailbox:
         try:
             return ready(), ""
         except Exception as error:  # noqa: BLE001 - a user's predicate may raise anything
+            self._registry.tell_of("a `ready` of this trainer", error)
             return False, f"ready: {type(error).__name__}: {error}"
 
     def _carry_out(self, pending: Pending) -> None:

@@ -273,7 +273,7 @@ class Core:
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         before = peer.vitals.status
         self._count_gap("status_missed", before.seq if before else None, status.seq)
-        peer.vitals.report(status, now)
+        self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]
         seen = self._queries.status(attempt, replica, now)
