@@ -284,6 +284,34 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     """Why it is waiting, lost or finished."""
 
 
+class Frame(Struct, frozen=True, omit_defaults=True):
+    """A call that is under way, in Python."""
+
+    file: str
+    line: int
+    function: str
+    source: str = ""
+    """The line itself, without its indent; empty where it cannot be read."""
+
+
+class ThreadStack(Struct, frozen=True, omit_defaults=True):
+    """What one thread does: its calls, the outermost first."""
+
+    name: str
+    frames: list[Frame]
+    training: bool = False
+    """It is the thread that calls `tick`."""
+
+
+class Hold(Struct, frozen=True, omit_defaults=True):
+    """A time in which the weavelet could not run, because one of these threads held the GIL."""
+
+    at: float
+    """When it ended, in seconds since the Unix epoch by the replica's clock."""
+    seconds: float
+    threads: list[ThreadStack]
+
+
 class RunStatus(Struct, frozen=True, omit_defaults=True):
     """One attempt of a run."""
 

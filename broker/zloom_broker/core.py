@@ -25,6 +25,7 @@ from zloom.messages import (
     GetKeys,
     GetReplicas,
     GetRuns,
+    GetStacks,
     GetStats,
     Goodbye,
     Hello,
@@ -41,6 +42,7 @@ from zloom.messages import (
     Rollback,
     SendCommand,
     SetConfig,
+    StacksTaken,
     Status,
     Sync,
     ToBroker,
@@ -54,6 +56,7 @@ from zloom_broker.errands import Errands
 from zloom_broker.failures import Failures
 from zloom_broker.guards import Guards
 from zloom_broker.hub import CoreSettings, Hub, Peer
+from zloom_broker.inspection import Inspection
 from zloom_broker.membership import Membership
 from zloom_broker.newcomers import Newcomers
 from zloom_broker.pulse import Pulse
@@ -92,6 +95,7 @@ class Core:
         self._departures = Departures(self._hub, self._outcomes, self._failures)
         self._membership = Membership(self._hub, self._departures, self._failures)
         self._queries = Queries(self._hub)
+        self._inspection = Inspection(self._hub, self._queries)
         requests = Requests(self._hub, self._outcomes)
         self._steering = Steering(self._hub, self._outcomes, now)
         self._guards = Guards(self._hub, self._outcomes, now)
@@ -191,7 +195,8 @@ class Core:
 
     def next_timer(self) -> float:
         """Return when `on_timer` must be called, in the seconds of `now`."""
-        optional = (self._outcomes.next_push(), self._steering.next_timer(), self._guards.next_timer())
+        parts = self._steering, self._guards, self._inspection
+        optional = [self._outcomes.next_push(), *(part.next_timer() for part in parts)]
         return min([self._pulse.next_timer(), *(when for when in optional if when is not None)])
 
     def on_timer(self, now: float, wall: float, gauges: Mapping[str, int]) -> list[Effect]:
@@ -208,6 +213,7 @@ class Core:
         self._outcomes.push_due(now)
         self._steering.on_timer(now)
         self._guards.on_timer(now)
+        self._inspection.on_timer(now)
         return self._hub.take()
 
     # --- inside ------------------------------------------------------------------------------
@@ -241,6 +247,8 @@ class Core:
                 self._membership.declare(peer, message, now)
             case FailureReceived():
                 self._failures.received(peer, message)
+            case StacksTaken():
+                self._inspection.taken(peer, message, now)
 
     def _request(self, peer: Peer, request: Request, now: float) -> None:
         try:
@@ -260,6 +268,8 @@ class Core:
                 self._errands.fail_device(peer, request, now)
             case Forget():
                 self._errands.forget(peer, request, now)
+            case GetStacks():
+                self._inspection.ask(peer, request, now)
             case GetHistory() | GetKeys() | GetRuns() | GetReplicas() | GetDevices() | GetStats():
                 self._hub.send(peer, self._queries.answer(request, now))
 

@@ -17,7 +17,7 @@ _PURE = """
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
     zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.restoring zloom.rounds
     zloom.schema zloom.session zloom.session_effects zloom.session_link zloom.session_reports
-    zloom.session_rounds zloom.session_state zloom.session_updates zloom.socket_outbox
+    zloom.session_rounds zloom.session_state zloom.session_updates zloom.socket_outbox zloom.stacks
     zloom.updates_address zloom.version zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
     zloom.client.subscriptions
@@ -26,8 +26,9 @@ _PURE = """
     zloom_broker.departures zloom_broker.effects zloom_broker.errands zloom_broker.failures
     zloom_broker.greeting zloom_broker.guard_conditions zloom_broker.guard_ends
     zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
-    zloom_broker.inheritance zloom_broker.liveness zloom_broker.membership zloom_broker.newcomers
-    zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse zloom_broker.queries
+    zloom_broker.inheritance zloom_broker.inspection zloom_broker.liveness
+    zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes zloom_broker.previews
+    zloom_broker.pulse zloom_broker.queries
     zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rules
     zloom_broker.state zloom_broker.steering zloom_broker.validation zloom_broker.withdrawals
 """
@@ -37,12 +38,12 @@ PURE = frozenset(_PURE.split())
 _SHELLS = """
     zloom zloom.__main__ zloom.async_weavelet zloom.declaring zloom.delivery zloom.device_watch
     zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.launch zloom.leaving
-    zloom.metrics zloom.process zloom.session_sockets zloom.settings zloom.socket_errors
-    zloom.socket_options zloom.sockets zloom.status_source zloom.steerable zloom.store_register
-    zloom.training zloom.weavelet
+    zloom.hold_watch zloom.metrics zloom.process zloom.session_sockets zloom.settings zloom.socket_errors
+    zloom.socket_options zloom.sockets zloom.stack_source zloom.status_source zloom.steerable
+    zloom.store_register zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
     zloom.client.commands zloom.client.feeds zloom.client.link zloom.client.operator
-    zloom.client.previews zloom.client.questions zloom.client.waiting
+    zloom.client.previews zloom.client.questions zloom.client.stacks zloom.client.waiting
     zloom_broker.foreground zloom_broker.log zloom_broker.recovery zloom_broker.server
     zloom_broker.settings
 """
