@@ -550,11 +550,16 @@ class Stacks(Message, frozen=True, kw_only=True):
 
 
 class Stats(Message, frozen=True, kw_only=True):
-    """Answer to `GetStats`: counters since the broker began."""
+    """Answer to `GetStats`."""
 
     id: str
     epoch: str
     counters: dict[str, int]
+    """Since the broker began."""
+    gauges: dict[str, float] = field(default_factory=dict)
+    """As of now; those of the broker's loop, sockets, journal and disk are up to a beat old."""
+    at: float = 0.0
+    """Seconds since the Unix epoch, by the broker's clock."""
 
 
 # --- broker → all, on updates -------------------------------------------------------------------

@@ -199,16 +199,23 @@ class Core:
         optional = [self._outcomes.next_push(), *(part.next_timer() for part in parts)]
         return min([self._pulse.next_timer(), *(when for when in optional if when is not None)])
 
-    def on_timer(self, now: float, wall: float, gauges: Mapping[str, int]) -> list[Effect]:
+    def numbers(self, now: float) -> tuple[dict[str, int], dict[str, float]]:
+        """Return what was counted since the broker began, and the gauges as of now."""
+        return self._queries.numbers(now)
+
+    def on_timer(
+        self, now: float, wall: float, counters: Mapping[str, int], gauges: Mapping[str, float]
+    ) -> list[Effect]:
         """Do what is due.
 
         Args:
             now: Seconds on the monotonic clock.
             wall: Seconds since the Unix epoch; that clock may be set while the broker runs.
-            gauges: Counters of the shell, for those who ask for the broker's numbers.
+            counters: Of the shell, for those who ask for the broker's numbers.
+            gauges: Of the shell, likewise.
         """
         self._hub.wall_offset = wall - now
-        self._hub.gauges.update(gauges)
+        self._hub.shell_counters, self._hub.shell_gauges = dict(counters), dict(gauges)
         self._pulse.on_timer(now)
         self._outcomes.push_due(now)
         self._steering.on_timer(now)

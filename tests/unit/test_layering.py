@@ -26,7 +26,7 @@ _PURE = """
     zloom_broker.departures zloom_broker.effects zloom_broker.errands zloom_broker.failures
     zloom_broker.greeting zloom_broker.guard_conditions zloom_broker.guard_ends
     zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
-    zloom_broker.inheritance zloom_broker.inspection zloom_broker.liveness
+    zloom_broker.inheritance zloom_broker.inspection zloom_broker.liveness zloom_broker.load
     zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes zloom_broker.previews
     zloom_broker.pulse zloom_broker.queries
     zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rules
@@ -44,7 +44,8 @@ _SHELLS = """
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
     zloom.client.commands zloom.client.feeds zloom.client.link zloom.client.operator
     zloom.client.previews zloom.client.questions zloom.client.stacks zloom.client.waiting
-    zloom_broker.foreground zloom_broker.log zloom_broker.recovery zloom_broker.server
+    zloom_broker.disk_watch zloom_broker.foreground zloom_broker.log zloom_broker.measuring
+    zloom_broker.metrics_port zloom_broker.recovery zloom_broker.server
     zloom_broker.settings
 """
 SHELLS = frozenset(_SHELLS.split())
@@ -82,6 +83,7 @@ ONLY_FOR = {
     "jsonschema": ("zloom_broker.validation",),
     "lightning": ("zloom.lightning",),
     "platformdirs": ("zloom.endpoints", "zloom_broker.settings"),
+    "prometheus_client": ("zloom_broker.metrics_port",),
     "pynvml": ("zloom.devices",),
     "rich": ("zloom.cli",),
     "sqlite3": ("zloom_broker.journal",),

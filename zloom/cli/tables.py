@@ -169,7 +169,13 @@ def _history_row(entry: HistoryEntry) -> list[str]:
     ]
 
 
-def of_stats(stats: Stats) -> Table:
-    """Return the table of `stats`."""
+def of_counters(stats: Stats) -> Table:
+    """Return the first table of `stats`."""
     rows = [[name, str(count)] for name, count in sorted(stats.counters.items())]
     return Table(("COUNTER", "COUNT"), rows, "nothing was counted yet", frozenset({"COUNT"}))
+
+
+def of_gauges(stats: Stats) -> Table:
+    """Return the second table of `stats`."""
+    rows = [[name, f"{value:,.6g}"] for name, value in sorted(stats.gauges.items())]
+    return Table(("GAUGE", "NOW"), rows, "nothing was measured yet", frozenset({"NOW"}))
