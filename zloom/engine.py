@@ -100,7 +100,7 @@ class Engine:
         )
         self._delivery = Delivery(training, self.answer, together=replica.world_size > 1 or replica.resumed)
         self._promises = Promises(training.mailbox, lambda: training.step)
-        self._status = StatusSource(training, settings.status_points)
+        self._status = StatusSource(training, settings.status_points, together=replica.world_size > 1)
         self._holds = HoldWatch(replica.id, training, settings.hold_watch)
         self._declared = -1
         self._subscribed = 0

@@ -96,6 +96,8 @@ class Status(Message, frozen=True, kw_only=True):
     paused: bool = False
     holding: bool = False
     """It waits at a safe point for what the ranks decide about a consistent revision."""
+    waits: bool | None = None
+    """The training thread was in a collective of torch.distributed; None where it was not looked at."""
     lacks_config: bool = False
     """It was given a snapshot with values that all ranks must apply at one step, and has them not yet."""
     revision: int = 0

@@ -267,6 +267,8 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     host: str = ""
     pid: int = 0
     state: State = "live"
+    straggles: str = ""
+    """How it makes the other ranks wait; empty when it does not."""
     phase: Phase = "training"
     step: int = 0
     revision: int = 0
@@ -352,6 +354,8 @@ class Event(Struct, frozen=True, omit_defaults=True):
         "rolled_back",
         "stalled",
         "recovered",
+        "straggler",
+        "caught_up",
         "forgotten",
         "ramp_failed",
         "guard_reverted",

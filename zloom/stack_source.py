@@ -14,6 +14,12 @@ from zloom.stacks import limited, ordered
 DEVICES_THREAD = "zloom-devices"
 """Name of the thread that reads the devices."""
 
+COLLECTIVES = "/torch/distributed/"
+"""Part of the path of the code that calls collectives."""
+
+INNERMOST = 12
+"""Calls that are looked at: enough for torch's own wrappers around a collective."""
+
 
 def take(training: int | None) -> list[ThreadStack]:
     """Return the stacks of all threads but the weavelet's own, the training thread's first.
@@ -32,6 +38,21 @@ def take(training: int | None) -> list[ThreadStack]:
         if name != DEVICES_THREAD and (thread != own or thread == training):
             stacks.append(ThreadStack(name, list(_frames(frame)), thread == training))
     return limited(with_source(ordered(stacks)))
+
+
+def in_collective(thread: int | None) -> bool:
+    """Return whether a thread is in `torch.distributed` right now, as one is that waits for other ranks.
+
+    What DDP does in C++ during the backward pass, or CUDA on its own, is not seen.
+    """
+    frame = sys._current_frames().get(thread or 0)
+    for _ in range(INNERMOST):
+        if frame is None:
+            return False
+        if COLLECTIVES in frame.f_code.co_filename.replace("\\", "/"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def with_source(stacks: Iterable[ThreadStack]) -> list[ThreadStack]:

@@ -96,6 +96,8 @@ class Hub:
         """Replicas that may have to be declared lost, so that a timer need not look at all of them."""
         self.forgetting: set[AttemptKey] = set()
         """Attempts whose end is being written: nothing may happen to them any more."""
+        self.straggling: dict[str, str] = {}
+        """Why which replicas make the others of their attempt wait."""
         self.counters: Counter[str] = Counter()
         self.shell_counters: dict[str, int] = {}
         """What sockets and journal counted."""

@@ -37,6 +37,12 @@ STALL_FLOOR = 5.0
 """… but not before this many seconds: a status comes only once a second."""
 
 
+LOOKS = 10
+"""Looks at what the training thread does that count, one each status: a change shows within seconds …"""
+
+ENOUGH_LOOKS = 5
+"""… and from so many on they say something."""
+
 MAX_METRICS = 1000
 """Metrics of which the newest value is kept: a trainer that makes up names must not fill the memory."""
 
@@ -68,6 +74,8 @@ class Vitals:
     reported: float = 0.0
     """When the newest status came."""
     step_changed: float = 0.0
+    _looks: deque[bool] = field(default_factory=lambda: deque(maxlen=LOOKS))
+    """Whether the training thread was in a collective."""
     _step_times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
 
     def hear(self, now: float) -> None:
@@ -136,12 +144,19 @@ class Vitals:
             self.step_changed = now
         if status.step_time is not None:
             self._step_times.append(status.step_time)
+        if status.waits is not None:
+            self._looks.append(status.waits)
         self.status, self.reported = status, now
         self.recent.take(status.metrics)
         _keep(self.devices, {device.id: device for device in status.devices}, MAX_DEVICES)
         _keep(
             self.metrics, {name: s.values[-1] for name, s in status.metrics.items() if s.values}, MAX_METRICS
         )
+
+    @property
+    def waiting(self) -> float | None:
+        """Share of the newest looks at which it was in a collective; None before there were some."""
+        return sum(self._looks) / len(self._looks) if len(self._looks) >= ENOUGH_LOOKS else None
 
     @property
     def knows_step(self) -> bool:

@@ -122,6 +122,7 @@ class Queries:
             host=replica.host,
             pid=replica.pid,
             state=self._state(attempt, replica, now),
+            straggles=self._hub.straggling.get(replica.id, ""),
             phase=status.phase if status else "training",
             step=status.step if status else left.step if left else 0,
             revision=status.revision if status else left.revision if left else 0,

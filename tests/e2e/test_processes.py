@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -187,6 +188,24 @@ async def test_g10_killed_trainer_is_lost_within_two_seconds(tmp_path: Path, end
         process.kill()
         took = await until(lambda: is_in(operator, "lost"), "the trainer is lost")
         assert took < 2.0
+
+
+async def test_g10_killed_trainer_whose_child_survives_is_lost_within_six_seconds(
+    tmp_path: Path, endpoint: str
+) -> None:
+    """The child holds the connection open; only libzmq's heartbeat ends it."""
+    log = tmp_path / "log"
+    with broker_process(tmp_path / "data", endpoint), trainer(endpoint, log, "--fork") as process:
+        async with zloom.connect(endpoint) as operator:
+            await trains(operator)
+            [child] = [line["value"] for line in noted(log) if line["key"] == "child"]
+            try:
+                process.kill()
+                took = await until(lambda: is_in(operator, "lost"), "the trainer is lost")
+                os.kill(child, 0)  # it lives
+            finally:
+                os.kill(child, signal.SIGKILL)
+            assert took < 6.5
 
 
 async def test_g3_new_incarnation_gets_the_config_and_no_old_command(tmp_path: Path, endpoint: str) -> None:

@@ -63,16 +63,29 @@ async def all_stall(operator: zloom.Operator) -> None:
                 return
 
 
+async def straggling(operator: zloom.Operator) -> dict[int, str]:
+    """Wait until some rank makes the others wait; return how, by rank."""
+    while True:
+        replicas = await operator.replicas("stuck")
+        if named := {each.rank: each.straggles for each in replicas if each.straggles}:
+            return named
+        await asyncio.sleep(0.1)
+
+
 @pytest.mark.slow
 async def test_the_stuck_rank_and_the_line_are_found(tmp_path: Path, endpoint: str) -> None:
     with broker_process(tmp_path / "data", endpoint), job(endpoint):
         async with zloom.connect(endpoint) as operator, asyncio.timeout(3 * DEADLINE):
             await all_stall(operator)
-        said = await cli(endpoint, "stacks", "stuck")
+            said = await cli(endpoint, "stacks", "stuck")
+            why = "ranks 0, 2 wait in collectives, and it does not"
+            assert await straggling(operator) == {STUCK: why}
         waiting, stuck = said.split("\n\n")
         assert waiting.startswith(f"ranks 0, 2 · stalled, step {STUCK_AT} · ")
         assert "dist.all_reduce(torch.ones(1))" in waiting
         assert "in all_reduce" in waiting
         assert stuck.startswith(f"rank 1 · stalled, step {STUCK_AT} · ")
         assert "with lock, lock:  # never gets the second one" in stuck.splitlines()[-1]
+        listed = await cli(endpoint, "ps", "stuck")
+        assert f"stalled, straggler: {why}" in listed
         assert "no rank 7" in await cli(endpoint, "stacks", "stuck", "--rank", "7", "--json")

@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from zloom.model import ThreadStack
-from zloom.stack_source import take
+from zloom.stack_source import in_collective, take
 
 
 @contextmanager
@@ -45,3 +46,12 @@ def test_the_one_that_looks_is_left_out_unless_it_trains() -> None:
     own = threading.current_thread()
     assert own.name not in [stack.name for stack in take(None)]
     assert take(own.ident)[0].name == own.name
+
+
+def test_a_thread_in_a_collective_is_told_from_one_that_works() -> None:
+    assert not in_collective(threading.get_ident())
+    assert not in_collective(None)
+    source = "def all_reduce(look):\n    return look()\n"
+    names: dict[str, Any] = {}
+    exec(compile(source, "/venv/torch/distributed/distributed_c10d.py", "exec"), names)
+    assert names["all_reduce"](lambda: in_collective(threading.get_ident()))

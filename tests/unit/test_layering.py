@@ -30,7 +30,8 @@ _PURE = """
     zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes zloom_broker.previews
     zloom_broker.pulse zloom_broker.queries
     zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rules
-    zloom_broker.state zloom_broker.steering zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.state zloom_broker.steering zloom_broker.straggling zloom_broker.validation
+    zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
