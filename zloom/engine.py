@@ -18,7 +18,8 @@ from zloom.errors import (
     TransportError,
     UnknownMessageType,
 )
-from zloom.messages import Confirm, FromBroker, Published, ToBroker
+from zloom.hold_watch import HoldWatch
+from zloom.messages import Confirm, FromBroker, Published, StacksTaken, ToBroker
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Device, DeviceStatus, Outcome, Replica
 from zloom.promises import Promises
 from zloom.restoring import Restore
@@ -33,6 +34,7 @@ from zloom.session_effects import (
     Effect,
     Failed,
     Hand,
+    InspectThreads,
     Prepared,
     Say,
     Warn,
@@ -41,6 +43,7 @@ from zloom.session_sockets import SessionSockets
 from zloom.session_state import SessionCounters, State
 from zloom.settings import WeaveletSettings
 from zloom.socket_options import Context, new_context
+from zloom.stack_source import take
 from zloom.status_source import NO_SAFE_POINT, StatusSource
 from zloom.training import Training
 from zloom.version import __version__
@@ -104,7 +107,8 @@ class Engine:
         )
         self._delivery = Delivery(training, self.answer, together=replica.world_size > 1 or replica.resumed)
         self._promises = Promises(training.mailbox, lambda: training.step)
-        self._status = StatusSource(training, settings.status_points)
+        self._status = StatusSource(training, settings.status_points, together=replica.world_size > 1)
+        self._holds = HoldWatch(replica.id, training, settings.hold_watch)
         self._declared = -1
         self._subscribed = 0
         self._unsent = 0
@@ -145,6 +149,7 @@ class Engine:
         """Look for devices, then say hello; unless all is `declared` wait for `begin` too."""
         self._awaited = {"devices"} if declared else {"devices", "declarations"}
         self._watch.start()
+        self._holds.start()
         self._patience = self._loop.call_later(self._settings.device_patience, self._begin, "devices")
 
     def begin(self) -> None:
@@ -156,6 +161,7 @@ class Engine:
         if self._patience is not None:
             self._patience.cancel()
         self._watch.stop()
+        self._holds.stop()
         if self._session.state is not State.CLOSED:
             for _ in range(LAST_STATUSES):
                 if len(self._training.metrics) and self._session.may_report:
@@ -248,6 +254,8 @@ class Engine:
                 self._training.wake()
             case CollectStatus():
                 self._send_status()
+            case InspectThreads():
+                self._send_stacks(effect.id)
             case Failed():
                 self._training.failed(effect.failure)
             case Hand():
@@ -285,6 +293,12 @@ class Engine:
             self._warn("no safe point", NO_SAFE_POINT)
         if surplus := self._training.metrics.surplus:
             self._warn("surplus metric", f"{SURPLUS_METRICS} {surplus}")
+
+    def _send_stacks(self, id: int) -> None:
+        training = self._training
+        threads = [] if training.elsewhere else take(training.thread)
+        taken = StacksTaken(id=id, threads=threads, reason=training.elsewhere, hold=self._holds.newest)
+        self._run(self._session.stacks(taken))
 
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._warned:

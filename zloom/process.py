@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta
 from zloom.errors import CannotSteer, SettingsError
 from zloom.launch import initialised_group, resolve_attempt, resolve_place
 from zloom.pause import Limit, Steps
+from zloom.settings import WeaveletSettings
 from zloom.steerable import reason_of
 from zloom.weavelet import Weavelet
 
@@ -162,8 +163,16 @@ def weavelet_process(
     return WeaveletProcess(queue, options, keys)
 
 
+class _Apart(Weavelet):
+    """A weavelet that is not where the trainer is."""
+
+    def start(self) -> None:
+        self._training.elsewhere = "its weavelet is in a process of its own and cannot see the trainer's"
+        super().start()
+
+
 def _prepare(queue: Queue, options: dict[str, Any], keys: Sequence[QueueKey]) -> Weavelet:
-    weavelet = Weavelet(**options)
+    weavelet = _Apart(**options, settings=WeaveletSettings(hold_watch=None))
     for key in keys:
         key.declare(weavelet, queue)
     weavelet.on_command("pause")(_refuse_pause)

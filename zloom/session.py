@@ -16,7 +16,7 @@ from zloom.effects import Reconnect
 from zloom.history import History
 from zloom.model import Command, Device, Key, Outcome, Replica
 from zloom.outcome_table import sendable
-from zloom.session_effects import Closed, Concluded, Decided, Effect, Hand, Prepared, Warn
+from zloom.session_effects import Closed, Concluded, Decided, Effect, Hand, InspectThreads, Prepared, Warn
 from zloom.session_link import INTERVAL, Link
 from zloom.session_reports import Reports
 from zloom.session_rounds import Insistent, Rounds
@@ -100,6 +100,10 @@ class Session:
     def status(self, status: messages.Status, now: float) -> list[Effect]:
         """Send a status that was collected; its `seq` and `revision` are filled in here."""
         return self._reports.status(status, self.revision, now)
+
+    def stacks(self, taken: messages.StacksTaken) -> list[Effect]:
+        """Tell what the threads do, now or never: later it is not true any more."""
+        return [self._link.send(taken)] if self._is_welcome() and self._link.may_send else []
 
     def publish(self, topic: str, payload: bytes) -> list[Effect]:
         """Publish on a user's own topic, at most once; what cannot be sent now is dropped and counted."""
@@ -236,6 +240,8 @@ class Session:
                 self._reports.declared(message.seq)
             case messages.OutcomesReceived():
                 self._reports.acknowledge(message.revisions)
+            case messages.TakeStacks():
+                return [InspectThreads(message.id)]
             case messages.Failure():
                 return self._reports.failed(message)
             case messages.Error():

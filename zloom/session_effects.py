@@ -42,6 +42,13 @@ class CollectStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class InspectThreads:
+    """Take the stacks of the trainer's threads and hand them to `Session.stacks` under this id."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Something that this replica must know failed; told once."""
 
@@ -89,6 +96,7 @@ Effect = (
     | Decided
     | Concluded
     | CollectStatus
+    | InspectThreads
     | Failed
     | Hand
     | Warn

@@ -3,6 +3,7 @@
 from zloom.messages import Status
 from zloom.model import DeviceStatus
 from zloom.pace import Pace
+from zloom.stack_source import in_collective
 from zloom.training import Training
 
 UNTICKED = 10.0
@@ -20,9 +21,11 @@ class StatusSource:
     Args:
         training: Whose.
         points: How many points of metrics go into one status.
+        together: It is one of several ranks, which may wait for each other.
     """
 
-    def __init__(self, training: Training, points: int) -> None:
+    def __init__(self, training: Training, points: int, *, together: bool) -> None:
+        self._together = together and not training.elsewhere
         self.devices: list[DeviceStatus] = []
         """The newest reading, until a status has told it."""
         self._training = training
@@ -47,6 +50,7 @@ class StatusSource:
             phase=training.phase,
             paused=mailbox.pause.active,
             holding=mailbox.holding,
+            waits=in_collective(training.thread) if self._together else None,
             lacks_config=mailbox.lacks_config,
             step_time=self._pace.step_time,
             metrics=metrics,

@@ -38,6 +38,12 @@ STALL_FLOOR = 5.0
 """… but not before this many seconds: a status comes only once a second."""
 
 
+LOOKS = 10
+"""Looks at what the training thread does that count, one each status: a change shows within seconds …"""
+
+ENOUGH_LOOKS = 5
+"""… and from so many on they say something."""
+
 MAX_DEVICES = 64
 """Devices of which the newest status is kept: more than a host has."""
 
@@ -66,6 +72,8 @@ class Vitals:
     reported: float = 0.0
     """When the newest status came."""
     step_changed: float = 0.0
+    _looks: deque[bool] = field(default_factory=lambda: deque(maxlen=LOOKS))
+    """Whether the training thread was in a collective."""
     _step_times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
 
     def hear(self, now: float) -> None:
@@ -134,12 +142,19 @@ class Vitals:
             self.step_changed = now
         if status.step_time is not None:
             self._step_times.append(status.step_time)
+        if status.waits is not None:
+            self._looks.append(status.waits)
         self.status, self.reported = status, now
         named = {name: series for name, series in status.metrics.items() if len(name) <= MAX_METRIC_NAME}
         self.recent.take(named)
         _keep(self.devices, {device.id: device for device in status.devices}, MAX_DEVICES)
         newest = {name: series.values[-1] for name, series in named.items() if series.values}
         return _keep(self.metrics, newest, MAX_METRICS) + len(status.metrics) - len(named)
+
+    @property
+    def waiting(self) -> float | None:
+        """Share of the newest looks at which it was in a collective; None before there were some."""
+        return sum(self._looks) / len(self._looks) if len(self._looks) >= ENOUGH_LOOKS else None
 
     @property
     def knows_step(self) -> bool:

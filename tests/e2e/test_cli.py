@@ -8,12 +8,14 @@ import contextlib
 import io
 import json
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -367,7 +369,18 @@ def test_ps_keys_and_devices_for_people_and_for_scripts(trained: Place) -> None:
     (device,) = trained.json("devices")
     assert device["replicas"] == [replica["replica"]]
     assert device["device"]["id"] in trained.run("devices").stdout
-    assert trained.json("stats")["counters"]["received_hello"] > 0
+    deadline = time.monotonic() + DEADLINE
+    while not (stats := trained.json("stats"))["gauges"].get("commit_seconds_median"):
+        assert time.monotonic() < deadline, stats  # what the shell measures is up to a beat old
+    assert stats["counters"]["received_hello"] > 0
+    assert abs(stats["at"] - time.time()) < DEADLINE
+    gauges = stats["gauges"]
+    assert gauges["replicas_live"] + gauges["replicas_paused"] + gauges["replicas_stalled"] == 1
+    assert gauges["commit_seconds_median"] <= gauges["commit_seconds_max"] < DEADLINE
+    assert gauges["disk_free_bytes"] > 0
+    table = trained.run("stats").stdout
+    assert "received_hello" in table
+    assert "loop_lag_seconds_max" in table
 
 
 def test_watch_prints_lines_as_things_happen(trained: Place) -> None:
@@ -475,9 +488,26 @@ def test_the_journal_is_verified_and_repaired_without_a_broker(tmp_path: Path) -
 # --- the program ---------------------------------------------------------------------------------
 
 
+def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with ended(place.start("broker", "--metrics-port", "0")) as broker:
+        first_line(broker)
+        assert broker.stderr is not None
+        urls = (re.search(r"metrics at (\S+)$", line.strip()) for line in broker.stderr)
+        url = next(found[1] for found in urls if found)
+        place.json("stats")
+        deadline = time.monotonic() + DEADLINE
+        while b'zloom_received_total{type="get_stats"} 1.0' not in urllib.request.urlopen(url).read():
+            assert time.monotonic() < deadline
+        broker.terminate()
+        begun = time.monotonic()
+        assert broker.wait(DEADLINE) == 0
+        assert time.monotonic() - begun < 2.0
+
+
 COMMANDS = """
 broker ps devices keys get set history rollback pause resume stop checkpoint validate command cancel watch
-fail-device forget stats journal
+fail-device forget stats stacks journal
 """
 
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -467,7 +467,6 @@ def _revision(number: int, action: tuple[Any, ...]) -> Revision:
             return cancel(number, max(1, number - action[1]))
 
 
-@settings(deadline=None)
 @given(actions)
 def test_each_revision_ends_once_in_order_and_never_early(actions: list[tuple[Any, ...]]) -> None:
     trainer = Trainer(NAMES)
