@@ -7,6 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+LOWEST := $(CURDIR)/.venv-lowest
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo pictures lint types test soak bench clean
@@ -50,9 +51,15 @@ test: lint types  ## lint, check the types and run all tests
 soak: install  ## try the state machines on many more examples, other ones each time
 	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout=0 tests/unit/test_core_machine.py tests/unit/test_pair_machine.py tests/unit/test_ranks_machine.py
 
+# Neither zloom nor torch is installed there, so that nothing but the bounds decides what is.
+lowest:  ## try the oldest releases that pyproject.toml allows, on the tests that need no torch
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install $$($(PYTHON) .ci/lowest.py pins)
+	PATH="$(LOWEST)/bin:$$PATH" PYTHONPATH=.:broker python -m pytest $$($(PYTHON) .ci/lowest.py tests)
+
 bench: install  ## measure round trips, and what a step pays
 	@$(BIN)/python -m bench
 
 clean:  ## remove .venv and everything that was built or cached
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
