@@ -31,7 +31,10 @@ from zloom import messages as m
 from zloom.errors import JournalError, TransportError
 from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
+from zloom_broker import server
 from zloom_broker.addresses import Bound
+from zloom_broker.journal import open_journal, verify
+from zloom_broker.recovery import recover
 
 
 @contextlib.asynccontextmanager
@@ -71,6 +74,28 @@ def test_a_change_goes_round(tmp_path: Path, transport: Transport) -> None:
             assert (await operator.hear(m.Answered)).outcomes == [applied]
 
     asyncio.run(scenario())
+
+
+def test_a_snapshot_is_prepared_a_revision_at_a_time_beside_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SNAPSHOT_ROWS", 20)
+    monkeypatch.setattr(server, "PACKING_TIME", 0.0)
+
+    async def scenario() -> None:
+        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, weavelet):
+            for number in range(1, 60):
+                assert (await operator.ask(change(number))).revision == number
+                outcome = Outcome("a", 0, "applied", number)
+                weavelet.send(m.Outcomes(epoch=broker.server.epoch, outcomes={number: outcome}))
+                await weavelet.get(m.OutcomesReceived, revisions=[number])
+            image = broker.server._core.state.image() if broker.server._core else None
+        with open_journal(tmp_path / "broker") as journal:  # its newest snapshot is that of the end
+            assert journal.recovered.rows == []
+            assert recover(journal.recovered).image() == image
+
+    asyncio.run(scenario())
+    assert len(verify(tmp_path / "broker").snapshots) == 2, "none was written before the end"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
