@@ -279,6 +279,10 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     """The newest value of each."""
     ramps: dict[str, RampState] = field(default_factory=dict)
     """By key: those that are under way, or ended because a handler raised."""
+    values: dict[str, int] = field(default_factory=dict)
+    """A digest of the value in force of each key."""
+    clock: float | None = None
+    """Seconds that its clock is ahead of the broker's, less the time that a status is on its way."""
     devices: list[str] = field(default_factory=list)
     seen: float | None = None
     """Seconds since it was last heard."""

@@ -291,6 +291,7 @@ class Core:
         before = peer.vitals.status
         self._count_gap("status_missed", before.seq if before else None, status.seq)
         peer.vitals.report(status, now)
+        peer.vitals.clock = status.at - self._hub.wall(now) if status.at else None
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]
         seen = self._queries.status(attempt, replica, now)

@@ -11,6 +11,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -444,6 +445,27 @@ def test_the_journal_is_verified_and_repaired_without_a_broker(tmp_path: Path) -
 # --- the program ---------------------------------------------------------------------------------
 
 
+def test_the_doctor_finds_nothing_where_all_is_well(trained: Place) -> None:
+    found = trained.json("doctor")
+    assert {each["check"] for each in found} == {"broker", "key", "clocks", "disk", "load", "runs", "config"}
+    assert [each for each in found if each["state"] == "problem"] == []
+    assert "ok       broker  ipc://" in trained.run("doctor").stdout
+
+
+def test_the_doctor_says_why_there_is_no_broker(tmp_path: Path, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        place = Place(tmp_path)
+        (found,) = place.json("doctor", "--broker", endpoint, "--timeout", "0.5", code=3)
+        assert found["text"] == f"something listens at {endpoint}, but does not answer as a broker does"
+    told = place.run("doctor", "--broker", endpoint, "--timeout", "0.5", code=3).stdout
+    assert f"problem  broker  nobody listens at {endpoint}" in told
+    nowhere = f"ipc://{folder}/nowhere"
+    told = place.run("doctor", "--broker", nowhere, "--timeout", "0.5", code=3).stdout
+    assert f"nobody listens at {nowhere}" in told
+    assert "→ start one with `zloom broker`" in told
+
+
 def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with ended(place.start("broker", "--metrics-port", "0")) as broker:
@@ -463,7 +485,7 @@ def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
 
 COMMANDS = """
 broker ps devices keys get set history rollback pause resume stop checkpoint validate command cancel watch
-fail-device forget stats stacks journal
+fail-device forget stats stacks doctor journal
 """
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_broker"}
 
 _PURE = """
-    zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
+    zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.digests zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
     zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.restoring zloom.rounds
     zloom.schema zloom.session zloom.session_effects zloom.session_link zloom.session_reports
