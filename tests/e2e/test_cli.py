@@ -25,7 +25,9 @@ import pytest
 
 import zloom
 from tests.support import DEADLINE
+from tests.unit.fake_nvml import Card, FakeNVML, xid
 from zloom.cli import main
+from zloom.devices import DeviceProbe
 
 ZLOOM = [sys.executable, "-m", "zloom"]
 
@@ -481,6 +483,33 @@ def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
         begun = time.monotonic()
         assert broker.wait(DEADLINE) == 0
         assert time.monotonic() - begun < 2.0
+
+
+def test_a_run_whose_gpu_fails_stops_where_that_was_wanted(tmp_path: Path) -> None:
+    place, card, going = Place(tmp_path), Card("GPU-1"), True
+    endpoint = place.environment["ZLOOM_BROKER"]
+    with ended(place.start("broker", "--on-device-failure", "stop")) as broker:
+        first_line(broker)
+        probe = DeviceProbe({}, FakeNVML(card))
+        weavelet = zloom.Weavelet(
+            "gpu", broker=endpoint, devices=probe, settings=zloom.WeaveletSettings(device_interval=0.1)
+        )
+
+        @weavelet.on_command("stop")
+        def stop() -> None:
+            nonlocal going
+            going = False
+
+        deadline = time.monotonic() + DEADLINE
+        with weavelet:
+            assert weavelet.wait_until_active(DEADLINE)
+            card.pending.append(xid(79))
+            while going:
+                assert time.monotonic() < deadline
+                weavelet.tick()
+        (change,) = place.json("history", "gpu")
+        assert (change["command"], change["by"]) == ("stop", "zloom")
+        assert change["note"] == "GPU-1 failed: XID 79: it has fallen off the bus"
 
 
 COMMANDS = """
