@@ -20,7 +20,7 @@ from zloom.errors import (
 )
 from zloom.hold_watch import HoldWatch
 from zloom.messages import Confirm, FromBroker, Published, StacksTaken, ToBroker
-from zloom.model import Device, DeviceStatus, Outcome, Replica
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Device, DeviceStatus, Outcome, Replica
 from zloom.promises import Promises
 from zloom.restoring import Restore
 from zloom.rounds import Round
@@ -36,6 +36,7 @@ from zloom.session_effects import (
     Hand,
     InspectThreads,
     Prepared,
+    Say,
     Warn,
 )
 from zloom.session_sockets import SessionSockets
@@ -43,12 +44,18 @@ from zloom.session_state import SessionCounters, State
 from zloom.settings import WeaveletSettings
 from zloom.socket_options import Context, new_context
 from zloom.stack_source import take
-from zloom.status_source import StatusSource
+from zloom.status_source import NO_SAFE_POINT, StatusSource
 from zloom.training import Training
 from zloom.version import __version__
 
 LAST_STATUSES = 5
 """Statuses that a farewell may take for points that are still kept: each is half a megabyte at most."""
+
+
+SURPLUS_METRICS = (
+    f"a replica has {MAX_METRICS} metrics, with names of {MAX_METRIC_NAME} characters at most; points of "
+    "others are dropped and counted (is the step in the name?), those first of"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +260,8 @@ class Engine:
                 self._training.failed(effect.failure)
             case Hand():
                 self._delivery.hand(effect.own)
+            case Say():
+                logging.getLogger("zloom").warning("%s", effect.text)
             case Warn():
                 self._warn(effect.kind, effect.text)
             case Closed():
@@ -280,6 +289,10 @@ class Engine:
     def _send_status(self) -> None:
         now = self._loop.time()
         self._run(self._session.status(self._status.collect(now), now))
+        if self._status.lacks_safe_points:
+            self._warn("no safe point", NO_SAFE_POINT)
+        if surplus := self._training.metrics.surplus:
+            self._warn("surplus metric", f"{SURPLUS_METRICS} {surplus}")
 
     def _send_stacks(self, id: int) -> None:
         training = self._training
@@ -293,10 +306,13 @@ class Engine:
             logging.getLogger("zloom").warning("%s", text)
 
     def _set_timer(self) -> None:
+        when = self._session.next_timer()
         if self._timer is not None:
+            # One that rings too early sees that. One made anew at each turn of a busy loop never rings.
+            if when is not None and self._timer.when() <= when:
+                return
             self._timer.cancel()
             self._timer = None
-        when = self._session.next_timer()
         if when is not None:
             self._timer = self._loop.call_at(when, self._on_timer)
 

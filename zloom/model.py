@@ -249,6 +249,13 @@ class KeyState(Struct, frozen=True, omit_defaults=True):
     """Where the first rank stands that is still on its way to the value, or stopped on it."""
 
 
+MAX_METRICS = 1000
+"""Metrics of one replica: one that puts the step into a name must fill nobody's memory."""
+
+MAX_METRIC_NAME = 256
+"""Characters of a metric's name: a path into a model, and a word about it."""
+
+
 class Series(Struct, frozen=True):
     """Points of one metric, oldest first: two columns of one length."""
 

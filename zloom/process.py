@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol, Self
 
 from msgspec import UNSET, Meta
 
-from zloom.errors import SettingsError
+from zloom.errors import CannotSteer, SettingsError
 from zloom.launch import initialised_group, resolve_attempt, resolve_place
 from zloom.pause import Limit, Steps
 from zloom.settings import WeaveletSettings
@@ -201,12 +201,12 @@ def _serve(
 
 def _refuse_pause(limit: Limit = None) -> NoReturn:
     """Refused: the weavelet is in a process of its own and cannot hold the trainer's."""
-    raise RuntimeError("this weavelet is in a process of its own and cannot hold the trainer's")
+    raise CannotSteer("this weavelet is in a process of its own and cannot hold the trainer's")
 
 
 def _refuse_resume(steps: Steps = None) -> NoReturn:
     """Refused: there is never a pause to end."""
-    raise RuntimeError("this weavelet is in a process of its own and cannot hold the trainer's")
+    raise CannotSteer("this weavelet is in a process of its own and cannot hold the trainer's")
 
 
 def _last_word(pipe: "Connection[Any, str]") -> str:

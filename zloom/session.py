@@ -188,6 +188,7 @@ class Session:
         if not self._is_welcome():
             return []
         self.counters.missed += self._updates.see(topic, message)
+        self._link.heard = now
         self._alarms.set(Alarm.SILENCE, now + self._link.patience)
         match message:
             case messages.Echo() if self._updates.is_awaited(message):
@@ -285,22 +286,22 @@ class Session:
     def _reconnect(self, now: float) -> list[Effect]:
         self.counters.reconnects += 1
         self._updates.closed()
-        text = f"no broker answers at {self._link.control}; the training goes on, and it is tried again"
-        return [Reconnect(), *self._disconnect(now), Warn("unreachable", text)]
+        silent = self._link.silent()
+        return [Reconnect(), *self._disconnect(now), *silent]
 
     def _welcomed(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         if welcome.epoch != self._link.welcome.epoch:
             self._reports.restart()
             self._updates.restart()
+        back = self._link.answers(now)
         self._link.welcomed(welcome)
         self._move(Event.WELCOMED)
         self._history.connected()
         self._alarms.set(Alarm.SILENCE, now + self._link.patience)
         self._alarms.set(Alarm.ECHO, now + INTERVAL)
         self._reports.welcomed(now)
-        return self._updates.connected(
-            updates_endpoint(welcome.updates, self._link.control), self._link.nonce
-        )
+        updates = updates_endpoint(welcome.updates, self._link.control)
+        return [*self._updates.connected(updates, self._link.nonce), *back]
 
     def _welcomed_again(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         if welcome.epoch != self._link.welcome.epoch:

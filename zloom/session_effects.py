@@ -71,6 +71,13 @@ class Warn:
 
 
 @dataclass(frozen=True, slots=True)
+class Say:
+    """Tell the user, each time."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """Close both sockets for good; with `farewell` there is a goodbye on its way."""
 
@@ -93,5 +100,6 @@ Effect = (
     | Failed
     | Hand
     | Warn
+    | Say
     | Closed
 )

@@ -96,7 +96,7 @@ class Steerable(Declaring, Disownable):
         self._probe = devices
         self._context = context
         self._settings = settings or WeaveletSettings()
-        registry = Registry()
+        registry = Registry(_log_error)
         self._mailbox = Mailbox(registry, self._answer, self._confirm, _log)
         self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
         if pause_ready is not None:
@@ -317,6 +317,11 @@ class Steerable(Declaring, Disownable):
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def _log_error(what: str, error: Exception) -> None:
+    text = "%s raised; what was asked for is rejected"
+    logging.getLogger("zloom").error(text, what, exc_info=error)
 
 
 def _log(text: str) -> None:

@@ -295,7 +295,7 @@ class Core:
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         before, readings = peer.vitals.status, dict(peer.vitals.devices)
         self._count_gap("status_missed", before.seq if before else None, status.seq)
-        peer.vitals.report(status, now)
+        self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)
         peer.vitals.clock = status.at - self._hub.wall(now) if status.at else None
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]

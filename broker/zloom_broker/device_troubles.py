@@ -7,13 +7,12 @@ from typing import Literal
 from zloom.errors import Refused
 from zloom.messages import FailDevice, SendCommand, Status
 from zloom.model import Device, DeviceStatus, Event, Replica
-from zloom_broker.attempt import Attempt
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.changes import Changes
 from zloom_broker.device_rules import Trouble, happened, lasting
 from zloom_broker.errands import Errands
 from zloom_broker.hub import BROKER, Hub
 from zloom_broker.records import DeviceFailed
-from zloom_broker.state import AttemptKey
 
 QUIET = 60.0
 """Seconds in which an attempt is sent one command for failures: devices often fail together."""

@@ -12,10 +12,11 @@ from zloom.errors import Refused
 from zloom.messages import Credit, Echo, FromBroker, Happened, Own, Published, Refusal
 from zloom.model import Event
 from zloom_broker.addresses import Addresses
+from zloom_broker.attempt import AttemptKey
 from zloom_broker.effects import Commit, Effect, Publish, Send
 from zloom_broker.liveness import Vitals
 from zloom_broker.records import AnyRecord, encode
-from zloom_broker.state import AttemptKey, State
+from zloom_broker.state import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,9 @@ from zloom.model import (
     RunStatus,
     State,
 )
-from zloom_broker.attempt import Attempt, Setting
+from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub
+from zloom_broker.ledger import Setting
 from zloom_broker.records import size_of
 
 PAGE = 512 * 1024

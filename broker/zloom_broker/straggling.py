@@ -11,9 +11,8 @@ from statistics import median
 from typing import Literal
 
 from zloom.model import Event
-from zloom_broker.attempt import Attempt
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub
-from zloom_broker.state import AttemptKey
 
 WAITING = 0.5
 """Share of looks from which on a rank counts as one that waits …"""

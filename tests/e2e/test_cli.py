@@ -274,6 +274,29 @@ def test_commands(trained: Place) -> None:
     assert trained.json("history", "lm", "--limit", "2")[1]["arguments"] == {"limit": None}
 
 
+REQUESTS: list[tuple[str, ...]] = [
+    ("set", "lm", "learning_rate=0.0625"),
+    ("set", "lm", "optimizer=sgd", "--checkpoint-first"),
+    ("rollback", "lm", "0"),
+    ("command", "lm", "checkpoint", "--note", "by name"),
+    ("pause", "lm"),
+    ("resume", "lm"),
+    ("checkpoint", "lm"),
+]
+
+
+def test_a_request_id_has_one_effect_and_one_answer(trained: Place) -> None:  # G5
+    for number, request in enumerate(REQUESTS):
+        named = (*request, "--request-id", f"script-{number}")
+        first, second = trained.json(*named), trained.json(*named)
+        assert (first["applied_everywhere"], second["duplicate"]) == (True, True)
+        for answer in (first, second):
+            del answer["latency"], answer["duplicate"], answer["checkpoint"]
+        assert first == second
+        newest = trained.json("history", "lm", "--limit", "1")[0]
+        assert (newest["revision"], newest["request_id"]) == (first["revision"], f"script-{number}")
+
+
 def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     late = trained.run("set", "lm", "gated=1", "--timeout", "0.3", code=5)
     assert "applied on 0/1 replica, 1 still pending" in late.stdout
@@ -290,6 +313,23 @@ def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     assert trained.json("cancel", "lm", str(revision))["applied_everywhere"]
     taken_back = trained.json("set", "lm", "gated=4", "--timeout", "0.3", "--cancel-on-timeout", code=1)
     assert taken_back["outcomes"][0]["outcome"] == "cancelled"
+
+
+def test_a_request_id_also_stands_for_what_has_not_been_answered_yet(trained: Place) -> None:
+    late = trained.json("set", "lm", "gated=6", "--request-id", "late", "--no-wait", code=5)
+    again = trained.json("set", "lm", "gated=6", "--request-id", "late", "--timeout", "0.1", code=5)
+    assert again["revision"] == late["revision"]
+    cancel = ("cancel", "lm", str(late["revision"]), "--request-id", "never mind")
+    assert trained.json(*cancel)["revision"] == trained.json(*cancel)["revision"] == late["revision"] + 1
+
+
+def test_a_request_id_of_another_request_is_refused(trained: Place) -> None:
+    trained.run("set", "lm", "learning_rate=0.2", "--request-id", "taken")
+    reused = trained.run("set", "lm", "learning_rate=0.3", "--request-id", "taken", code=1)
+    assert "request id 'taken' was used before with another body" in reused.stderr
+    unset = trained.run("set", "lm", "learning_rate=0.3", "--request-id", "", code=2)
+    assert "the request id is empty" in unset.stderr
+    assert trained.json("get", "lm", "learning_rate")["learning_rate"] == 0.2
 
 
 def follows(place: Place) -> int:
@@ -374,10 +414,14 @@ def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> Non
         device = trained.json("devices")[0]["device"]["id"]
         assert len(trained.json("fail-device", device, "--reason", "fell off")["replicas"]) == 2
         assert "failed: fell off" in trained.run("devices").stdout
-        assert trained.json("stop", "short")["applied_everywhere"]
+        stop = ("stop", "short", "--request-id", "enough")
+        revision = trained.json(*stop)["revision"]
         assert process.wait(DEADLINE) == 0
+        assert trained.json(*stop)["revision"] == revision  # of a run that has ended
         assert trained.json("ps", "short")[0]["state"] == "finished"
-        assert trained.json("forget", "short") == {"run": "short", "attempt": "", "forgotten": True}
+        for _ in range(2):
+            told = trained.json("forget", "short", "--request-id", "gone")
+            assert told == {"run": "short", "attempt": "", "forgotten": True}
         assert "unknown run 'short'" in trained.run("ps", "short", code=1).stderr
 
 
