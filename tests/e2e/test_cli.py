@@ -498,6 +498,27 @@ def test_the_doctor_finds_nothing_where_all_is_well(trained: Place) -> None:
     assert "ok       broker  ipc://" in trained.run("doctor").stdout
 
 
+def test_the_doctor_names_what_ranks_do_not_agree_on(trained: Place) -> None:
+    with contextlib.ExitStack() as stack:
+        for rank in range(2):
+            weavelet = zloom.Weavelet(
+                "apart",
+                broker=trained.environment["ZLOOM_BROKER"],
+                attempt="one",
+                rank=rank,
+                world_size=2,
+            )
+            weavelet.on_config("same", initial=1)(lambda value: None)
+            weavelet.on_config("rate", initial=float(rank))(lambda value: None)
+            assert stack.enter_context(weavelet).wait_until_active(DEADLINE)
+        deadline = time.monotonic() + DEADLINE
+        while len([each for each in trained.json("ps", "apart") if each["values"]]) < 2:
+            assert time.monotonic() < deadline
+        found = trained.json("doctor", code=1)
+    (problem,) = [each for each in found if each["check"] == "config"]
+    assert problem["text"] == "apart: rate is not the same on rank 0 and rank 1"
+
+
 def test_the_doctor_says_why_there_is_no_broker(tmp_path: Path, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
