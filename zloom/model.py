@@ -317,7 +317,7 @@ class ThreadStack(Struct, frozen=True, omit_defaults=True):
 
 
 class Hold(Struct, frozen=True, omit_defaults=True):
-    """A time in which the weavelet could not run, because one of these threads held the GIL."""
+    """A time in which the weavelet could not run: a thread held the GIL, or all were stopped."""
 
     at: float
     """When it ended, in seconds since the Unix epoch by the replica's clock."""
