@@ -23,6 +23,7 @@ import zloom
 from tests.e2e.lightning_models import Regression, loader, trainer
 from zloom.lightning import WeaveletCallback
 from zloom.lightning.data import BatchSize
+from zloom.lightning.keys import STEERS
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Story:
         kept: (step, key, value) of each change that was not undone, in order.
         steps: A digest over what was in force at each step that was trained.
         parameters: A digest of the module, in the end.
+        values: What the Trainer's own objects say in the end, by key.
         trained: How many steps.
         validations: After which steps one ran.
         faults: How often the handler raised.
@@ -67,6 +69,7 @@ class Story:
     kept: list[tuple[int, str, Any]] = field(default_factory=list)
     steps: str = ""
     parameters: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
     trained: int = 0
     validations: list[int] = field(default_factory=list)
     faults: int = field(default=0, compare=False)
@@ -150,6 +153,9 @@ class Scribe(Callback):
 
     def on_validation_end(self, *_: Any) -> None:
         self._story.validations.append(self._step)
+
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        self._story.values = {cls.name: cls().get(trainer) for cls in STEERS} | {"jolt": module.jolt}
 
     @property
     def _step(self) -> int:

@@ -1,5 +1,6 @@
 """Lightning on several real ranks: every key and command, in a storm."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -76,6 +77,20 @@ def told(applied: list[tuple[int, int, Changes]]) -> list[tuple[int, str, Any]]:
     return [(step, key, value) for step, _, changes in in_order for key, value in changes.items()]
 
 
+async def all_undone(storm: Storm) -> None:
+    """Change all keys at once until that fails on one rank, and so is taken back on all."""
+    before = len(storm.refused)
+    while len(storm.refused) == before:
+        await storm.change(*draw(Random()))
+
+
+async def all_finished(operator: zloom.Operator, run: str, reason: str) -> None:
+    """Wait until the broker has the goodbyes of all ranks, with this reason."""
+    async with asyncio.timeout(DEADLINE):
+        while {(each.state, each.reason) for each in await operator.replicas(run)} != {("finished", reason)}:
+            await asyncio.sleep(0.05)
+
+
 async def storm(folder: Path, world_size: int, gusts: int) -> None:
     """Every key by itself, then a storm; all ranks did the same, and what the operator was told."""
     async with job(folder, world_size, seed=world_size, faults=0.3, delay=0.002) as (operator, processes):
@@ -83,17 +98,17 @@ async def storm(folder: Path, world_size: int, gusts: int) -> None:
         for key in draw(Random()):
             await blown.change(key)
         await blown.blow(gusts)
-        while not blown.refused:
-            await blown.change("jolt", "optimizer_type", "batch_size")
+        await all_undone(blown)
         await blown.pause()
+        config = await operator.get(folder.name)
         stopped = one_fate(await operator.stop(folder.name, timeout=DEADLINE))
         assert await ended(processes) == [0] * world_size
-        assert {(each.state, each.reason) for each in await operator.replicas(folder.name)} == {
-            ("finished", "finished")
-        }
+        await all_finished(operator, folder.name, "finished")
     first, *others = stories(folder, world_size)
     assert all(other == first for other in others)
     assert (first.ended, first.trained) == ("finished", stopped)
+    # What Adam calls momentum is none to another class, so that it does not go over with the type.
+    assert first.values | {"momentum": None} == config | {"momentum": None}
     assert others[-1].faults == len(blown.refused)
     assert effective(first.kept) == effective(told(blown.applied))
 
