@@ -38,6 +38,7 @@ class Plan:
         port: Where rank 0 serves the store.
         seed: Of this rank's delays and failures.
         faults: How often its handler raises, 0 to 1.
+        gate: Where its handler waits until this file is there; it says so with another, `gate.shut`.
         delay: Mean of what a step sleeps, in seconds, each time another.
     """
 
@@ -48,6 +49,7 @@ class Plan:
     port: int
     seed: int = 0
     faults: float = 0.0
+    gate: Path | None = None
     delay: float = 0.0
 
 
@@ -114,6 +116,10 @@ class Faulty(Regression):
     @zloom.on_config("jolt", get=lambda self: self.jolt)
     def set_jolt(self, value: int) -> Callable[[], None]:
         """Raise on this rank now and then, so that no rank may keep what came with it."""
+        if self.plan.gate is not None:
+            self.plan.gate.with_suffix(".shut").touch()
+            while not self.plan.gate.exists():
+                time.sleep(0.01)
         if self.random.random() < self.plan.faults:
             self.story.faults += 1
             raise ValueError("a fault of this rank")
@@ -164,7 +170,7 @@ class Scribe(Callback):
 
     def _note(self) -> None:
         steered = {key: entry["value"] for key, entry in self._callback.state_dict()["steered"].items()}
-        for key, value in steered.items():
+        for key, value in sorted(steered.items()):
             if key not in self._noted or self._noted[key] != value:
                 self._story.kept.append((self._step, key, value))
         self._noted = steered

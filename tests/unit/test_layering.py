@@ -15,8 +15,8 @@ SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_bro
 _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
-    zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.restoring zloom.rounds
-    zloom.schema zloom.session zloom.session_effects zloom.session_link zloom.session_reports
+    zloom.outcome_table zloom.pace zloom.parting zloom.pause zloom.promises zloom.ramps zloom.restoring
+    zloom.rounds zloom.schema zloom.session zloom.session_effects zloom.session_link zloom.session_reports
     zloom.session_rounds zloom.session_state zloom.session_updates zloom.socket_outbox
     zloom.updates_address zloom.version zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
