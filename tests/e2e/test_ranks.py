@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
@@ -160,7 +162,7 @@ async def broker_returns(folder: Path, heard: int, store: bool) -> None:
 
 async def broker_stays_away(folder: Path, heard: int) -> None:
     async with crashed(folder, heard) as job:
-        last = job.begun + 100
+        last = job.begun + 80
         (folder / storm_trainer.LAST).write_text(str(last))
         story = await job.leave()
     assert (story.ended, story.trained) == ("last", last)
@@ -237,6 +239,21 @@ async def rank_joins(folder: Path) -> None:
     assert first.kept == [[step, "sync_every", 5]]
 
 
+async def rank_is_told_to_end(folder: Path) -> None:
+    """One rank gets SIGTERM while all pause, and its handler says so to the others."""
+    folder.mkdir()  # noqa: ASYNC240
+    with free_endpoint("ipc") as endpoint:
+        plans = job(endpoint, folder, 2)
+        async with steered(folder, plans, endpoint) as (operator, processes):
+            await all_train(operator, RUN, 2)
+            paused = one_fate(await operator.pause(RUN, timeout=DEADLINE))
+            os.kill(processes[1].pid or 0, signal.SIGTERM)
+            assert await ended(processes) == [0, 0]
+    first, second = stories(plans)
+    assert first == second
+    assert (first.ended, first.trained) == ("SIGTERM", (paused or 0) - 1)
+
+
 async def one_is_there(operator: zloom.Operator) -> None:
     async with asyncio.timeout(DEADLINE):
         while True:
@@ -245,9 +262,10 @@ async def one_is_there(operator: zloom.Operator) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_ranks_that_die_or_join(tmp_path: Path) -> None:
+def test_ranks_that_die_join_or_are_told_to_end(tmp_path: Path) -> None:
     at_once(
         rank_dies(tmp_path / "dies, store", store=True),
         rank_dies(tmp_path / "dies, broker", store=False),
         rank_joins(tmp_path / "joins"),
+        rank_is_told_to_end(tmp_path / "told"),
     )
