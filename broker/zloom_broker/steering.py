@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from math import ceil
 
-from zloom.messages import Confirm, Decision, FromBroker, Prepare, Promise
+from zloom.messages import Confirm, Decision, FromBroker, Prepare, Promise, Status
 from zloom.model import Outcome, OutcomeKind
 from zloom_broker.attempt import Attempt, Ledger
 from zloom_broker.conclusions import Conclusions
@@ -242,7 +242,9 @@ class Steering:
 
     def _is_due(self, ledger: Ledger, now: float) -> bool:
         at_step = ledger.revision.at_step
-        return at_step is None or self._step_ahead(ledger, EARLY, 0, now) >= at_step
+        if at_step is None or self._is_paused_at_first(ledger):
+            return True
+        return self._step_ahead(ledger, EARLY, 0, now) >= at_step
 
     def _begin(self, attempt: Attempt, ledger: Ledger, waiting: _Waiting, now: float) -> None:
         lead = LEAD * 2**waiting.rounds
@@ -257,8 +259,21 @@ class Steering:
         """Return a step that no rank will have begun for so long."""
         vitals = [self._hub.vitals[name] for name in ledger.targets if name in self._hub.vitals]
         highest = max([reached, *(each.step_at(now) for each in vitals)])
-        paces = [each.status.step_time for each in vitals if each.status and each.status.step_time]
+        paces = self._paces(ledger)
         return highest + 1 + (ceil(seconds / min(paces)) if paces else 1)
+
+    def _is_paused_at_first(self, ledger: Ledger) -> bool:
+        """Whether all ranks stand before they have a pace: once they go on, any step may come at once."""
+        statuses = self._statuses(ledger)
+        stand = [status for status in statuses if status is not None and status.paused]
+        return len(stand) == len(ledger.targets) and not self._paces(ledger)
+
+    def _paces(self, ledger: Ledger) -> list[float]:
+        """Return the seconds that a step takes, of each rank that has told it."""
+        return [status.step_time for status in self._statuses(ledger) if status and status.step_time]
+
+    def _statuses(self, ledger: Ledger) -> list[Status | None]:
+        return [self._hub.vitals[name].status for name in ledger.targets if name in self._hub.vitals]
 
     def _look_at(self, round: _Round, attempt: Attempt, now: float) -> None:
         """See what the promises say so far."""
