@@ -17,6 +17,7 @@ The name says whose fault it was::
     ├── Refused                    the broker refused a request; nothing was changed
     ├── CheckpointFailed           the checkpoint before a change was not saved; nothing was changed
     ├── WaitTimeout                outcomes are still missing; the revision goes on
+    ├── RecordingError             a recording cannot be written, read, or replayed exactly
     └── JournalError               the broker's journal cannot be used as it is
 """
 
@@ -106,6 +107,10 @@ class CheckpointFailed(ZloomError):
 
 class WaitTimeout(ZloomError, TimeoutError):
     """Outcomes are still missing at the end of the wait; the revision itself goes on."""
+
+
+class RecordingError(ZloomError):
+    """A recording cannot be written, read, or replayed exactly; the text says why."""
 
 
 class JournalError(ZloomError):

@@ -277,6 +277,8 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     """The newest value of each."""
     ramps: dict[str, RampState] = field(default_factory=dict)
     """By key: those that are under way, or ended because a handler raised."""
+    dropped: int = 0
+    """Points of metrics that it dropped since it began, because no broker took them in time."""
     devices: list[str] = field(default_factory=list)
     seen: float | None = None
     """Seconds since it was last heard."""

@@ -15,10 +15,11 @@ SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_bro
 _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
-    zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.restoring zloom.rounds
-    zloom.schema zloom.session zloom.session_effects zloom.session_link zloom.session_reports
-    zloom.session_rounds zloom.session_state zloom.session_updates zloom.socket_outbox
-    zloom.updates_address zloom.version zloom.visibility zloom.words
+    zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.recording
+    zloom.restoring zloom.rounds zloom.schedule zloom.schema zloom.session zloom.session_effects
+    zloom.session_link zloom.session_reports zloom.session_rounds zloom.session_state
+    zloom.session_updates zloom.socket_outbox zloom.transcript zloom.updates_address zloom.version
+    zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
     zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
@@ -36,13 +37,14 @@ PURE = frozenset(_PURE.split())
 
 _SHELLS = """
     zloom zloom.__main__ zloom.async_weavelet zloom.declaring zloom.delivery zloom.device_watch
-    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.launch zloom.leaving
-    zloom.metrics zloom.process zloom.session_sockets zloom.settings zloom.socket_errors
-    zloom.socket_options zloom.sockets zloom.status_source zloom.steerable zloom.store_register
-    zloom.training zloom.weavelet
-    zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
-    zloom.client.commands zloom.client.feeds zloom.client.link zloom.client.operator
-    zloom.client.previews zloom.client.questions zloom.client.waiting
+    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.launch
+    zloom.leaving zloom.metrics zloom.process zloom.recording_file zloom.session_sockets
+    zloom.settings zloom.socket_errors zloom.socket_options zloom.sockets zloom.status_source
+    zloom.steerable zloom.store_register zloom.training zloom.weavelet
+    zloom.client zloom.client.answers zloom.client.attempts zloom.client.blocking
+    zloom.client.caller zloom.client.changes zloom.client.commands zloom.client.feeds
+    zloom.client.link zloom.client.operator zloom.client.previews zloom.client.questions
+    zloom.client.recorder zloom.client.replaying zloom.client.waiting
     zloom_broker.foreground zloom_broker.log zloom_broker.recovery zloom_broker.server
     zloom_broker.settings
 """

@@ -1,0 +1,133 @@
+"""A run that was steered by hand and recorded, and one that is steered by the recording, end bit-equal."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import zloom
+from tests.support import DEADLINE, broker_process, free_endpoint
+from zloom import recording
+from zloom.messages import Reported
+from zloom.recording_file import RecordingReader
+
+TRAINER = [sys.executable, "-m", "tests.e2e.seeded_trainer"]
+ZLOOM = [sys.executable, "-m", "zloom"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    with free_endpoint("ipc") as endpoint, broker_process(tmp_path / "data", endpoint) as broker:
+        yield {**os.environ, "ZLOOM_BROKER": broker.endpoint}
+
+
+@contextlib.contextmanager
+def started(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a process; it is killed where it has not ended with the block."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ended(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait until a process has ended; return what it said."""
+    out, error = process.communicate(timeout=2 * DEADLINE)
+    assert process.returncode == code, (out, error)
+    return out
+
+
+def paused(operator: zloom.SyncOperator, run: str, step: int) -> None:
+    """Wait until a run is paused at a step."""
+    with operator.watch(run) as feed:
+        for told in feed:
+            if isinstance(told, Reported) and told.status.state == "paused" and told.status.step == step:
+                return
+
+
+def steer_by_hand(operator: zloom.SyncOperator, run: str) -> None:
+    """Change this and that, at the first step, twice at one step, while it runs, and with a ramp."""
+    paused(operator, run, 1)
+    operator.set(run, {"learning_rate": 0.02})
+    operator.command(run, "resume", {"steps": 40})
+    paused(operator, run, 41)
+    operator.set(run, {"optimizer_type": "sgd"})
+    operator.set(run, {"optimizer_type": "adamw", "batch_size": 5})
+    with pytest.raises(zloom.Refused):
+        operator.set(run, {"batch_size": 0})
+    taken_back = operator.set(run, {"batch_size": 100}, at_step=300, wait=False)
+    operator.set(run, {"learning_rate": 0.05}, at_step=42, wait=False)
+    operator.cancel(run, taken_back.revision)
+    operator.command(run, "resume", {"steps": 60})
+    paused(operator, run, 101)
+    ramp = operator.set(run, {"learning_rate": 0.001}, ramps={"learning_rate": zloom.Ramp(100)})
+    operator.command(run, "resume", {"steps": 33})
+    paused(operator, run, 134)
+    assert operator.cancel(run, ramp.revision).outcomes[0].values["learning_rate"] < 0.05
+    operator.command(run, "resume", {"steps": 100})
+    paused(operator, run, 234)
+    operator.rollback(run, 1)
+    operator.command(run, "resume")
+
+
+@contextlib.contextmanager
+def trained(
+    run: str, parameters: Path, environment: dict[str, str], *, paused: bool
+) -> Iterator[subprocess.Popen[str]]:
+    held = {**environment, "ZLOOM_START_PAUSED": "60"} if paused else environment
+    with started([*TRAINER, run, str(parameters)], held) as process:
+        yield process
+
+
+def test_a_replay_ends_with_the_parameters_of_the_recorded_run(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "hand.zloom"
+    files = {name: tmp_path / f"{name}.pt" for name in ("alone", "hand", "replayed")}
+    record = [*ZLOOM, "record", "hand", str(file), "--wait", "--json"]
+    replay = [*ZLOOM, "replay", str(file), "--run", "replayed", "--wait", "--json"]
+    with (
+        trained("alone", files["alone"], environment, paused=False) as alone,
+        trained("hand", files["hand"], environment, paused=True) as hand,
+        trained("replayed", files["replayed"], environment, paused=True) as replayed,
+        started(record, environment) as recording_it,
+    ):
+        with zloom.connect_sync(environment["ZLOOM_BROKER"]) as operator:
+            steer_by_hand(operator, "hand")
+        ended(hand)
+        recorded = json.loads(ended(recording_it))
+        with started(replay, environment) as replaying:
+            told = json.loads(ended(replaying))
+        ended(replayed)
+        ended(alone)
+    assert (told["exact"], recorded["complete"], recorded["missed"]) == (True, True, 0)
+    assert [change["step"] for change in told["changes"]] == [1, 41, 41, 42, 101, 134, 234]
+    by_hand, repeated, unsteered = (torch.load(files[name]) for name in ("hand", "replayed", "alone"))
+    assert all(torch.equal(repeated[name], value) for name, value in by_hand.items())
+    assert not any(torch.equal(unsteered[name], value) for name, value in by_hand.items())
+    check_recording(file, recorded)
+
+
+def check_recording(file: Path, told: dict[str, Any]) -> None:
+    """See that the file holds what the recorder said, and all that there was from its beginning on."""
+    reader = RecordingReader(file)
+    records = list(reader.records())
+    assert isinstance(records[-1], recording.End)
+    assert records[-1].reason == "finished: finished"
+    assert [key.baseline for key in reader.header.keys] == [0.01, 8, "adamw"]
+    reports = [each for each in records if isinstance(each, recording.Reported)]
+    steps = [step for each in reports if "loss" in each.metrics for step in each.metrics["loss"].steps]
+    assert steps == list(range(1, 401))
+    assert told["points"] == 400
+    events = [each.event.kind for each in records if isinstance(each, recording.Happened)]
+    assert events[-1] == "finished"
+    assert (reader.loss.cut, reader.loss.unknown, told["size"]) == (0, 0, file.stat().st_size)
