@@ -3,7 +3,7 @@
 Its final parameters are a function of what it was steered to, at which steps, and of nothing else.
 """
 
-import argparse
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,19 +13,18 @@ import zloom
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
+STEPS = 400
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run")
-    parser.add_argument("parameters", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
-    arguments = parser.parse_args()
+
+def main(run: str, parameters: Path, environment: dict[str, str]) -> None:
+    """Train as a process of its own, and leave the parameters in a file."""
+    os.environ.update(environment)
     torch.set_num_threads(1)
-    torch.save(train(arguments.run, arguments.steps), arguments.parameters)
+    torch.save(train(run), parameters)
 
 
-def train(run: str, steps: int) -> dict[str, torch.Tensor]:
-    """Return the parameters after so many steps."""
+def train(run: str) -> dict[str, torch.Tensor]:
+    """Return the parameters after `STEPS` steps."""
     random = torch.Generator().manual_seed(1)
     torch.manual_seed(2)
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
@@ -49,7 +48,7 @@ def train(run: str, steps: int) -> dict[str, torch.Tensor]:
         optimizer = OPTIMIZERS[value](model.parameters(), lr=optimizer.param_groups[0]["lr"])
 
     with weavelet:
-        for _ in range(steps):
+        for _ in range(STEPS):
             weavelet.tick()
             inputs = torch.randn(batch_size, 8, generator=random)
             loss = (model(inputs).squeeze() - inputs.sum(1).sin()).square().mean()
@@ -58,7 +57,3 @@ def train(run: str, steps: int) -> dict[str, torch.Tensor]:
             optimizer.step()
             weavelet.report(loss=loss)
     return dict(model.state_dict())
-
-
-if __name__ == "__main__":
-    main()

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,17 @@ import pytest
 import torch
 
 import zloom
+from tests.e2e import seeded_trainer
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom import recording
 from zloom.messages import Reported
 from zloom.recording_file import RecordingReader
 
-TRAINER = [sys.executable, "-m", "tests.e2e.seeded_trainer"]
+FORKS = multiprocessing.get_context("forkserver")
+"""Trainers are forked from one process that has torch: importing it in each would take most of the time."""
+
+FORKS.set_forkserver_preload(["tests.e2e.seeded_trainer"])
+
 ZLOOM = [sys.executable, "-m", "zloom"]
 
 
@@ -80,38 +87,49 @@ def steer_by_hand(operator: zloom.SyncOperator, run: str) -> None:
 
 
 @contextlib.contextmanager
-def trained(
-    run: str, parameters: Path, environment: dict[str, str], *, paused: bool
-) -> Iterator[subprocess.Popen[str]]:
-    held = {**environment, "ZLOOM_START_PAUSED": "60"} if paused else environment
-    with started([*TRAINER, run, str(parameters)], held) as process:
+def training(run: str, parameters: Path, environment: dict[str, str]) -> Iterator[ForkServerProcess]:
+    """Run a trainer that starts paused; it is killed where it has not ended with the block."""
+    held = {**environment, "ZLOOM_START_PAUSED": "60"}
+    process = FORKS.Process(target=seeded_trainer.main, args=(run, parameters, held))
+    process.start()
+    try:
         yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def finished(process: ForkServerProcess) -> None:
+    process.join(DEADLINE)
+    assert process.exitcode == 0
 
 
 def test_a_replay_ends_with_the_parameters_of_the_recorded_run(
-    environment: dict[str, str], tmp_path: Path
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "hand.zloom"
-    files = {name: tmp_path / f"{name}.pt" for name in ("alone", "hand", "replayed")}
+    files = {run: tmp_path / f"{run}.pt" for run in ("hand", "replayed")}
     record = [*ZLOOM, "record", "hand", str(file), "--wait", "--json"]
     replay = [*ZLOOM, "replay", str(file), "--run", "replayed", "--wait", "--json"]
     with (
-        trained("alone", files["alone"], environment, paused=False) as alone,
-        trained("hand", files["hand"], environment, paused=True) as hand,
-        trained("replayed", files["replayed"], environment, paused=True) as replayed,
-        started(record, environment) as recording_it,
+        started(record, environment) as recorder,
+        training("hand", files["hand"], environment) as hand,
+        zloom.connect_sync(environment["ZLOOM_BROKER"]) as operator,
     ):
-        with zloom.connect_sync(environment["ZLOOM_BROKER"]) as operator:
-            steer_by_hand(operator, "hand")
-        ended(hand)
-        recorded = json.loads(ended(recording_it))
-        with started(replay, environment) as replaying:
-            told = json.loads(ended(replaying))
-        ended(replayed)
-        ended(alone)
+        steer_by_hand(operator, "hand")
+        finished(hand)
+        recorded = json.loads(ended(recorder))
+    with (
+        started(replay, environment) as replayer,
+        training("replayed", files["replayed"], environment) as replayed,
+    ):
+        told = json.loads(ended(replayer))
+        finished(replayed)
+    monkeypatch.setenv("ZLOOM_BROKER", environment["ZLOOM_BROKER"])
+    unsteered = seeded_trainer.train("alone")
     assert (told["exact"], recorded["complete"], recorded["missed"]) == (True, True, 0)
     assert [change["step"] for change in told["changes"]] == [1, 41, 41, 42, 101, 134, 234]
-    by_hand, repeated, unsteered = (torch.load(files[name]) for name in ("hand", "replayed", "alone"))
+    by_hand, repeated = (torch.load(files[run]) for run in files)
     assert all(torch.equal(repeated[name], value) for name, value in by_hand.items())
     assert not any(torch.equal(unsteered[name], value) for name, value in by_hand.items())
     check_recording(file, recorded)
