@@ -16,21 +16,21 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW
 STEPS = 400
 
 
-def main(run: str, parameters: Path, environment: dict[str, str]) -> None:
+def main(run: str, parameters: Path, environment: dict[str, str], rank: int, ranks: int) -> None:
     """Train as a process of its own, and leave the parameters in a file."""
     os.environ.update(environment)
     torch.set_num_threads(1)
-    torch.save(train(run), parameters)
+    torch.save(train(run, rank, ranks), parameters)
 
 
-def train(run: str) -> dict[str, torch.Tensor]:
+def train(run: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]:
     """Return the parameters after `STEPS` steps."""
     random = torch.Generator().manual_seed(1)
     torch.manual_seed(2)
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     batch_size = 8
-    weavelet = zloom.Weavelet(run)
+    weavelet = zloom.Weavelet(run, attempt="one", rank=rank, world_size=ranks)
 
     @weavelet.on_config("learning_rate", initial=0.01)
     def set_learning_rate(value: Annotated[float, zloom.Meta(gt=0, le=1)]) -> None:

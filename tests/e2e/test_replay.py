@@ -87,10 +87,12 @@ def steer_by_hand(operator: zloom.SyncOperator, run: str) -> None:
 
 
 @contextlib.contextmanager
-def training(run: str, parameters: Path, environment: dict[str, str]) -> Iterator[ForkServerProcess]:
+def training(
+    run: str, parameters: Path, environment: dict[str, str], rank: int = 0, ranks: int = 1
+) -> Iterator[ForkServerProcess]:
     """Run a trainer that starts paused; it is killed where it has not ended with the block."""
     held = {**environment, "ZLOOM_START_PAUSED": "60"}
-    process = FORKS.Process(target=seeded_trainer.main, args=(run, parameters, held))
+    process = FORKS.Process(target=seeded_trainer.main, args=(run, parameters, held, rank, ranks))
     process.start()
     try:
         yield process
@@ -108,9 +110,9 @@ def test_a_replay_ends_with_the_parameters_of_the_recorded_run(
     environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "hand.zloom"
-    files = {run: tmp_path / f"{run}.pt" for run in ("hand", "replayed")}
+    files = {name: tmp_path / f"{name}.pt" for name in ("hand", "single", "rank0", "rank1")}
     record = [*ZLOOM, "record", "hand", str(file), "--wait", "--json"]
-    replay = [*ZLOOM, "replay", str(file), "--run", "replayed", "--wait", "--json"]
+    replay = [*ZLOOM, "replay", str(file), "--wait", "--json", "--run"]
     with (
         started(record, environment) as recorder,
         training("hand", files["hand"], environment) as hand,
@@ -120,18 +122,24 @@ def test_a_replay_ends_with_the_parameters_of_the_recorded_run(
         finished(hand)
         recorded = json.loads(ended(recorder))
     with (
-        started(replay, environment) as replayer,
-        training("replayed", files["replayed"], environment) as replayed,
+        started([*replay, "single"], environment) as replayer,
+        started([*replay, "ranks"], environment) as replayer_of_ranks,
+        training("single", files["single"], environment) as single,
+        training("ranks", files["rank0"], environment, 0, 2) as rank0,
+        training("ranks", files["rank1"], environment, 1, 2) as rank1,
     ):
-        told = json.loads(ended(replayer))
-        finished(replayed)
+        told = [json.loads(ended(each)) for each in (replayer, replayer_of_ranks)]
+        for trainer in (single, rank0, rank1):
+            finished(trainer)
     monkeypatch.setenv("ZLOOM_BROKER", environment["ZLOOM_BROKER"])
     unsteered = seeded_trainer.train("alone")
-    assert (told["exact"], recorded["complete"], recorded["missed"]) == (True, True, 0)
-    assert [change["step"] for change in told["changes"]] == [1, 41, 41, 42, 101, 134, 234]
-    by_hand, repeated = (torch.load(files[run]) for run in files)
-    assert all(torch.equal(repeated[name], value) for name, value in by_hand.items())
+    for each in told:
+        assert each["exact"], each
+        assert [change["step"] for change in each["changes"]] == [1, 41, 41, 42, 101, 134, 234]
+    by_hand, *replayed = (torch.load(path) for path in files.values())
+    assert all(torch.equal(each[name], value) for each in replayed for name, value in by_hand.items())
     assert not any(torch.equal(unsteered[name], value) for name, value in by_hand.items())
+    assert (recorded["complete"], recorded["missed"]) == (True, 0)
     check_recording(file, recorded)
 
 

@@ -1,5 +1,6 @@
 """Steers a run as a recorded one was: the whole schedule is handed over before its first step comes."""
 
+import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator
@@ -12,6 +13,9 @@ from zloom.messages import Keys
 from zloom.model import ReplicaStatus
 from zloom.recording import Header
 from zloom.schedule import Change
+
+TO_PAUSE = 2.0
+"""Seconds in which one that pauses at the first step of the schedule must have told so."""
 
 WITHDRAWAL = 5.0
 """Seconds for replicas to say what became of a change that was taken back."""
@@ -66,7 +70,7 @@ class Replay:
                 steered in the same way.
         """
         keys = await self._operator.keys(self._run, attempt=self._attempt)
-        replicas = await self._replicas()
+        replicas = await self._standing()
         problems = [*self._lacking(keys), *self._passed(replicas)]
         if problems:
             raise RecordingError(f"{self._run} cannot be steered as it was recorded: {'; '.join(problems)}")
@@ -138,16 +142,24 @@ class Replay:
         lacking = sorted(wanted - {state.key.name for state in keys.keys})
         return [f"it has no key {name!r}" for name in lacking]
 
+    async def _standing(self) -> list[ReplicaStatus]:
+        """Return the replicas, once none is between the beginning of the first step and a pause at it."""
+        first = self._changes[0].step if self._changes else 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TO_PAUSE), self._operator.watch(self._run) as feed:
+                while any(_trains(each, first) for each in await self._replicas()):
+                    await anext(feed)
+        return await self._replicas()
+
     def _passed(self, replicas: list[ReplicaStatus]) -> list[str]:
         if not self._changes:
             return []
         first = self._changes[0]
-        furthest = max(replicas, key=lambda each: each.step)
-        stands = all(each.state == "paused" for each in replicas)
-        if furthest.step < first.step or (furthest.step == first.step and stands):
+        late = [each.step for each in replicas if each.step > first.step or _trains(each, first.step)]
+        if not late:
             return []
         return [
-            f"its step {furthest.step} has begun, and revision {first.revision} was applied at step "
+            f"its step {max(late)} has begun, and revision {first.revision} was applied at step "
             f"{first.step}; start it with ZLOOM_START_PAUSED=600, and the replay lets it go on"
         ]
 
@@ -168,3 +180,8 @@ class Replay:
         size = replicas[0].world_size
         recorded = self._header.world_size
         return [f"it has {size} ranks, in the recording {recorded}"] if size != recorded else []
+
+
+def _trains(replica: ReplicaStatus, step: int) -> bool:
+    """Whether a replica has begun this very step, and is not known to be paused there."""
+    return replica.step == step and replica.state != "paused"
