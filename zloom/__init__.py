@@ -25,7 +25,6 @@ from zloom.errors import (
     TransportError,
     UndoError,
     UnknownMessageType,
-    WaitTimeout,
     ZloomError,
 )
 from zloom.markers import on_command, on_config
@@ -62,7 +61,6 @@ __all__ = [
     "TransportError",
     "UndoError",
     "UnknownMessageType",
-    "WaitTimeout",
     "Weavelet",
     "WeaveletSettings",
     "ZloomError",

@@ -1,156 +1,92 @@
-"""What a recording says that a new run must do at which step, to be steered as the recorded one was. Pure."""
+"""Revisions that wait for their step or their place, and in which order they are due. Pure."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from zloom import recording
-from zloom.model import Outcome, Ramp, Revision, Value
-from zloom.recording import AnyRecord
-
-HARMLESS_COMMANDS = frozenset({"pause", "resume", "checkpoint"})
-"""Commands that change no parameter, so that they are left out. What any other does nobody knows."""
+from zloom.model import Revision
+from zloom.rounds import Round
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A change of keys at a step.
+class Pending:
+    """A revision that waits."""
 
-    Attributes:
-        revision: Of the recording.
-        step: At whose start it was applied, on all ranks.
-        changes: Values by key; of a ramp the one at its end.
-        ramps: Of the keys that get to their value step by step.
-    """
-
-    revision: int
+    revision: Revision
     step: int
-    changes: dict[str, Value]
-    ramps: dict[str, Ramp]
+    """The first step that it may be applied at, its own readiness and that of others aside."""
+    round: Round | None = None
+    """In which all ranks agreed on it, if they did."""
+
+    @property
+    def names(self) -> Iterable[str]:
+        """What it touches: keys, or a command with a slash before it, which no key can have."""
+        if self.revision.kind == "config":
+            return self.revision.changes
+        # A resume that overtook its pause would leave the training paused.
+        return ("/pause" if self.revision.command == "resume" else f"/{self.revision.command}",)
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A revision that is not replayed, and why."""
-
-    revision: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Schedule:
-    """What is to be replayed.
+    """What waits, by number. Everything here belongs to the training thread."""
 
-    Attributes:
-        changes: In order of (step, revision), which is the order in which they were applied.
-        left_out: What need not be replayed, or is not by the wish of the caller.
-        obstacles: Why the recording cannot be replayed exactly, in words; empty when it can.
+    def __init__(self) -> None:
+        self._pending: dict[int, Pending] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._pending)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._pending
+
+    def __getitem__(self, number: int) -> Pending:
+        return self._pending[number]
+
+    def __iter__(self) -> Iterator[Pending]:
+        """Yield all that wait, of which some may end meanwhile."""
+        return iter(list(self._pending.values()))
+
+    def add(self, pending: Pending) -> None:
+        """Have a revision wait."""
+        self._pending[pending.revision.revision] = pending
+
+    def end(self, number: int) -> Revision | None:
+        """Have a revision wait no more; return it if it did."""
+        pending = self._pending.pop(number, None)
+        return pending.revision if pending is not None else None
+
+    def clear(self) -> None:
+        """Have nothing wait."""
+        self._pending.clear()
+
+    def due(self, now: int, promised: Iterable[Round]) -> list[int]:
+        """Return the revisions whose step has come, in order of (step, revision).
+
+        One that shares a name with an earlier one takes that one's step if it is later, so that it can
+        never overtake it.
+
+        Args:
+            now: The step that is about to begin.
+            promised: What ranks have promised to carry out later.
+        """
+        rounds = [Pending(each.revision, each.step) for each in promised]
+        latest: dict[str, int] = {}
+        due: list[tuple[int, int]] = []
+        for number, pending in sorted(self._pending.items()):
+            step = max([pending.step, *(latest.get(name, 0) for name in pending.names)])
+            if pending.round is None:
+                step = max(step, _promised_before(pending, rounds))
+            latest.update(dict.fromkeys(pending.names, step))
+            if step <= now:
+                due.append((step, number))
+        return [number for _, number in sorted(due)]
+
+
+def _promised_before(pending: Pending, rounds: Iterable[Pending]) -> int:
+    """Return the step of what was promised before and touches the same, for one that comes by itself.
+
+    Consistent ones need not ask: the broker has them agreed on one after the other, and what this rank
+    alone has not heard the end of yet must not move them here to another step than elsewhere.
     """
-
-    changes: list[Change]
-    left_out: list[LeftOut]
-    obstacles: list[str]
-
-
-class _Ledger:
-    """The revisions of a recording with their newest outcomes."""
-
-    def __init__(self, records: Iterable[AnyRecord]) -> None:
-        self.revisions: dict[int, Revision] = {}
-        self.outcomes: dict[int, dict[str, Outcome]] = {}
-        self.settled: set[int] = set()
-        for record in records:
-            if isinstance(record, recording.Revised):
-                self.revisions[record.revision.revision] = record.revision
-            elif isinstance(record, recording.Answered):
-                known = self.outcomes.setdefault(record.revision, {})
-                known |= {outcome.replica: outcome for outcome in record.outcomes}
-                self.settled |= {record.revision} if record.settled else set()
-
-    def applied(self, number: int) -> list[Outcome]:
-        return [each for each in self.outcomes.get(number, {}).values() if each.outcome == "applied"]
-
-    def others(self, number: int) -> list[str]:
-        kinds = {str(each.outcome) for each in self.outcomes.get(number, {}).values()} - {"applied"}
-        unanswered = set() if number in self.settled else {"not answered when the recording ended"}
-        return sorted(kind.replace("_", " ") for kind in kinds | unanswered)
-
-
-def schedule_of(records: Iterable[AnyRecord], skip: Collection[int] = ()) -> Schedule:
-    """Return what the records say that is to be replayed.
-
-    Args:
-        records: Of one recording.
-        skip: Revisions to be left out, whatever they did.
-    """
-    ledger = _Ledger(records)
-    schedule = Schedule([], [], [])
-    for number, revision in sorted(ledger.revisions.items()):
-        if number in skip:
-            schedule.left_out.append(LeftOut(number, "as you asked"))
-        else:
-            _schedule(revision, ledger, schedule)
-    schedule.changes.sort(key=lambda change: (change.step, change.revision))
-    used = {change.revision for change in schedule.changes}
-    schedule.obstacles.extend(_restarts(ledger, used))
-    schedule.obstacles.extend(f"there is no revision {n} to skip" for n in skip if n not in ledger.revisions)
-    return schedule
-
-
-def _schedule(revision: Revision, ledger: _Ledger, schedule: Schedule) -> None:
-    number = revision.revision
-    applied, changes = ledger.applied(number), _changes(revision, ledger)
-    if not applied:
-        schedule.left_out.append(LeftOut(number, " and ".join(ledger.others(number)) or "for no replica"))
-    elif revision.kind == "command" and revision.command in HARMLESS_COMMANDS:
-        schedule.left_out.append(LeftOut(number, f"{revision.command} changes no parameter"))
-    elif revision.kind == "cancel" and not changes:
-        schedule.left_out.append(LeftOut(number, f"revision {revision.cancels}, which it took back, is too"))
-    else:
-        obstacle = _obstacle(revision, applied, ledger.others(number))
-        if obstacle:
-            schedule.obstacles.append(f"revision {number} {obstacle}; --skip {number} leaves it out")
-        else:
-            # What came before the first step is applied at its start: nothing was trained between.
-            step = max(1, applied[0].step or 0)
-            schedule.changes.append(Change(number, step, changes, dict(revision.ramps)))
-
-
-def _changes(revision: Revision, ledger: _Ledger) -> dict[str, Value]:
-    """Return the values that a revision brought; a cancelled ramp stays where the cancel found it."""
-    if revision.kind == "cancel":
-        return {
-            key: value for each in ledger.applied(revision.revision) for key, value in each.values.items()
-        }
-    return dict(revision.changes)
-
-
-def _obstacle(revision: Revision, applied: list[Outcome], others: list[str]) -> str:
-    """Return why a revision that was applied cannot be replayed exactly."""
-    steps = sorted({outcome.step or 0 for outcome in applied})
-    if revision.kind == "command":
-        text = f"is the command {revision.command}, carried out at step {steps[0]}"
-        return f"{text}, and a command cannot be sent for a step"
-    if revision.mode == "immediate":
-        return f"was applied inside step {steps[0]}, not at its start"
-    if others:
-        return f"was applied by some replicas only, on others {' and '.join(others)}"
-    if len(steps) > 1:
-        return f"was applied at different steps, {steps[0]} to {steps[-1]}, on different ranks"
-    stayed = {tuple(sorted(outcome.values.items())) for outcome in applied}
-    if len(stayed) > 1:
-        return "ended a ramp at different values on different ranks"
-    return ""
-
-
-def _restarts(ledger: _Ledger, used: Collection[int]) -> Iterator[str]:
-    """Yield an obstacle where a trainer was restarted while it was steered: its steps began anew."""
-    replicas: dict[int, set[str]] = {}
-    for number in used:
-        for outcome in ledger.applied(number):
-            replicas.setdefault(outcome.rank, set()).add(outcome.replica)
-    for rank, names in sorted(replicas.items()):
-        if len(names) > 1:
-            yield (
-                f"rank {rank} was restarted during the recording ({', '.join(sorted(names))}), and counted "
-                "its steps anew"
-            )
+    names, number = set(pending.names), pending.revision.revision
+    before = [each for each in rounds if each.revision.revision < number]
+    return max((each.step for each in before if not names.isdisjoint(each.names)), default=0)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from zloom.client.recorder import Recorded
     from zloom.client.replaying import Replay, Replayed
     from zloom.recording import Header
-    from zloom.schedule import Schedule
+    from zloom.replay_schedule import Schedule
 
 WaitForRun = Annotated[bool, typer.Option("--wait", help="Wait until the run trains, with all its ranks.")]
 
@@ -116,7 +116,7 @@ def _read(file: Path, skip: list[int]) -> "tuple[Header, Schedule]":
     from zloom.cli import output, recounting
     from zloom.errors import RecordingError
     from zloom.recording_file import RecordingReader
-    from zloom.schedule import schedule_of
+    from zloom.replay_schedule import schedule_of
 
     reader = RecordingReader(file)
     end: recording.End | None = None

@@ -8,7 +8,7 @@ from zloom.client.replaying import Replayed
 from zloom.model import Revision
 from zloom.recording import End, Header
 from zloom.recording_file import Loss
-from zloom.schedule import Schedule
+from zloom.replay_schedule import Schedule
 
 
 def recorded_line(recorded: Recorded) -> str:

@@ -12,7 +12,7 @@ from zloom.errors import RecordingError, Refused, ZloomError
 from zloom.messages import Keys
 from zloom.model import ReplicaStatus
 from zloom.recording import Header
-from zloom.schedule import Change
+from zloom.replay_schedule import Change
 
 TO_PAUSE = 2.0
 """Seconds in which one that pauses at the first step of the schedule must have told so."""
