@@ -1,7 +1,7 @@
 """Recordings on disk: written so that a kill costs at most what was not handed over, read as a stream."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -72,7 +72,10 @@ class RecordingWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            self._file.close()  # what went wrong is to be told, not that it goes wrong again
 
     def _unwritable(self, error: OSError) -> RecordingError:
         return RecordingError(f"{self._path} cannot be written: {error.strerror or error}")
@@ -109,7 +112,11 @@ class RecordingReader:
         except OSError as error:
             raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
         self._objects = self._unpacked()
-        self.header: Header = self._named(recording.read_header, next(self._objects, None))
+        try:
+            self.header: Header = self._named(recording.read_header, next(self._objects, None))
+        except RecordingError:
+            self._objects.close()
+            raise
 
     def records(self) -> Iterator[AnyRecord]:
         """Yield what follows the header; once. Raises RecordingError where the file is damaged."""
@@ -126,7 +133,7 @@ class RecordingReader:
         except RecordingError as error:
             raise RecordingError(f"{self._path} {error}") from error
 
-    def _unpacked(self) -> Iterator[Any]:
+    def _unpacked(self) -> Generator[Any, None, None]:
         whole = 0
         with self._file as file:
             size = os.fstat(file.fileno()).st_size

@@ -26,6 +26,7 @@ class Transcript:
         self.missed = 0
         self.restarts = 0
         self._header = header
+        self._revisions: set[int] = set()
         self._outcomes: dict[int, dict[str, Outcome]] = {}
         """By revision and replica."""
         self._guards_told: set[int] = set()
@@ -35,7 +36,7 @@ class Transcript:
     @property
     def revisions(self) -> int:
         """How many were written."""
-        return len(self._outcomes)
+        return len(self._revisions)
 
     @property
     def points_dropped(self) -> int:
@@ -47,8 +48,7 @@ class Transcript:
         records: list[AnyRecord] = []
         for entry in sorted(entries, key=lambda entry: entry.revision.revision):
             number = entry.revision.revision
-            if number not in self._outcomes:
-                records += self._revised(recording.Revised(revision=entry.revision, at=at))
+            records += self._revised(recording.Revised(revision=entry.revision, at=at))
             guard = None if number in self._guards_told else entry.guard
             news = self._news(number, entry.outcomes)
             if news or guard is not None:
@@ -102,9 +102,9 @@ class Transcript:
 
     def _revised(self, revised: recording.Revised) -> list[AnyRecord]:
         number = revised.revision.revision
-        if number in self._outcomes:
+        if number in self._revisions:
             return []
-        self._outcomes[number] = {}
+        self._revisions.add(number)
         return [revised]
 
     def _news(self, number: int, outcomes: Iterable[Outcome]) -> list[Outcome]:
