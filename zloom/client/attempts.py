@@ -32,6 +32,6 @@ async def training_attempt(
 
 
 def _why(run: str, attempt: str, without: str) -> str:
-    which = f"attempt {attempt} of {run}" if attempt else f"an attempt of {run}"
+    which = f"no attempt {attempt} of {run}" if attempt else f"no attempt of {run}"
     other = f" other than {without}, which was recorded" if without else ""
-    return f"there is no {which}{other} with all its ranks; start it, or wait for it with --wait"
+    return f"there is {which}{other} with all its ranks; start it, or wait for it with --wait"
