@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import pytest
 
@@ -13,12 +13,14 @@ from tests.support import DEADLINE, free_endpoint, running_broker
 from zloom import recording
 from zloom.client.attempts import training_attempt
 from zloom.client.recorder import STOPPED, Recorded, Recorder
-from zloom.client.replaying import Replay, Replayed
+from zloom.client.replaying import Replay
 from zloom.errors import RecordingError, Refused
 from zloom.messages import Reported
 from zloom.model import Key, Schema, Value
 from zloom.recording_file import RecordingReader
 from zloom.replay_schedule import Change
+
+T = TypeVar("T")
 
 HEADER = recording.Header(
     magic=recording.MAGIC,
@@ -46,6 +48,13 @@ class Trainer:
         for _ in range(steps):
             await asyncio.to_thread(self.weavelet.tick)
             self.weavelet.report(loss=1.0)
+
+    async def serve(self, work: "asyncio.Task[T]") -> T:
+        """Stand at a safe point, where changes and cancels are answered, until something is done."""
+        while not work.done():
+            self.weavelet.safe_point()
+            await asyncio.sleep(0.001)
+        return await work
 
     async def told(self, operator: zloom.Operator) -> None:
         """Wait until the broker knows the step."""
@@ -145,9 +154,8 @@ async def test_a_restart_of_the_broker_leaves_out_no_revision_and_is_told(tmp_pa
             await begun(recorder)
         async with running_broker(tmp_path, endpoint=place):
             async with zloom.connect(place) as another:
-                await another.set("lm", {"rate": 0.1}, wait=False)
-                await training.train(1)
-                await another.follow("lm", 1, timeout=DEADLINE)
+                changed = await training.serve(asyncio.create_task(another.set("lm", {"rate": 0.1})))
+                assert changed.applied_everywhere
             await training_context.__aexit__(None, None, None)
             recorded = await ended(recording_it)
             await operator_context.__aexit__(None, None, None)
@@ -194,12 +202,8 @@ async def test_a_change_that_is_refused_takes_back_those_before_it(
 ) -> None:
     async with trainer(endpoint) as training:
         replaying = replay(operator, (2, {"rate": 0.1}), (3, {"rate": 0.2}), (4, {"rate": 7.0}))
-        taking_back = asyncio.create_task(replaying.hand_over())
-        while not taking_back.done():
-            training.weavelet.safe_point()  # where cancels are answered
-            await asyncio.sleep(0)
         with pytest.raises(Refused, match=r"rate: 7\.0 is out of bounds") as refused:
-            await taking_back
+            await training.serve(asyncio.create_task(replaying.hand_over()))
         assert refused.value.__notes__ == ["it was for revision 3 of the recording"]
         await training.train(5)
     assert training.rates == []
@@ -215,16 +219,8 @@ async def test_a_missed_step_is_told_and_the_rest_can_be_taken_back(
         await training.train(1)
         late = await anext(replaying.outcomes())
         assert ([outcome.step for outcome in late.result.outcomes], late.exact) == ([5], False)
-        withdrawing = asyncio.create_task(replaying.withdraw(after=1))
-        (rest,) = await _served(training, withdrawing)
+        (rest,) = await training.serve(asyncio.create_task(replaying.withdraw(after=1)))
         assert [outcome.outcome for outcome in rest.result.outcomes] == ["cancelled"]
-
-
-async def _served(training: Trainer, withdrawing: "asyncio.Task[list[Replayed]]") -> list[Replayed]:
-    while not withdrawing.done():
-        training.weavelet.safe_point()
-        await asyncio.sleep(0)
-    return await withdrawing
 
 
 async def test_a_step_that_has_begun_is_refused(endpoint: str, operator: zloom.Operator) -> None:
