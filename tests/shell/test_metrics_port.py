@@ -11,11 +11,18 @@ from zloom.errors import TransportError
 from zloom_broker.load import Numbers
 from zloom_broker.metrics_port import serving
 
-NUMBERS = Numbers(
-    {"received_status": 3, "received_hello": 1, "dropped_for_credit": 2},
-    {"replicas_live": 4.0, "replicas_lost": 0.0, "loop_lag_seconds_max": 0.25, "rate_received_status": 1.0},
-    at=time.monotonic() - 60,
-)
+
+def numbers() -> Numbers:
+    return Numbers(
+        {"received_status": 3, "received_hello": 1, "dropped_for_credit": 2},
+        {
+            "replicas_live": 4.0,
+            "replicas_lost": 0.0,
+            "loop_lag_seconds_max": 0.25,
+            "rate_received_status": 1.0,
+        },
+        at=time.monotonic() - 60,
+    )
 
 
 def scraped(port: int) -> dict[tuple[str, ...], float]:
@@ -26,7 +33,7 @@ def scraped(port: int) -> dict[tuple[str, ...], float]:
 
 
 def test_numbers_become_metrics() -> None:
-    with serving("127.0.0.1", 0, lambda: NUMBERS) as port:
+    with serving("127.0.0.1", 0, numbers) as port:
         found = scraped(port)
     age = found.pop(("zloom_numbers_age_seconds",))
     assert 60 <= age < 90
@@ -41,8 +48,8 @@ def test_numbers_become_metrics() -> None:
 
 
 def test_the_port_is_free_again_at_the_end() -> None:
-    with serving("127.0.0.1", 0, lambda: NUMBERS) as port:
-        second = serving("127.0.0.1", port, lambda: NUMBERS)
+    with serving("127.0.0.1", 0, numbers) as port:
+        second = serving("127.0.0.1", port, numbers)
         with pytest.raises(TransportError, match=f"cannot serve metrics at 127.0.0.1:{port}: .*in use"):
             second.__enter__()
     with socket.create_server(("127.0.0.1", port)):

@@ -579,7 +579,7 @@ def test_what_was_not_reached_is_said(endpoint: str, run: str, operator: SyncOpe
         assert weavelet.wait_until_active(DEADLINE)
         declare_rate(weavelet)
         until_declared(operator, run, "learning_rate")
-        operator.set(run, {"learning_rate": 0.5}, timeout=0.01)
+        operator.set(run, {"learning_rate": 0.5}, wait=False)
         weavelet.close()
         answered = next(each for each in feed if isinstance(each, Answered))
     assert [each.outcome for each in answered.outcomes] == ["not_reached"]

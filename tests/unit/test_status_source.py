@@ -17,7 +17,7 @@ def training() -> Training:
 
 def reported(training: Training, *times: float) -> StatusSource:
     """A source that collected a status at each of these times, with something reported since the last."""
-    source = StatusSource(training, 100)
+    source = StatusSource(training, 100, together=False)
     for now in times:
         training.metrics.append(training.step, {"loss": 1.0})
         source.collect(now)
