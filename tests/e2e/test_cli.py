@@ -507,7 +507,7 @@ def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
 
 COMMANDS = """
 broker ps devices keys get set history rollback pause resume stop checkpoint validate command cancel watch
-fail-device forget stats stacks journal
+fail-device forget stats stacks journal record replay
 """
 
 
