@@ -13,7 +13,7 @@ from tests.support import DEADLINE, free_endpoint, running_broker
 from zloom import recording
 from zloom.client.attempts import training_attempt
 from zloom.client.recorder import STOPPED, Recorded, Recorder
-from zloom.client.replaying import Replay
+from zloom.client.replaying import Replay, Replayed
 from zloom.errors import RecordingError, Refused
 from zloom.messages import Reported
 from zloom.model import Key, Schema, Value
@@ -100,6 +100,10 @@ async def ended(recording_it: "asyncio.Task[Recorded]") -> Recorded:
     return await asyncio.wait_for(recording_it, DEADLINE)
 
 
+async def first(replaying: Replay) -> Replayed:
+    return await anext(replaying.outcomes())
+
+
 # --- record ----------------------------------------------------------------------------------
 
 
@@ -107,31 +111,27 @@ async def test_what_was_and_what_comes_is_recorded_until_somebody_stops_it(
     endpoint: str, operator: zloom.Operator, tmp_path: Path
 ) -> None:
     async with trainer(endpoint) as training:
-        first = await operator.set("lm", {"rate": 0.1}, at_step=1, wait=False)
         await training.train(3)
-        await operator.follow("lm", first.revision)
+        await training.serve(asyncio.create_task(operator.set("lm", {"rate": 0.1})))
         recorder = Recorder(operator, "lm")
         recording_it = asyncio.create_task(recorder.record(tmp_path / "file"))
         assert (await begun(recorder)).revision == 1
-        second = await operator.set("lm", {"rate": 0.2}, at_step=4, wait=False)
         await training.train(2)
-        await operator.follow("lm", second.revision)
+        await training.serve(asyncio.create_task(operator.set("lm", {"rate": 0.2})))
         recorder.stop()
         recorded = await ended(recording_it)
     assert (recorded.end.reason, recorded.end.complete, recorded.revisions) == (STOPPED, True, 2)
     records = list(RecordingReader(tmp_path / "file").records())
     revised = [each.revision.changes for each in records if isinstance(each, recording.Revised)]
     answered = [each.outcomes[0].step for each in records if isinstance(each, recording.Answered)]
-    assert (revised, answered) == ([{"rate": 0.1}, {"rate": 0.2}], [1, 4])
+    assert (revised, answered) == ([{"rate": 0.1}, {"rate": 0.2}], [3, 5])
 
 
 async def test_a_run_that_is_over_is_recorded_at_once(
     endpoint: str, operator: zloom.Operator, tmp_path: Path
 ) -> None:
     async with trainer(endpoint) as training:
-        await operator.set("lm", {"rate": 0.1}, at_step=1, wait=False)
-        await training.train(1)
-        await operator.follow("lm", 1)
+        await training.serve(asyncio.create_task(operator.set("lm", {"rate": 0.1})))
     recorded = await ended(asyncio.create_task(Recorder(operator, "lm").record(tmp_path / "file")))
     assert (recorded.end.reason, recorded.revisions, recorded.end.points) == ("finished: finished", 1, 0)
 
@@ -191,6 +191,8 @@ async def test_changes_of_one_key_are_replayed_at_each_step(endpoint: str, opera
             "it has 1 ranks, in the recording 2",
         ]
         await replaying.hand_over()
+        resumed = len(replaying.accepted) + 1  # the newest revision, so all others are there before it
+        await training.serve(asyncio.create_task(operator.follow("lm", resumed)))
         await training.train(6)
         replayed = [each async for each in replaying.outcomes()]
     assert [each.exact for each in replayed] == [True] * 4
@@ -216,9 +218,8 @@ async def test_a_missed_step_is_told_and_the_rest_can_be_taken_back(
         await training.train(4)
         replaying = replay(operator, (2, {"rate": 0.1}), (1000, {"rate": 0.2}))
         await replaying.hand_over()
-        await training.train(1)
-        late = await anext(replaying.outcomes())
-        assert ([outcome.step for outcome in late.result.outcomes], late.exact) == ([5], False)
+        late = await training.serve(asyncio.create_task(first(replaying)))
+        assert ([outcome.step for outcome in late.result.outcomes], late.exact) == ([4], False)
         (rest,) = await training.serve(asyncio.create_task(replaying.withdraw(after=1)))
         assert [outcome.outcome for outcome in rest.result.outcomes] == ["cancelled"]
 

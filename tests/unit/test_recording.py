@@ -19,7 +19,7 @@ HEADER = recording.Header(magic=recording.MAGIC, version=recording.VERSION, run=
 
 @KINDS
 @given(data=st.data())
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_record_comes_back_and_any_codec_reads_it(kind: Any, data: st.DataObject) -> None:
     record = data.draw(messages(kind))
     content = msgpack.unpackb(recording.encode(record), strict_map_key=False)

@@ -33,10 +33,10 @@ def missing_lines(header: Header, end: End) -> Iterator[str]:
     if end.points_dropped:
         yield f"{count(end.points_dropped, 'point')} were dropped by trainers before a broker took them"
     if end.missed:
-        yield f"{count(end.missed, 'report')} and events did not arrive"
+        yield f"{count(end.missed, 'message')} with reports or events did not arrive"
     if end.restarts:
         times = count(end.restarts, "time")
-        yield f"the broker was restarted {times}; reports and events of meanwhile may be missing"
+        yield f"the broker was restarted ({times}); reports and events of meanwhile may be missing"
     if not end.complete:
         yield "the broker did not answer at the end; the newest revisions and outcomes may be missing"
 
@@ -50,7 +50,7 @@ def loss_lines(loss: Loss, end: End | None) -> Iterator[str]:
     elif not end.complete:
         yield "note: the recorder lost its broker; the newest changes may be missing"
     if loss.unknown:
-        yield f"note: {count(loss.unknown, 'record')} of a newer zloom are passed over"
+        yield f"note: {count(loss.unknown, 'record')} of a newer zloom passed over"
 
 
 def change_line(replayed: Replayed) -> str:
