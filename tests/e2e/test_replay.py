@@ -48,7 +48,7 @@ def started(command: list[str], environment: dict[str, str]) -> Iterator[subproc
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait until a process has ended; return what it said."""
-    out, error = process.communicate(timeout=2 * DEADLINE)
+    out, error = process.communicate(timeout=3 * DEADLINE)
     assert process.returncode == code, (out, error)
     return out
 
@@ -91,7 +91,7 @@ def training(
     run: str, parameters: Path, environment: dict[str, str], rank: int = 0, ranks: int = 1
 ) -> Iterator[ForkServerProcess]:
     """Run a trainer that starts paused; it is killed where it has not ended with the block."""
-    held = {**environment, "ZLOOM_START_PAUSED": "60"}
+    held = {**environment, "ZLOOM_START_PAUSED": "110"}
     process = FORKS.Process(target=seeded_trainer.main, args=(run, parameters, held, rank, ranks))
     process.start()
     try:
