@@ -131,6 +131,8 @@ class Queries:
             metrics=dict(vitals.metrics) if vitals else dict(left.metrics) if left else {},
             ramps=dict(status.ramps) if status else {},
             dropped=status.dropped if status else 0,
+            values=dict(status.values) if status else {},
+            clock=vitals.clock if vitals else None,
             devices=[device.id for device in replica.devices],
             seen=now - vitals.heard if vitals and vitals.heard is not None else None,
             reason=left.reason if left else "",
