@@ -31,7 +31,7 @@ from zloom.metrics import MetricBuffer
 from zloom.model import Outcome, Phase, Replica
 from zloom.rounds import Register, Round
 from zloom.session_state import State
-from zloom.settings import WeaveletSettings, resolve_broker
+from zloom.settings import WeaveletSettings, resolve_broker, resolve_start_paused
 from zloom.socket_options import Context
 from zloom.store_register import StoreRegister
 from zloom.training import Training
@@ -104,7 +104,10 @@ class Steerable(Declaring, Disownable):
         self._metrics = MetricBuffer(self._settings.metric_points)
         self._training = Training(registry, self._mailbox, self._metrics)
         self._engine: Engine | None = None
-        self._mailbox.waiting = inherit
+        start_paused = resolve_start_paused(self._settings.start_paused, os.environ)
+        if start_paused is not None:
+            self._mailbox.pause.begin_with(start_paused)
+        self._mailbox.waiting = inherit or start_paused is not None
         self._begun = False
         self._closed = False
         self._forked = False

@@ -130,6 +130,7 @@ class Queries:
             step_time=status.step_time if status else None,
             metrics=dict(vitals.metrics) if vitals else dict(left.metrics) if left else {},
             ramps=dict(status.ramps) if status else {},
+            dropped=status.dropped if status else 0,
             values=dict(status.values) if status else {},
             clock=vitals.clock if vitals else None,
             devices=[device.id for device in replica.devices],

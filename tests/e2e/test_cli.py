@@ -579,7 +579,7 @@ def test_a_run_whose_gpu_fails_stops_where_that_was_wanted(tmp_path: Path) -> No
 
 COMMANDS = """
 broker ps devices keys get set history rollback pause resume stop checkpoint validate command cancel watch
-fail-device forget stats stacks doctor journal
+fail-device forget stats stacks doctor journal record replay
 """
 
 
