@@ -27,9 +27,11 @@ _PURE = """
     zloom_broker.greeting zloom_broker.guard_conditions zloom_broker.guard_ends
     zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
     zloom_broker.inheritance zloom_broker.liveness zloom_broker.membership zloom_broker.newcomers
-    zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse zloom_broker.queries
+    zloom_broker.outcomes zloom_broker.permissions zloom_broker.previews zloom_broker.pulse
+    zloom_broker.queries
     zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rules
-    zloom_broker.state zloom_broker.steering zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.state zloom_broker.steering zloom_broker.subscriptions zloom_broker.users
+    zloom_broker.validation zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
