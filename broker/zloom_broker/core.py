@@ -153,6 +153,7 @@ class Core:
         for peer in [each for each in self._hub.peers.values() if each.access.user in users]:
             self._outcomes.unfollow(peer)
             self._membership.revoke(peer, now)
+        self._subscriptions.clear()  # updates are bound anew, because no other way cuts a subscriber off
         return self._hub.take()
 
     def failed(self, identity: bytes, message: ToBroker) -> list[Effect]:
