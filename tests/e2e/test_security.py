@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,6 +267,21 @@ async def test_a_flood_of_subscriptions_costs_its_key_and_nobody_elses(tmp_path:
                 await receive(socket, 0.5)
         async with alice.watch("a"):
             assert await alice.runs() == []
+
+
+async def test_a_peer_without_zloom_uses_a_key_too(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "examples" / "bare_client.py"
+    async with site(tmp_path) as place:
+        environment = {**os.environ, "ZLOOM_KEY": str(place.key("bare", "weavelet", "bare"))}
+        command = [sys.executable, "-u", str(script), "--broker", place.tcp]
+        peer = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
+        try:
+            assert peer.stdout is not None
+            async with asyncio.timeout(DEADLINE):
+                assert b"run bare is active" in await peer.stdout.readline()
+        finally:
+            peer.kill()
+            await peer.wait()
 
 
 async def test_a_second_broker_cannot_guard_the_same_context(tmp_path: Path) -> None:
