@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from zloom.errors import TransportError
 from zloom.socket_options import Context, SocketOptions
@@ -45,6 +45,8 @@ class Ports:
         self._loop = asyncio.get_running_loop()
         self._log = logging.getLogger("zloom.broker")
         self._updates_bound: list[str] = []
+        self._before: SocketCounters | None = None
+        """Of the sockets that were updates before."""
         self._again: asyncio.TimerHandle | None = None
         self.unpublished = 0
         """Publications while updates were being bound anew; receivers see the gap in the topic's numbers."""
@@ -53,8 +55,9 @@ class Ports:
 
     @property
     def updates(self) -> SocketCounters:
-        """Of updates, since they were bound last."""
-        return self._updates.counters
+        """Of updates, over all the times that they were bound."""
+        now = self._updates.counters
+        return now if self._before is None else _sum(self._before, now)
 
     def bind(self, endpoints: tuple[str, ...]) -> tuple[Bound, ...]:
         """Bind control at each endpoint, and updates beside it.
@@ -115,7 +118,7 @@ class Ports:
                 since = self._loop.time()
             self._again = self._loop.call_later(AGAIN, self._rebind, since)
         else:
-            self._updates = socket
+            self._before, self._updates = self.updates, socket
 
     def _secure(self, socket: DrainSocket) -> None:
         if self._security is not None:
@@ -126,6 +129,10 @@ class Ports:
         if self._security is not None:
             options = replace(options, xpub_manual=True, max_message_bytes=LONGEST_TOPIC)
         return DrainSocket(self._context, "xpub", self._takers.updates, options=options)
+
+
+def _sum(one: SocketCounters, other: SocketCounters) -> SocketCounters:
+    return SocketCounters(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
 
 
 def _is_tcp(endpoint: str) -> bool:

@@ -88,6 +88,16 @@ def test_a_device_that_runs_share_is_reported_by_who_has_to_do_with_all() -> Non
     assert sorted(done.replicas) == ["a", "b"]
 
 
+def test_the_stacks_of_another_run_are_as_if_it_were_not() -> None:
+    broker = bench(STRANGER)
+    for replica_ in ("a", "unheard-of"):
+        refusal = only_answer(broker.receive(b"sam", m.GetStacks(id="1", replica=replica_), STRANGER), b"sam")
+        assert isinstance(refusal, m.Refusal)
+        assert refusal.code == "unknown_replica"
+    effects = broker.receive(b"sam", m.GetStacks(id="2", replica="b"), STRANGER)
+    assert isinstance(only_answer(effects, b"b"), m.TakeStacks)
+
+
 def test_an_observer_publishes_nothing() -> None:
     broker = bench(OLGA, ALICE)
     publish = m.Publish(topic="run/note", payload=b"x", seq=1)

@@ -32,6 +32,7 @@ def request(kind: type[m.Request], run: str) -> m.Request:
         "command": "stop",
         "revision": 1,
         "device": "gpu",
+        "replica": "a",
         "run": run,
     }
     return kind(id="1", **{name: fields[name] for name in kind.__struct_fields__ if name in fields})
