@@ -6,6 +6,7 @@ libzmq itself goes on trying without a word, so that a wrong key looks like a br
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ class HandshakeWatch:
     def close(self) -> None:
         """Stop; call it before the socket is closed."""
         self._reader.close()
-        self._socket.disable_monitor()
+        with contextlib.suppress(zmq.ZMQError):  # the context was terminated, and with it the monitor
+            self._socket.disable_monitor()
         self._monitor.close(0)  # pyzmq leaves that to the garbage collector, and a context waits for it
 
     def _read(self) -> bool:

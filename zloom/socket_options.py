@@ -34,7 +34,7 @@ _MAY_BE_ZERO = frozenset(
 )
 
 
-# libzmq's own default, which leaves room for about 500 weavelets in one process.
+# libzmq's own default, which leaves room for about 500 weavelets in one process, on TCP for half as many.
 _MAX_SOCKETS = 1023
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -282,6 +283,26 @@ async def test_a_peer_without_zloom_uses_a_key_too(tmp_path: Path) -> None:
         finally:
             peer.kill()
             await peer.wait()
+
+
+async def test_a_trainer_without_a_key_warns_once_and_trains_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site(tmp_path) as place:
+        warned = asyncio.Event()
+        tell = logging.Handler()
+        tell.emit = lambda record: warned.set()  # type: ignore[method-assign]
+        logging.getLogger("zloom").addHandler(tell)
+        try:
+            async with zloom.AsyncWeavelet(run="a", broker=place.tcp, rank=0, world_size=1) as made:
+                async with asyncio.timeout(DEADLINE):
+                    await warned.wait()
+                await made.tick()
+        finally:
+            logging.getLogger("zloom").removeHandler(tell)
+        warnings = [record.message for record in caplog.records if record.name == "zloom"]
+        assert [text for text in warnings if "the broker wants a key" in text] == warnings[:1]
+        assert "the training goes on" in warnings[0]
 
 
 async def test_a_second_broker_cannot_guard_the_same_context(tmp_path: Path) -> None:
