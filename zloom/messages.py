@@ -485,6 +485,8 @@ class Error(Message, frozen=True, kw_only=True):
 
     code: str
     text: str
+    topic: str = ""
+    """The subscription that it is about, if it is about one."""
 
 
 class History(Message, frozen=True, kw_only=True):

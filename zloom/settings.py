@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from zloom.endpoints import runtime_endpoint, tcp_problem
 from zloom.errors import SettingsError
@@ -88,6 +89,7 @@ class WeaveletSettings:
             $ZLOOM_START_PAUSED; without that the training is not paused.
         close_timeout: Seconds that `close` waits for the weavelet's thread: the whole of the way out has 2.
         farewell: Seconds that libzmq may take to send the goodbye when a broker is connected.
+        key: File of the key for a broker on TCP; by default the one that $ZLOOM_KEY names, if it does.
         sockets: Options of both sockets.
 
     Raises:
@@ -104,6 +106,7 @@ class WeaveletSettings:
     start_paused: float | None = None
     close_timeout: float = 1.5
     farewell: float = 0.5
+    key: Path | str | None = None
     sockets: SocketOptions = field(default_factory=SocketOptions)
 
     def __post_init__(self) -> None:
@@ -120,6 +123,7 @@ class ClientSettings:
         timeout: Seconds that a request may take to be answered, and outcomes to come, unless the call names
             its own. A step of training that runs for half a minute is rare, a person who waits longer too.
         connect_timeout: Seconds until the broker must have welcomed the operator.
+        key: File of the key for a broker on TCP; by default the one that $ZLOOM_KEY names, if it does.
         sockets: Options of both sockets.
 
     Raises:
@@ -128,6 +132,7 @@ class ClientSettings:
 
     timeout: float = 30.0
     connect_timeout: float = 5.0
+    key: Path | str | None = None
     sockets: SocketOptions = field(default_factory=SocketOptions)
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ from zloom.messages import Failure
 from zloom.metrics import MetricBuffer
 from zloom.model import Outcome, Phase, Replica
 from zloom.rounds import Register, Round
+from zloom.security import resolve_key
 from zloom.session_state import State
 from zloom.settings import WeaveletSettings, resolve_broker, resolve_start_paused
 from zloom.socket_options import Context
@@ -81,7 +82,8 @@ class Steerable(Declaring, Disownable):
             settings: Options; see `WeaveletSettings`.
 
         Raises:
-            SettingsError: Rank, world size or attempt cannot be known, or a name or endpoint is none.
+            SettingsError: Rank, world size or attempt cannot be known, or a name, endpoint or key is
+                none.
             TransportError: No broker was named, and this system has no place for the default endpoint.
         """
         super().__init__()
@@ -96,6 +98,7 @@ class Steerable(Declaring, Disownable):
         self._probe = devices
         self._context = context
         self._settings = settings or WeaveletSettings()
+        self._key = resolve_key(self._settings.key, os.environ, self._endpoint)
         registry = Registry(_log_error)
         self._mailbox = Mailbox(registry, self._answer, self._confirm, _log)
         self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
@@ -267,6 +270,7 @@ class Steerable(Declaring, Disownable):
             self._endpoint,
             self._training,
             self._settings,
+            key=self._key,
             inherit=self._inherit,
             probe=self._probe,
             context=self._context,

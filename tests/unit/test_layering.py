@@ -29,26 +29,29 @@ _PURE = """
     zloom_broker.guard_ends zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards
     zloom_broker.hub zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger
     zloom_broker.liveness zloom_broker.load zloom_broker.membership zloom_broker.newcomers
-    zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse zloom_broker.queries
-    zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rounds
-    zloom_broker.rules zloom_broker.state zloom_broker.steering zloom_broker.straggling
-    zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.outcomes zloom_broker.permissions zloom_broker.previews zloom_broker.pulse
+    zloom_broker.queries zloom_broker.ramping zloom_broker.records zloom_broker.requests
+    zloom_broker.rounds zloom_broker.rules zloom_broker.state zloom_broker.steering
+    zloom_broker.straggling zloom_broker.subscriptions zloom_broker.users zloom_broker.validation
+    zloom_broker.withdrawals zloom_broker.zap
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
 
 _SHELLS = """
     zloom zloom.__main__ zloom.async_weavelet zloom.declaring zloom.delivery zloom.device_watch
-    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.hold_watch
-    zloom.launch zloom.leaving zloom.metrics zloom.process zloom.recording_file zloom.session_sockets
-    zloom.settings zloom.socket_errors zloom.socket_options zloom.sockets zloom.stack_source
-    zloom.status_source zloom.steerable zloom.store_register zloom.training zloom.weavelet
+    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.handshakes
+    zloom.hold_watch zloom.launch zloom.leaving zloom.metrics zloom.process zloom.recording_file
+    zloom.security zloom.session_sockets zloom.settings zloom.socket_errors zloom.socket_options
+    zloom.socket_sender zloom.sockets zloom.stack_source zloom.status_source zloom.steerable
+    zloom.store_register zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.attempts zloom.client.blocking zloom.client.caller
     zloom.client.changes zloom.client.commands zloom.client.feeds zloom.client.link
     zloom.client.operator zloom.client.previews zloom.client.questions zloom.client.recorder
     zloom.client.replaying zloom.client.stacks zloom.client.waiting
-    zloom_broker.disk_watch zloom_broker.foreground zloom_broker.log zloom_broker.measuring
-    zloom_broker.metrics_port zloom_broker.recovery zloom_broker.server zloom_broker.settings
+    zloom_broker.admission zloom_broker.disk_watch zloom_broker.foreground zloom_broker.keyring
+    zloom_broker.log zloom_broker.measuring zloom_broker.metrics_port zloom_broker.ports
+    zloom_broker.recovery zloom_broker.server zloom_broker.settings
 """
 SHELLS = frozenset(_SHELLS.split())
 """What touches the world."""
@@ -84,13 +87,22 @@ PURE_MAY_IMPORT = {
 ONLY_FOR = {
     "jsonschema": ("zloom_broker.validation",),
     "lightning": ("zloom.lightning",),
-    "platformdirs": ("zloom.endpoints", "zloom_broker.settings"),
+    "platformdirs": ("zloom.endpoints", "zloom_broker.keyring", "zloom_broker.settings"),
+    "prometheus_client": ("zloom_broker.metrics_port",),
     "pynvml": ("zloom.devices",),
     "rich": ("zloom.cli",),
     "sqlite3": ("zloom_broker.journal",),
     "torch": ("zloom.lightning",),
     "typer": ("zloom.cli",),
-    "zmq": ("zloom.endpoints", "zloom.socket_errors", "zloom.socket_options", "zloom.sockets"),
+    "zmq": (
+        "zloom.endpoints",
+        "zloom.handshakes",
+        "zloom.security",
+        "zloom.socket_errors",
+        "zloom.socket_options",
+        "zloom.socket_sender",
+        "zloom.sockets",
+    ),
     "zloom.cli": ("zloom.__main__", "zloom.cli"),
     "zloom.lightning": ("zloom.lightning",),
     "zloom_broker": ("zloom_broker", "zloom.cli"),
