@@ -202,6 +202,27 @@ class Steerable(Declaring, Disownable):
             self._mailbox.pause.end()
             self._post(Engine.pause_ended)
 
+    def depart(self, reason: str) -> None:
+        """Say that this process is about to end, as a handler of SIGTERM knows; it ends a pause.
+
+        Ranks that share a store and stand at one safe point with this one, in a pause or for what they
+        decide, leave it with the same `departure`, so that all can end and none waits for another. It takes
+        no lock: any thread and any signal handler may call it.
+
+        Args:
+            reason: What `departure` returns on all ranks; operators do not see it.
+        """
+        self._mailbox.parting.depart(reason)
+        self.end_pause()
+
+    @property
+    def departure(self) -> str:
+        """Why all ranks are to end that stood at the last safe point; empty where they go on.
+
+        A rank that met no other there is on its own, and finds it empty after its own `depart` too.
+        """
+        return self._mailbox.parting.reason
+
     @property
     def state(self) -> State:
         """Where the conversation with the broker stands."""

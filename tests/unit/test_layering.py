@@ -15,7 +15,7 @@ SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_bro
 _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.digests zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
-    zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.recording
+    zloom.outcome_table zloom.pace zloom.parting zloom.pause zloom.promises zloom.ramps zloom.recording
     zloom.replay_schedule zloom.restoring zloom.rounds zloom.schedule zloom.schema zloom.session
     zloom.session_effects zloom.session_link zloom.session_reports zloom.session_rounds
     zloom.session_state zloom.session_updates zloom.settlement zloom.socket_outbox zloom.stacks
@@ -24,15 +24,15 @@ _PURE = """
     zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
     zloom_broker.changes zloom_broker.chronicle zloom_broker.conclusions zloom_broker.core
-    zloom_broker.departures zloom_broker.device_rules zloom_broker.device_troubles
-    zloom_broker.effects zloom_broker.errands zloom_broker.failures zloom_broker.greeting
-    zloom_broker.guard_conditions zloom_broker.guard_ends
-    zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
-    zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger zloom_broker.liveness
-    zloom_broker.load zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes
-    zloom_broker.previews zloom_broker.pulse zloom_broker.queries zloom_broker.ramping
-    zloom_broker.records zloom_broker.requests zloom_broker.rounds zloom_broker.rules zloom_broker.state
-    zloom_broker.steering zloom_broker.straggling zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.departures zloom_broker.device_rules zloom_broker.device_troubles zloom_broker.effects
+    zloom_broker.errands zloom_broker.failures zloom_broker.greeting zloom_broker.guard_conditions
+    zloom_broker.guard_ends zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards
+    zloom_broker.hub zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger
+    zloom_broker.liveness zloom_broker.load zloom_broker.membership zloom_broker.newcomers
+    zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse zloom_broker.queries
+    zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rounds
+    zloom_broker.rules zloom_broker.state zloom_broker.steering zloom_broker.straggling
+    zloom_broker.validation zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
@@ -85,7 +85,6 @@ ONLY_FOR = {
     "jsonschema": ("zloom_broker.validation",),
     "lightning": ("zloom.lightning",),
     "platformdirs": ("zloom.endpoints", "zloom_broker.settings"),
-    "prometheus_client": ("zloom_broker.metrics_port",),
     "pynvml": ("zloom.devices",),
     "rich": ("zloom.cli",),
     "sqlite3": ("zloom_broker.journal",),
