@@ -174,7 +174,7 @@ async def test_a_recorder_that_is_stopped_without_its_broker_says_that_it_may_la
             await begun(recorder)
             await operator.history("lm")  # the recorder's own question was answered before
     recorder.stop()
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(DEADLINE):
         recorded = await recording_it
     await operator_context.__aexit__(None, None, None)
     assert not recorded.end.complete

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from zloom import recording
 from zloom.client.feeds import Feed
@@ -14,6 +15,8 @@ from zloom.messages import Happened
 from zloom.recording_file import RecordingWriter
 from zloom.transcript import Transcript
 from zloom.version import __version__
+
+T = TypeVar("T")
 
 CATCH_UP = 1.0
 """Seconds for the history to come: who ends the recording may have to go within two."""
@@ -60,10 +63,16 @@ class Recorder:
         self._run = run
         self._attempt = attempt
         self._feed: Feed[Observation] = operator.watch(run)
+        self._question: asyncio.Timeout | None = None
+        """Of what the broker is being asked."""
 
     def stop(self) -> None:
         """End the recording; `record` then returns within `CATCH_UP` seconds."""
         self._feed.close()
+        if (
+            self._question is not None and not self._question.expired()
+        ):  # the last one has its time after this
+            self._question.reschedule(asyncio.get_running_loop().time())
 
     async def record(self, path: Path, *, replace: bool = False) -> Recorded:
         """Write a recording until the run has ended or `stop` is called.
@@ -127,22 +136,24 @@ class Recorder:
 
     async def _catch_up(self, transcript: Transcript, writer: RecordingWriter) -> bool:
         """Write what the history has and was not watched; return whether it could be asked for."""
-        try:
-            async with asyncio.timeout(CATCH_UP):
-                entries = await self._operator.history(self._run, attempt=self._attempt)
-        except (TimeoutError, BrokerUnreachable):
-            return False
-        writer.write(transcript.take_history(entries, time.time()))
-        return True
+        entries = await self._ask(self._operator.history(self._run, attempt=self._attempt))
+        writer.write(transcript.take_history(entries or [], time.time()))
+        return entries is not None
 
     async def _ended(self) -> str:
         """Return how the run ended: no replica of it is left; empty while one is."""
-        try:
-            async with asyncio.timeout(CATCH_UP):
-                replicas = await self._operator.replicas(self._run, attempt=self._attempt)
-        except (TimeoutError, BrokerUnreachable):
-            return ""
-        if any(each.state not in ("lost", "finished") for each in replicas):
+        replicas = await self._ask(self._operator.replicas(self._run, attempt=self._attempt))
+        if replicas is None or any(each.state not in ("lost", "finished") for each in replicas):
             return ""
         ends = sorted({f"{each.state}: {each.reason}".rstrip(": ") for each in replicas})
         return "; ".join(ends) or "forgotten"
+
+    async def _ask(self, question: Coroutine[None, None, T]) -> T | None:
+        """Return the answer of the broker; None where it did not come in time, or `stop` was called."""
+        try:
+            async with asyncio.timeout(CATCH_UP) as self._question:
+                return await question
+        except (TimeoutError, BrokerUnreachable):
+            return None
+        finally:
+            self._question = None
