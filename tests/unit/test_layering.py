@@ -49,7 +49,7 @@ _SHELLS = """
 SHELLS = frozenset(_SHELLS.split())
 """What touches the world."""
 
-SHELL_PACKAGES = ("zloom.cli", "zloom.lightning", "zloom_broker.journal")
+SHELL_PACKAGES = ("zloom.cli", "zloom.lightning", "zloom.torch", "zloom_broker.journal")
 """Packages of which every module is a shell."""
 
 PURE_MAY_IMPORT = {
@@ -84,11 +84,12 @@ ONLY_FOR = {
     "pynvml": ("zloom.devices",),
     "rich": ("zloom.cli",),
     "sqlite3": ("zloom_broker.journal",),
-    "torch": ("zloom.lightning",),
+    "torch": ("zloom.lightning", "zloom.torch"),
     "typer": ("zloom.cli",),
     "zmq": ("zloom.endpoints", "zloom.socket_errors", "zloom.socket_options", "zloom.sockets"),
     "zloom.cli": ("zloom.__main__", "zloom.cli"),
     "zloom.lightning": ("zloom.lightning",),
+    "zloom.torch": ("zloom.lightning", "zloom.torch"),
     "zloom_broker": ("zloom_broker", "zloom.cli"),
     "tests": (),
     "examples": (),
@@ -214,7 +215,11 @@ CAUGHT = [
     ("zloom.codec", "print(open('file'))", r"calls print\(\)"),
     ("zloom_broker.core", "import zmq", "only zloom.endpoints"),
     ("zloom_broker.server", "import zmq", "only zloom.endpoints"),
-    ("zloom.client.link", "def f():\n    import torch.nn", "only zloom.lightning may import torch"),
+    (
+        "zloom.client.link",
+        "def f():\n    import torch.nn",
+        "and zloom.torch may import torch",
+    ),
     ("zloom.client.link", "def f():\n    import zloom_broker.core", "only zloom_broker and zloom.cli"),
     ("zloom.cli", "import zloom_broker", "inside the function"),
     ("zloom.client.link", "import zloom.cli", "and zloom.cli may"),
