@@ -49,7 +49,7 @@ _SHELLS = """
 SHELLS = frozenset(_SHELLS.split())
 """What touches the world."""
 
-SHELL_PACKAGES = ("zloom.cli", "zloom.lightning", "zloom.torch", "zloom_broker.journal")
+SHELL_PACKAGES = ("zloom.cli", "zloom.lightning", "zloom.torch", "zloom.transformers", "zloom_broker.journal")
 """Packages of which every module is a shell."""
 
 PURE_MAY_IMPORT = {
@@ -84,12 +84,14 @@ ONLY_FOR = {
     "pynvml": ("zloom.devices",),
     "rich": ("zloom.cli",),
     "sqlite3": ("zloom_broker.journal",),
-    "torch": ("zloom.lightning", "zloom.torch"),
+    "torch": ("zloom.lightning", "zloom.torch", "zloom.transformers"),
+    "transformers": ("zloom.transformers",),
     "typer": ("zloom.cli",),
     "zmq": ("zloom.endpoints", "zloom.socket_errors", "zloom.socket_options", "zloom.sockets"),
     "zloom.cli": ("zloom.__main__", "zloom.cli"),
     "zloom.lightning": ("zloom.lightning",),
-    "zloom.torch": ("zloom.lightning", "zloom.torch"),
+    "zloom.torch": ("zloom.lightning", "zloom.torch", "zloom.transformers"),
+    "zloom.transformers": ("zloom.transformers",),
     "zloom_broker": ("zloom_broker", "zloom.cli"),
     "tests": (),
     "examples": (),
@@ -103,6 +105,7 @@ FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval"}
 LIGHT = (
     "torch",
     "lightning",
+    "transformers",
     "typer",
     "rich",
     "jsonschema",
@@ -218,7 +221,7 @@ CAUGHT = [
     (
         "zloom.client.link",
         "def f():\n    import torch.nn",
-        "and zloom.torch may import torch",
+        "may import torch",
     ),
     ("zloom.client.link", "def f():\n    import zloom_broker.core", "only zloom_broker and zloom.cli"),
     ("zloom.cli", "import zloom_broker", "inside the function"),

@@ -42,7 +42,7 @@ class LoopOptimization(Optimization):
         self._module = module
 
     @property
-    def optimizer(self) -> Optimizer:
+    def optimizer(self) -> Optimizer | None:
         return self._optimizer
 
     @property
