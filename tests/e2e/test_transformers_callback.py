@@ -1,26 +1,23 @@
 """`WeaveletCallback` in a real Hugging Face Trainer, steered by a real operator through a real broker."""
 
-import os
 import secrets
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 import torch
-from msgspec import Meta
 
+from tests.e2e.test_examples import TORCHRUN, one_step, started
 from tests.e2e.test_lightning_callback import until
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.client import SyncOperator, connect_sync
 from zloom.errors import Refused
-from zloom.markers import on_config
 
 transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
 
+from tests.e2e.transformers_trainer import trainer  # noqa: E402
 from zloom.transformers import WeaveletCallback  # noqa: E402
 
 KEYS = [
@@ -32,32 +29,6 @@ KEYS = [
     "max_steps",
     "log_every_n_steps",
 ]
-
-BATCH = 4
-
-
-class Model(torch.nn.Module):
-    """Two layers, a fixed start, and a key of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(1)
-            self.first, self.second = torch.nn.Linear(4, 8), torch.nn.Linear(8, 1)
-        self.scale = 1.0
-
-    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = self.second(torch.tanh(self.first(features))).squeeze(-1)
-        return {"loss": self.scale * torch.nn.functional.mse_loss(found, labels), "logits": found}
-
-    @on_config("scale", get=lambda model: model.scale)
-    def set_scale(self, value: Annotated[float, Meta(gt=0)]) -> None:
-        self.scale = value
-
-
-def data() -> list[dict[str, torch.Tensor]]:
-    features = torch.randn(64, 4, generator=torch.Generator().manual_seed(2))
-    return [{"features": one, "labels": one.sum() * 2 + 3} for one in features]
 
 
 class Note(transformers.TrainerCallback):  # type: ignore[misc, name-defined, unused-ignore]
@@ -76,25 +47,6 @@ class Note(transformers.TrainerCallback):  # type: ignore[misc, name-defined, un
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         failed = self.script is not None and self.script.done() and self.script.exception()
         control.should_training_stop = control.should_training_stop or bool(failed)
-
-
-def trainer(folder: Path, *callbacks: Any, **options: Any) -> Any:
-    defaults: dict[str, Any] = {
-        "output_dir": str(folder / "out"),
-        "max_steps": 1_000_000,
-        "learning_rate": 1e-3,
-        "per_device_train_batch_size": BATCH,
-        "logging_steps": 50,
-        "save_steps": 1_000_000,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "seed": 1,
-    }
-    arguments = transformers.TrainingArguments(**(defaults | options))
-    return transformers.Trainer(
-        Model(), arguments, train_dataset=data(), eval_dataset=data()[:8], callbacks=list(callbacks)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -230,32 +182,17 @@ def test_the_optimizer_changes_where_checkpoints_do_not_hold_it(
     assert note.rates[-1] == pytest.approx(2e-3 * (1 - (len(note.rates) - 1) / 1e6), rel=1e-9)
 
 
-FAILS = """
-import sys
-from pathlib import Path
-from tests.e2e.test_transformers_callback import Note, trainer
-from transformers import TrainerCallback
-from zloom.transformers import WeaveletCallback
-
-class Fail(TrainerCallback):
-    def on_step_end(self, args, state, control, **_):
-        if callback.weavelet.counters is not None and callback.weavelet.state.name == "ACTIVE":
-            raise ValueError("no more data")
-
-callback = WeaveletCallback(sys.argv[2])
-trainer(Path(sys.argv[1]), callback, Fail()).train()
-"""
-
-
 @pytest.mark.slow
-def test_an_exception_is_told_when_it_ends_the_process(
-    operator: SyncOperator, run: str, tmp_path: Path
-) -> None:
-    environment = os.environ | {"ZLOOM_BROKER": operator.endpoint}
-    command = [sys.executable, "-c", FAILS, str(tmp_path), run]
-    done = subprocess.run(
-        command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
-    )
-    assert "ValueError: no more data" in done.stderr
-    until(lambda: operator.replicas(run)[-1].state == "finished")
-    assert operator.replicas(run)[-1].reason == "failed: ValueError: no more data"
+def test_two_ranks_change_at_one_step_and_tell_the_exception_that_ends_them(run: str, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("transformers_trainer.py")
+    with started(tmp_path, run, "-m", *TORCHRUN, str(script), run, str(tmp_path)) as (operator, process):
+        one_step(operator.set(run, {"learning_rate": 2e-3, "gradient_clip_val": 0.5}))
+        assert one_step(operator.pause(run)) == one_step(operator.resume(run))
+        saved = operator.checkpoint(run)
+        one_step(saved)
+        one_step(operator.set(run, {"scale": 13.0}))
+        process.communicate(timeout=DEADLINE)
+        assert Path(saved.outcomes[0].detail, "trainer_state.json").exists()
+        until(lambda: "failed: ValueError: no more data" in {one.reason for one in operator.replicas(run)})
+    ours, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
