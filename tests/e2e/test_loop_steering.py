@@ -1,6 +1,7 @@
 """`zloom.torch` in loops of torch and of Fabric: alone, and steered through a real broker."""
 
 import itertools
+import re
 import secrets
 import warnings
 from collections.abc import Callable, Iterator
@@ -122,7 +123,7 @@ def test_a_change_undone_at_once_leaves_no_trace(name: str, make: Make) -> None:
         Loop(name, make=make if name == "adamw" else SCHEDULES["StepLR"]).steps(5) for _ in range(2)
     )
     before = type(steered.made), dict(vars(steered.made))
-    OptimizerType().apply(steered.optimization, "rmsprop")()
+    OptimizerType().apply(steered.optimization, "sgd" if name == "adamw" else "rmsprop")()
     assert (type(steered.made), vars(steered.made)) == before
     assert steered.steps(5).losses == reference.steps(5).losses
 
@@ -134,6 +135,15 @@ def test_hooks_of_the_optimizer_stay() -> None:
     OptimizerType().apply(loop.optimization, "adam")
     loop.step()
     assert seen == ["SGD", "Adam"]
+
+
+def test_schedulers_see_the_first_step_of_what_it_became() -> None:
+    loop = Loop("adamw", make=SCHEDULES["OneCycleLR-3"])
+    with pytest.raises(CannotSteer, match="OneCycleLR would set a momentum that RMSprop has no buffers for"):
+        OptimizerType().apply(loop.optimization, "rmsprop")
+    OptimizerType().apply(loop.optimization, "sgd")
+    loop.steps(3)  # the first of a scheduler warns where it has seen none of its optimizer
+    assert 0.9 < loop.made.param_groups[0]["momentum"] < 0.95
 
 
 class Slotted(torch.optim.SGD):
@@ -281,3 +291,13 @@ def test_two_ranks_of_fabric_change_at_one_step(run: str, tmp_path: Path) -> Non
     (kind, weights), (other_kind, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert kind == other_kind == "AdamW"
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(weights, others, strict=True))
+
+
+def test_the_loop_of_the_documentation_trains_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "loops.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    monkeypatch.setenv("ZLOOM_BROKER", "tcp://127.0.0.1:9")
+    done: dict[str, Any] = {}
+    exec(program, done)  # the reader's own loop
+    assert done["loss"].item() < 5.0
+    assert done["weavelet"].step == 1000

@@ -115,8 +115,7 @@ def test_a_trainer_is_steered_paused_saved_and_goes_on(
         operator.resume(run)
         (saved,) = operator.checkpoint(run).outcomes
         seen["saved"], seen["path"] = saved.step, saved.detail
-        operator.pause(run)
-        (stopped,) = operator.stop(run).outcomes
+        (stopped,) = operator.command(run, "stop", mode="consistent").outcomes
         seen["stopped"] = stopped.step
 
     train(trained, note, script)
@@ -127,7 +126,7 @@ def test_a_trainer_is_steered_paused_saved_and_goes_on(
         [3e-3 * (1 - n / 1e6) for n in range(at, len(note.rates))], rel=1e-9
     )
     assert max(note.norms[at:]) <= 0.01 * 1.001 < max(note.norms[: at - 1])
-    assert operator.replicas(run)[-1].state == "finished"
+    until(lambda: operator.replicas(run)[-1].state == "finished")
 
     note, resumed = Note(), {}
     goes_on = trainer(

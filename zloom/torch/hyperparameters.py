@@ -81,10 +81,8 @@ class Momentum(Steer[Optimization, Window]):
         optimizer = subject.the_optimizer
         if not _MOMENTA & optimizer.defaults.keys():
             return f"{type(optimizer).__name__} has no momentum; change optimizer_type first"
-        for scheduler in subject.schedulers:
-            if getattr(scheduler, "cycle_momentum", False):
-                kind = type(scheduler).__name__
-                return f"{kind} sets the momentum at each of its steps; give it cycle_momentum=False"
+        if cycler := subject.momentum_cycler:
+            return f"{cycler} sets the momentum at each of its steps; give it cycle_momentum=False"
         return None
 
     def refusal(self, subject: Optimization, value: float) -> str | None:

@@ -63,6 +63,12 @@ class Optimization(ABC):
         return self.optimizer
 
     @property
+    def momentum_cycler(self) -> str | None:
+        """The class name of the first scheduler that sets the momentum too, or None."""
+        cyclers = (one for one in self.schedulers if getattr(one, "cycle_momentum", False))
+        return next((type(one).__name__ for one in cyclers), None)
+
+    @property
     def sparse_parameters(self) -> frozenset[int]:
         """Ids of the parameters whose gradients are sparse."""
         modules = () if self.module is None else self.module.modules()

@@ -53,6 +53,10 @@ class OptimizerType(Steer[Optimization, Window]):
             return None
         if issubclass(cls, torch.optim.LBFGS) and (reason := subject.no_lbfgs()):
             return reason
+        if issubclass(cls, torch.optim.RMSprop) and (cycling := subject.momentum_cycler):
+            # It makes them at its first step and only where the momentum is not 0 then.
+            reason = f"{cycling} would set a momentum that RMSprop has no buffers for"
+            return f"{reason}; give it cycle_momentum=False"
         try:
             succession = _succession(subject, cls)
             if succession.loses:
