@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pictures lint types test bench clean
+.PHONY: help install demo pictures lint types test soak bench clean
 
 help:  ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -44,7 +44,10 @@ types: install  ## check the types
 	$(BIN)/mypy bench
 
 test: lint types  ## lint, check the types and run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+
+soak: install  ## try the state machines on many more examples, other ones each time
+	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout=0 tests/unit/test_core_machine.py tests/unit/test_pair_machine.py tests/unit/test_ranks_machine.py
 
 bench: install  ## measure round trips, and what a step pays
 	@$(BIN)/python -m bench

@@ -85,7 +85,7 @@ def train(arguments: argparse.Namespace) -> None:
             optimizer.step()
             if weavelet.step % sync_every == 0:
                 average(model)
-            weavelet.report(loss=loss)
+            weavelet.report(loss=loss, learning_rate=optimizer.param_groups[0]["lr"])
     print(f"rank {dist.get_rank()} stopped at step {weavelet.step}")
 
 

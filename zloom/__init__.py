@@ -24,7 +24,6 @@ from zloom.errors import (
     TransportError,
     UndoError,
     UnknownMessageType,
-    WaitTimeout,
     ZloomError,
 )
 from zloom.markers import on_command, on_config
@@ -60,7 +59,6 @@ __all__ = [
     "TransportError",
     "UndoError",
     "UnknownMessageType",
-    "WaitTimeout",
     "Weavelet",
     "WeaveletSettings",
     "ZloomError",

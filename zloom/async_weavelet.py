@@ -65,10 +65,14 @@ class AsyncWeavelet(Steerable):
         It does not yield to the loop unless there is something to do. Raises what `Weavelet.tick` does.
         """
         self._begin_step(step)
-        await self.safe_point()
+        await self._hold()
 
     async def safe_point(self) -> None:
         """Let handlers run here too, without beginning a step. Raises what `tick` does."""
+        self._training.stood = True
+        await self._hold()
+
+    async def _hold(self) -> None:
         if not self._mailbox.waiting or self._is_forked() or self._closed or self._engine is None:
             return
         self._begin()
@@ -101,7 +105,7 @@ class AsyncWeavelet(Steerable):
                 self._arrived.clear()
         finally:
             self._mailbox.standing = False
-        await self.safe_point()
+        await self._hold()
 
     def _on_activated(self, active: bool) -> None:
         if active:

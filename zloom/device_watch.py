@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from zloom.devices import DeviceProbe
 from zloom.model import Device, DeviceStatus
+from zloom.stack_source import DEVICES_THREAD
 
 
 class DeviceWatch:
@@ -33,7 +34,7 @@ class DeviceWatch:
 
     def start(self) -> None:
         """Begin."""
-        threading.Thread(target=self._run, name="zloom-devices", daemon=True).start()
+        threading.Thread(target=self._run, name=DEVICES_THREAD, daemon=True).start()
 
     def stop(self) -> None:
         """End after the reading that is under way, without waiting for it."""

@@ -51,9 +51,22 @@ def runtime_endpoint(*, create: bool = False) -> str:
     """
     if sys.platform == "win32":
         raise TransportError("Windows has no default endpoint: name one, such as tcp://127.0.0.1:5555")
-    folder = _runtime_folder()
-    endpoint = f"{_IPC}{folder / _SOCKET_NAME}"
+    endpoint = f"{_IPC}{_runtime_folder() / _SOCKET_NAME}"
     _check_length(endpoint)
+    runtime_folder(create=create)
+    return endpoint
+
+
+def runtime_folder(*, create: bool = False) -> Path:
+    """The folder of this user on this host that nobody else can enter.
+
+    Args:
+        create: Make it (0700) if it is missing.
+
+    Raises:
+        TransportError: It is open to others, another user's or no folder; or this system has none.
+    """
+    folder = _runtime_folder()
     if create:
         _make_private(folder.parent)
         _make_private(folder)
@@ -61,7 +74,7 @@ def runtime_endpoint(*, create: bool = False) -> str:
         # A parent that others may write to lets them swap the folder itself.
         _check_owned(folder.parent, forbidden=0o022)
         _check_owned(folder, forbidden=0o077)
-    return endpoint
+    return folder
 
 
 def _runtime_folder() -> Path:

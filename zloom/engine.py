@@ -18,8 +18,9 @@ from zloom.errors import (
     TransportError,
     UnknownMessageType,
 )
-from zloom.messages import Confirm, FromBroker, Published, ToBroker
-from zloom.model import Device, DeviceStatus, Outcome, Replica
+from zloom.hold_watch import HoldWatch
+from zloom.messages import Confirm, FromBroker, Published, StacksTaken, ToBroker
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Device, DeviceStatus, Outcome, Replica
 from zloom.promises import Promises
 from zloom.restoring import Restore
 from zloom.rounds import Round
@@ -33,19 +34,28 @@ from zloom.session_effects import (
     Effect,
     Failed,
     Hand,
+    InspectThreads,
     Prepared,
+    Say,
     Warn,
 )
 from zloom.session_sockets import SessionSockets
 from zloom.session_state import SessionCounters, State
 from zloom.settings import WeaveletSettings
 from zloom.socket_options import Context, new_context
-from zloom.status_source import StatusSource
+from zloom.stack_source import take
+from zloom.status_source import NO_SAFE_POINT, StatusSource
 from zloom.training import Training
 from zloom.version import __version__
 
 LAST_STATUSES = 5
 """Statuses that a farewell may take for points that are still kept: each is half a megabyte at most."""
+
+
+SURPLUS_METRICS = (
+    f"a replica has {MAX_METRICS} metrics, with names of {MAX_METRIC_NAME} characters at most; points of "
+    "others are dropped and counted (is the step in the name?), those first of"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,8 @@ class Engine:
         )
         self._delivery = Delivery(training, self.answer, together=replica.world_size > 1 or replica.resumed)
         self._promises = Promises(training.mailbox, lambda: training.step)
-        self._status = StatusSource(training, settings.status_points)
+        self._status = StatusSource(training, settings.status_points, together=replica.world_size > 1)
+        self._holds = HoldWatch(replica.id, training, settings.hold_watch)
         self._declared = -1
         self._subscribed = 0
         self._unsent = 0
@@ -138,6 +149,7 @@ class Engine:
         """Look for devices, then say hello; unless all is `declared` wait for `begin` too."""
         self._awaited = {"devices"} if declared else {"devices", "declarations"}
         self._watch.start()
+        self._holds.start()
         self._patience = self._loop.call_later(self._settings.device_patience, self._begin, "devices")
 
     def begin(self) -> None:
@@ -149,6 +161,7 @@ class Engine:
         if self._patience is not None:
             self._patience.cancel()
         self._watch.stop()
+        self._holds.stop()
         if self._session.state is not State.CLOSED:
             for _ in range(LAST_STATUSES):
                 if len(self._training.metrics) and self._session.may_report:
@@ -241,10 +254,14 @@ class Engine:
                 self._training.wake()
             case CollectStatus():
                 self._send_status()
+            case InspectThreads():
+                self._send_stacks(effect.id)
             case Failed():
                 self._training.failed(effect.failure)
             case Hand():
                 self._delivery.hand(effect.own)
+            case Say():
+                logging.getLogger("zloom").warning("%s", effect.text)
             case Warn():
                 self._warn(effect.kind, effect.text)
             case Closed():
@@ -272,6 +289,16 @@ class Engine:
     def _send_status(self) -> None:
         now = self._loop.time()
         self._run(self._session.status(self._status.collect(now), now))
+        if self._status.lacks_safe_points:
+            self._warn("no safe point", NO_SAFE_POINT)
+        if surplus := self._training.metrics.surplus:
+            self._warn("surplus metric", f"{SURPLUS_METRICS} {surplus}")
+
+    def _send_stacks(self, id: int) -> None:
+        training = self._training
+        threads = [] if training.elsewhere else take(training.thread)
+        taken = StacksTaken(id=id, threads=threads, reason=training.elsewhere, hold=self._holds.newest)
+        self._run(self._session.stacks(taken))
 
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._warned:
@@ -279,10 +306,13 @@ class Engine:
             logging.getLogger("zloom").warning("%s", text)
 
     def _set_timer(self) -> None:
+        when = self._session.next_timer()
         if self._timer is not None:
+            # One that rings too early sees that. One made anew at each turn of a busy loop never rings.
+            if when is not None and self._timer.when() <= when:
+                return
             self._timer.cancel()
             self._timer = None
-        when = self._session.next_timer()
         if when is not None:
             self._timer = self._loop.call_at(when, self._on_timer)
 

@@ -16,7 +16,6 @@ The name says whose fault it was::
     ├── BrokerUnreachable          no broker answered within the time-out
     ├── Refused                    the broker refused a request; nothing was changed
     ├── CheckpointFailed           the checkpoint before a change was not saved; nothing was changed
-    ├── WaitTimeout                outcomes are still missing; the revision goes on
     └── JournalError               the broker's journal cannot be used as it is
 """
 
@@ -102,10 +101,6 @@ class CheckpointFailed(ZloomError):
     def __init__(self, revision: int, why: str) -> None:
         super().__init__(f"nothing was changed: checkpoint {revision} was not saved everywhere: {why}")
         self.revision = revision
-
-
-class WaitTimeout(ZloomError, TimeoutError):
-    """Outcomes are still missing at the end of the wait; the revision itself goes on."""
 
 
 class JournalError(ZloomError):

@@ -24,6 +24,9 @@ from zloom.schema import plain
 FailureHandler = Callable[[Failure], object]
 """Takes what failed: a device that this replica uses, or another replica of its run."""
 
+Raised = Callable[[str, Exception], object]
+"""Takes whose code of the trainer raised, in words, and what. `Exception.__traceback__` says where."""
+
 UNDECLARED = "undeclared"
 """The error of a revision that concerns nothing which this replica declares."""
 
@@ -61,13 +64,17 @@ class Registry:
     Declaring and applying belong to the training thread. `keys`, `commands`, `version`, `check` and
     `is_immediate` may be used from any thread: the tables are replaced, never changed in place, which also
     lets a handler declare something while it runs.
+
+    Args:
+        raised: Told of each error of the trainer's own code, of which operators get the text alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, raised: Raised = lambda *_: None) -> None:
         self.version = 0
         """Grows with each declaration of a key or command."""
         self.failures: tuple[FailureHandler, ...] = ()
         """Whom to tell of a failure, in the order of registration."""
+        self._raised = raised
         self._keys: dict[str, DeclaredKey] = {}
         self._commands: dict[str, DeclaredCommand] = {}
 
@@ -222,6 +229,7 @@ class Registry:
             try:
                 returned = change.key.handler(change.new)
             except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
+                self.tell_of(f"the handler of {name}", error)
                 _take_back(undos)
                 return Rejected(f"{name}: {_text(error)}")
             except BaseException:
@@ -239,6 +247,11 @@ class Registry:
 
         return Applied(undo=undo)
 
+    def tell_of(self, what: str, error: Exception) -> None:
+        """Have the trainer's own log say where its code raised; a refusal in the proper words is no error."""
+        if not isinstance(error, CannotSteer):
+            self._raised(what, error)
+
     def run(self, command: str, arguments: Mapping[str, Value]) -> Applied | Rejected:
         """Carry out a command; what its handler returns becomes the outcome's detail."""
         declared = self._commands.get(command)
@@ -251,6 +264,7 @@ class Registry:
         try:
             returned = declared.handler(**read)
         except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
+            self.tell_of(f"the command {command}", error)
             return Rejected(f"{command}: {_text(error)}")
         return Applied("" if returned is None else str(returned))
 

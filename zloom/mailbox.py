@@ -1,9 +1,7 @@
 """What waits for the training thread: revisions on their way from the loop to the next safe point."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -15,35 +13,13 @@ from zloom.pause import Pause
 from zloom.ramps import Number, Ramps
 from zloom.restoring import Restore, Restoring
 from zloom.rounds import Register, Round
-
-MAX_SETTLED = 10_000
-"""Revisions whose end is remembered, to tell a late cancel what became of what it meant."""
+from zloom.schedule import Pending, Schedule
+from zloom.settlement import Answer, Settlement
 
 SNAPSHOT = "snapshot"
 """The detail of the outcome of a restored config."""
 
-Answer = Callable[[int, Outcome], object]
-"""Takes a revision's number and its outcome, with `replica` and `rank` left for the caller to fill in."""
-
-
 Item = Revision | Restore
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    revision: Revision
-    step: int
-    """The first step that it may be applied at, its own readiness and that of others aside."""
-    round: Round | None = None
-    """In which all ranks agreed on it, if they did."""
-
-    @property
-    def names(self) -> Iterable[str]:
-        """What it touches: keys, or a command with a slash before it, which no key can have."""
-        if self.revision.kind == "config":
-            return self.revision.changes
-        # A resume that overtook its pause would leave the training paused.
-        return ("/pause" if self.revision.command == "resume" else f"/{self.revision.command}",)
 
 
 class Mailbox:
@@ -84,15 +60,12 @@ class Mailbox:
         self.pause = Pause(registry)
         self.ramps = Ramps(registry, warn)
         self._registry = registry
-        self._answer = answer
         self._confirm = confirm
         self._agreement = Agreement()
         self._inbox: deque[Item] = deque()
         self._promised: deque[Round] = deque()
-        self._pending: dict[int, _Pending] = {}
-        self._settled: dict[int, str] = {}
-        self._commands: dict[bytes, Outcome] = {}
-        """What became of commands, by the revision's digest: in another history its number means another."""
+        self._schedule = Schedule()
+        self._settled = Settlement(answer)
         self._restoring = Restoring(registry)
         self._running = False
         self._step = 0
@@ -133,7 +106,7 @@ class Mailbox:
 
     def end_of(self, revision: int) -> str:
         """Return what became of a revision, in words."""
-        return self._settled.get(revision, "is not waiting here")
+        return self._settled.end_of(revision)
 
     def poll(self, now: float) -> float | None:
         """Return the seconds until a training that holds should look again, if it should by itself."""
@@ -191,7 +164,7 @@ class Mailbox:
 
     def _has_more(self) -> bool:
         """Whether the next safe point has something to do, though nothing arrives."""
-        waits = self._pending or self._agreement or self._restoring
+        waits = self._schedule or self._agreement or self._restoring
         return bool(waits or self.pause.coming or self.ramps)
 
     # --- what arrived -------------------------------------------------------------------------------
@@ -215,12 +188,12 @@ class Mailbox:
             cancels.append(revision)
         elif revision.revision not in self._settled:
             at_step = revision.at_step if revision.mode == "at_step" else None
-            self._enter(_Pending(revision, max(self._step, at_step or 0)))
+            self._enter(Pending(revision, max(self._step, at_step or 0)))
 
-    def _enter(self, pending: _Pending) -> None:
+    def _enter(self, pending: Pending) -> None:
         for number in pending.revision.supersedes:
             self._end_waiting(number, "superseded", f"by revision {pending.revision.revision}")
-        self._pending[pending.revision.revision] = pending
+        self._schedule.add(pending)
 
     def _cancel(self, cancel: Revision) -> None:
         number = cancel.cancels
@@ -236,11 +209,11 @@ class Mailbox:
 
     def _end_waiting(self, number: int, kind: OutcomeKind, error: str = "") -> bool:
         """End a revision that waits for its step or its place; return whether it did."""
-        round = None if number in self._pending else self._agreement.drop(number)
+        round = None if number in self._schedule else self._agreement.drop(number)
         if round is not None and number not in self._settled:
             self._settle(number, kind, error, chain=round.revision.chain)
             return True
-        if number in self._pending:
+        if number in self._schedule:
             self._settle(number, kind, error)
             return True
         return False
@@ -248,13 +221,15 @@ class Mailbox:
     def _take_restore(self, restore: Restore, cancels: list[Revision]) -> None:
         if restore.rolled_back:
             # The broker's history replaces this side's: the same numbers mean other revisions there.
-            self._pending.clear()
-            self._settled.clear()
+            self._schedule.clear()
+            self._settled.forget()
             cancels.clear()
             self.ramps.forget()
         for revision in restore.pending:
-            if revision.chain in self._commands:  # the history that is gone had it too
-                self._end(revision.revision, self._commands[revision.chain])
+            if (
+                outcome := self._settled.earlier(revision)
+            ) is not None:  # the history that is gone had it too
+                self._settled.end(revision.revision, outcome)
             else:
                 self._take(revision, cancels)
         self._restoring.take(restore)
@@ -295,7 +270,7 @@ class Mailbox:
             if commit and round.revision.kind == "cancel":
                 self._cancel(round.revision)
             elif commit:
-                self._enter(_Pending(round.revision, round.step, round))
+                self._enter(Pending(round.revision, round.step, round))
             elif round.commit is not False:  # not the broker's word, so it must hear of it
                 self._settle(number, "aborted", round.reason, chain=round.revision.chain)
         return True
@@ -349,7 +324,7 @@ class Mailbox:
 
     def _end_undone(self) -> None:
         """End updates that wait for their place here, and of which no rank can keep any more."""
-        for pending in list(self._pending.values()):
+        for pending in self._schedule:
             round = pending.round
             end = round.end if round is not None and round.revision.kind == "config" else None
             if round is not None and end is not None and not end.keep:
@@ -359,14 +334,14 @@ class Mailbox:
     # --- what is due --------------------------------------------------------------------------------
 
     def _carry_out_due(self, blocked: set[str]) -> None:
-        for number in self._due():
-            pending = self._pending[number]
+        for number in self._schedule.due(self._step, self._agreement.promised()):
+            pending = self._schedule[number]
             if not blocked.isdisjoint(pending.names) or not self._try(pending):
                 blocked.update(pending.names)
             if self.holding:
                 return
 
-    def _try(self, pending: _Pending) -> bool:
+    def _try(self, pending: Pending) -> bool:
         revision = pending.revision
         ready, error = self._ask(lambda: self._registry.is_ready(revision))
         if error and pending.round is not None and revision.kind == "config":
@@ -377,41 +352,14 @@ class Mailbox:
             self._carry_out(pending)
         return ready or bool(error)
 
-    def _due(self) -> list[int]:
-        """Return the revisions whose step has come, in order of (step, revision).
-
-        One that shares a name with an earlier one takes that one's step if it is later, so that it can
-        never overtake it.
-        """
-        latest: dict[str, int] = {}
-        due: list[tuple[int, int]] = []
-        for number, pending in sorted(self._pending.items()):
-            step = max([pending.step, *(latest.get(name, 0) for name in pending.names)])
-            if pending.round is None:
-                step = max(step, self._promised_before(number, pending))
-            latest.update(dict.fromkeys(pending.names, step))
-            if step <= self._step:
-                due.append((step, number))
-        return [number for _, number in sorted(due)]
-
-    def _promised_before(self, number: int, pending: _Pending) -> int:
-        """Return the step of what was promised before and touches the same, for one that comes by itself.
-
-        Consistent ones need not ask: the broker has them agreed on one after the other, and what this rank
-        alone has not heard the end of yet must not move them here to another step than elsewhere.
-        """
-        rounds = [_Pending(each.revision, each.step) for each in self._agreement.promised()]
-        names = set(pending.names)
-        before = [each for each in rounds if each.revision.revision < number]
-        return max((each.step for each in before if not names.isdisjoint(each.names)), default=0)
-
     def _ask(self, ready: Callable[[], bool]) -> tuple[bool, str]:
         try:
             return ready(), ""
         except Exception as error:  # noqa: BLE001 - a user's predicate may raise anything
+            self._registry.tell_of("a `ready` of this trainer", error)
             return False, f"ready: {type(error).__name__}: {error}"
 
-    def _carry_out(self, pending: _Pending) -> None:
+    def _carry_out(self, pending: Pending) -> None:
         revision = pending.revision
         if revision.kind == "command":
             self._perform(revision.revision, lambda: self._registry.run(revision.command, revision.arguments))
@@ -444,25 +392,9 @@ class Mailbox:
     ) -> None:
         if step is None and kind in ("applied", "rejected"):
             step = self._step
-        settled = self._pending.pop(number, None)
-        if settled is not None:
-            chain = settled.revision.chain
+        waited = self._schedule.end(number)
+        chain = waited.chain if waited is not None else chain
         outcome = Outcome(
             "", outcome=kind, step=step, error=error, detail=detail, values=values or {}, chain=chain
         )
-        if settled is not None and chain and settled.revision.kind == "command":
-            self._commands[chain] = outcome
-            _forget_oldest(self._commands)
-        self._end(number, outcome)
-
-    def _end(self, number: int, outcome: Outcome) -> None:
-        at = f" at step {outcome.step}" if outcome.outcome == "applied" else ""
-        self._settled[number] = f"was {outcome.outcome}{at}"
-        _forget_oldest(self._settled)
-        if number:  # Revision 0 is the baseline, for which nobody asked.
-            self._answer(number, outcome)
-
-
-def _forget_oldest(table: dict[Any, Any]) -> None:
-    if len(table) > MAX_SETTLED:
-        del table[next(iter(table))]
+        self._settled.end(number, outcome, waited)

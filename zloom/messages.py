@@ -14,6 +14,7 @@ from zloom.model import (
     DeviceStatus,
     Event,
     HistoryEntry,
+    Hold,
     Key,
     KeyState,
     Mode,
@@ -27,6 +28,8 @@ from zloom.model import (
     Revision,
     RunStatus,
     Series,
+    State,
+    ThreadStack,
     Value,
 )
 
@@ -93,6 +96,8 @@ class Status(Message, frozen=True, kw_only=True):
     paused: bool = False
     holding: bool = False
     """It waits at a safe point for what the ranks decide about a consistent revision."""
+    waits: bool | None = None
+    """The training thread was in a collective of torch.distributed; None where it was not looked at."""
     lacks_config: bool = False
     """It was given a snapshot with values that all ranks must apply at one step, and has them not yet."""
     revision: int = 0
@@ -172,6 +177,18 @@ class FailureReceived(Message, frozen=True, kw_only=True):
     """The weavelet was told of a failure."""
 
     id: int
+
+
+class StacksTaken(Message, frozen=True, kw_only=True):
+    """Answer to `TakeStacks`."""
+
+    id: int
+    threads: list[ThreadStack] = field(default_factory=list)
+    """The training thread first, without zloom's own."""
+    reason: str = ""
+    """Why there are none."""
+    hold: Hold | None = None
+    """The newest one."""
 
 
 # --- operator → broker: requests, each answered under its id ---------------------------------------
@@ -291,6 +308,12 @@ class Forget(RunRequest, frozen=True, kw_only=True):
     """Forget a finished attempt: its config and history."""
 
 
+class GetStacks(Request, frozen=True, kw_only=True):
+    """Ask what the threads of a replica do right now."""
+
+    replica: str
+
+
 class GetStats(Request, frozen=True, kw_only=True):
     """Ask for the broker's counters."""
 
@@ -393,6 +416,12 @@ class Ping(Message, frozen=True, kw_only=True):
 
     id: int
     received: int
+
+
+class TakeStacks(Message, frozen=True, kw_only=True):
+    """Tell what the threads of the trainer do right now; not sent again."""
+
+    id: int
 
 
 class Failure(Message, frozen=True, kw_only=True):
@@ -506,12 +535,33 @@ class Done(Message, frozen=True, kw_only=True):
     replicas: list[str] = field(default_factory=list)
 
 
+class Stacks(Message, frozen=True, kw_only=True):
+    """Answer to `GetStacks`."""
+
+    id: str
+    replica: str
+    rank: int = 0
+    host: str = ""
+    pid: int = 0
+    state: State = "live"
+    step: int = 0
+    threads: list[ThreadStack] = field(default_factory=list)
+    reason: str = ""
+    """Why there are none."""
+    hold: Hold | None = None
+
+
 class Stats(Message, frozen=True, kw_only=True):
-    """Answer to `GetStats`: counters since the broker began."""
+    """Answer to `GetStats`."""
 
     id: str
     epoch: str
     counters: dict[str, int]
+    """Since the broker began."""
+    gauges: dict[str, float] = field(default_factory=dict)
+    """As of now; those of the broker's loop, sockets, journal and disk are up to a beat old."""
+    at: float = 0.0
+    """Seconds since the Unix epoch, by the broker's clock."""
 
 
 # --- broker → all, on updates -------------------------------------------------------------------
@@ -591,6 +641,7 @@ FromWeavelet = (
     | Pong
     | Credit
     | FailureReceived
+    | StacksTaken
 )
 FromOperator = (
     SetConfig
@@ -605,10 +656,13 @@ FromOperator = (
     | GetDevices
     | FailDevice
     | Forget
+    | GetStacks
     | GetStats
 )
 ToBroker = FromWeavelet | FromOperator
-Answer = RevisionState | Preview | Refusal | History | Keys | Runs | Replicas | Devices | Done | Stats
+Answer = (
+    RevisionState | Preview | Refusal | History | Keys | Runs | Replicas | Devices | Done | Stacks | Stats
+)
 FromBroker = (
     Welcome
     | Wait
@@ -622,6 +676,7 @@ FromBroker = (
     | OutcomesReceived
     | Ping
     | Credit
+    | TakeStacks
     | Failure
     | Error
     | Answer

@@ -6,10 +6,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zloom.model import Series
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Series
 
 POINTS_KEPT = 100_000
 """Points kept while nobody takes them: 20 metrics at 10 steps a second for 8 minutes."""
+
+SURPLUS_SHOWN = 40
+"""Characters that a warning shows of a name that is one too many."""
 
 
 class MetricBuffer:
@@ -33,19 +36,23 @@ class MetricBuffer:
         self._limit = limit
         self._warn = warn
         self._warned: set[str] = set()
+        self.surplus = ""
+        """The first name that is beyond the bounds of `zloom.model`, shortened; its points are dropped."""
         self._rows: deque[tuple[int, Mapping[str, Any]]] = deque()
         self._appended = 0
         self._overflowed = 0
         self._taken = 0
         self._unreadable = 0
+        self._unnamed = 0
+        self._names: set[str] = set()
         # Taken from the rows, but not there yet or beyond what was asked for. Known to `drain` alone.
         self._later: dict[str, deque[tuple[int, _Reading]]] = {}
         self._later_points = 0
 
     @property
     def dropped(self) -> int:
-        """Points that were kept and lost: nobody took them in time, or their GPU failed."""
-        return self._overflowed + self._unreadable
+        """Points that were kept and lost: not taken in time, of a GPU that failed, of one metric too many."""
+        return self._overflowed + self._unreadable + self._unnamed
 
     def __len__(self) -> int:
         """Points waiting to be taken."""
@@ -91,7 +98,7 @@ class MetricBuffer:
 
     def _refuse(self, name: str, error: Exception) -> None:
         self.refused += 1
-        if name not in self._warned:
+        if name not in self._warned and len(self._warned) < MAX_METRICS:
             self._warned.add(name)
             self._warn(f"metric {name} is not reported: {error}")
 
@@ -109,11 +116,21 @@ class MetricBuffer:
                 break
             self._taken += len(row)
             for name, reading in row.items():
-                if name in self._later or not batch.take(name, step, reading):
+                if name not in self._names and not self._admit(name):
+                    self._unnamed += 1
+                elif name in self._later or not batch.take(name, step, reading):
                     self._later.setdefault(name, deque()).append((step, reading))
                     self._later_points += 1
         self._unreadable += batch.unreadable
         return batch.series
+
+    def _admit(self, name: str) -> bool:
+        # Looked at here and not at each `append`, which the training thread pays for.
+        if len(name) <= MAX_METRIC_NAME and len(self._names) < MAX_METRICS:
+            self._names.add(name)
+            return True
+        self.surplus = self.surplus or repr(name[:SURPLUS_SHOWN])
+        return False
 
     def _take_later(self, batch: "_Batch") -> None:
         for name, points in list(self._later.items()):

@@ -249,6 +249,13 @@ class KeyState(Struct, frozen=True, omit_defaults=True):
     """Where the first rank stands that is still on its way to the value, or stopped on it."""
 
 
+MAX_METRICS = 1000
+"""Metrics of one replica: one that puts the step into a name must fill nobody's memory."""
+
+MAX_METRIC_NAME = 256
+"""Characters of a metric's name: a path into a model, and a word about it."""
+
+
 class Series(Struct, frozen=True):
     """Points of one metric, oldest first: two columns of one length."""
 
@@ -267,6 +274,8 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     host: str = ""
     pid: int = 0
     state: State = "live"
+    straggles: str = ""
+    """How it makes the other ranks wait; empty when it does not."""
     phase: Phase = "training"
     step: int = 0
     revision: int = 0
@@ -282,6 +291,34 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     """Seconds since it was last heard."""
     reason: str = ""
     """Why it is waiting, lost or finished."""
+
+
+class Frame(Struct, frozen=True, omit_defaults=True):
+    """A call that is under way, in Python."""
+
+    file: str
+    line: int
+    function: str
+    source: str = ""
+    """The line itself, without its indent; empty where it cannot be read."""
+
+
+class ThreadStack(Struct, frozen=True, omit_defaults=True):
+    """What one thread does: its calls, the outermost first."""
+
+    name: str
+    frames: list[Frame]
+    training: bool = False
+    """It is the thread that calls `tick`."""
+
+
+class Hold(Struct, frozen=True, omit_defaults=True):
+    """A time in which the weavelet could not run, because one of these threads held the GIL."""
+
+    at: float
+    """When it ended, in seconds since the Unix epoch by the replica's clock."""
+    seconds: float
+    threads: list[ThreadStack]
 
 
 class RunStatus(Struct, frozen=True, omit_defaults=True):
@@ -324,6 +361,8 @@ class Event(Struct, frozen=True, omit_defaults=True):
         "rolled_back",
         "stalled",
         "recovered",
+        "straggler",
+        "caught_up",
         "forgotten",
         "ramp_failed",
         "guard_reverted",

@@ -14,9 +14,10 @@ from typing import Any, NoReturn, Protocol, Self
 
 from msgspec import UNSET, Meta
 
-from zloom.errors import SettingsError
+from zloom.errors import CannotSteer, SettingsError
 from zloom.launch import initialised_group, resolve_attempt, resolve_place
 from zloom.pause import Limit, Steps
+from zloom.settings import WeaveletSettings
 from zloom.steerable import reason_of
 from zloom.weavelet import Weavelet
 
@@ -162,8 +163,16 @@ def weavelet_process(
     return WeaveletProcess(queue, options, keys)
 
 
+class _Apart(Weavelet):
+    """A weavelet that is not where the trainer is."""
+
+    def start(self) -> None:
+        self._training.elsewhere = "its weavelet is in a process of its own and cannot see the trainer's"
+        super().start()
+
+
 def _prepare(queue: Queue, options: dict[str, Any], keys: Sequence[QueueKey]) -> Weavelet:
-    weavelet = Weavelet(**options)
+    weavelet = _Apart(**options, settings=WeaveletSettings(hold_watch=None))
     for key in keys:
         key.declare(weavelet, queue)
     weavelet.on_command("pause")(_refuse_pause)
@@ -192,12 +201,12 @@ def _serve(
 
 def _refuse_pause(limit: Limit = None) -> NoReturn:
     """Refused: the weavelet is in a process of its own and cannot hold the trainer's."""
-    raise RuntimeError("this weavelet is in a process of its own and cannot hold the trainer's")
+    raise CannotSteer("this weavelet is in a process of its own and cannot hold the trainer's")
 
 
 def _refuse_resume(steps: Steps = None) -> NoReturn:
     """Refused: there is never a pause to end."""
-    raise RuntimeError("this weavelet is in a process of its own and cannot hold the trainer's")
+    raise CannotSteer("this weavelet is in a process of its own and cannot hold the trainer's")
 
 
 def _last_word(pipe: "Connection[Any, str]") -> str:

@@ -16,7 +16,7 @@ from zloom.effects import Reconnect
 from zloom.history import History
 from zloom.model import Command, Device, Key, Outcome, Replica
 from zloom.outcome_table import sendable
-from zloom.session_effects import Closed, Concluded, Decided, Effect, Hand, Prepared, Warn
+from zloom.session_effects import Closed, Concluded, Decided, Effect, Hand, InspectThreads, Prepared, Warn
 from zloom.session_link import INTERVAL, Link
 from zloom.session_reports import Reports
 from zloom.session_rounds import Insistent, Rounds
@@ -101,6 +101,10 @@ class Session:
         """Send a status that was collected; its `seq` and `revision` are filled in here."""
         return self._reports.status(status, self.revision, now)
 
+    def stacks(self, taken: messages.StacksTaken) -> list[Effect]:
+        """Tell what the threads do, now or never: later it is not true any more."""
+        return [self._link.send(taken)] if self._is_welcome() and self._link.may_send else []
+
     def publish(self, topic: str, payload: bytes) -> list[Effect]:
         """Publish on a user's own topic, at most once; what cannot be sent now is dropped and counted."""
         return self._reports.publish(topic, payload, welcome=self._is_welcome())
@@ -184,6 +188,7 @@ class Session:
         if not self._is_welcome():
             return []
         self.counters.missed += self._updates.see(topic, message)
+        self._link.heard = now
         self._alarms.set(Alarm.SILENCE, now + self._link.patience)
         match message:
             case messages.Echo() if self._updates.is_awaited(message):
@@ -235,6 +240,8 @@ class Session:
                 self._reports.declared(message.seq)
             case messages.OutcomesReceived():
                 self._reports.acknowledge(message.revisions)
+            case messages.TakeStacks():
+                return [InspectThreads(message.id)]
             case messages.Failure():
                 return self._reports.failed(message)
             case messages.Error():
@@ -279,22 +286,22 @@ class Session:
     def _reconnect(self, now: float) -> list[Effect]:
         self.counters.reconnects += 1
         self._updates.closed()
-        text = f"no broker answers at {self._link.control}; the training goes on, and it is tried again"
-        return [Reconnect(), *self._disconnect(now), Warn("unreachable", text)]
+        silent = self._link.silent()
+        return [Reconnect(), *self._disconnect(now), *silent]
 
     def _welcomed(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         if welcome.epoch != self._link.welcome.epoch:
             self._reports.restart()
             self._updates.restart()
+        back = self._link.answers(now)
         self._link.welcomed(welcome)
         self._move(Event.WELCOMED)
         self._history.connected()
         self._alarms.set(Alarm.SILENCE, now + self._link.patience)
         self._alarms.set(Alarm.ECHO, now + INTERVAL)
         self._reports.welcomed(now)
-        return self._updates.connected(
-            updates_endpoint(welcome.updates, self._link.control), self._link.nonce
-        )
+        updates = updates_endpoint(welcome.updates, self._link.control)
+        return [*self._updates.connected(updates, self._link.nonce), *back]
 
     def _welcomed_again(self, welcome: messages.Welcome, now: float) -> list[Effect]:
         if welcome.epoch != self._link.welcome.epoch:

@@ -42,6 +42,13 @@ class CollectStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class InspectThreads:
+    """Take the stacks of the trainer's threads and hand them to `Session.stacks` under this id."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Something that this replica must know failed; told once."""
 
@@ -64,6 +71,13 @@ class Warn:
 
 
 @dataclass(frozen=True, slots=True)
+class Say:
+    """Tell the user, each time."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """Close both sockets for good; with `farewell` there is a goodbye on its way."""
 
@@ -82,8 +96,10 @@ Effect = (
     | Decided
     | Concluded
     | CollectStatus
+    | InspectThreads
     | Failed
     | Hand
     | Warn
+    | Say
     | Closed
 )

@@ -6,7 +6,7 @@ from zloom.credit import CreditMeter
 from zloom.effects import Send
 from zloom.messages import PROTOCOL, Credit, FromWeavelet, Hello, Ping, Pong, Welcome
 from zloom.model import Replica
-from zloom.session_effects import Effect
+from zloom.session_effects import Effect, Say
 from zloom.session_state import Alarm, Alarms, SessionCounters
 
 INTERVAL = 1.0
@@ -40,6 +40,9 @@ class Link:
         """The newest one."""
         self.alarms = Alarms()
         self.counters = SessionCounters()
+        self.heard = 0.0
+        """When the broker was heard last, or looked for first."""
+        self._silent_since: float | None = None
         self._software = software
         self._new_nonce = new_nonce
         self._inherit = inherit
@@ -63,7 +66,7 @@ class Link:
         """Begin a connection."""
         self.alarms.clear()
         self._starved.clear()
-        self.nonce, self._hellos = self._new_nonce(), 0
+        self.nonce, self._hellos, self.heard = self._new_nonce(), 0, now
         return self.hello(now)
 
     def hello(self, now: float) -> list[Effect]:
@@ -87,6 +90,22 @@ class Link:
         """The broker is there but cannot take this peer yet."""
         self._hellos = 0
         self.alarms.set(Alarm.HELLO, now + seconds)
+
+    def silent(self) -> list[Effect]:
+        """The broker does not answer: said once, however often it is tried again before it does."""
+        if self._silent_since is not None:
+            return []
+        self._silent_since = self.heard
+        text = f"no broker answers at {self.control}; the training goes on, and it is tried again"
+        return [Say(text)]
+
+    def answers(self, now: float) -> list[Effect]:
+        """The broker took this peer: said if it was said before that none answers."""
+        if self._silent_since is None:
+            return []
+        again, seconds = " again" if self.welcome.epoch else "", now - self._silent_since
+        self._silent_since = None
+        return [Say(f"the broker at {self.control} answers{again} after {seconds:.1f} s")]
 
     def welcomed(self, welcome: Welcome) -> None:
         """The broker answered a hello."""

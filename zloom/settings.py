@@ -56,6 +56,9 @@ class WeaveletSettings:
         hold_limit: Seconds after which `tick()` raises when a rank waits to learn what the others decided
             about a consistent revision. Only a job whose ranks share no store can wait so long, and only
             while its broker is gone; None waits until it is back.
+        hold_watch: Seconds without the GIL after which a watchdog writes the stacks of all threads to a file
+            in the runtime folder of this user, for `zloom stacks`. It is the timer of Python's
+            `faulthandler`, of which a process has one; None leaves it to you.
         pause_poll: Seconds after which a paused trainer asks its `ready` predicates again, beside at each
             message.
         close_timeout: Seconds that `close` waits for the weavelet's thread: the whole of the way out has 2.
@@ -71,6 +74,7 @@ class WeaveletSettings:
     device_interval: float = 5.0
     device_patience: float = 2.0
     hold_limit: float | None = None
+    hold_watch: float | None = 5.0
     pause_poll: float = 1.0
     close_timeout: float = 1.5
     farewell: float = 0.5

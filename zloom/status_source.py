@@ -3,7 +3,16 @@
 from zloom.messages import Status
 from zloom.model import DeviceStatus
 from zloom.pace import Pace
+from zloom.stack_source import in_collective
 from zloom.training import Training
+
+UNTICKED = 10.0
+"""Seconds of reports, from the first on, until a trainer without a safe point is thought to have none."""
+
+NO_SAFE_POINT = (
+    f"this trainer has reported for {UNTICKED:g} s without a call of tick(), where changes are applied; "
+    "they wait until it calls that at each step"
+)
 
 
 class StatusSource:
@@ -12,14 +21,19 @@ class StatusSource:
     Args:
         training: Whose.
         points: How many points of metrics go into one status.
+        together: It is one of several ranks, which may wait for each other.
     """
 
-    def __init__(self, training: Training, points: int) -> None:
+    def __init__(self, training: Training, points: int, *, together: bool) -> None:
+        self._together = together and not training.elsewhere
         self.devices: list[DeviceStatus] = []
         """The newest reading, until a status has told it."""
         self._training = training
         self._points = points
         self._pace = Pace()
+        self._reporting_since: float | None = None
+        self.lacks_safe_points = False
+        """Whether the trainer has reported for a while, and changes have no place to be applied at."""
 
     def collect(self, now: float) -> Status:
         """Take what there is to report; its number is for the session to fill in."""
@@ -27,16 +41,26 @@ class StatusSource:
         trains = training.phase == "training" and not (mailbox.pause.active or mailbox.holding)
         self._pace.look(training.step, now, training=trains)
         devices, self.devices = self.devices, []
+        metrics = training.metrics.drain(self._points)
+        if metrics and training.phase == "training":
+            self._look_for_safe_points(now)
         return Status(
             seq=0,
             step=training.step,
             phase=training.phase,
             paused=mailbox.pause.active,
             holding=mailbox.holding,
+            waits=in_collective(training.thread) if self._together else None,
             lacks_config=mailbox.lacks_config,
             step_time=self._pace.step_time,
-            metrics=training.metrics.drain(self._points),
+            metrics=metrics,
             ramps=mailbox.ramps.states,
             devices=devices,
             dropped=training.metrics.dropped,
         )
+
+    def _look_for_safe_points(self, now: float) -> None:
+        if self._reporting_since is None:
+            self._reporting_since = now
+        reached = self._training.step > 0 or self._training.stood
+        self.lacks_safe_points = not reached and now - self._reporting_since >= UNTICKED

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -95,7 +96,7 @@ class Steerable(Declaring, Disownable):
         self._probe = devices
         self._context = context
         self._settings = settings or WeaveletSettings()
-        registry = Registry()
+        registry = Registry(_log_error)
         self._mailbox = Mailbox(registry, self._answer, self._confirm, _log)
         self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
         if pause_ready is not None:
@@ -250,6 +251,7 @@ class Steerable(Declaring, Disownable):
     def _check_startable(self) -> None:
         if self._closed or self._engine is not None:
             raise SettingsError("a weavelet is started once; make a new one")
+        self._training.thread = threading.get_ident()  # most likely; a safe point will tell
 
     def _begin(self) -> None:
         # What is inherited must fit what is declared. So then the first hello waits until the trainer is at
@@ -271,6 +273,7 @@ class Steerable(Declaring, Disownable):
     def _serve(self, now: float) -> bool:
         """Run the mailbox at this safe point; return whether the training must wait here."""
         training, mailbox = self._training, self._mailbox
+        training.thread = threading.get_ident()
         before = _state(mailbox)
         training.serving = True
         try:
@@ -314,6 +317,11 @@ class Steerable(Declaring, Disownable):
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def _log_error(what: str, error: Exception) -> None:
+    text = "%s raised; what was asked for is rejected"
+    logging.getLogger("zloom").error(text, what, exc_info=error)
 
 
 def _log(text: str) -> None:

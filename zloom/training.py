@@ -19,8 +19,8 @@ def _nobody(*_: object) -> None:
 class Training:
     """One trainer, as the loop sees it and as it sees the loop.
 
-    The training thread writes `step`, `phase` and `serving`, the loop writes `broken`; each reads the other's
-    without a lock, because a value that is a moment old is as good.
+    The training thread writes `step`, `phase`, `thread`, `serving` and `stood`, the loop writes `broken`;
+    each reads the other's without a lock, because a value that is a moment old is as good.
     """
 
     registry: Registry
@@ -34,8 +34,14 @@ class Training:
     """Called on the loop's thread with a failure to be told."""
     step: int = 0
     phase: Phase = "training"
+    thread: int | None = None
+    """Identifier of the training thread, as far as it is known."""
+    elsewhere: str = ""
+    """Why the trainer's threads are not in this process; empty where they are."""
     serving: bool = False
     """The mailbox is being run."""
+    stood: bool = False
+    """A safe point that begins no step was reached: changes have a place to be applied at."""
     broken: UndoError | None = None
     """An immediate update could not be taken back; the training thread is to raise this."""
     subscribers: list[tuple[str, Callable[[str, bytes, str], object]]] = field(default_factory=list)

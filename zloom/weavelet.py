@@ -134,6 +134,7 @@ class Weavelet(Steerable):
 
     def safe_point(self) -> None:
         """Let handlers run here too, without beginning a step. Raises what `tick` does."""
+        self._training.stood = True
         if self._mailbox.waiting:
             self._hold()
 
@@ -171,7 +172,8 @@ class Weavelet(Steerable):
         finally:
             self._mailbox.standing = False
         # What was promised meanwhile is decided before the training goes on.
-        self.safe_point()
+        if self._mailbox.waiting:
+            self._hold()
 
     def _hold(self) -> None:
         if self._is_forked() or self._closed or self._thread is None:

@@ -1,11 +1,11 @@
 """One attempt of a run: its replicas, its revisions, and what became of them. Durable state only."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import msgspec
 
-from zloom.model import GuardEnd, HistoryEntry, Key, Outcome, OutcomeKind, Replica, Revision, Value
+from zloom.model import HistoryEntry, Key, Outcome, Replica, Revision, Value
+from zloom_broker.ledger import Ledger, Setting
 from zloom_broker.records import (
     Accepted,
     AttemptImage,
@@ -19,10 +19,6 @@ from zloom_broker.records import (
     RevisionAgreed,
     RevisionConcluded,
 )
-
-VOIDING: frozenset[OutcomeKind | None] = frozenset({"rejected", "aborted", "cancelled", "superseded"})
-"""Outcomes that take a revision out of the desired config when nobody applied it. `lost` and
-`not_reached` do not: the operator still wants the value, there was nobody to take it."""
 
 MAX_TEXT = 2000
 """Characters that are kept of an outcome's error, and of its detail."""
@@ -40,93 +36,8 @@ UNDECLARED = "undeclared"
 
 _encoder = msgspec.msgpack.Encoder()
 
-
-class Setting(NamedTuple):
-    """The desired value of a key, and the revision that set it."""
-
-    value: Value
-    revision: int
-
-
-def is_scheduled(revision: Revision) -> bool:
-    """Whether a revision is config that is not just carried out at each replica's next safe point."""
-    return revision.kind == "config" and revision.mode in ("at_step", "consistent")
-
-
-class Ledger:
-    """A revision with its targets and outcomes."""
-
-    __slots__ = (
-        "agreed",
-        "baselines",
-        "concluded",
-        "guard_end",
-        "outcomes",
-        "request",
-        "revision",
-        "targets",
-    )
-
-    def __init__(
-        self, revision: Revision, targets: list[str], outcomes: Iterable[Outcome], request: bytes
-    ) -> None:
-        self.revision = revision
-        self.targets = targets
-        self.outcomes = {outcome.replica: outcome for outcome in outcomes}
-        self.request = request
-        self.agreed: RevisionAgreed | None = None
-        """Of a consistent one: at which step all replicas carry it out."""
-        self.concluded: RevisionConcluded | None = None
-        self.baselines: dict[str, dict[str, float]] = {}
-        """Of a guarded one: what metrics were before it, by replica and metric."""
-        self.guard_end: GuardEnd | None = None
-
-    @property
-    def changes(self) -> dict[str, Value]:
-        """What it makes of the config; the cancel of a ramp leaves the keys where that had come to."""
-        if self.revision.kind != "cancel":
-            return self.revision.changes
-        changes: dict[str, Value] = {}
-        for outcome in self.outcomes.values():
-            changes = {**outcome.values, **changes}  # the first that answered speaks for all
-        return changes
-
-    @property
-    def armed(self) -> bool:
-        """It is guarded, and may still be reverted."""
-        return bool(self.revision.revert_if) and self.guard_end is None
-
-    @property
-    def undecided(self) -> bool:
-        """It is consistent, and neither agreed on nor ended."""
-        return self.revision.mode == "consistent" and self.agreed is None and not self.settled
-
-    @property
-    def settled(self) -> bool:
-        """Each target has answered."""
-        return all(target in self.outcomes for target in self.targets)
-
-    @property
-    def scheduled(self) -> bool:
-        """It is config that waits for a step, or for all ranks to agree, and not every target has it."""
-        return is_scheduled(self.revision) and not self.settled
-
-    @property
-    def void(self) -> bool:
-        """Nobody has applied it and nobody will.
-
-        A consistent one that a rank was lost in is for none: others, or that one when it comes back, go on
-        without it.
-        """
-        kinds = {outcome.outcome for outcome in self.outcomes.values()}
-        voiding = VOIDING | {"lost"} if self.revision.mode == "consistent" else VOIDING
-        return self.settled and "applied" not in kinds and bool(kinds & voiding)
-
-    @property
-    def may_turn_void(self) -> bool:
-        """Nobody is known to have applied it, and one that was lost may come back and say that it refused."""
-        kinds = {outcome.outcome for outcome in self.outcomes.values()}
-        return "lost" in kinds and "applied" not in kinds and not self.void
+AttemptKey = tuple[str, str]
+"""The run and the attempt."""
 
 
 class Attempt:
@@ -143,6 +54,11 @@ class Attempt:
         self.open: set[int] = set()
         """Revisions that are not settled."""
         self._settings: dict[str, Setting] = {}
+
+    @property
+    def key(self) -> AttemptKey:
+        """The run and the attempt."""
+        return self.run, self.id
 
     @property
     def revision(self) -> int:

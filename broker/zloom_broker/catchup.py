@@ -4,8 +4,9 @@ import msgspec
 
 from zloom.messages import Log, Snapshot, Sync
 from zloom.model import Event, Revision
-from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub, Peer
+from zloom_broker.ledger import Ledger
 
 LOG_PAGE = 512 * 1024
 """Bytes of revisions in one answer: half of what a message may hold."""

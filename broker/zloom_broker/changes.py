@@ -10,18 +10,18 @@ from zloom.errors import Refused
 from zloom.messages import Cancel, Preview, Revised, Rollback, SendCommand, SetConfig
 from zloom.model import GuardEnd, Revision
 from zloom_broker import rules
-from zloom_broker.attempt import Attempt, Ledger, Setting
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.chain import chained
 from zloom_broker.guard_ends import touches
 from zloom_broker.guards import Done, Guards
 from zloom_broker.hub import BROKER, Hub, Peer
+from zloom_broker.ledger import Ledger, Setting
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.previews import problems
 from zloom_broker.queries import Queries
 from zloom_broker.ramping import under_way
 from zloom_broker.records import AnyRecord, GuardEnded, RevisionAccepted
 from zloom_broker.requests import Requests, digest_of
-from zloom_broker.state import AttemptKey
 from zloom_broker.steering import Steering
 from zloom_broker.withdrawals import Withdrawal
 
@@ -70,7 +70,7 @@ class Changes:
             return
         self._hub.check_writable()
         attempt = self._queries.attempt(request)
-        key = attempt.run, attempt.id
+        key = attempt.key
         if key in self._hub.forgetting:
             raise Refused("unknown_attempt", f"{attempt.run} ({attempt.id}) is being forgotten")
         tentative = self._tentative.get(key, [])
@@ -103,7 +103,7 @@ class Changes:
             Refused: It cannot be done now.
         """
         self._hub.check_writable()
-        key, number = (attempt.run, attempt.id), ledger.revision.revision
+        key, number = attempt.key, ledger.revision.revision
         tentative = self._tentative.get(key, [])
         if key in self._hub.forgetting or any(touches(each.revision, ledger.revision) for each in tentative):
             return False

@@ -7,10 +7,10 @@ the register: the conclusion is on disk before anybody is told.
 from dataclasses import dataclass, field
 
 from zloom.messages import Conclusion, Confirm
-from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub, Peer
+from zloom_broker.ledger import Ledger
 from zloom_broker.records import RevisionAgreed, RevisionConcluded
-from zloom_broker.state import AttemptKey
 
 CONFIRM_TIMEOUT = 60.0
 """Seconds from the first confirmation until all must have come: as long as the slowest handler may take."""
@@ -80,7 +80,7 @@ class Conclusions:
         if agreed is None or ledger.revision.kind != "config" or ledger.concluded is not None:
             return
         if agreed.store and ledger.settled:
-            self._open.pop((_key(attempt), ledger.revision.revision), None)
+            self._open.pop((attempt.key, ledger.revision.revision), None)
             return
         for outcome in attempt.outcomes(ledger):
             if outcome.outcome not in (None, "applied"):
@@ -91,7 +91,7 @@ class Conclusions:
                 return
 
     def _entry(self, attempt: Attempt, number: int, now: float) -> _Open:
-        return self._open.setdefault((_key(attempt), number), _Open(now + CONFIRM_TIMEOUT))
+        return self._open.setdefault((attempt.key, number), _Open(now + CONFIRM_TIMEOUT))
 
     def _look_at(self, attempt: Attempt, ledger: Ledger, entry: _Open) -> None:
         if entry.why or entry.writing or len(entry.steps) < len(ledger.targets):
@@ -105,20 +105,20 @@ class Conclusions:
     def _conclude(self, attempt: Attempt, ledger: Ledger, why: str) -> None:
         """Keep an update, or have it undone for a reason."""
         agreed, number = ledger.agreed, ledger.revision.revision
-        entry = self._open[_key(attempt), number]
+        entry = self._open[attempt.key, number]
         if agreed is None or entry.writing or self._hub.settings.read_only:
             return
         record = RevisionConcluded(
             run=attempt.run, attempt=attempt.id, revision=number, keep=not why, reason=why
         )
         if agreed.store:
-            del self._open[_key(attempt), number]
+            del self._open[attempt.key, number]
             self._tell(ledger, agreed, record)
             return
         entry.writing = True
 
         def then() -> None:
-            self._open.pop((_key(attempt), number), None)
+            self._open.pop((attempt.key, number), None)
             self._tell(ledger, agreed, record)
 
         def failed(reason: str) -> None:
@@ -137,7 +137,3 @@ class Conclusions:
             epoch=of.epoch, revision=of.revision, round=of.round, keep=record.keep, reason=record.reason
         )
         self._hub.send(peer, conclusion)
-
-
-def _key(attempt: Attempt) -> AttemptKey:
-    return attempt.run, attempt.id

@@ -25,6 +25,7 @@ from zloom.messages import (
     GetKeys,
     GetReplicas,
     GetRuns,
+    GetStacks,
     GetStats,
     Goodbye,
     Hello,
@@ -41,6 +42,7 @@ from zloom.messages import (
     Rollback,
     SendCommand,
     SetConfig,
+    StacksTaken,
     Status,
     Sync,
     ToBroker,
@@ -54,6 +56,7 @@ from zloom_broker.errands import Errands
 from zloom_broker.failures import Failures
 from zloom_broker.guards import Guards
 from zloom_broker.hub import CoreSettings, Hub, Peer
+from zloom_broker.inspection import Inspection
 from zloom_broker.membership import Membership
 from zloom_broker.newcomers import Newcomers
 from zloom_broker.pulse import Pulse
@@ -92,6 +95,7 @@ class Core:
         self._departures = Departures(self._hub, self._outcomes, self._failures)
         self._membership = Membership(self._hub, self._departures, self._failures)
         self._queries = Queries(self._hub)
+        self._inspection = Inspection(self._hub, self._queries)
         requests = Requests(self._hub, self._outcomes)
         self._steering = Steering(self._hub, self._outcomes, now)
         self._guards = Guards(self._hub, self._outcomes, now)
@@ -191,23 +195,32 @@ class Core:
 
     def next_timer(self) -> float:
         """Return when `on_timer` must be called, in the seconds of `now`."""
-        optional = (self._outcomes.next_push(), self._steering.next_timer(), self._guards.next_timer())
+        parts = self._steering, self._guards, self._inspection
+        optional = [self._outcomes.next_push(), *(part.next_timer() for part in parts)]
         return min([self._pulse.next_timer(), *(when for when in optional if when is not None)])
 
-    def on_timer(self, now: float, wall: float, gauges: Mapping[str, int]) -> list[Effect]:
+    def numbers(self, now: float) -> tuple[dict[str, int], dict[str, float]]:
+        """Return what was counted since the broker began, and the gauges as of now."""
+        return self._queries.numbers(now)
+
+    def on_timer(
+        self, now: float, wall: float, counters: Mapping[str, int], gauges: Mapping[str, float]
+    ) -> list[Effect]:
         """Do what is due.
 
         Args:
             now: Seconds on the monotonic clock.
             wall: Seconds since the Unix epoch; that clock may be set while the broker runs.
-            gauges: Counters of the shell, for those who ask for the broker's numbers.
+            counters: Of the shell, for those who ask for the broker's numbers.
+            gauges: Of the shell, likewise.
         """
         self._hub.wall_offset = wall - now
-        self._hub.gauges.update(gauges)
+        self._hub.shell_counters, self._hub.shell_gauges = dict(counters), dict(gauges)
         self._pulse.on_timer(now)
         self._outcomes.push_due(now)
         self._steering.on_timer(now)
         self._guards.on_timer(now)
+        self._inspection.on_timer(now)
         return self._hub.take()
 
     # --- inside ------------------------------------------------------------------------------
@@ -241,6 +254,8 @@ class Core:
                 self._membership.declare(peer, message, now)
             case FailureReceived():
                 self._failures.received(peer, message)
+            case StacksTaken():
+                self._inspection.taken(peer, message, now)
 
     def _request(self, peer: Peer, request: Request, now: float) -> None:
         try:
@@ -260,6 +275,8 @@ class Core:
                 self._errands.fail_device(peer, request, now)
             case Forget():
                 self._errands.forget(peer, request, now)
+            case GetStacks():
+                self._inspection.ask(peer, request, now)
             case GetHistory() | GetKeys() | GetRuns() | GetReplicas() | GetDevices() | GetStats():
                 self._hub.send(peer, self._queries.answer(request, now))
 
@@ -273,7 +290,7 @@ class Core:
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         before = peer.vitals.status
         self._count_gap("status_missed", before.seq if before else None, status.seq)
-        peer.vitals.report(status, now)
+        self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]
         seen = self._queries.status(attempt, replica, now)

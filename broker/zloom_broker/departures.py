@@ -5,13 +5,12 @@ from typing import Literal
 
 from zloom.messages import Goodbye
 from zloom.model import Event
-from zloom_broker.attempt import Attempt
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.failures import Failures
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.liveness import Vitals
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.records import ReplicaLeft
-from zloom_broker.state import AttemptKey
 
 MAX_REASON = 255
 """Characters that are kept of a trainer's reason."""

@@ -69,7 +69,7 @@ class Errands:
         self._hub.check_writable()
         attempt = self._queries.attempt(request)
         self._check_empty(attempt)
-        key = attempt.run, attempt.id
+        key = attempt.key
         record = AttemptForgotten(
             run=attempt.run,
             attempt=attempt.id,
@@ -89,7 +89,7 @@ class Errands:
         self._requests.commit(peer, request, [record], then, lambda: self._hub.forgetting.discard(key))
 
     def _check_empty(self, attempt: Attempt) -> None:
-        key = attempt.run, attempt.id
+        key = attempt.key
         there = [replica.id for replica in attempt.present()] + self._membership.joining(key)
         if there:
             text = (

@@ -5,8 +5,10 @@ import json
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import asdict
 
+from zloom.errors import SettingsError
 from zloom_broker.log import logging_to_stderr
 from zloom_broker.server import Server, running
 from zloom_broker.settings import BrokerSettings
@@ -23,10 +25,24 @@ async def serve(settings: BrokerSettings, ready: Callable[[Server], None]) -> No
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings) as server:
+    async with AsyncExitStack() as ends:
+        server = await ends.enter_async_context(running(settings))
+        host, port = settings.metrics_host, settings.metrics_port
+        if port is not None:
+            port = ends.enter_context(_metrics(host, port, server))
+            logging.getLogger("zloom.broker").info("metrics at http://%s:%d/metrics", host, port)
         ready(server)
         await stop.wait()
         logging.getLogger("zloom.broker").info("leaving, as it was told to")
+
+
+def _metrics(host: str, port: int, server: Server) -> AbstractContextManager[int]:
+    try:
+        from zloom_broker.metrics_port import serving
+    except ImportError as error:
+        text = "--metrics-port needs the package prometheus-client: pip install 'zloom[metrics]'"
+        raise SettingsError(text) from error
+    return serving(host, port, lambda: server.measuring.newest)
 
 
 def run(settings: BrokerSettings, *, as_json: bool = False) -> int:

@@ -1,8 +1,9 @@
 """What ends a guard that has not fired. Pure."""
 
 from zloom.model import Revision
-from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.attempt import Attempt
 from zloom_broker.guard_watch import Watch
+from zloom_broker.ledger import Ledger
 
 
 def touches(revision: Revision, guarded: Revision) -> bool:

@@ -8,7 +8,7 @@ from itertools import groupby
 from operator import itemgetter
 from statistics import median
 
-from zloom.model import Series
+from zloom.model import MAX_METRICS, Series
 from zloom_broker.guard_conditions import Guard, metrics, why
 
 BASELINE_POINTS = 50
@@ -18,9 +18,6 @@ they tell of the present where a loss falls."""
 EARLY_POINTS = 10_000
 """Points of a metric kept until it is known at which step a guarded revision was applied: of a second at
 the pace of the fastest loops, and of the time until its outcome is on disk."""
-
-MAX_METRICS = 1000
-"""Metrics of one replica of which points are kept."""
 
 
 class RecentPoints:

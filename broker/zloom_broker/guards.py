@@ -12,14 +12,14 @@ from zloom.errors import Refused
 from zloom.messages import Status
 from zloom.model import Event, GuardEnd, Outcome, Revision
 from zloom_broker import guard_grammar
-from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.guard_conditions import Guard, measured
 from zloom_broker.guard_ends import is_over, moot, touches
 from zloom_broker.guard_watch import RecentPoints, Watch, baseline
 from zloom_broker.hub import Hub
+from zloom_broker.ledger import Ledger
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.records import AnyRecord, GuardEnded, GuardMeasured
-from zloom_broker.state import AttemptKey
 
 RECHECK = 1.0
 """Seconds between two looks at what is armed: have its steps passed, can what was refused be made now?"""
@@ -127,7 +127,7 @@ class Guards:
         if ledger.armed:
             guard = guard_grammar.parse(ledger.revision.revert_if)
             watches = {target: Watch(guard, self._recent(target)) for target in ledger.targets}
-            self._armed.setdefault(_key(attempt), []).append(_Armed(ledger, guard, watches))
+            self._armed.setdefault(attempt.key, []).append(_Armed(ledger, guard, watches))
 
     def _recent(self, replica: str) -> RecentPoints:
         vitals = self._hub.vitals.get(replica)
@@ -135,16 +135,16 @@ class Guards:
 
     def _of(self, attempt: Attempt) -> Iterator[_Armed]:
         """Yield the guards of an attempt; those of one that was forgotten are not of its namesake."""
-        for armed in list(self._armed.get(_key(attempt), ())):
+        for armed in list(self._armed.get(attempt.key, ())):
             if attempt.ledger(armed.ledger.revision.revision) is armed.ledger:
                 yield armed
             else:
                 self._remove(attempt, armed)
 
     def _remove(self, attempt: Attempt, armed: _Armed) -> None:
-        self._armed[_key(attempt)].remove(armed)
-        if not self._armed[_key(attempt)]:
-            del self._armed[_key(attempt)]
+        self._armed[attempt.key].remove(armed)
+        if not self._armed[attempt.key]:
+            del self._armed[attempt.key]
 
     # --- what is reported ---------------------------------------------------------------------
 
@@ -181,15 +181,15 @@ class Guards:
     def _reverted(self, attempt: Attempt, armed: _Armed, now: float, end: GuardEnd | None) -> None:
         self._ended(attempt, armed, end, now)
         if end is not None:
-            self._reverts[_key(attempt), end.revision] = armed.ledger.revision.revision
+            self._reverts[attempt.key, end.revision] = armed.ledger.revision.revision
 
     def _answered(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
         """A revision has a new outcome: one that was to restore values may have failed."""
         number = ledger.revision.revision
-        guarded = self._reverts.get((_key(attempt), number))
+        guarded = self._reverts.get((attempt.key, number))
         if guarded is None or not ledger.settled:
             return
-        del self._reverts[_key(attempt), number]
+        del self._reverts[attempt.key, number]
         if ledger.void:
             errors = "; ".join({f"{each.outcome}: {each.error}" for each in attempt.outcomes(ledger)})
             self._tell(attempt, "guard_failed", f"revision {number} did not revert {guarded}: {errors}", now)
@@ -250,7 +250,7 @@ class Guards:
         text: str,
         now: float,
     ) -> None:
-        if armed.ending or _key(attempt) in self._hub.forgetting:
+        if armed.ending or attempt.key in self._hub.forgetting:
             return
         armed.ending = True
         end = GuardEnd(kind, text, self._hub.wall(now))
@@ -278,10 +278,6 @@ class Guards:
 
     def _tell(self, attempt: Attempt, kind: Kind, text: str, now: float) -> None:
         self._hub.event(Event(kind, attempt.run, attempt.id, text=text), now)
-
-
-def _key(attempt: Attempt) -> AttemptKey:
-    return attempt.run, attempt.id
 
 
 def _measured(

@@ -11,10 +11,11 @@ from zloom.errors import Refused
 from zloom.messages import Credit, Echo, FromBroker, Happened, Own, Published, Refusal
 from zloom.model import Event
 from zloom_broker.addresses import Addresses
+from zloom_broker.attempt import AttemptKey
 from zloom_broker.effects import Commit, Effect, Publish, Send
 from zloom_broker.liveness import Vitals
 from zloom_broker.records import AnyRecord, encode
-from zloom_broker.state import AttemptKey, State
+from zloom_broker.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,13 @@ class Hub:
         """Replicas that may have to be declared lost, so that a timer need not look at all of them."""
         self.forgetting: set[AttemptKey] = set()
         """Attempts whose end is being written: nothing may happen to them any more."""
+        self.straggling: dict[str, str] = {}
+        """Why which replicas make the others of their attempt wait."""
         self.counters: Counter[str] = Counter()
-        self.gauges: dict[str, int] = {}
-        """What the shell knows: sockets and journal."""
+        self.shell_counters: dict[str, int] = {}
+        """What sockets and journal counted."""
+        self.shell_gauges: dict[str, float] = {}
+        """What the shell measures: its queues, its lateness, the disk."""
         self.wall_offset = 0.0
         """Seconds to add to `now` to get the time since the Unix epoch."""
         self._effects: list[Effect] = []

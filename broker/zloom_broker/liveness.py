@@ -8,11 +8,12 @@ because libzmq's thread answers heartbeats without Python: it is unresponsive, n
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import median
 from typing import TypeVar
 
 from zloom.messages import Status
-from zloom.model import DeviceStatus, State
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, State
 from zloom_broker.guard_watch import RecentPoints
 
 MISSED_BEATS = 3
@@ -37,8 +38,11 @@ STALL_FLOOR = 5.0
 """… but not before this many seconds: a status comes only once a second."""
 
 
-MAX_METRICS = 1000
-"""Metrics of which the newest value is kept: a trainer that makes up names must not fill the memory."""
+LOOKS = 10
+"""Looks at what the training thread does that count, one each status: a change shows within seconds …"""
+
+ENOUGH_LOOKS = 5
+"""… and from so many on they say something."""
 
 MAX_DEVICES = 64
 """Devices of which the newest status is kept: more than a host has."""
@@ -68,6 +72,8 @@ class Vitals:
     reported: float = 0.0
     """When the newest status came."""
     step_changed: float = 0.0
+    _looks: deque[bool] = field(default_factory=lambda: deque(maxlen=LOOKS))
+    """Whether the training thread was in a collective."""
     _step_times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
 
     def hear(self, now: float) -> None:
@@ -129,19 +135,26 @@ class Vitals:
             return None
         return self.absent_since + (UNROUTABLE_GRACE if self.unroutable else ABSENT_LIMIT)
 
-    def report(self, status: Status, now: float) -> None:
-        """Take in a status."""
+    def report(self, status: Status, now: float) -> int:
+        """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""
         before = self.status
         if before is None or status.step != before.step or status.phase != before.phase or status.paused:
             self.step_changed = now
         if status.step_time is not None:
             self._step_times.append(status.step_time)
+        if status.waits is not None:
+            self._looks.append(status.waits)
         self.status, self.reported = status, now
-        self.recent.take(status.metrics)
+        named = {name: series for name, series in status.metrics.items() if len(name) <= MAX_METRIC_NAME}
+        self.recent.take(named)
         _keep(self.devices, {device.id: device for device in status.devices}, MAX_DEVICES)
-        _keep(
-            self.metrics, {name: s.values[-1] for name, s in status.metrics.items() if s.values}, MAX_METRICS
-        )
+        newest = {name: series.values[-1] for name, series in named.items() if series.values}
+        return _keep(self.metrics, newest, MAX_METRICS) + len(status.metrics) - len(named)
+
+    @property
+    def waiting(self) -> float | None:
+        """Share of the newest looks at which it was in a collective; None before there were some."""
+        return sum(self._looks) / len(self._looks) if len(self._looks) >= ENOUGH_LOOKS else None
 
     @property
     def knows_step(self) -> bool:
@@ -183,9 +196,12 @@ class Vitals:
         return max(STALL_FLOOR, STALL_FACTOR * median(self._step_times))
 
 
-def _keep(known: dict[str, T], new: dict[str, T], limit: int) -> None:
+def _keep(known: dict[str, T], new: dict[str, T], limit: int) -> int:
+    """Keep the newest up to a limit; return how many of the oldest had to go."""
     for name, value in new.items():
         known.pop(name, None)  # so that the oldest stands first
         known[name] = value
-    while len(known) > limit:
-        del known[next(iter(known))]
+    surplus = max(0, len(known) - limit)
+    for name in list(islice(known, surplus)):
+        del known[name]
+    return surplus

@@ -9,7 +9,7 @@ from zloom.codec import MAX_MESSAGE_SIZE, watch_topic
 from zloom.messages import PROTOCOL, Declare, Declared, Hello, Revised, Wait, Welcome
 from zloom.model import Event, Replica
 from zloom.version import __version__
-from zloom_broker.attempt import Attempt
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.departures import Departures
 from zloom_broker.failures import Failures
 from zloom_broker.greeting import bad_names, problem_of
@@ -17,7 +17,6 @@ from zloom_broker.hub import Hub, Peer
 from zloom_broker.inheritance import inherited
 from zloom_broker.liveness import Vitals
 from zloom_broker.records import AnyRecord, AttemptStarted, ReplicaJoined, RevisionAccepted
-from zloom_broker.state import AttemptKey
 
 WAIT_RETRY = 1.0
 """Seconds until a replica that must wait asks again: a killed predecessor is lost within 2 s."""

@@ -6,10 +6,9 @@ become the config again.
 
 from zloom.errors import Refused
 from zloom.model import Value
-from zloom_broker.attempt import Attempt
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.changes import Changes, Restoration
 from zloom_broker.hub import BROKER, Hub
-from zloom_broker.state import AttemptKey
 from zloom_broker.validation import check
 
 
@@ -24,7 +23,7 @@ class Newcomers:
 
     def look(self, attempt: Attempt, now: float) -> None:
         """A rank says that it lacks the config."""
-        key = attempt.run, attempt.id
+        key = attempt.key
         present = frozenset(replica.id for replica in attempt.present())
         if self._tried.get(key) == present or not self._are_ready(attempt):
             return

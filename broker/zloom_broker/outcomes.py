@@ -9,10 +9,10 @@ from zloom import messages
 from zloom.codec import watch_topic
 from zloom.messages import Answered, OutcomesReceived, RevisionState
 from zloom.model import Outcome
-from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub, Peer
+from zloom_broker.ledger import Ledger
 from zloom_broker.records import AnyRecord, OutcomesRecorded
-from zloom_broker.state import AttemptKey
 
 PUSH_INTERVAL = 0.1
 """Seconds between two pushes of a revision that is not settled: with a thousand replicas each push lists a
@@ -103,7 +103,7 @@ class Outcomes:
                 settled=ledger.settled,
             )
             self._hub.publish(watch_topic(attempt.run), answered)
-            self._push(((attempt.run, attempt.id), number), ledger, now)
+            self._push((attempt.key, number), ledger, now)
             for observer in self._observers:
                 observer(attempt, ledger, now)
 
@@ -122,7 +122,7 @@ class Outcomes:
         """Answer with a revision's state, and tell again when it changes."""
         ledger = attempt.ledgers[number - 1]
         if not ledger.settled:
-            key = (attempt.run, attempt.id), number
+            key = attempt.key, number
             self._followers.setdefault(key, {}).setdefault(peer.id, request_id)
             self._pushed.setdefault(key, now)
         self._hub.send(peer, self._state(attempt, ledger, request_id, duplicate=duplicate))

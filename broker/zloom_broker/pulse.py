@@ -7,6 +7,7 @@ from zloom_broker.departures import Departures
 from zloom_broker.failures import Failures
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.liveness import PROBE_INTERVAL, Vitals
+from zloom_broker.straggling import Stragglers
 
 
 class Pulse:
@@ -17,6 +18,7 @@ class Pulse:
         self._departures = departures
         self._failures = failures
         self._next_beat = now
+        self._stragglers = Stragglers(hub)
         self._stalled: set[str] = set()
 
     def next_timer(self) -> float:
@@ -81,6 +83,7 @@ class Pulse:
             self._failures.resend(peer, now)
             self._ping(peer, now)
         self._stalled &= self._hub.vitals.keys()
+        self._stragglers.look(now)
         for replica, vitals in self._hub.vitals.items():
             self._tell_stall(replica, vitals, now)
 

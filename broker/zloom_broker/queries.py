@@ -1,8 +1,9 @@
 """The requests that only read."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from msgspec import Struct
 
@@ -35,8 +36,9 @@ from zloom.model import (
     RunStatus,
     State,
 )
-from zloom_broker.attempt import Attempt, Setting
+from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub
+from zloom_broker.ledger import Setting
 from zloom_broker.records import size_of
 
 PAGE = 512 * 1024
@@ -83,8 +85,9 @@ class Queries:
                 devices, more = _page(_after(reports, query.after, lambda each: each.device.id))
                 return Devices(id=query.id, devices=devices, more=more)
             case GetStats():
-                counters = {**self._hub.counters, **self._hub.gauges}
-                return Stats(id=query.id, epoch=self._hub.settings.epoch, counters=counters)
+                counters, gauges = self.numbers(now)
+                epoch, at = self._hub.settings.epoch, self._hub.wall(now)
+                return Stats(id=query.id, epoch=epoch, counters=counters, gauges=gauges, at=at)
 
     def attempt(self, request: RunRequest) -> Attempt:
         """Return the attempt that a request names, else the newest, those with replicas first.
@@ -120,6 +123,7 @@ class Queries:
             host=replica.host,
             pid=replica.pid,
             state=self._state(attempt, replica, now),
+            straggles=self._hub.straggling.get(replica.id, ""),
             phase=status.phase if status else "training",
             step=status.step if status else left.step if left else 0,
             revision=status.revision if status else left.revision if left else 0,
@@ -130,6 +134,14 @@ class Queries:
             seen=now - vitals.heard if vitals and vitals.heard is not None else None,
             reason=left.reason if left else "",
         )
+
+    def numbers(self, now: float) -> tuple[dict[str, int], dict[str, float]]:
+        """Return what was counted since the broker began, and the gauges as of now."""
+        hub = self._hub
+        states = Counter(vitals.state(now, hub.settings.beat) for vitals in hub.vitals.values())
+        gauges = {f"replicas_{state}": float(states[state]) for state in get_args(State)}
+        peers = {"peers": float(len(hub.peers)), "attempts": float(len(hub.state.attempts))}
+        return {**hub.counters, **hub.shell_counters}, {**hub.shell_gauges, **peers, **gauges}
 
     def devices(self) -> dict[str, DeviceReport]:
         """Return all devices of replicas that are there, by id."""

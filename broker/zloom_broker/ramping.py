@@ -7,7 +7,8 @@ from zloom.messages import Status
 from zloom.model import Event, Key, Ramp, Replica, Value
 from zloom.ramps import is_number
 from zloom.schema import describe
-from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.attempt import Attempt
+from zloom_broker.ledger import Ledger
 from zloom_broker.validation import check_value
 
 MAX_STEPS = 10**12

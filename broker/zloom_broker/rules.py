@@ -10,7 +10,8 @@ from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
 from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
-from zloom_broker.attempt import Attempt, Setting, is_scheduled
+from zloom_broker.attempt import Attempt
+from zloom_broker.ledger import Setting, is_scheduled
 from zloom_broker.ramping import MAX_STEPS, check_ramps
 from zloom_broker.validation import check, check_value
 

@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import asdict
 
 import msgspec
 
@@ -26,6 +25,7 @@ from zloom_broker.core import Core
 from zloom_broker.effects import Commit, Effect, Publish, Send
 from zloom_broker.hub import CoreSettings
 from zloom_broker.journal import Journal, open_journal
+from zloom_broker.measuring import Measuring
 from zloom_broker.records import encode
 from zloom_broker.recovery import next_epoch, recover
 from zloom_broker.settings import BrokerSettings
@@ -55,9 +55,9 @@ class Server:
         self._committed = journal.recovered.last_seq
         self._snapshot_seq = journal.recovered.snapshot_seq
         self._epoch_written: asyncio.Future[None] | None = None
-        self._unpublished = 0
         self._failing = ""
         """Why the newest commit failed; empty when it did not."""
+        self.measuring = Measuring(self._control, self._updates, journal)
         self._core: Core | None = None
         """From the first message that it takes to the last."""
         self.addresses = Addresses()
@@ -84,12 +84,14 @@ class Server:
             read_only=self._journal.read_only_reason or "",
         )
         self._core = Core(state, core_settings, self._committed, self._loop.time(), time.time())
+        self.measuring.start()
         self._set_timer(self._core)
 
     def close(self) -> None:
         """Take no more messages, write a snapshot, and let go of the sockets."""
         if self._timer is not None:
             self._timer.cancel()
+        self.measuring.stop()
         self._control.close(FAREWELL)
         self._updates.close(FAREWELL)
         core, self._core = self._core, None
@@ -161,6 +163,7 @@ class Server:
 
     def _on_committed(self, seq: int) -> None:
         self._committed = seq
+        self.measuring.load.committed(seq, self._loop.time())
         if self._failing:
             self._failing = ""
             self._log.info("commits succeed again")
@@ -172,6 +175,7 @@ class Server:
                 self._snapshot(self._core)
 
     def _on_commit_failed(self, seq: int, reason: str) -> None:
+        self.measuring.load.commit_failed()
         # A disk that is full fails each second, as departures are tried again and again.
         level = logging.DEBUG if reason == self._failing else logging.ERROR
         self._failing = reason
@@ -185,9 +189,13 @@ class Server:
             self._carry_out(self._core, self._core.commit_failed(seq, reason))
 
     def _on_timer(self) -> None:
-        if self._core is not None:
+        if self._core is not None and self._timer is not None:
+            now = self._loop.time()
+            self.measuring.load.rang(self._timer.when(), now)
             self._timer = None
-            self._carry_out(self._core, self._core.on_timer(self._loop.time(), time.time(), self._gauges()))
+            self.measuring.look(self._core, now)
+            numbers = self.measuring.counters(), self.measuring.gauges(now)
+            self._carry_out(self._core, self._core.on_timer(now, time.time(), *numbers))
 
     # --- effects -----------------------------------------------------------------------------
 
@@ -202,6 +210,7 @@ class Server:
                 case Publish():
                     self._publish(effect)
                 case Commit():
+                    self.measuring.load.submitted(effect.seq + len(effect.payloads) - 1, self._loop.time())
                     self._journal.submit(effect.seq, effect.payloads, effect.durable)
         self._set_timer(core)
 
@@ -219,7 +228,7 @@ class Server:
             self._updates.send([effect.topic, codec.encode(effect.message)])
         except LocalProtocolError as error:
             # Receivers see the gap in the topic's numbers.
-            self._unpublished += 1
+            self.measuring.unpublished += 1
             self._log.debug("a publication could not be sent: %s", error)
 
     def _set_timer(self, core: Core) -> None:
@@ -234,15 +243,6 @@ class Server:
         if self._committed > self._snapshot_seq:
             self._snapshot_seq = self._committed
             self._journal.write_snapshot(self._committed, encode(core.state.image()))
-
-    def _gauges(self) -> dict[str, int]:
-        control, updates = asdict(self._control.counters), asdict(self._updates.counters)
-        journal = asdict(self._journal.counters)
-        parts = {"control": control, "updates": updates, "journal": journal}
-        gauges = {f"{name}_{key}": value for name, part in parts.items() for key, value in part.items()}
-        return {name: value for name, value in gauges.items() if isinstance(value, int)} | {
-            "updates_too_long": self._unpublished
-        }
 
 
 @asynccontextmanager

@@ -40,6 +40,9 @@ class BrokerSettings:
         durability: `fsync`: a change is on disk before it is confirmed. `buffered`: config updates are
             confirmed when the operating system has them, and a loss of power may lose the newest.
         log_level: The least severe level that is logged, to stderr.
+        metrics_port: Port of HTTP at which Prometheus finds the broker's numbers; 0 for a free one, None for
+            none. Needs the package prometheus-client.
+        metrics_host: Address of that port. Whoever reaches it can read the numbers, and change nothing.
         no_auth: Bind TCP addresses that other hosts can reach, though nobody has to prove who he is.
 
     Raises:
@@ -51,6 +54,8 @@ class BrokerSettings:
     data_dir: Path = field(default_factory=default_data_dir)
     durability: Durability = "fsync"
     log_level: LogLevel = "info"
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
     no_auth: bool = False
 
     def check(self) -> list[str]:
@@ -63,6 +68,8 @@ class BrokerSettings:
             raise SettingsError("no endpoint to bind; name one with --bind, such as tcp://127.0.0.1:5555")
         _check_choice("durability", self.durability, get_args(Durability))
         _check_choice("log level", self.log_level, get_args(LogLevel))
+        if self.metrics_port is not None and not 0 <= self.metrics_port <= LAST_PORT:
+            raise SettingsError(f"--metrics-port is {self.metrics_port}; expected 0 to {LAST_PORT}")
         if self.advertise is not None:
             _check_tcp("--advertise", self.advertise)
         return [warning for endpoint in self.bind for warning in self._check_endpoint(endpoint)]

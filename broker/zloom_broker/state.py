@@ -1,6 +1,6 @@
 """The broker's durable state: the fold of the records of the journal."""
 
-from zloom_broker.attempt import Attempt
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.records import (
     AnyRecord,
     AttemptForgotten,
@@ -17,9 +17,6 @@ from zloom_broker.records import (
     RevisionAgreed,
     RevisionConcluded,
 )
-
-AttemptKey = tuple[str, str]
-"""(run, attempt)"""
 
 RequestKey = tuple[str, str]
 """(user, request id)"""

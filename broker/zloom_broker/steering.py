@@ -1,26 +1,24 @@
-"""The same step on every rank: rounds of prepare, promise and decision. `docs/consistency.md` states them."""
+"""Which revision of an attempt its ranks are asked about next, and when there is no use in asking.
+
+The same step on every rank: `docs/consistency.md` states it. A round itself is `zloom_broker.rounds`.
+"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import count
-from math import ceil
+from dataclasses import dataclass
 
-from zloom.messages import Confirm, Decision, FromBroker, Prepare, Promise
+from zloom.messages import Confirm, Promise
 from zloom.model import Outcome, OutcomeKind
-from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.conclusions import Conclusions
 from zloom_broker.hub import Hub, Peer
+from zloom_broker.ledger import Ledger
 from zloom_broker.outcomes import Outcomes
-from zloom_broker.records import OutcomesRecorded, RevisionAgreed
-from zloom_broker.state import AttemptKey
+from zloom_broker.records import OutcomesRecorded
+from zloom_broker.rounds import Rounds, named
 
 LEAD = 0.05
 """Seconds that the step of a first round lies ahead: a promise and a decision with its fsync take some
 milliseconds each. It doubles with each round, since then it was too short."""
-
-ANSWER_TIMEOUT = 1.0
-"""Seconds that ranks have to promise. They do it between two steps of nothing but their own loop, so one that
-takes longer holds the GIL or is gone; and the others hold at their step meanwhile."""
 
 MAX_ROUNDS = 6
 """Rounds until a revision is given up: the lead has grown to 1.6 s by then."""
@@ -40,19 +38,6 @@ Mark = tuple[AttemptKey, int]
 
 
 @dataclass(slots=True)
-class _Round:
-    """The round of an attempt that is under way."""
-
-    ledger: Ledger
-    number: int
-    step: int
-    deadline: float
-    promises: dict[str, Promise] = field(default_factory=dict)
-    deciding: bool = False
-    """The decision is being written."""
-
-
-@dataclass(slots=True)
 class _Waiting:
     """What is known of an undecided revision beside its ledger."""
 
@@ -66,14 +51,13 @@ class _Waiting:
 
 
 class Steering:
-    """Runs at most one round of each attempt at a time; not thread-safe."""
+    """Has the undecided revisions of each attempt decided, one after the other; not thread-safe."""
 
     def __init__(self, hub: Hub, outcomes: Outcomes, now: float) -> None:
         self._hub = hub
         self._outcomes = outcomes
         self._conclusions = Conclusions(hub)
-        self._numbers = count(1)
-        self._rounds: dict[AttemptKey, _Round] = {}
+        self._rounds = Rounds(hub, self)
         self._waiting: dict[Mark, _Waiting] = {}
         self._ending: set[Mark] = set()
         """Undecided revisions whose end is being written."""
@@ -88,7 +72,7 @@ class Steering:
     def accepted(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
         """A revision is on disk."""
         if ledger.undecided:
-            self._waiting[_key(attempt), ledger.revision.revision] = _Waiting()
+            self._waiting[attempt.key, ledger.revision.revision] = _Waiting()
             self._consider(attempt, now)
 
     def synced(self, peer: Peer, now: float) -> None:
@@ -98,13 +82,7 @@ class Steering:
 
     def promise(self, peer: Peer, promise: Promise, now: float) -> None:
         """A rank answers a round."""
-        attempt = self._hub.state.attempts[peer.attempt]
-        round = self._rounds.get(peer.attempt)
-        if round is None or not _is_of(round, promise, self._hub.settings.epoch):
-            self._tell_of_past(peer, attempt, promise)
-        elif peer.replica in round.ledger.targets and not round.deciding:
-            round.promises[peer.replica] = promise
-            self._look_at(round, attempt, now)
+        self._rounds.promise(peer, promise, now)
 
     def confirm(self, peer: Peer, message: Confirm, now: float) -> None:
         """A rank has carried an agreed update out."""
@@ -112,25 +90,23 @@ class Steering:
 
     def is_agreed(self, attempt: Attempt, number: int) -> bool:
         """Whether the ranks agreed on a revision, or that is being written."""
-        ledger, round = attempt.ledger(number), self._rounds.get(_key(attempt))
-        deciding = round is not None and round.deciding and round.ledger is ledger
-        return deciding or (ledger is not None and ledger.agreed is not None)
+        ledger = attempt.ledger(number)
+        if ledger is None:
+            return False
+        return ledger.agreed is not None or self._rounds.is_deciding(attempt, ledger)
 
     # --- time ---------------------------------------------------------------------------------
 
     def next_timer(self) -> float | None:
         """Return when `on_timer` has something to do, or None."""
-        times = [round.deadline for round in self._rounds.values() if not round.deciding]
-        times += [self._recheck] if self._waiting else []
-        conclusion = self._conclusions.next_timer()
-        return min(times if conclusion is None else [*times, conclusion], default=None)
+        recheck = self._recheck if self._waiting else None
+        times = self._rounds.next_timer(), recheck, self._conclusions.next_timer()
+        return min((time for time in times if time is not None), default=None)
 
     def on_timer(self, now: float) -> None:
         """Do what is due."""
         self._conclusions.on_timer(now)
-        for key, round in list(self._rounds.items()):
-            if not round.deciding and now >= round.deadline:
-                self._fail(round, self._hub.state.attempts[key], self._silent(round, key), now)
+        self._rounds.on_timer(now)
         if now >= self._recheck:
             self._recheck = now + RECHECK
             self._waiting = {mark: each for mark, each in self._waiting.items() if self._is_undecided(mark)}
@@ -154,17 +130,15 @@ class Steering:
         records = []
         for number in numbers:
             ledger = attempt.ledgers[number - 1]
-            self._ending.add((_key(attempt), number))
-            round = self._rounds.get(_key(attempt))
-            if round is not None and round.ledger is ledger:
-                self._stop(round, attempt, why)
+            self._ending.add((attempt.key, number))
+            self._rounds.stop(attempt, ledger, why)
             records += _ended(attempt, ledger, kind, why)
         return records
 
     def withdrawn(self, attempt: Attempt, numbers: Iterable[int], now: float) -> None:
         """What ends these revisions is on disk."""
         for number in numbers:
-            self._forget((_key(attempt), number))
+            self._forget((attempt.key, number))
             for replica in attempt.ledgers[number - 1].targets:
                 self._outcomes.announce(attempt, [number], replica, now)
         self._consider(attempt, now)
@@ -180,7 +154,7 @@ class Steering:
         self._hub.commit(
             *records,
             then=lambda: self.withdrawn(attempt, numbers, now),
-            failed=lambda _: self.not_withdrawn(_key(attempt), numbers),
+            failed=lambda _: self.not_withdrawn(attempt.key, numbers),
         )
 
     def _give_up(self, attempt: Attempt, ledger: Ledger, why: str, now: float) -> None:
@@ -190,15 +164,14 @@ class Steering:
         self._ending.discard(mark)
         self._waiting.pop(mark, None)
 
-    # --- rounds -------------------------------------------------------------------------------
+    # --- which one is next --------------------------------------------------------------------
 
     def _consider(self, attempt: Attempt, now: float) -> None:
         """Begin a round of the first revision that can have one."""
-        key = _key(attempt)
-        if key in self._rounds or self._hub.settings.read_only or attempt.is_about_to_pause():
+        if attempt.key in self._rounds or self._hub.settings.read_only or attempt.is_about_to_pause():
             return
         for ledger in list(attempt.undecided()):
-            mark = key, ledger.revision.revision
+            mark = attempt.key, ledger.revision.revision
             if mark in self._ending:
                 continue
             obstacle = self._obstacle(attempt, ledger)
@@ -238,143 +211,47 @@ class Steering:
         """Name the ranks that cannot answer yet."""
         peers = {name: self._hub.weavelets.get(name) for name in ledger.targets}
         ranks = [attempt.rank(name) for name, peer in peers.items() if peer is None or not peer.synced]
-        return f"{_ranks(ranks)} had not caught up after {PATIENCE:g} s" if ranks else ""
+        return f"{named(ranks)} had not caught up after {PATIENCE:g} s" if ranks else ""
 
     def _is_due(self, ledger: Ledger, now: float) -> bool:
         at_step = ledger.revision.at_step
-        return at_step is None or self._step_ahead(ledger, EARLY, 0, now) >= at_step
+        return at_step is None or self._rounds.step_ahead(ledger, EARLY, 0, now) >= at_step
 
     def _begin(self, attempt: Attempt, ledger: Ledger, waiting: _Waiting, now: float) -> None:
         lead = LEAD * 2**waiting.rounds
-        step = max(self._step_ahead(ledger, lead, waiting.reached, now), ledger.revision.at_step or 0)
+        step = self._rounds.step_ahead(ledger, lead, waiting.reached, now)
         waiting.rounds += 1
-        number = next(self._numbers)
-        self._rounds[_key(attempt)] = _Round(ledger, number, step, now + ANSWER_TIMEOUT)
-        epoch = self._hub.settings.epoch
-        self._tell(ledger, Prepare(epoch=epoch, round=number, step=step, revision=ledger.revision))
+        self._rounds.begin(attempt, ledger, max(step, ledger.revision.at_step or 0), now)
 
-    def _step_ahead(self, ledger: Ledger, seconds: float, reached: int, now: float) -> int:
-        """Return a step that no rank will have begun for so long."""
-        vitals = [self._hub.vitals[name] for name in ledger.targets if name in self._hub.vitals]
-        highest = max([reached, *(each.step_at(now) for each in vitals)])
-        paces = [each.status.step_time for each in vitals if each.status and each.status.step_time]
-        return highest + 1 + (ceil(seconds / min(paces)) if paces else 1)
+    # --- how rounds end -----------------------------------------------------------------------
 
-    def _look_at(self, round: _Round, attempt: Attempt, now: float) -> None:
-        """See what the promises say so far."""
-        for name, promise in round.promises.items():
-            if promise.refused:
-                why = f"rank {attempt.rank(name)} refuses: {promise.refused}"
-                self._stop(round, attempt, why)
-                self._give_up(attempt, round.ledger, why, now)
-                return
-        if len(round.promises) < len(round.ledger.targets):
-            return
-        promises = round.promises.values()
-        if len({promise.store for promise in promises}) > 1:
-            without = [attempt.rank(name) for name, promise in round.promises.items() if not promise.store]
-            why = f"{_ranks(without)} shares no torch.distributed store with the others; make the weavelet"
-            self._stop(round, attempt, why)
-            self._give_up(attempt, round.ledger, f"{why} after init_process_group on every rank", now)
-        elif all(promise.promised for promise in promises) and len({p.step for p in promises}) == 1:
-            self._decide(round, attempt, now)
-        else:
-            steps = ", ".join(str(step) for step in sorted({promise.step for promise in promises}))
-            self._fail(round, attempt, f"the ranks were too far apart, or past the step: {steps}", now)
-
-    def _decide(self, round: _Round, attempt: Attempt, now: float) -> None:
-        round.deciding = True
-        promise = next(iter(round.promises.values()))
-        number = round.ledger.revision.revision
-        agreed = RevisionAgreed(
-            run=attempt.run,
-            attempt=attempt.id,
-            revision=number,
-            epoch=self._hub.settings.epoch,
-            round=round.number,
-            step=promise.step,
-            store=promise.store,
-        )
-
-        def then() -> None:
-            del self._rounds[_key(attempt)]
-            self._forget((_key(attempt), number))
-            self._tell(round.ledger, self._decision(number, round.number, commit=True))
-            self._conclusions.agreed(attempt, round.ledger, now)
-            self._consider(attempt, now)
-
-        def failed(reason: str) -> None:
-            round.deciding = False
-            self._fail(round, attempt, f"the journal could not be written: {reason}", now)
-
-        self._hub.commit(agreed, then=then, failed=failed)
-
-    def _fail(self, round: _Round, attempt: Attempt, why: str, now: float) -> None:
-        """End a round; another one follows unless there were too many."""
-        mark = _key(attempt), round.ledger.revision.revision
-        waiting = self._waiting.setdefault(mark, _Waiting())
-        waiting.trouble = why
-        waiting.reached = max([waiting.reached, *(promise.step for promise in round.promises.values())])
-        self._stop(round, attempt, why)
+    def round_decided(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
+        """All ranks agreed on a revision."""
+        self._forget((attempt.key, ledger.revision.revision))
+        self._conclusions.agreed(attempt, ledger, now)
         self._consider(attempt, now)
 
-    def _stop(self, round: _Round, attempt: Attempt, why: str) -> None:
-        del self._rounds[_key(attempt)]
-        decision = self._decision(round.ledger.revision.revision, round.number, commit=False, reason=why)
-        self._tell(round.ledger, decision)
+    def round_refused(self, attempt: Attempt, ledger: Ledger, why: str, now: float) -> None:
+        """A rank refuses a revision."""
+        self.end(attempt, ledger.revision.revision, "aborted", why, now)
 
-    def _silent(self, round: _Round, key: AttemptKey) -> str:
-        attempt = self._hub.state.attempts[key]
-        silent = [attempt.rank(name) for name in round.ledger.targets if name not in round.promises]
-        return f"{_ranks(silent)} did not answer within {ANSWER_TIMEOUT:g} s"
-
-    # --- telling ------------------------------------------------------------------------------
-
-    def _tell_of_past(self, peer: Peer, attempt: Attempt, promise: Promise) -> None:
-        """Answer a promise of a round that is over: without a decision on disk it was aborted."""
-        ledger = attempt.ledger(promise.revision)
-        agreed = ledger.agreed if ledger else None
-        commit = agreed is not None and (agreed.epoch, agreed.round) == (promise.epoch, promise.round)
-        decision = Decision(
-            epoch=promise.epoch,
-            revision=promise.revision,
-            round=promise.round,
-            commit=commit,
-            reason="" if commit else "the round is over",
-        )
-        self._hub.send(peer, decision)
-
-    def _decision(self, number: int, round: int, *, commit: bool, reason: str = "") -> Decision:
-        epoch = self._hub.settings.epoch
-        return Decision(epoch=epoch, revision=number, round=round, commit=commit, reason=reason)
-
-    def _tell(self, ledger: Ledger, message: FromBroker) -> None:
-        for name in ledger.targets:
-            peer = self._hub.weavelets.get(name)
-            if peer is not None:
-                self._hub.send(peer, message)
+    def round_failed(self, attempt: Attempt, ledger: Ledger, why: str, reached: int, now: float) -> None:
+        """A round came to nothing; another one follows unless there were too many."""
+        waiting = self._waiting.setdefault((attempt.key, ledger.revision.revision), _Waiting())
+        waiting.trouble, waiting.reached = why, max(waiting.reached, reached)
+        self._consider(attempt, now)
 
     def _answered(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
         """A replica's outcome is on disk: it may be the end of a round, or of waiting for one."""
         if ledger.revision.mode != "consistent":
             return
-        round = self._rounds.get(_key(attempt))
-        mark = _key(attempt), ledger.revision.revision
-        if round is not None and round.ledger is ledger and not round.deciding and mark not in self._ending:
-            self._fail(round, attempt, "a rank left", now)
+        mark = attempt.key, ledger.revision.revision
+        if self._rounds.is_asking(attempt, ledger) and mark not in self._ending:
+            self._rounds.fail(attempt, ledger, "a rank left", now)
         elif ledger.settled:
             self._forget(mark)
             self._consider(attempt, now)
         self._conclusions.answered(attempt, ledger, now)
-
-
-def _key(attempt: Attempt) -> AttemptKey:
-    return attempt.run, attempt.id
-
-
-def _is_of(round: _Round, promise: Promise, epoch: str) -> bool:
-    same = round.ledger.revision.revision, round.number, epoch
-    return (promise.revision, promise.round, promise.epoch) == same
 
 
 def _ended(attempt: Attempt, ledger: Ledger, kind: OutcomeKind, why: str) -> list[OutcomesRecorded]:
@@ -388,9 +265,3 @@ def _ended(attempt: Attempt, ledger: Ledger, kind: OutcomeKind, why: str) -> lis
         for name in ledger.targets
         if name not in ledger.outcomes
     ]
-
-
-def _ranks(ranks: list[int]) -> str:
-    named = ", ".join(map(str, sorted(ranks)[:8]))
-    more = f" and {len(ranks) - 8} more" if len(ranks) > 8 else ""
-    return f"rank{'s' if len(ranks) > 1 else ''} {named}{more}"

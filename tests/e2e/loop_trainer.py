@@ -40,11 +40,21 @@ def main() -> None:
     parser.add_argument("--run", default="loop")
     parser.add_argument("--attempt", default="one")
     parser.add_argument("--step-seconds", type=float, default=0.002)
+    parser.add_argument("--fork", action="store_true", help="Have a child that outlives this process.")
     parser.add_argument("--progress", type=Path, default=Path(os.devnull))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(0)))
     with arguments.log.open("a", buffering=1) as log:
         train(arguments, log)
+
+
+def fork() -> int:
+    """Return the id of a child that waits until it is killed, as a DataLoader's worker may."""
+    child = os.fork()
+    if child == 0:
+        while True:
+            signal.pause()
+    return child
 
 
 def train(arguments: argparse.Namespace, log: Any) -> None:
@@ -77,6 +87,9 @@ def train(arguments: argparse.Namespace, log: Any) -> None:
 
     progress = Progress(arguments.progress)
     with weavelet:
+        if arguments.fork:
+            weavelet.wait_until_active(60)  # so that the child inherits the open connection
+            note("child", fork())
         while going:
             begun = time.monotonic()
             weavelet.tick()

@@ -8,12 +8,14 @@ import contextlib
 import io
 import json
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -269,6 +271,29 @@ def test_commands(trained: Place) -> None:
     assert trained.json("history", "lm", "--limit", "2")[1]["arguments"] == {"limit": None}
 
 
+REQUESTS: list[tuple[str, ...]] = [
+    ("set", "lm", "learning_rate=0.0625"),
+    ("set", "lm", "optimizer=sgd", "--checkpoint-first"),
+    ("rollback", "lm", "0"),
+    ("command", "lm", "checkpoint", "--note", "by name"),
+    ("pause", "lm"),
+    ("resume", "lm"),
+    ("checkpoint", "lm"),
+]
+
+
+def test_a_request_id_has_one_effect_and_one_answer(trained: Place) -> None:  # G5
+    for number, request in enumerate(REQUESTS):
+        named = (*request, "--request-id", f"script-{number}")
+        first, second = trained.json(*named), trained.json(*named)
+        assert (first["applied_everywhere"], second["duplicate"]) == (True, True)
+        for answer in (first, second):
+            del answer["latency"], answer["duplicate"], answer["checkpoint"]
+        assert first == second
+        newest = trained.json("history", "lm", "--limit", "1")[0]
+        assert (newest["revision"], newest["request_id"]) == (first["revision"], f"script-{number}")
+
+
 def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     late = trained.run("set", "lm", "gated=1", "--timeout", "0.3", code=5)
     assert "applied on 0/1 replica, 1 still pending" in late.stdout
@@ -285,6 +310,23 @@ def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     assert trained.json("cancel", "lm", str(revision))["applied_everywhere"]
     taken_back = trained.json("set", "lm", "gated=4", "--timeout", "0.3", "--cancel-on-timeout", code=1)
     assert taken_back["outcomes"][0]["outcome"] == "cancelled"
+
+
+def test_a_request_id_also_stands_for_what_has_not_been_answered_yet(trained: Place) -> None:
+    late = trained.json("set", "lm", "gated=6", "--request-id", "late", "--no-wait", code=5)
+    again = trained.json("set", "lm", "gated=6", "--request-id", "late", "--timeout", "0.1", code=5)
+    assert again["revision"] == late["revision"]
+    cancel = ("cancel", "lm", str(late["revision"]), "--request-id", "never mind")
+    assert trained.json(*cancel)["revision"] == trained.json(*cancel)["revision"] == late["revision"] + 1
+
+
+def test_a_request_id_of_another_request_is_refused(trained: Place) -> None:
+    trained.run("set", "lm", "learning_rate=0.2", "--request-id", "taken")
+    reused = trained.run("set", "lm", "learning_rate=0.3", "--request-id", "taken", code=1)
+    assert "request id 'taken' was used before with another body" in reused.stderr
+    unset = trained.run("set", "lm", "learning_rate=0.3", "--request-id", "", code=2)
+    assert "the request id is empty" in unset.stderr
+    assert trained.json("get", "lm", "learning_rate")["learning_rate"] == 0.2
 
 
 def follows(place: Place) -> int:
@@ -327,7 +369,18 @@ def test_ps_keys_and_devices_for_people_and_for_scripts(trained: Place) -> None:
     (device,) = trained.json("devices")
     assert device["replicas"] == [replica["replica"]]
     assert device["device"]["id"] in trained.run("devices").stdout
-    assert trained.json("stats")["counters"]["received_hello"] > 0
+    deadline = time.monotonic() + DEADLINE
+    while not (stats := trained.json("stats"))["gauges"].get("commit_seconds_median"):
+        assert time.monotonic() < deadline, stats  # what the shell measures is up to a beat old
+    assert stats["counters"]["received_hello"] > 0
+    assert abs(stats["at"] - time.time()) < DEADLINE
+    gauges = stats["gauges"]
+    assert gauges["replicas_live"] + gauges["replicas_paused"] + gauges["replicas_stalled"] == 1
+    assert gauges["commit_seconds_median"] <= gauges["commit_seconds_max"] < DEADLINE
+    assert gauges["disk_free_bytes"] > 0
+    table = trained.run("stats").stdout
+    assert "received_hello" in table
+    assert "loop_lag_seconds_max" in table
 
 
 def test_watch_prints_lines_as_things_happen(trained: Place) -> None:
@@ -358,10 +411,14 @@ def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> Non
         device = trained.json("devices")[0]["device"]["id"]
         assert len(trained.json("fail-device", device, "--reason", "fell off")["replicas"]) == 2
         assert "failed: fell off" in trained.run("devices").stdout
-        assert trained.json("stop", "short")["applied_everywhere"]
+        stop = ("stop", "short", "--request-id", "enough")
+        revision = trained.json(*stop)["revision"]
         assert process.wait(DEADLINE) == 0
+        assert trained.json(*stop)["revision"] == revision  # of a run that has ended
         assert trained.json("ps", "short")[0]["state"] == "finished"
-        assert trained.json("forget", "short") == {"run": "short", "attempt": "", "forgotten": True}
+        for _ in range(2):
+            told = trained.json("forget", "short", "--request-id", "gone")
+            assert told == {"run": "short", "attempt": "", "forgotten": True}
         assert "unknown run 'short'" in trained.run("ps", "short", code=1).stderr
 
 
@@ -431,9 +488,26 @@ def test_the_journal_is_verified_and_repaired_without_a_broker(tmp_path: Path) -
 # --- the program ---------------------------------------------------------------------------------
 
 
+def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with ended(place.start("broker", "--metrics-port", "0")) as broker:
+        first_line(broker)
+        assert broker.stderr is not None
+        urls = (re.search(r"metrics at (\S+)$", line.strip()) for line in broker.stderr)
+        url = next(found[1] for found in urls if found)
+        place.json("stats")
+        deadline = time.monotonic() + DEADLINE
+        while b'zloom_received_total{type="get_stats"} 1.0' not in urllib.request.urlopen(url).read():
+            assert time.monotonic() < deadline
+        broker.terminate()
+        begun = time.monotonic()
+        assert broker.wait(DEADLINE) == 0
+        assert time.monotonic() - begun < 2.0
+
+
 COMMANDS = """
 broker ps devices keys get set history rollback pause resume stop checkpoint validate command cancel watch
-fail-device forget stats journal
+fail-device forget stats stacks journal
 """
 
 

@@ -1,6 +1,7 @@
-"""The examples that are plain loops, run as their docstrings say."""
+"""The examples that are plain loops, run as their docstrings say, and as `make demo` steers them."""
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from examples.demo_ranks import RAMP, RANKS, steer_ranks
 from tests.support import DEADLINE, broker_process, free_endpoint
-from zloom.client import Result, SyncOperator, connect_sync
+from zloom.client import Result, SyncOperator, connect, connect_sync
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 pytestmark = pytest.mark.slow
 
@@ -56,40 +58,48 @@ def all_train(operator: SyncOperator, run: str) -> bool:
     return len(ranks) == ranks[0].world_size and all(one.step > 0 for one in ranks)
 
 
-def one_step(result: Result, ranks: int = 2) -> int | None:
-    """Return the step at which all ranks applied it."""
-    assert [outcome.outcome for outcome in result.outcomes] == ["applied"] * ranks, result
-    (step,) = {outcome.step for outcome in result.outcomes}
-    return step
+def one_step(result: Result) -> int | None:
+    """Return the step at which the one replica applied it."""
+    (outcome,) = result.outcomes
+    assert outcome.outcome == "applied", result
+    return outcome.step
 
 
 def test_the_plain_loop_is_steered(tmp_path: Path) -> None:
     folder = str(tmp_path / "saved")
     command = str(EXAMPLES / "train_loop.py"), "--checkpoint-dir", folder
     with started(tmp_path, "loop-lm", *command) as (operator, child):
-        one_step(operator.set("loop-lm", {"learning_rate": 1e-4, "batch_size": 4}), ranks=1)
+        one_step(operator.set("loop-lm", {"learning_rate": 1e-4, "batch_size": 4}))
         (saved,) = operator.checkpoint("loop-lm").outcomes
         assert "embed_byte.weight" in torch.load(saved.detail)
         assert operator.pause("loop-lm").applied_everywhere
-        step = one_step(operator.stop("loop-lm"), ranks=1)
+        step = one_step(operator.stop("loop-lm"))
         output, _ = child.communicate(timeout=DEADLINE)
     assert (output, child.returncode) == (f"stopped at step {step}\n", 0)
 
 
-def test_ranks_with_local_sgd_take_each_change_at_one_step(tmp_path: Path) -> None:
-    (tmp_path / "0.txt").write_bytes(bytes(range(256)))  # rank 1 has none
-    command = "-m", *TORCHRUN, str(EXAMPLES / "train_ddp.py")
-    with started(tmp_path, "ddp-lm", *command) as (operator, child):
-        one_step(operator.set("ddp-lm", {"sync_every": 4, "learning_rate": 0.1}))
-        refused = operator.set("ddp-lm", {"text": str(tmp_path), "sync_every": 2})
-        assert {outcome.rank: outcome.outcome for outcome in refused.outcomes} == {
-            0: "aborted",
-            1: "rejected",
-        }
-        assert "1.txt" in refused.outcomes[0].error
-        assert "1.txt" in refused.outcomes[1].error
-        assert operator.pause("ddp-lm").applied_everywhere
-        step = one_step(operator.stop("ddp-lm"))
-        output, _ = child.communicate(timeout=DEADLINE)
-    assert sorted(output.splitlines()) == [f"rank {rank} stopped at step {step}" for rank in (0, 1)]
-    assert child.returncode == 0
+async def test_the_demo_s_ranks_train_with_each_change_from_the_steps_on_that_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = io.StringIO()
+    with free_endpoint("ipc") as bind, broker_process(tmp_path / "data", bind) as broker:
+        monkeypatch.setenv("ZLOOM_BROKER", broker.endpoint)
+        monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+        async with connect(broker.endpoint) as operator:
+            points, changes = await steer_ranks(operator, Console(file=printed, width=200), tmp_path)
+    assert [change.mode for change in changes] == ["next", "consistent", "at a step", "ramp"]
+    trained_with = [dict(each) for each in points]
+    for rank, rates in enumerate(trained_with):
+        for change in changes[:3]:
+            step, value = change.steps[rank], float(change.what.split()[0].removeprefix("learning_rate="))
+            assert rates[step - 1] != value == rates[step]
+        assert 0.5 not in rates.values(), "what one rank refused is kept by none"
+    begin = changes[3].steps[0]
+    of_ramp = [[rates[step] for step in range(begin, begin + RAMP + 1)] for rates in trained_with]
+    assert of_ramp[0] == of_ramp[1]
+    assert sorted(set(of_ramp[0]), reverse=True) == of_ramp[0], "it falls from step to step"
+    assert "rank 0  aborted: rank 1: text: FileNotFoundError" in printed.getvalue()
+    assert "rank 1  rejected: text: FileNotFoundError" in printed.getvalue()
+    stopped = (line.partition(" stopped at ") for line in (tmp_path / "ranks.log").read_text().splitlines())
+    assert len({step for _, separator, step in stopped if separator}) == 1
+    assert RANKS == len(points) == 2

@@ -69,9 +69,9 @@ class Until(Callback):
         trainer.should_stop = trainer.should_stop or self.over.is_set()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Ask, over and over, until it is so."""
-    deadline = time.monotonic() + DEADLINE
+def until(condition: Callable[[], bool], within: float = DEADLINE) -> None:
+    """Ask, over and over, until it is so, for so many seconds."""
+    deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be"
 

@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 
 from tests.e2e.lightning_models import QUIET, Regression, loader, trainer
 from tests.e2e.test_lightning_callback import until
-from tests.support import broker_process, free_endpoint
+from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.client import Result, SyncOperator, connect_sync
 from zloom.errors import Refused
 from zloom.lightning import WeaveletCallback
@@ -86,7 +86,7 @@ def test_ranks_that_lightning_starts_as_scripts_are_steered(
     log = (tmp_path / "log").open("w")
     with log, subprocess.Popen(command, env=_environment(), stdout=log, stderr=log) as process:
         try:
-            until(lambda: declared(operator, run, ranks=2))
+            until(lambda: declared(operator, run, ranks=2), within=3 * DEADLINE)  # each imports Lightning
             until(lambda: all(one.step > 0 for one in operator.replicas(run)))
             replicas = operator.replicas(run)
             assert {(one.rank, one.world_size) for one in replicas} == {(0, 2), (1, 2)}
@@ -99,7 +99,7 @@ def test_ranks_that_lightning_starts_as_scripts_are_steered(
             _changes_all_ranks_at_one_step(operator, run)
         finally:
             end.touch()
-            process.wait(20)
+            process.wait(DEADLINE)
     assert process.returncode == 0, (tmp_path / "log").read_text()
     until(lambda: [one.state for one in operator.replicas(run)] == ["finished"] * 2)
 

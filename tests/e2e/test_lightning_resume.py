@@ -110,6 +110,10 @@ def test_anything_else_is_refused() -> None:
 
 # --- two ranks -----------------------------------------------------------------------------------
 
+# Its children begin with Lightning imported, which takes seconds.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload([__name__])
+
 
 class Log(Callback):
     """Notes the rate of each step of a rank, and ends the training once a file is there."""
@@ -134,7 +138,7 @@ def fit_on_two_ranks(
     fitted = trainer(
         callback,
         Log(folder, part, f"{part}.end"),
-        strategy="ddp_spawn",
+        strategy="ddp_fork",
         devices=2,
         max_epochs=-1,
         default_root_dir=folder,
@@ -151,7 +155,7 @@ class Job:
     def fit(self, part: str, script: Callable[[], object], checkpoint: str | None, **options: Any) -> None:
         """Train until the script has ended."""
         arguments = (self.operator.endpoint, self.run, self.folder, part, checkpoint, options)
-        process = multiprocessing.get_context("spawn").Process(target=fit_on_two_ranks, args=arguments)
+        process = FORKSERVER.Process(target=fit_on_two_ranks, args=arguments)
         process.start()
         try:
             self.wait_for_steps(part, 2)

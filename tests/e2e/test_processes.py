@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ import zloom
 from tests.e2e.loop_trainer import PROGRESS
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.messages import Happened
-from zloom.model import ReplicaStatus
+from zloom.model import ReplicaStatus, ThreadStack
 
 TRAINER = Path(__file__).with_name("loop_trainer.py")
 
@@ -189,6 +190,24 @@ async def test_g10_killed_trainer_is_lost_within_two_seconds(tmp_path: Path, end
         assert took < 2.0
 
 
+async def test_g10_killed_trainer_whose_child_survives_is_lost_within_six_seconds(
+    tmp_path: Path, endpoint: str
+) -> None:
+    """The child holds the connection open; only libzmq's heartbeat ends it."""
+    log = tmp_path / "log"
+    with broker_process(tmp_path / "data", endpoint), trainer(endpoint, log, "--fork") as process:
+        async with zloom.connect(endpoint) as operator:
+            await trains(operator)
+            [child] = [line["value"] for line in noted(log) if line["key"] == "child"]
+            try:
+                process.kill()
+                took = await until(lambda: is_in(operator, "lost"), "the trainer is lost")
+                os.kill(child, 0)  # it lives
+            finally:
+                os.kill(child, signal.SIGKILL)
+            assert took < 6.5
+
+
 async def test_g3_new_incarnation_gets_the_config_and_no_old_command(tmp_path: Path, endpoint: str) -> None:
     log = tmp_path / "log"
     async with steered(tmp_path, endpoint) as (operator, process):
@@ -236,12 +255,32 @@ async def test_g10_process_that_holds_the_gil_is_never_lost(tmp_path: Path, endp
                     events.append(told.event.kind)
 
         following = asyncio.create_task(follow())
-        held = asyncio.create_task(operator.command("loop", "hold_gil", {"seconds": 6}, timeout=DEADLINE))
+        held = asyncio.create_task(operator.command("loop", "hold_gil", {"seconds": 7}, timeout=DEADLINE))
         await until(lambda: is_in(operator, "unresponsive"), "the trainer is unresponsive")
+
+        async def seen() -> bool:
+            [stacks] = await operator.stacks("loop")
+            assert not held.done(), "its stack is told while the GIL is held"
+            return "hold_gil" in training_functions(stacks.threads)
+
+        await until(seen, "its watchdog has written where it is")
         assert (await held).applied_everywhere
         await until(lambda: is_in(operator, "live"), "the trainer is live again")
         assert "lost" not in events
+
+        async def told() -> bool:
+            [stacks] = await operator.stacks("loop")
+            assert stacks.threads
+            return stacks.hold is not None and stacks.hold.seconds >= 7
+
+        await until(told, "it tells what happened")
         following.cancel()
+
+
+def training_functions(threads: Sequence[ThreadStack]) -> list[str]:
+    """Return the names of the functions that the training thread is in."""
+    frames = [frame for thread in threads if thread.training for frame in thread.frames]
+    return [frame.function.rpartition(".")[2] for frame in frames]
 
 
 async def test_g12_trainer_leaves_within_two_seconds_of_sigterm(tmp_path: Path, endpoint: str) -> None:

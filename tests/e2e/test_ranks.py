@@ -30,7 +30,7 @@ CRASH = """
 import os, signal, time
 from zloom.messages import Decision
 from zloom_broker.server import Server
-from zloom_broker.steering import Steering
+from zloom_broker.rounds import Rounds
 
 heard, send, told = {heard}, Server._send, []
 
@@ -47,7 +47,7 @@ def send_or_die(self, core, effect):
 
 Server._send = send_or_die
 if heard < 0:
-    Steering._decide = die
+    Rounds._decide = die
 """
 """Has the broker be killed when it would write a commit to its journal (`heard` is -1), or when the commit is
 on disk and so many ranks have heard of it."""

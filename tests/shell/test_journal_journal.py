@@ -243,7 +243,7 @@ def test_a_disk_without_room_for_a_copy_is_no_reason_not_to_serve(tmp_path, monk
         assert journal.recovered.rows == rows(1, 3)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_noticed_or_harmless(crashed, name, place, bit):
     """What is served is what was written, and never silently less; a repair keeps a part that is in order."""

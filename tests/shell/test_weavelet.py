@@ -179,7 +179,9 @@ def declare_rate(weavelet: Weavelet) -> list[float]:
 # --- changes -------------------------------------------------------------------------------------
 
 
-def test_an_update_of_several_keys_is_all_or_nothing(weavelet: Weavelet, operating: Operating) -> None:
+def test_an_update_of_several_keys_is_all_or_nothing(
+    weavelet: Weavelet, operating: Operating, caplog: pytest.LogCaptureFixture
+) -> None:
     log: list[object] = []
 
     @weavelet.on_config("first", initial=1)
@@ -193,6 +195,8 @@ def test_an_update_of_several_keys_is_all_or_nothing(weavelet: Weavelet, operati
     assert result.outcomes[0].error == "learning_rate: ValueError: not that one"
     assert log == [2, "undone"]
     assert rates == []
+    assert "the handler of learning_rate raised; what was asked for is rejected\nTraceback" in caplog.text
+    assert "in set_learning_rate\n" in caplog.text
 
 
 def test_an_undo_that_raises_surfaces_from_tick(weavelet: Weavelet, operating: Operating) -> None:
@@ -541,7 +545,7 @@ def test_what_was_not_reached_is_said(endpoint: str, run: str, operator: SyncOpe
         assert weavelet.wait_until_active(DEADLINE)
         declare_rate(weavelet)
         until_declared(operator, run, "learning_rate")
-        operator.set(run, {"learning_rate": 0.5}, timeout=0.01)
+        operator.set(run, {"learning_rate": 0.5}, wait=False)
         weavelet.close()
         answered = next(each for each in feed if isinstance(each, Answered))
     assert [each.outcome for each in answered.outcomes] == ["not_reached"]

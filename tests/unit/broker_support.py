@@ -59,7 +59,7 @@ class Bench:
         effects: list[Effect] = []
         while (due := self.core.next_timer()) <= end:
             self.now = max(self.now, due)
-            effects += self._carry(self.core.on_timer(self.now, 1000.0 + self.now, {}))
+            effects += self._carry(self.core.on_timer(self.now, 1000.0 + self.now, {}, {}))
         self.now = end
         return effects
 

@@ -17,8 +17,9 @@ from zloom.model import Outcome, RampState, Revision, Value
 from zloom.promises import Promises
 from zloom.rounds import Round
 from zloom.training import Training
-from zloom_broker.attempt import Attempt, Ledger
+from zloom_broker.attempt import Attempt
 from zloom_broker.effects import Effect, Publish, Send
+from zloom_broker.ledger import Ledger
 
 STEER = steer_topic("run", "one")
 

@@ -234,7 +234,7 @@ class World:
 
     def _ring(self) -> None:
         if self.broker is not None and self.broker.next_timer() <= self.now:
-            self.carry_out(self.broker.on_timer(self.now, WALL + self.now, {}))
+            self.carry_out(self.broker.on_timer(self.now, WALL + self.now, {}, {}))
         for peer in list(self.peers):
             when = peer.next_timer()
             if when is not None and when <= self.now:

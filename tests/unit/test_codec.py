@@ -68,7 +68,7 @@ def test_a_bomb_is_refused(side: str, payload: bytes) -> None:
 
 
 @given(depth=st.integers(1, 5000), stack=st.integers(0, 600))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_depth_is_between_what_can_be_read_and_what_is_refused(depth: int, stack: int) -> None:
     payload = declaration_of(b"\x82\xa4type\x91\xa5array\xa5items" * depth + b"\x81\xa4type\x91\xa5array")
 
@@ -87,7 +87,7 @@ def test_no_depth_is_between_what_can_be_read_and_what_is_refused(depth: int, st
 
 @pytest.mark.parametrize(("side", "kind"), ALL, ids=[f"{side}-{kind.__name__}" for side, kind in ALL])
 @given(data=st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_a_message_that_was_cut_off_is_refused(side: str, kind: Any, data: st.DataObject) -> None:
     payload = codec.encode(data.draw(messages(kind)))
     with pytest.raises(RemoteProtocolError):

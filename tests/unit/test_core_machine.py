@@ -224,9 +224,7 @@ def image_of(state: State) -> Image:
 
 TestBroker = Broker.TestCase
 TestBroker.settings = settings(
-    max_examples=300,
+    max_examples=2 * settings.default.max_examples,
     stateful_step_count=50,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

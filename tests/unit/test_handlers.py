@@ -1,3 +1,4 @@
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -221,14 +222,32 @@ def test_a_command_that_raises_is_rejected() -> None:
     assert registry.run("fail", {}) == Rejected("fail: OSError: disk full")
 
 
+def test_what_raised_is_told_with_where() -> None:
+    told: list[tuple[str, Exception]] = []
+    registry = Registry(lambda what, error: told.append((what, error)))
+
+    def fail(value: int = 0) -> None:
+        raise OSError("disk full")
+
+    registry.add_key("rate", fail, initial=1)
+    registry.add_command("save", fail)
+    registry.apply({"rate": 2})
+    registry.run("save", {})
+    registry.run("save", {"value": "x"})  # refused before it is called
+    assert [what for what, _ in told] == ["the handler of rate", "the command save"]
+    assert {traceback.extract_tb(error.__traceback__)[-1].name for _, error in told} == {"fail"}
+
+
 def test_what_a_handler_refuses_is_told_in_its_own_words() -> None:
-    registry = Registry()
+    told: list[str] = []
+    registry = Registry(lambda what, _: told.append(what))
 
     def refuse(value: int) -> None:
         raise CannotSteer("two optimizers; name one")
 
     registry.add_key("rate", refuse, initial=1)
     assert registry.apply({"rate": 2}) == Rejected("rate: two optimizers; name one")
+    assert told == []
 
 
 def test_a_command_that_returns_nothing_has_no_detail() -> None:

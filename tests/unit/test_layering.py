@@ -16,9 +16,10 @@ _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
     zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.restoring zloom.rounds
-    zloom.schema zloom.session zloom.session_effects zloom.session_link zloom.session_reports
-    zloom.session_rounds zloom.session_state zloom.session_updates zloom.socket_outbox
-    zloom.updates_address zloom.version zloom.visibility zloom.words
+    zloom.schedule zloom.schema zloom.session zloom.session_effects zloom.session_link
+    zloom.session_reports zloom.session_rounds zloom.session_state zloom.session_updates
+    zloom.settlement zloom.socket_outbox zloom.stacks zloom.updates_address zloom.version
+    zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
     zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
@@ -26,25 +27,26 @@ _PURE = """
     zloom_broker.departures zloom_broker.effects zloom_broker.errands zloom_broker.failures
     zloom_broker.greeting zloom_broker.guard_conditions zloom_broker.guard_ends
     zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
-    zloom_broker.inheritance zloom_broker.liveness zloom_broker.membership zloom_broker.newcomers
-    zloom_broker.outcomes zloom_broker.previews zloom_broker.pulse zloom_broker.queries
-    zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rules
-    zloom_broker.state zloom_broker.steering zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger zloom_broker.liveness
+    zloom_broker.load zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes
+    zloom_broker.previews zloom_broker.pulse zloom_broker.queries zloom_broker.ramping
+    zloom_broker.records zloom_broker.requests zloom_broker.rounds zloom_broker.rules zloom_broker.state
+    zloom_broker.steering zloom_broker.straggling zloom_broker.validation zloom_broker.withdrawals
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
 
 _SHELLS = """
     zloom zloom.__main__ zloom.async_weavelet zloom.declaring zloom.delivery zloom.device_watch
-    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.launch zloom.leaving
-    zloom.metrics zloom.process zloom.session_sockets zloom.settings zloom.socket_errors
-    zloom.socket_options zloom.sockets zloom.status_source zloom.steerable zloom.store_register
-    zloom.training zloom.weavelet
+    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.hold_watch
+    zloom.launch zloom.leaving zloom.metrics zloom.process zloom.session_sockets zloom.settings
+    zloom.socket_errors zloom.socket_options zloom.sockets zloom.stack_source zloom.status_source
+    zloom.steerable zloom.store_register zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
     zloom.client.commands zloom.client.feeds zloom.client.link zloom.client.operator
-    zloom.client.previews zloom.client.questions zloom.client.waiting
-    zloom_broker.foreground zloom_broker.log zloom_broker.recovery zloom_broker.server
-    zloom_broker.settings
+    zloom.client.previews zloom.client.questions zloom.client.stacks zloom.client.waiting
+    zloom_broker.disk_watch zloom_broker.foreground zloom_broker.log zloom_broker.measuring
+    zloom_broker.metrics_port zloom_broker.recovery zloom_broker.server zloom_broker.settings
 """
 SHELLS = frozenset(_SHELLS.split())
 """What touches the world."""
@@ -81,6 +83,7 @@ ONLY_FOR = {
     "jsonschema": ("zloom_broker.validation",),
     "lightning": ("zloom.lightning",),
     "platformdirs": ("zloom.endpoints", "zloom_broker.settings"),
+    "prometheus_client": ("zloom_broker.metrics_port",),
     "pynvml": ("zloom.devices",),
     "rich": ("zloom.cli",),
     "sqlite3": ("zloom_broker.journal",),

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -23,9 +23,10 @@ class Trainer:
     ready: dict[str, bool] = field(default_factory=dict)
     ran: list[tuple[str, Value]] = field(default_factory=list)
     outcomes: list[tuple[int, Outcome]] = field(default_factory=list)
+    raised: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.registry = Registry()
+        self.registry = Registry(lambda what, _: self.raised.append(what))
         self.mailbox = Mailbox(self.registry, lambda number, outcome: self.outcomes.append((number, outcome)))
         for name in self.names:
             self.declare(name)
@@ -146,6 +147,7 @@ def test_a_predicate_that_raises_rejects(trainer: Trainer) -> None:
         "1 rejected@1 ready: LookupError: gone",
         "2 applied@1",
     ]
+    assert trainer.raised == ["a `ready` of this trainer"]
 
 
 # --- outcomes ------------------------------------------------------------------------------------
@@ -465,7 +467,6 @@ def _revision(number: int, action: tuple[Any, ...]) -> Revision:
             return cancel(number, max(1, number - action[1]))
 
 
-@settings(deadline=None)
 @given(actions)
 def test_each_revision_ends_once_in_order_and_never_early(actions: list[tuple[Any, ...]]) -> None:
     trainer = Trainer(NAMES)

@@ -19,7 +19,7 @@ KINDS = pytest.mark.parametrize(("side", "kind"), ALL, ids=[f"{side}-{kind.__nam
 
 @KINDS
 @given(data=st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 def test_a_message_comes_back_and_any_codec_reads_and_writes_it(
     side: str, kind: Any, data: st.DataObject
 ) -> None:
@@ -34,7 +34,7 @@ def test_a_message_comes_back_and_any_codec_reads_and_writes_it(
 
 @KINDS
 @given(data=st.data())
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
 def test_unknown_fields_are_ignored(side: str, kind: Any, data: st.DataObject) -> None:
     message = data.draw(messages(kind))
     newer = msgspec.to_builtins(message, builtin_types=(bytes,)) | {"of_a_newer_version": [{"a": [1, None]}]}

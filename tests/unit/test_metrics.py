@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.unit.fake_torch import Device, Tensor
 from zloom.metrics import MetricBuffer
-from zloom.model import Series
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Series
 
 EVERYTHING = 10**9
 
@@ -137,6 +137,30 @@ def test_a_number_too_large_for_a_float_is_dropped(buffer: MetricBuffer) -> None
     buffer.append(1, {"big": 10**400, "loss": 1})
     assert buffer.drain(EVERYTHING) == {"loss": Series([1], [1.0])}
     assert buffer.dropped == 1
+
+
+def test_names_are_bounded_and_what_is_beyond_is_dropped_and_counted() -> None:
+    buffer = MetricBuffer()
+    for step in range(MAX_METRICS + 50):
+        buffer.append(step, {f"loss at {step}": 0.5, "loss": 0.5})
+    series = buffer.drain(EVERYTHING)
+    assert len(series) == MAX_METRICS
+    assert len(series["loss"].steps) == MAX_METRICS + 50
+    assert (buffer.dropped, len(buffer)) == (51, 0)
+    assert buffer.surplus == f"'loss at {MAX_METRICS - 1}'"
+
+
+def test_a_name_is_bounded_too(buffer: MetricBuffer) -> None:
+    buffer.append(1, {"x" * (MAX_METRIC_NAME + 1): 1, "x" * MAX_METRIC_NAME: 1})
+    assert list(buffer.drain(EVERYTHING)) == ["x" * MAX_METRIC_NAME]
+    assert buffer.dropped == 1
+
+
+def test_warnings_of_made_up_names_end(buffer: MetricBuffer, warnings: list[str]) -> None:
+    for step in range(MAX_METRICS + 50):
+        buffer.append(step, {f"picture {step}": "x"})
+    assert len(warnings) == MAX_METRICS
+    assert buffer.refused == MAX_METRICS + 50
 
 
 def test_the_oldest_points_are_dropped_and_counted() -> None:

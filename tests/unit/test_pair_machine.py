@@ -264,9 +264,7 @@ class Pair(Ends):
 
 TestPair = Pair.TestCase
 TestPair.settings = settings(
-    max_examples=400,
+    max_examples=2 * settings.default.max_examples,
     stateful_step_count=50,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

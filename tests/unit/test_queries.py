@@ -80,7 +80,7 @@ def test_runs_are_listed_oldest_first_and_the_one_with_replicas_is_meant() -> No
 def test_a_clock_that_is_set_back_does_not_reorder_attempts() -> None:
     bench = steered()
     bench.receive(b"a", m.Goodbye())
-    bench.core.on_timer(bench.now, -5000.0, {})
+    bench.core.on_timer(bench.now, -5000.0, {}, {})
     bench.join("b", attempt="two")
     again = Bench(bench.journal, epoch="next")
     again.operator()

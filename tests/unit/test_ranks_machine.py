@@ -14,7 +14,7 @@ from tests.unit.round_support import MemoryRegister
 from zloom import messages as m
 from zloom.agreement import CONCLUSION_TIMEOUT, DECISION_TIMEOUT
 from zloom.model import Revision, Value
-from zloom_broker.attempt import Ledger
+from zloom_broker.ledger import Ledger
 
 SETTLING = 70.0
 """Seconds until all is said: the longest hold, and 6 until one that is absent is lost."""
@@ -443,9 +443,6 @@ class Ranks(Ends):
 
 TestRanks = Ranks.TestCase
 TestRanks.settings = settings(
-    max_examples=300,
     stateful_step_count=40,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

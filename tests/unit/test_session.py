@@ -15,7 +15,7 @@ from zloom.model import Command, Device, Key, Outcome, Replica, Revision, Schema
 from zloom.outcome_table import BATCH, TEXT_LIMIT, OutcomeTable
 from zloom.restoring import Restore
 from zloom.session import Session
-from zloom.session_effects import Closed, CollectStatus, Deliver, Effect, Failed, Hand, Warn
+from zloom.session_effects import Closed, CollectStatus, Deliver, Effect, Failed, Hand, Say, Warn
 from zloom.session_state import State
 
 CONTROL = "tcp://gpu-1:5555"
@@ -26,6 +26,7 @@ WELCOME = m.Welcome(
 )
 LEARNING_RATE = Key("learning_rate", Schema(["number"]), 0.1)
 STATUS = m.Status(seq=0, step=7)
+GOES_ON = "the training goes on, and it is tried again"
 
 
 def make_session(inherit: bool = False) -> Session:
@@ -109,10 +110,8 @@ def test_hello_is_said_three_times_then_the_sockets_are_made_anew() -> None:
     assert session.on_timer(0.5) == []
     assert session.on_timer(1.0) == [hello()]
     assert session.on_timer(2.0) == [hello()]
-    effects = session.on_timer(3.0)
-    assert effects[:2] == [Reconnect(), hello("n2")]
-    assert isinstance(effects[2], Warn)
-    assert CONTROL in effects[2].text
+    said = Say(f"no broker answers at {CONTROL}; {GOES_ON}")
+    assert session.on_timer(3.0) == [Reconnect(), hello("n2"), said]
     assert session.counters.reconnects == 1
     assert session.next_timer() == 4.0
 
@@ -228,6 +227,36 @@ def test_three_beats_of_silence_make_the_sockets_anew() -> None:
     assert Reconnect() not in session.on_timer(3.9)
     assert session.on_timer(4.0)[:2] == [Reconnect(), hello("n2")]
     assert session.receive_control(WELCOME, 4.1)[0] == Connect("tcp://gpu-1:5556")
+
+
+def test_an_outage_is_said_once_and_its_end_too() -> None:
+    session = make_session()
+    session.start(1.0)
+    assert said(time_passes(session, 1.0, 60.0)) == [f"no broker answers at {CONTROL}; {GOES_ON}"]
+    assert said(session.receive_control(WELCOME, 61.5)) == [f"the broker at {CONTROL} answers after 60.5 s"]
+    session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=1), 62.0)
+    assert said(time_passes(session, 62.0, 90.0)) == [f"no broker answers at {CONTROL}; {GOES_ON}"]
+    session.receive_control(m.Wait(reason="rank 1 is taken", retry=1.0), 90.0)
+    back = session.receive_control(replace(WELCOME, epoch="e2"), 92.0)
+    assert said(back) == [f"the broker at {CONTROL} answers again after 30.0 s"]
+
+
+def test_a_restart_without_an_outage_is_not_said() -> None:
+    session = active()
+    effects = session.receive_update(BEAT_TOPIC, m.Beat(epoch="e2", seq=1), 0.5)
+    assert said(effects + session.receive_control(replace(WELCOME, epoch="e2"), 0.6)) == []
+
+
+def time_passes(session: Session, now: float, until: float) -> list[Effect]:
+    effects: list[Effect] = []
+    while (due := session.next_timer()) is not None and due <= until:
+        now = max(now, due)
+        effects += session.on_timer(now)
+    return effects
+
+
+def said(effects: list[Effect]) -> list[str]:
+    return [effect.text for effect in effects if isinstance(effect, Say)]
 
 
 def test_devices_found_late_need_another_hello() -> None:

@@ -6,7 +6,8 @@ from tests.unit.broker_support import sent
 from tests.unit.steering_support import Job, decision, prepared, restarted, told
 from zloom import messages as m
 from zloom_broker.records import RevisionAgreed, decode_record
-from zloom_broker.steering import ANSWER_TIMEOUT, EARLY, LEAD, MAX_ROUNDS, PATIENCE, RECHECK
+from zloom_broker.rounds import ANSWER_TIMEOUT
+from zloom_broker.steering import EARLY, LEAD, MAX_ROUNDS, PATIENCE, RECHECK
 
 
 @pytest.fixture

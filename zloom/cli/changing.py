@@ -19,6 +19,7 @@ from zloom.cli.options import (
     Mode,
     Note,
     NoWait,
+    RequestId,
     RevertIf,
     Run,
     Supersede,
@@ -63,6 +64,7 @@ def set_(
     revert_if: RevertIf = "",
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
+    request_id: RequestId = None,
     no_wait: NoWait = False,
     cancel_on_timeout: CancelOnTimeout = False,
     broker: Broker = None,
@@ -76,9 +78,8 @@ def set_(
     from zloom.cli import arguments, guards, ramps, report
     from zloom.cli.connection import reported
 
-    change = Change(
-        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-    )
+    target = Target(broker, timeout, as_json)
+    change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     with reported(as_json=as_json):
         texts = arguments.split(words)
     chosen: ModeWord | None = None if mode is None else mode.value
@@ -119,6 +120,7 @@ def set_(
                 checkpoint_first=checkpoint_first,
                 wait=change.wait,
                 cancel_on_timeout=cancel_on_timeout,
+                request_id=change.request_id,
                 on_progress=progress,
             )
 
@@ -135,6 +137,7 @@ def rollback(
     note: Note = "",
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
+    request_id: RequestId = None,
     no_wait: NoWait = False,
     cancel_on_timeout: CancelOnTimeout = False,
     broker: Broker = None,
@@ -142,9 +145,8 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Set every key to the value that it had at an earlier revision, as a new revision."""
-    change = Change(
-        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-    )
+    target = Target(broker, timeout, as_json)
+    change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     chosen: ModeWord | None = None if mode is None else mode.value
 
     async def preview(operator: "Operator") -> "Preview":
@@ -169,6 +171,7 @@ def rollback(
             checkpoint_first=checkpoint_first,
             wait=change.wait,
             cancel_on_timeout=cancel_on_timeout,
+            request_id=change.request_id,
             on_progress=progress,
         )
 
@@ -188,6 +191,7 @@ def command(
     note: Note = "",
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
+    request_id: RequestId = None,
     no_wait: NoWait = False,
     cancel_on_timeout: CancelOnTimeout = False,
     broker: Broker = None,
@@ -198,9 +202,8 @@ def command(
     from zloom.cli import arguments
     from zloom.cli.connection import reported
 
-    change = Change(
-        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-    )
+    target = Target(broker, timeout, as_json)
+    change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     with reported(as_json=as_json):
         texts = arguments.split(words or [])
     chosen: ModeWord | None = None if mode is None else mode.value
@@ -229,6 +232,7 @@ def command(
             checkpoint_first=checkpoint_first,
             wait=change.wait,
             cancel_on_timeout=cancel_on_timeout,
+            request_id=change.request_id,
             on_progress=progress,
         )
 
@@ -239,16 +243,24 @@ def cancel(
     run: Run,
     revision: Annotated[int, typer.Argument(min=1, help="Which one.", show_default=False)],
     attempt: Attempt = "",
+    request_id: RequestId = None,
     no_wait: NoWait = False,
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
     """Take back a revision where it has not been applied yet; a ramp under way ends where it is."""
-    change = Change(Target(broker, timeout, as_json), run, attempt, not no_wait, False, None)
+    change = Change(Target(broker, timeout, as_json), run, attempt, not no_wait, False, None, request_id)
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
-        return await operator.cancel(run, revision, attempt=attempt, wait=change.wait, on_progress=progress)
+        return await operator.cancel(
+            run,
+            revision,
+            attempt=attempt,
+            wait=change.wait,
+            request_id=request_id,
+            on_progress=progress,
+        )
 
     _do(change, work, None)
 

@@ -14,6 +14,7 @@ from zloom.cli.options import (
     ExpectRevision,
     Json,
     NoWait,
+    RequestId,
     Run,
     Target,
     Timeout,
@@ -50,6 +51,7 @@ def pause(
     no_limit: Annotated[bool, typer.Option("--no-limit", help="The pause does not end by itself.")] = False,
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
+    request_id: RequestId = None,
     no_wait: NoWait = False,
     cancel_on_timeout: CancelOnTimeout = False,
     broker: Broker = None,
@@ -57,9 +59,8 @@ def pause(
     as_json: Json = False,
 ) -> None:
     """Pause training; `zloom resume` or the limit ends it."""
-    change = Change(
-        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-    )
+    target = Target(broker, timeout, as_json)
+    change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     _send(change, "pause", {"limit": None if no_limit else limit})
 
 
@@ -73,6 +74,7 @@ def resume(
     ] = None,
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
+    request_id: RequestId = None,
     no_wait: NoWait = False,
     cancel_on_timeout: CancelOnTimeout = False,
     broker: Broker = None,
@@ -80,9 +82,8 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """End a pause; with --steps only for so many steps, after which all ranks pause at the same step."""
-    change = Change(
-        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-    )
+    target = Target(broker, timeout, as_json)
+    change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     _send(change, "resume", {} if steps is None else {"steps": steps})
 
 
@@ -94,6 +95,7 @@ def stop(
     ] = False,
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
+    request_id: RequestId = None,
     no_wait: NoWait = False,
     cancel_on_timeout: CancelOnTimeout = False,
     broker: Broker = None,
@@ -101,9 +103,8 @@ def stop(
     as_json: Json = False,
 ) -> None:
     """End training, as if it had reached its end."""
-    change = Change(
-        Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-    )
+    target = Target(broker, timeout, as_json)
+    change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     _send(change, "stop", {"force": True} if force else {})
 
 
@@ -112,15 +113,15 @@ def _simple(name: str) -> Callable[..., None]:
         run: Run,
         attempt: Attempt = "",
         expect_revision: ExpectRevision = None,
+        request_id: RequestId = None,
         no_wait: NoWait = False,
         cancel_on_timeout: CancelOnTimeout = False,
         broker: Broker = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
         as_json: Json = False,
     ) -> None:
-        change = Change(
-            Target(broker, timeout, as_json), run, attempt, not no_wait, cancel_on_timeout, expect_revision
-        )
+        target = Target(broker, timeout, as_json)
+        change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
         _send(change, name, {})
 
     return simple
@@ -138,6 +139,7 @@ def _send(change: Change, name: str, arguments: "dict[str, Value]") -> None:
             expected_revision=change.expected_revision,
             wait=change.wait,
             cancel_on_timeout=change.cancel_on_timeout,
+            request_id=change.request_id,
             on_progress=progress,
         )
 

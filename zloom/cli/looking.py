@@ -161,11 +161,13 @@ async def _watch(operator: "Operator", run: str, as_json: bool) -> None:
 
 
 def stats(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: Json = False) -> None:
-    """Show the broker's counters: what was dropped, refused, resent or missed since it began."""
+    """Show the broker's numbers: what was received, dropped or refused since it began; queues and times."""
     from zloom.cli import connection, output, shapes, tables
 
     found = connection.ask(Target(broker, timeout, as_json), lambda operator: operator.stats())
     if as_json:
-        output.say_json({"epoch": found.epoch, "counters": shapes.of_struct(found)["counters"]})
+        output.say_json({name: value for name, value in shapes.of_struct(found).items() if name != "id"})
     else:
-        output.show(tables.of_stats(found))
+        output.show(tables.of_counters(found))
+        output.say("")
+        output.show(tables.of_gauges(found))

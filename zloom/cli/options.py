@@ -56,6 +56,16 @@ ExpectRevision = Annotated[
     ),
 ]
 
+RequestId = Annotated[
+    str | None,
+    typer.Option(
+        "--request-id",
+        metavar="ID",
+        help="A name that only this request has: asked again under it, it has no second effect.",
+        show_default=False,
+    ),
+]
+
 Mode = Annotated[
     ModeChoice | None,
     typer.Option(
@@ -135,6 +145,7 @@ class Change:
         wait: Whether outcomes are waited for.
         cancel_on_timeout: Whether what is pending after the time-out is taken back.
         expected_revision: The newest revision that the change was made for, or None.
+        request_id: The name under which asking again has no second effect; None for a fresh one.
     """
 
     target: Target
@@ -143,3 +154,4 @@ class Change:
     wait: bool
     cancel_on_timeout: bool
     expected_revision: int | None
+    request_id: str | None

@@ -80,6 +80,22 @@ def broker(
         LogLevelChoice,
         typer.Option("--log-level", envvar="ZLOOM_LOG_LEVEL", help="The least that is logged."),
     ] = LogLevelChoice.INFO,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            envvar="ZLOOM_METRICS_PORT",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Serve the broker's numbers there over HTTP, for Prometheus; 0 for a free port.",
+            show_default=False,
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str,
+        typer.Option("--metrics-host", envvar="ZLOOM_METRICS_HOST", metavar="ADDRESS", help="Of that port."),
+    ] = "127.0.0.1",
     no_auth: Annotated[
         bool,
         typer.Option(
@@ -101,6 +117,8 @@ def broker(
             data_dir=data_dir or default_data_dir(),
             durability=durability.value,
             log_level=log_level.value,
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
             no_auth=no_auth,
             **({"bind": tuple(bind)} if bind else {}),
         )

@@ -9,7 +9,7 @@ import msgspec
 from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.errors import Refused, ZloomError
-from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised
+from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised, Stacks
 from zloom.model import Command, HistoryEntry, KeyState, Outcome, Schema
 from zloom.schema import describe
 
@@ -59,6 +59,11 @@ def of_result(result: Result) -> Json:
 def of_preview(preview: Preview) -> Json:
     """Return what `--dry-run` prints."""
     return {name: value for name, value in of_struct(preview).items() if name != "id"}
+
+
+def of_stacks(stacks: Stacks) -> Json:
+    """Return one replica of what `stacks` prints."""
+    return {name: value for name, value in of_struct(stacks).items() if name != "id"}
 
 
 def of_history(entry: HistoryEntry) -> Json:

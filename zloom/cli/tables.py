@@ -43,13 +43,19 @@ def of_replicas(replicas: Iterable[ReplicaStatus], *, ids: bool) -> Table:
     more = [[*([ramps_text(each)] if ramps else []), *([each.replica] if ids else [])] for each in ordered]
     rows = [[*_replica_row(each), *rest] for each, rest in zip(ordered, more, strict=True)]
     # What can be long and has blanks may be broken, so that names need not.
-    broken = {"METRICS", "RAMPS", *({"STATE"} if any(each.reason for each in ordered) else ())}
+    broken = {
+        "METRICS",
+        "RAMPS",
+        *({"STATE"} if any(each.reason or each.straggles for each in ordered) else ()),
+    }
     columns += [*(["RAMPS"] if ramps else []), *(["ID"] if ids else [])]
     right = frozenset({"STEP", "STEP TIME", "REV"})
     return Table(columns, rows, "no replicas: start a trainer", right, frozenset(columns) - broken)
 
 
 def _state(status: ReplicaStatus) -> str:
+    if status.straggles:
+        return f"{status.state}, straggler: {status.straggles}"
     if status.reason in ("", status.state):
         return status.state
     speaks_for_itself = status.state == "finished" and status.reason.startswith(("failed", "interrupted"))
@@ -169,7 +175,13 @@ def _history_row(entry: HistoryEntry) -> list[str]:
     ]
 
 
-def of_stats(stats: Stats) -> Table:
-    """Return the table of `stats`."""
+def of_counters(stats: Stats) -> Table:
+    """Return the first table of `stats`."""
     rows = [[name, str(count)] for name, count in sorted(stats.counters.items())]
     return Table(("COUNTER", "COUNT"), rows, "nothing was counted yet", frozenset({"COUNT"}))
+
+
+def of_gauges(stats: Stats) -> Table:
+    """Return the second table of `stats`."""
+    rows = [[name, f"{value:,.6g}"] for name, value in sorted(stats.gauges.items())]
+    return Table(("GAUGE", "NOW"), rows, "nothing was measured yet", frozenset({"NOW"}))

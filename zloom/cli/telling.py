@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
+from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, RequestId, Run, Target, Timeout
 
 
 def register(app: typer.Typer) -> None:
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
 def fail_device(
     device: Annotated[str, typer.Argument(help="Id of the device, as `zloom devices` shows it.")],
     reason: Annotated[str, typer.Option("--reason", help="What is wrong, in words.")] = "",
+    request_id: RequestId = None,
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
@@ -24,7 +25,9 @@ def fail_device(
     from zloom.cli import connection, output
 
     target = Target(broker, timeout, as_json)
-    replicas = connection.ask(target, lambda operator: operator.fail_device(device, reason))
+    replicas = connection.ask(
+        target, lambda operator: operator.fail_device(device, reason, request_id=request_id)
+    )
     if as_json:
         output.say_json({"device": device, "reason": reason, "replicas": replicas})
     else:
@@ -35,6 +38,7 @@ def fail_device(
 def forget(
     run: Run,
     attempt: Attempt = "",
+    request_id: RequestId = None,
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
@@ -43,7 +47,7 @@ def forget(
     from zloom.cli import connection, output
 
     target = Target(broker, timeout, as_json)
-    connection.ask(target, lambda operator: operator.forget(run, attempt=attempt))
+    connection.ask(target, lambda operator: operator.forget(run, attempt=attempt, request_id=request_id))
     if as_json:
         output.say_json({"run": run, "attempt": attempt, "forgotten": True})
     else:

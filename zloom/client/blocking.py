@@ -213,6 +213,7 @@ class SyncOperator:
     fail_device = _blocking(Operator.fail_device)
     forget = _blocking(Operator.forget)
     stats = _blocking(Operator.stats)
+    stacks = _blocking(Operator.stacks)
     publish = _blocking(Operator.publish)
 
     def watch(self, run: str = "") -> SyncFeed[Observation]:

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 
-from zloom.client.link import fresh_id
+from zloom.client.link import chosen_id, fresh_id
 from zloom.client.results import Result
 from zloom.client.waiting import OnProgress, Wait, Waiting
 from zloom.messages import Cancel, Follow, Rollback, SendCommand, SetConfig
@@ -35,7 +35,8 @@ class Changes(Waiting):
     cancel_on_timeout
         At the end of the wait, take the change back wherever it has not been applied.
     request_id
-        A name for this change, unique for ever: asking again under it has no second effect.
+        A name for this change, unique for ever: asking again under it has no second effect. It is of this
+        user: another's request may have the same.
     on_progress
         Called with each newer result while waiting.
 
@@ -92,7 +93,7 @@ class Changes(Waiting):
         For the rest see `Changes`.
         """
         request = SetConfig(
-            id=request_id or fresh_id(),
+            id=chosen_id(request_id),
             run=run,
             attempt=attempt,
             changes={key: plain(value) for key, value in changes.items()},
@@ -131,7 +132,7 @@ class Changes(Waiting):
         Of a ramp that is the value at its end.
         """
         request = Rollback(
-            id=request_id or fresh_id(),
+            id=chosen_id(request_id),
             run=run,
             attempt=attempt,
             to_revision=to_revision,
@@ -163,7 +164,7 @@ class Changes(Waiting):
     ) -> Result:
         """Have a command carried out once by each replica of the run."""
         request = SendCommand(
-            id=request_id or fresh_id(),
+            id=chosen_id(request_id),
             run=run,
             attempt=attempt,
             command=name,
@@ -192,7 +193,7 @@ class Changes(Waiting):
         It is `applied` at a replica where the revision was still pending, `rejected` where it was applied. A
         ramp that is under way ends where it is, which counts as applied.
         """
-        request = Cancel(id=request_id or fresh_id(), run=run, attempt=attempt, revision=revision)
+        request = Cancel(id=chosen_id(request_id), run=run, attempt=attempt, revision=revision)
         return await self._change(request, Wait(wait, timeout, on_progress=on_progress))
 
     async def follow(

@@ -14,7 +14,14 @@ from zloom.client.requests import Answered
 from zloom.client.results import OperatorCounters
 from zloom.client.session import OperatorSession
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
-from zloom.errors import BrokerUnreachable, Refused, RemoteProtocolError, TransportError, ZloomError
+from zloom.errors import (
+    BrokerUnreachable,
+    Refused,
+    RemoteProtocolError,
+    SettingsError,
+    TransportError,
+    ZloomError,
+)
 from zloom.messages import Answer, FromOperator, ToBroker
 from zloom.socket_options import Context, SocketOptions
 from zloom.sockets import DrainSocket
@@ -27,6 +34,20 @@ LINGER = 0.3
 def fresh_id() -> str:
     """Return 32 random hex digits: unique for ever, as a request's id must be."""
     return secrets.token_hex(16)
+
+
+def chosen_id(request_id: str | None) -> str:
+    """Return the id that the caller chose for a request, or a fresh one for None.
+
+    Raises:
+        SettingsError: It is empty, as of a script's variable that was never set: a repetition would have a
+            second effect.
+    """
+    if request_id is None:
+        return fresh_id()
+    if not request_id:
+        raise SettingsError("the request id is empty; expected 1 to 128 characters that no other request has")
+    return request_id
 
 
 class OperatorLink:
@@ -213,11 +234,14 @@ class OperatorLink:
                 feed.restart()
 
     def _set_timer(self) -> None:
+        when = self._session.next_timer() if self._failure is None else None
         if self._timer is not None:
+            # One that rings too early sees that. One made anew at each turn of a busy loop never rings.
+            if when is not None and self._timer.when() <= when:
+                return
             self._timer.cancel()
             self._timer = None
-        when = self._session.next_timer()
-        if when is not None and self._failure is None:
+        if when is not None:
             self._timer = self._loop.call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:

@@ -18,8 +18,8 @@ from zloom.client.commands import Commands
 from zloom.client.feeds import Feed
 from zloom.client.link import LINGER, OperatorLink
 from zloom.client.previews import Previews
-from zloom.client.questions import Questions
 from zloom.client.results import OperatorCounters
+from zloom.client.stacks import Inspecting
 from zloom.codec import own_topic, watch_topic
 from zloom.messages import Answered, Happened, Own, Published, Reported, Revised
 from zloom.settings import ClientSettings, resolve_broker
@@ -31,7 +31,7 @@ Observation = Reported | Answered | Happened | Revised
 A = TypeVar("A")
 
 
-class Operator(Commands, Previews, Questions):
+class Operator(Commands, Previews, Inspecting):
     """Changes and watches runs through one broker; made by `connect`, used on its event loop.
 
     See `Changes` for the arguments that every change takes, and for what is raised.

@@ -6,7 +6,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from zloom.client.caller import Caller
-from zloom.client.link import fresh_id
+from zloom.client.link import chosen_id, fresh_id
 from zloom.messages import (
     Devices,
     Done,
@@ -81,18 +81,23 @@ class Questions(Caller):
         request = GetDevices(id=fresh_id())
         return await self._all(request, Devices, lambda page: page.devices, lambda each: each.device.id)
 
-    async def fail_device(self, device: str, reason: str = "") -> list[str]:
-        """Report that a device failed; returns the ids of the replicas on it, each of which is told."""
-        request = FailDevice(id=fresh_id(), device=device, reason=reason)
+    async def fail_device(self, device: str, reason: str = "", *, request_id: str | None = None) -> list[str]:
+        """Report that a device failed; returns the ids of the replicas on it, each of which is told.
+
+        Asking again under the same `request_id` has no second effect.
+        """
+        request = FailDevice(id=chosen_id(request_id), device=device, reason=reason)
         return (await self._ask(request, Done)).replicas
 
-    async def forget(self, run: str, *, attempt: str = "") -> None:
+    async def forget(self, run: str, *, attempt: str = "", request_id: str | None = None) -> None:
         """Have the broker forget a finished attempt, its config and its history.
+
+        Asking again under the same `request_id` has no second effect.
 
         Raises:
             Refused: `still_live`: it is not finished.
         """
-        await self._ask(Forget(id=fresh_id(), run=run, attempt=attempt), Done)
+        await self._ask(Forget(id=chosen_id(request_id), run=run, attempt=attempt), Done)
 
     async def stats(self) -> Stats:
         """Return the broker's counters."""

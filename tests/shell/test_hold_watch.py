@@ -1,0 +1,109 @@
+"""The watchdog that writes stacks while the GIL is held."""
+
+import asyncio
+import ctypes
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import DEADLINE
+from zloom import hold_watch
+from zloom.handlers import Registry
+from zloom.hold_watch import HoldWatch, read_hold
+from zloom.mailbox import Mailbox
+from zloom.metrics import MetricBuffer
+from zloom.training import Training
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the files, in a runtime folder of its own."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "zloom" / "stacks"
+
+
+def watch(replica: str = "r0", after: float | None = 0.2) -> HoldWatch:
+    registry = Registry()
+    mailbox = Mailbox(registry, lambda *_: None, lambda *_: None, lambda _: None)
+    training = Training(registry, mailbox, MetricBuffer(10), thread=threading.get_ident())
+    return HoldWatch(replica, training, after)
+
+
+def hold_the_gil(seconds: float) -> None:
+    ctypes.PyDLL(None).usleep(round(seconds * 1e6))  # PyDLL keeps the GIL during the call
+
+
+async def test_it_tells_who_held_the_gil_and_for_how_long(folder: Path) -> None:
+    holds = watch()
+    holds.start()
+    try:
+        path = folder / "r0.txt"
+        assert path.stat().st_mode & 0o777 == 0o600
+        hold_the_gil(0.5)
+        threads, _ = read_hold("r0")  # which nobody has cleared yet
+        async with asyncio.timeout(DEADLINE):
+            while holds.newest is None or holds.newest.threads != threads:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.02)
+    finally:
+        holds.stop()
+    assert not path.exists()
+    assert holds.newest.seconds >= 0.5
+    [held] = [stack for stack in threads if stack.training]
+    assert held.frames[-1].function == "hold_the_gil"
+    assert held.frames[-1].source.startswith("ctypes.PyDLL(None).usleep(")
+
+
+async def test_while_nobody_holds_it_nothing_is_written(folder: Path) -> None:
+    holds = watch(after=2.0)
+    holds.start()
+    begun = time.monotonic()
+    async with asyncio.timeout(DEADLINE):
+        while holds._set_back < begun + 2.0:
+            assert read_hold("r0")[0] == []
+            await asyncio.sleep(0.05)
+    holds.stop()
+    assert holds.newest is None
+
+
+@pytest.mark.parametrize("after", [None, 0.2])
+async def test_one_of_a_process_watches(folder: Path, after: float | None) -> None:
+    first, second = watch("r0", after), watch("r1")
+    first.start()
+    second.start()
+    assert os.listdir(folder) == (["r1.txt"] if after is None else ["r0.txt"])
+    first.stop()
+    second.stop()
+    third = watch("r2")
+    third.start()
+    assert os.listdir(folder) == ["r2.txt"]
+    third.stop()
+
+
+async def test_files_of_processes_that_were_killed_are_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold_watch, "STALE_AFTER", 0.0)
+    os.mkdir(folder.parent, mode=0o700)
+    os.mkdir(folder, mode=0o700)
+    os.close(os.open(folder / "dead.txt", os.O_CREAT))
+    holds = watch()
+    holds.start()
+    assert os.listdir(folder) == ["r0.txt"]
+    holds.stop()
+
+
+async def test_without_a_private_folder_nothing_is_written(folder: Path) -> None:
+    os.mkdir(folder.parent)
+    os.chmod(folder.parent, 0o755)
+    holds = watch()
+    holds.start()
+    holds.stop()
+    assert os.listdir(folder.parent) == []
+    os.chmod(folder.parent, 0o700)
+    holds = watch()
+    holds.start()
+    assert os.listdir(folder) == ["r0.txt"], "the timer was let go"
+    holds.stop()

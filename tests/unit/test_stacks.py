@@ -1,0 +1,95 @@
+"""Stacks as text: dumps of faulthandler are read again, and a message holds no more than it may."""
+
+import faulthandler
+import tempfile
+import threading
+
+from zloom.cli.stacks import folded, lines
+from zloom.messages import Stacks
+from zloom.model import Frame, Hold, ThreadStack
+from zloom.stacks import FRAMES_LIMIT, THREADS_LIMIT, heading, limited, parse
+
+DUMP = """\
+# zloom training=0xa1 weavelet=0xb2
+Timeout (0:00:05)!
+Thread 0x00000000000000b2 (most recent call first):
+  File "/lib/zloom/weavelet.py", line 4 in _run_loop
+
+Thread 0x00000000000000c3 [worker] (most recent call first):
+  File "/lib/queue.py", line 7 in get
+
+Thread 0x00000000000000a1 (most recent call first):
+  File "/home/me/train "v2".py", line 12 in spin
+  File "/home/me/train "v2".py", line ??? in <module>
+  File "/home/me/tra"""
+
+SPIN = ThreadStack(
+    "training thread",
+    [Frame('/home/me/train "v2".py', 0, "<module>"), Frame('/home/me/train "v2".py', 12, "spin")],
+    training=True,
+)
+
+
+def test_a_dump_is_read_outermost_first_and_the_training_thread_first() -> None:
+    assert parse(DUMP) == [SPIN, ThreadStack("thread 0xc3", [Frame("/lib/queue.py", 7, "get")])]
+
+
+def test_without_a_heading_nobody_is_left_out() -> None:
+    assert [stack.training for stack in parse(DUMP.partition("\n")[2])] == [False, False, False]
+
+
+def test_a_heading_alone_is_no_dump() -> None:
+    assert parse(heading(None, 3)) == []
+    assert parse("") == []
+
+
+def test_what_this_python_writes_can_be_read() -> None:
+    with tempfile.TemporaryFile("w+") as file:
+        file.write(heading(threading.get_ident(), 1))
+        file.flush()
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        [stack, *_] = parse(file.read())
+    assert stack.training
+    assert stack.frames[-1].function == "test_what_this_python_writes_can_be_read"
+    assert stack.frames[-1].file == __file__
+
+
+def test_a_message_holds_the_innermost_calls_of_the_first_threads() -> None:
+    deep = ThreadStack("deep", [Frame("f" * 500, line, "g") for line in range(2 * FRAMES_LIMIT)])
+    first, *others = limited([deep] * (2 * THREADS_LIMIT))
+    assert [frame.line for frame in first.frames] == list(range(FRAMES_LIMIT, 2 * FRAMES_LIMIT))
+    assert all(len(frame.file) == 160 for frame in first.frames)
+    assert len(others) == THREADS_LIMIT - 1
+    assert not any(stack.frames for stack in others)
+
+
+def stacks(rank: int, *threads: ThreadStack, **more: object) -> Stacks:
+    fields = {"step": 7, "host": "gpu-1", "pid": 40 + rank} | more
+    return Stacks(id="q", replica=f"r{rank}", rank=rank, threads=list(threads), **fields)  # type: ignore[arg-type]
+
+
+WAIT = ThreadStack("MainThread", [Frame("t.py", 3, "main", "all_reduce(x)")], training=True)
+
+
+def test_ranks_that_do_the_same_are_one_group() -> None:
+    found = [stacks(0, WAIT), stacks(1, SPIN), stacks(2, WAIT), stacks(3, WAIT, step=8), stacks(5, WAIT)]
+    assert [[each.rank for each in group] for group in folded(found)] == [[0, 2, 3, 5], [1]]
+    assert lines(found)[:4] == [
+        "ranks 0, 2 to 3, 5 · live, steps 7 to 8 · gpu-1",
+        "  MainThread (training)",
+        "    t.py:3 in main",
+        "      all_reduce(x)",
+    ]
+
+
+def test_ranks_that_do_the_same_in_another_state_are_another_group() -> None:
+    assert len(folded([stacks(0, WAIT), stacks(1, WAIT, state="stalled")])) == 2
+
+
+def test_why_there_are_none_is_said_and_a_hold_is_told() -> None:
+    hold = Hold(at=0.0, seconds=12.4, threads=[SPIN])
+    told = lines([stacks(1, state="unresponsive", reason="it does not answer", hold=hold)])
+    assert told[:2] == ["rank 1 · unresponsive, step 7 · gpu-1:41", "  it does not answer"]
+    assert told[2].startswith("  the GIL was held for 12 s until ")
+    assert told[-1] == '    /home/me/train "v2".py:12 in spin'

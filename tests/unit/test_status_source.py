@@ -1,0 +1,48 @@
+"""What a status says of the trainer, apart from what is in its messages: whether it can be steered at all."""
+
+import pytest
+
+from zloom.handlers import Registry
+from zloom.mailbox import Mailbox
+from zloom.metrics import MetricBuffer
+from zloom.status_source import UNTICKED, StatusSource
+from zloom.training import Training
+
+
+@pytest.fixture
+def training() -> Training:
+    registry = Registry()
+    return Training(registry, Mailbox(registry, lambda *_: None), MetricBuffer())
+
+
+def reported(training: Training, *times: float) -> StatusSource:
+    """A source that collected a status at each of these times, with something reported since the last."""
+    source = StatusSource(training, 100, together=False)
+    for now in times:
+        training.metrics.append(training.step, {"loss": 1.0})
+        source.collect(now)
+    return source
+
+
+def test_a_trainer_that_reports_for_a_while_and_never_ticks_lacks_safe_points(training: Training) -> None:
+    assert not reported(training, 100.0, 100.0 + UNTICKED - 0.1).lacks_safe_points
+    assert reported(training, 100.0, 100.0 + UNTICKED).lacks_safe_points
+
+
+def test_one_that_has_only_begun_or_reports_nothing_may_have_them_yet(training: Training) -> None:
+    source = reported(training, 100.0)
+    assert not source.lacks_safe_points
+    source.collect(200.0)
+    assert not source.lacks_safe_points
+
+
+def test_one_that_validates_before_its_first_step_may_have_them_yet(training: Training) -> None:
+    training.phase = "validating"
+    assert not reported(training, 100.0, 200.0).lacks_safe_points
+
+
+@pytest.mark.parametrize("place", ["tick", "safe_point"])
+def test_one_that_was_at_a_safe_point_has_them(training: Training, place: str) -> None:
+    training.step = int(place == "tick")
+    training.stood = place == "safe_point"
+    assert not reported(training, 100.0, 200.0).lacks_safe_points

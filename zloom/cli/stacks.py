@@ -1,0 +1,109 @@
+"""`zloom stacks`: what the threads of a run do, with replicas that do the same shown once."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
+
+if TYPE_CHECKING:
+    from zloom.messages import Stacks
+    from zloom.model import ThreadStack
+
+Rank = Annotated[
+    int | None, typer.Option("--rank", metavar="N", min=0, help="Only this rank.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an app."""
+    app.command()(stacks)
+
+
+def stacks(
+    run: Run,
+    rank: Rank = None,
+    attempt: Attempt = "",
+    broker: Broker = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Show where the threads of a run are right now, also while they are blocked or hold the GIL."""
+    from zloom.cli import connection, output, shapes
+
+    target = Target(broker, timeout, as_json)
+    found = connection.ask(target, lambda operator: operator.stacks(run, rank=rank, attempt=attempt))
+    if as_json:
+        output.say_json([shapes.of_stacks(each) for each in found])
+        return
+    for line in lines(found):
+        output.say(line)
+
+
+def folded(found: "Sequence[Stacks]") -> "list[list[Stacks]]":
+    """Return replicas in groups that do the same: the same calls, in the same state."""
+    groups: list[list[Stacks]] = []
+    for each in found:
+        for group in groups:
+            if _does(group[0]) == _does(each):
+                group.append(each)
+                break
+        else:
+            groups.append([each])
+    return groups
+
+
+def lines(found: "Sequence[Stacks]") -> list[str]:
+    """Return what is printed."""
+    return [line for group in folded(found) for line in (*_group_lines(group), "")][:-1]
+
+
+def _does(stacks: "Stacks") -> object:
+    held = stacks.hold.threads if stacks.hold else None
+    return stacks.state, stacks.threads, bool(stacks.reason), held
+
+
+def _group_lines(group: "Sequence[Stacks]") -> Iterator[str]:
+    first = group[0]
+    steps = sorted({each.step for each in group})
+    step = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    yield f"{_ranks([each.rank for each in group])} · {first.state}, {step} · {_places(group)}"
+    if first.reason:
+        yield f"  {first.reason}"
+    yield from _thread_lines(first.threads)
+    if first.hold is not None:
+        from zloom.cli.report import clock
+
+        until = clock(first.hold.at)
+        yield f"  the GIL was held for {first.hold.seconds:.0f} s until {until}; then the threads were here:"
+        yield from _thread_lines(first.hold.threads)
+
+
+def _thread_lines(threads: "Sequence[ThreadStack]") -> Iterator[str]:
+    for thread in threads:
+        mark = " (training)" if thread.training else ""
+        yield f"  {thread.name}{mark}"
+        for frame in thread.frames:
+            yield f"    {frame.file}:{frame.line} in {frame.function}"
+            if frame.source:
+                yield f"      {frame.source}"
+
+
+def _places(group: "Sequence[Stacks]") -> str:
+    if len(group) == 1:
+        return f"{group[0].host}:{group[0].pid}"
+    hosts = sorted({each.host for each in group})
+    return hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """Return ranks in words, neighbours as a range: `ranks 0 to 2, 5`."""
+    spans: list[list[int]] = []
+    for rank in sorted(ranks):
+        if spans and rank == spans[-1][-1] + 1:
+            spans[-1].append(rank)
+        else:
+            spans.append([rank])
+    texts = [str(span[0]) if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans]
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(texts)}"

@@ -1,0 +1,60 @@
+"""What became of revisions at one replica: told once, and remembered for who asks later. Pure."""
+
+from collections.abc import Callable
+from typing import Any
+
+from zloom.model import Outcome, Revision
+
+MAX_SETTLED = 10_000
+"""Revisions whose end is remembered, to tell a late cancel what became of what it meant."""
+
+Answer = Callable[[int, Outcome], object]
+"""Takes a revision's number and its outcome, with `replica` and `rank` left for the caller to fill in."""
+
+
+class Settlement:
+    """The ends of revisions. `in` may be asked by any thread, the rest belongs to the training thread."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._ends: dict[int, str] = {}
+        self._commands: dict[bytes, Outcome] = {}
+        """What became of commands, by the revision's digest: in another history its number means another."""
+
+    def __contains__(self, number: int) -> bool:
+        """Whether it is known what became of a revision here."""
+        return number in self._ends
+
+    def end_of(self, number: int) -> str:
+        """Return what became of a revision, in words."""
+        return self._ends.get(number, "is not waiting here")
+
+    def earlier(self, revision: Revision) -> Outcome | None:
+        """Return what became of a command that this replica had before its broker's history was replaced."""
+        return self._commands.get(revision.chain)
+
+    def forget(self) -> None:
+        """The broker's history was replaced: the same numbers mean other revisions there."""
+        self._ends.clear()
+
+    def end(self, number: int, outcome: Outcome, revision: Revision | None = None) -> None:
+        """Take note of an end, and have it answered.
+
+        Args:
+            number: 0 is the baseline, for which nobody asked.
+            outcome: What became of it.
+            revision: Itself, if it had waited here.
+        """
+        if revision is not None and revision.kind == "command" and outcome.chain:
+            self._commands[outcome.chain] = outcome
+            _forget_oldest(self._commands)
+        at = f" at step {outcome.step}" if outcome.outcome == "applied" else ""
+        self._ends[number] = f"was {outcome.outcome}{at}"
+        _forget_oldest(self._ends)
+        if number:
+            self._answer(number, outcome)
+
+
+def _forget_oldest(table: dict[Any, Any]) -> None:
+    if len(table) > MAX_SETTLED:
+        del table[next(iter(table))]
