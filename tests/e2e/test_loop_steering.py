@@ -17,11 +17,11 @@ from torch.optim import lr_scheduler
 
 import zloom.torch
 from tests.e2e.lightning_models import QUIET, Regression, samples
-from tests.e2e.test_examples import one_step, started
+from tests.e2e.test_examples import started
 from tests.e2e.test_lightning_callback import until
 from tests.e2e.test_lightning_learning_rate import SCHEDULES
 from tests.support import DEADLINE, broker_process, free_endpoint
-from zloom.client import SyncOperator, connect_sync
+from zloom.client import Result, SyncOperator, connect_sync
 from zloom.errors import CannotSteer, Refused, SettingsError
 from zloom.torch.learning_rate import LearningRate
 from zloom.torch.loop import LoopOptimization
@@ -280,11 +280,18 @@ def test_a_loop_of_fabric_is_steered_paused_saved_and_goes_on(
     assert (config["optimizer_type"], config["momentum"]) == ("sgd", 0.5)
 
 
+def step_of_both(result: Result) -> int | None:
+    """Return the step at which both ranks applied it."""
+    assert [outcome.outcome for outcome in result.outcomes] == ["applied"] * 2, result
+    (step,) = {outcome.step for outcome in result.outcomes}
+    return step
+
+
 @pytest.mark.slow
 def test_two_ranks_of_fabric_change_at_one_step(run: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("fabric_trainer.py")
     with started(tmp_path, run, str(script), run, str(tmp_path)) as (operator, process):
-        assert one_step(operator.set(run, {"optimizer_type": "adamw", "learning_rate": 0.001}))
+        assert step_of_both(operator.set(run, {"optimizer_type": "adamw", "learning_rate": 0.001}))
         operator.stop(run)
         process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, (tmp_path / "err").read_text()

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.e2e.test_examples import TORCHRUN, one_step, started
+from tests.e2e.test_examples import started
 from tests.e2e.test_lightning_callback import until
+from tests.e2e.test_loop_steering import step_of_both
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.client import SyncOperator, connect_sync
 from zloom.errors import Refused
@@ -19,6 +20,8 @@ transformers = pytest.importorskip("transformers", reason="the extra `transforme
 
 from tests.e2e.transformers_trainer import trainer  # noqa: E402
 from zloom.transformers import WeaveletCallback  # noqa: E402
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 KEYS = [
     "optimizer_type",
@@ -184,12 +187,12 @@ def test_the_optimizer_changes_where_checkpoints_do_not_hold_it(
 @pytest.mark.slow
 def test_two_ranks_change_at_one_step_and_tell_the_exception_that_ends_them(run: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("transformers_trainer.py")
-    with started(tmp_path, run, "-m", *TORCHRUN, str(script), run, str(tmp_path)) as (operator, process):
-        one_step(operator.set(run, {"learning_rate": 2e-3, "gradient_clip_val": 0.5}))
-        assert one_step(operator.pause(run)) == one_step(operator.resume(run))
+    with started(tmp_path, run, *TORCHRUN, str(script), run, str(tmp_path)) as (operator, process):
+        step_of_both(operator.set(run, {"learning_rate": 2e-3, "gradient_clip_val": 0.5}))
+        assert step_of_both(operator.pause(run)) == step_of_both(operator.resume(run))
         saved = operator.checkpoint(run)
-        one_step(saved)
-        one_step(operator.set(run, {"scale": 13.0}))
+        step_of_both(saved)
+        step_of_both(operator.set(run, {"scale": 13.0}))
         process.communicate(timeout=DEADLINE)
         assert Path(saved.outcomes[0].detail, "trainer_state.json").exists()
         until(lambda: "failed: ValueError: no more data" in {one.reason for one in operator.replicas(run)})
