@@ -1,4 +1,4 @@
-"""A loop on two processes, of which Fabric starts the second; run as a script by the tests.
+"""A loop of Fabric on the two processes of torchrun.
 
 Arguments: the run's name, and a folder where each rank leaves what it trained.
 """

@@ -30,6 +30,8 @@ from zloom.torch.succession import Succession
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
 # SparseAdam alone trains no dense parameter.
 DENSE = sorted(torch_optimizers().keys() - {"sparseadam", "lbfgs"})
 
@@ -290,7 +292,7 @@ def step_of_both(result: Result) -> int | None:
 @pytest.mark.slow
 def test_two_ranks_of_fabric_change_at_one_step(run: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("fabric_trainer.py")
-    with started(tmp_path, run, str(script), run, str(tmp_path)) as (operator, process):
+    with started(tmp_path, run, *TORCHRUN, str(script), run, str(tmp_path)) as (operator, process):
         assert step_of_both(operator.set(run, {"optimizer_type": "adamw", "learning_rate": 0.001}))
         operator.stop(run)
         process.communicate(timeout=DEADLINE)
