@@ -25,12 +25,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: install  ## steer a real training run, and draw what became of its loss
+demo: install  ## steer real training runs, in one process and on two ranks, and draw what became of them
 	@$(BIN)/python examples/demo.py
 
-pictures: demo  ## make the README's pictures anew
+pictures: demo  ## make the pictures of README and docs anew
 	@mkdir -p docs/images
 	cp out/demo/loss.png docs/images/demo-loss.png
+	cp out/demo/modes.png docs/images/demo-modes.png
 	cp out/demo/terminal.svg docs/images/demo-terminal.svg
 
 lint: install  ## look for mistakes and for unformatted code

@@ -107,6 +107,10 @@ class Status(Message, frozen=True, kw_only=True):
     ramps: dict[str, RampState] = field(default_factory=dict)
     """By key: those that are under way, or ended because a handler raised."""
     devices: list[DeviceStatus] = field(default_factory=list)
+    values: dict[str, int] = field(default_factory=dict)
+    """A digest of the value in force of each key, by which ranks can be compared."""
+    at: float = 0.0
+    """Seconds since the Unix epoch, by the replica's clock; 0 where it was not told."""
     dropped: int = 0
     """Points of metrics that this weavelet has dropped since it began."""
 

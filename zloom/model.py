@@ -286,6 +286,10 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     """The newest value of each."""
     ramps: dict[str, RampState] = field(default_factory=dict)
     """By key: those that are under way, or ended because a handler raised."""
+    values: dict[str, int] = field(default_factory=dict)
+    """A digest of the value in force of each key."""
+    clock: float | None = None
+    """Seconds that its clock is ahead of the broker's, less the time that a status is on its way."""
     devices: list[str] = field(default_factory=list)
     seen: float | None = None
     """Seconds since it was last heard."""
@@ -313,7 +317,7 @@ class ThreadStack(Struct, frozen=True, omit_defaults=True):
 
 
 class Hold(Struct, frozen=True, omit_defaults=True):
-    """A time in which the weavelet could not run, because one of these threads held the GIL."""
+    """A time in which the weavelet could not run: a thread held the GIL, or all were stopped."""
 
     at: float
     """When it ended, in seconds since the Unix epoch by the replica's clock."""
@@ -357,6 +361,9 @@ class Event(Struct, frozen=True, omit_defaults=True):
         "finished",
         "rank_conflict",
         "device_failed",
+        "device_trouble",
+        "device_recovered",
+        "reaction_failed",
         "baseline_differs",
         "rolled_back",
         "stalled",

@@ -51,6 +51,7 @@ from zloom_broker import outcomes
 from zloom_broker.catchup import catch_up
 from zloom_broker.changes import Changes
 from zloom_broker.departures import Departures
+from zloom_broker.device_troubles import Reactions, Troubles
 from zloom_broker.effects import Effect, Send
 from zloom_broker.errands import Errands
 from zloom_broker.failures import Failures
@@ -103,7 +104,11 @@ class Core:
             self._hub, requests, self._queries, self._outcomes, self._steering, self._guards
         )
         self._newcomers = Newcomers(self._hub, self._changes)
-        self._errands = Errands(self._hub, requests, self._queries, self._failures, self._membership)
+        reactions = Reactions(self._hub, self._changes)
+        self._errands = Errands(
+            self._hub, requests, self._queries, self._failures, self._membership, reactions.failed
+        )
+        self._troubles = Troubles(self._hub, self._errands)
         self._pulse = Pulse(self._hub, self._departures, self._failures, now)
         self._pulse.restore(now)
 
@@ -288,9 +293,10 @@ class Core:
         self._outcomes.follow(peer, request.id, attempt, request.revision, now)
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
-        before = peer.vitals.status
+        before, readings = peer.vitals.status, dict(peer.vitals.devices)
         self._count_gap("status_missed", before.seq if before else None, status.seq)
         self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)
+        peer.vitals.clock = status.at - self._hub.wall(now) if status.at else None
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]
         seen = self._queries.status(attempt, replica, now)
@@ -299,6 +305,7 @@ class Core:
         reported = Reported(status=seen, metrics=status.metrics, devices=status.devices)
         self._hub.publish(watch_topic(attempt.run), reported)
         self._guards.status(attempt, peer.replica, status, now)
+        self._troubles.status(attempt, replica, readings, status, now)
         if status.lacks_config:
             self._newcomers.look(attempt, now)
 

@@ -1,5 +1,7 @@
 """The requests that change something and make no revision: reporting a device, forgetting an attempt."""
 
+from collections.abc import Callable
+
 from zloom.errors import Refused
 from zloom.messages import Done, FailDevice, Forget
 from zloom.model import Event
@@ -19,13 +21,20 @@ class Errands:
     """Carries out `FailDevice` and `Forget`."""
 
     def __init__(
-        self, hub: Hub, requests: Requests, queries: Queries, failures: Failures, membership: Membership
+        self,
+        hub: Hub,
+        requests: Requests,
+        queries: Queries,
+        failures: Failures,
+        membership: Membership,
+        device_failed: Callable[[DeviceFailed, float], None],
     ) -> None:
         self._hub = hub
         self._requests = requests
         self._queries = queries
         self._failures = failures
         self._membership = membership
+        self._device_failed = device_failed
 
     def fail_device(self, peer: Peer, request: FailDevice, now: float) -> None:
         """An external monitor says that a device failed: write it down, then tell each replica on it.
@@ -55,6 +64,7 @@ class Errands:
         def then(waiting: list[Peer]) -> None:
             self._failures.device_failed(record, now)
             self._done(waiting, request.id, record.replicas)
+            self._device_failed(record, now)
 
         self._requests.commit(peer, request, [record], then)
 

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -32,6 +33,8 @@ class CoreSettings:
     """Unanswered messages in each direction: a quarter of the high-water mark of 1,000."""
     durable: bool = True
     """Whether config updates are fsynced before they are confirmed."""
+    on_device_failure: Literal["notify", "checkpoint", "stop"] = "notify"
+    """What a run is made to do when a device fails that it computes on."""
     read_only: str = ""
     """Why the journal cannot be written; empty when it can."""
 

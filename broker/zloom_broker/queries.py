@@ -130,6 +130,8 @@ class Queries:
             step_time=status.step_time if status else None,
             metrics=dict(vitals.metrics) if vitals else dict(left.metrics) if left else {},
             ramps=dict(status.ramps) if status else {},
+            values=dict(status.values) if status else {},
+            clock=vitals.clock if vitals else None,
             devices=[device.id for device in replica.devices],
             seen=now - vitals.heard if vitals and vitals.heard is not None else None,
             reason=left.reason if left else "",

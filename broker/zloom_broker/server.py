@@ -81,6 +81,7 @@ class Server:
             epoch=self.epoch,
             addresses=self.addresses,
             durable=self._settings.durability == "fsync",
+            on_device_failure=self._settings.on_device_failure,
             read_only=self._journal.read_only_reason or "",
         )
         self._core = Core(state, core_settings, self._committed, self._loop.time(), time.time())

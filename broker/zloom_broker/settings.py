@@ -13,6 +13,7 @@ from zloom.errors import SettingsError
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Durability = Literal["fsync", "buffered"]
+DeviceReaction = Literal["notify", "checkpoint", "stop"]
 
 LAST_PORT = 65535
 
@@ -40,6 +41,8 @@ class BrokerSettings:
         durability: `fsync`: a change is on disk before it is confirmed. `buffered`: config updates are
             confirmed when the operating system has them, and a loss of power may lose the newest.
         log_level: The least severe level that is logged, to stderr.
+        on_device_failure: What a run does when a device fails that it computes on: `notify` tells it,
+            `checkpoint` and `stop` are commands that it is sent besides.
         metrics_port: Port of HTTP at which Prometheus finds the broker's numbers; 0 for a free one, None for
             none. Needs the package prometheus-client.
         metrics_host: Address of that port. Whoever reaches it can read the numbers, and change nothing.
@@ -54,6 +57,7 @@ class BrokerSettings:
     data_dir: Path = field(default_factory=default_data_dir)
     durability: Durability = "fsync"
     log_level: LogLevel = "info"
+    on_device_failure: DeviceReaction = "notify"
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     no_auth: bool = False
@@ -67,6 +71,7 @@ class BrokerSettings:
         if not self.bind:
             raise SettingsError("no endpoint to bind; name one with --bind, such as tcp://127.0.0.1:5555")
         _check_choice("durability", self.durability, get_args(Durability))
+        _check_choice("on device failure", self.on_device_failure, get_args(DeviceReaction))
         _check_choice("log level", self.log_level, get_args(LogLevel))
         if self.metrics_port is not None and not 0 <= self.metrics_port <= LAST_PORT:
             raise SettingsError(f"--metrics-port is {self.metrics_port}; expected 0 to {LAST_PORT}")

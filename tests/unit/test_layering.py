@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_broker"}
 
 _PURE = """
-    zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
+    zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.digests zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
     zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.restoring zloom.rounds
     zloom.schedule zloom.schema zloom.session zloom.session_effects zloom.session_link
@@ -24,8 +24,9 @@ _PURE = """
     zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
     zloom_broker.changes zloom_broker.chronicle zloom_broker.conclusions zloom_broker.core
-    zloom_broker.departures zloom_broker.effects zloom_broker.errands zloom_broker.failures
-    zloom_broker.greeting zloom_broker.guard_conditions zloom_broker.guard_ends
+    zloom_broker.departures zloom_broker.device_rules zloom_broker.device_troubles
+    zloom_broker.effects zloom_broker.errands zloom_broker.failures zloom_broker.greeting
+    zloom_broker.guard_conditions zloom_broker.guard_ends
     zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
     zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger zloom_broker.liveness
     zloom_broker.load zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes

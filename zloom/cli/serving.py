@@ -14,6 +14,14 @@ class DurabilityChoice(enum.StrEnum):
     BUFFERED = "buffered"
 
 
+class ReactionChoice(enum.StrEnum):
+    """What a run does when a device fails."""
+
+    NOTIFY = "notify"
+    CHECKPOINT = "checkpoint"
+    STOP = "stop"
+
+
 class LogLevelChoice(enum.StrEnum):
     """The least severe level that is logged."""
 
@@ -80,6 +88,15 @@ def broker(
         LogLevelChoice,
         typer.Option("--log-level", envvar="ZLOOM_LOG_LEVEL", help="The least that is logged."),
     ] = LogLevelChoice.INFO,
+    on_device_failure: Annotated[
+        ReactionChoice,
+        typer.Option(
+            "--on-device-failure",
+            envvar="ZLOOM_ON_DEVICE_FAILURE",
+            help="What a run does when a device of it fails: notify tells its trainer and those who watch; "
+            "checkpoint and stop have it do that besides.",
+        ),
+    ] = ReactionChoice.NOTIFY,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -117,6 +134,7 @@ def broker(
             data_dir=data_dir or default_data_dir(),
             durability=durability.value,
             log_level=log_level.value,
+            on_device_failure=on_device_failure.value,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             no_auth=no_auth,
