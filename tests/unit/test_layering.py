@@ -56,7 +56,7 @@ _SHELLS = """
 SHELLS = frozenset(_SHELLS.split())
 """What touches the world."""
 
-SHELL_PACKAGES = ("zloom.cli", "zloom.lightning", "zloom_broker.journal")
+SHELL_PACKAGES = ("zloom.cli", "zloom.lightning", "zloom.torch", "zloom.transformers", "zloom_broker.journal")
 """Packages of which every module is a shell."""
 
 PURE_MAY_IMPORT = {
@@ -92,7 +92,8 @@ ONLY_FOR = {
     "pynvml": ("zloom.devices",),
     "rich": ("zloom.cli",),
     "sqlite3": ("zloom_broker.journal",),
-    "torch": ("zloom.lightning",),
+    "torch": ("zloom.lightning", "zloom.torch", "zloom.transformers"),
+    "transformers": ("zloom.transformers",),
     "typer": ("zloom.cli",),
     "zmq": (
         "zloom.endpoints",
@@ -105,6 +106,8 @@ ONLY_FOR = {
     ),
     "zloom.cli": ("zloom.__main__", "zloom.cli"),
     "zloom.lightning": ("zloom.lightning",),
+    "zloom.torch": ("zloom.lightning", "zloom.torch", "zloom.transformers"),
+    "zloom.transformers": ("zloom.transformers",),
     "zloom_broker": ("zloom_broker", "zloom.cli"),
     "tests": (),
     "examples": (),
@@ -118,6 +121,7 @@ FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval"}
 LIGHT = (
     "torch",
     "lightning",
+    "transformers",
     "typer",
     "rich",
     "jsonschema",
@@ -230,7 +234,11 @@ CAUGHT = [
     ("zloom.codec", "print(open('file'))", r"calls print\(\)"),
     ("zloom_broker.core", "import zmq", "only zloom.endpoints"),
     ("zloom_broker.server", "import zmq", "only zloom.endpoints"),
-    ("zloom.client.link", "def f():\n    import torch.nn", "only zloom.lightning may import torch"),
+    (
+        "zloom.client.link",
+        "def f():\n    import torch.nn",
+        "may import torch",
+    ),
     ("zloom.client.link", "def f():\n    import zloom_broker.core", "only zloom_broker and zloom.cli"),
     ("zloom.cli", "import zloom_broker", "inside the function"),
     ("zloom.client.link", "import zloom.cli", "and zloom.cli may"),

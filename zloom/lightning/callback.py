@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from zloom.errors import SettingsError
 from zloom.lightning.data import BatchSize, begin_iteration_again
-from zloom.lightning.keys import Commands, Keys
+from zloom.lightning.keys import Commands, keys_of
 from zloom.lightning.reporting import Throughput, fresh_metrics, rates, step_metrics
 from zloom.lightning.sigterm import Termination
 from zloom.lightning.steer import Place, Position
@@ -206,7 +206,7 @@ class _Fit:
     def __init__(self, weavelet: Weavelet, position: Position) -> None:
         self.weavelet = weavelet
         self.position = position
-        self.keys = Keys(position)
+        self.keys = keys_of(position)
         self.commands = Commands(position, weavelet)
         self._throughput = Throughput()
         self._termination = Termination(weavelet)
