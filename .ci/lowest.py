@@ -19,7 +19,7 @@ TOOLS = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout")
 EXTRAS = ("gpu", "metrics")
 """What is light enough to be installed."""
 
-HEAVY = {"torch", "lightning", "matplotlib", "numpy", "examples", "bench"}
+HEAVY = {"torch", "lightning", "transformers", "accelerate", "matplotlib", "numpy", "examples", "bench"}
 """What is not installed, or needs what is not."""
 
 PLACES = ("tests/unit", "tests/shell", "tests/e2e/test_bare_client.py", "tests/e2e/test_cli.py")

@@ -231,6 +231,8 @@ class SetConfig(RunRequest, frozen=True, kw_only=True):
     expected_revision: int | None = None
     supersede: bool = False
     """End what still waits for one of these keys, rather than to be refused because of it."""
+    queue: bool = False
+    """Wait behind what waits for one of these keys, where that is for no later step than this."""
     note: str = ""
     """Why, in words."""
     revert_if: str = ""
@@ -483,6 +485,8 @@ class Error(Message, frozen=True, kw_only=True):
 
     code: str
     text: str
+    topic: str = ""
+    """The subscription that it is about, if it is about one."""
 
 
 class History(Message, frozen=True, kw_only=True):

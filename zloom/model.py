@@ -286,6 +286,8 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     """The newest value of each."""
     ramps: dict[str, RampState] = field(default_factory=dict)
     """By key: those that are under way, or ended because a handler raised."""
+    dropped: int = 0
+    """Points of metrics that it dropped since it began, because no broker took them in time."""
     values: dict[str, int] = field(default_factory=dict)
     """A digest of the value in force of each key."""
     clock: float | None = None

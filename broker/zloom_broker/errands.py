@@ -9,6 +9,7 @@ from zloom_broker.attempt import Attempt
 from zloom_broker.failures import Failures
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.membership import Membership
+from zloom_broker.permissions import OWNER, check_runs
 from zloom_broker.queries import Queries
 from zloom_broker.records import AttemptForgotten, DeviceFailed
 from zloom_broker.requests import Requests, digest_of
@@ -45,19 +46,23 @@ class Errands:
         if self._requests.seen_before(peer, request, now):
             return
         self._hub.check_writable()
-        known = self._queries.devices()
+        known = self._queries.devices(peer.access)
         if request.device not in known:
             names = ", ".join(sorted(known)) or "none"
             raise Refused(
                 "unknown_device", f"unknown device {request.device[:64]!r}; known are: {names[:1000]}"
             )
+        # A device that runs share is known by one of them, and its failure is told to all.
+        replicas = self._queries.devices(OWNER)[request.device].replicas
+        runs = {self._hub.state.homes[replica][0] for replica in replicas}
+        check_runs(peer.access, runs, f"report {request.device[:64]!r}")
         record = DeviceFailed(
             device=request.device,
             reason=request.reason[:MAX_REASON],
             by=peer.user,
             request_id=request.id,
             request=digest_of(request),
-            replicas=known[request.device].replicas,
+            replicas=replicas,
             at=self._hub.wall(now),
         )
 
@@ -77,7 +82,7 @@ class Errands:
         if self._requests.seen_before(peer, request, now):
             return
         self._hub.check_writable()
-        attempt = self._queries.attempt(request)
+        attempt = self._queries.attempt(request, peer.access)
         self._check_empty(attempt)
         key = attempt.key
         record = AttemptForgotten(

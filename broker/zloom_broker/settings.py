@@ -10,6 +10,7 @@ import platformdirs
 
 from zloom.endpoints import runtime_endpoint, tcp_host, tcp_problem
 from zloom.errors import SettingsError
+from zloom_broker.keyring import Keyring, default_auth_dir
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Durability = Literal["fsync", "buffered"]
@@ -46,7 +47,8 @@ class BrokerSettings:
         metrics_port: Port of HTTP at which Prometheus finds the broker's numbers; 0 for a free one, None for
             none. Needs the package prometheus-client.
         metrics_host: Address of that port. Whoever reaches it can read the numbers, and change nothing.
-        no_auth: Bind TCP addresses that other hosts can reach, though nobody has to prove who he is.
+        auth_dir: Folder of the keys, by which peers on TCP must prove who they are. See `Keyring`.
+        no_auth: Let everybody who reaches a TCP address do everything.
 
     Raises:
         TransportError: There is no usable runtime folder, and `bind` does not name another place.
@@ -57,6 +59,7 @@ class BrokerSettings:
     data_dir: Path = field(default_factory=default_data_dir)
     durability: Durability = "fsync"
     log_level: LogLevel = "info"
+    auth_dir: Path = field(default_factory=default_auth_dir)
     on_device_failure: DeviceReaction = "notify"
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
@@ -79,6 +82,11 @@ class BrokerSettings:
             _check_tcp("--advertise", self.advertise)
         return [warning for endpoint in self.bind for warning in self._check_endpoint(endpoint)]
 
+    @property
+    def secured(self) -> bool:
+        """Whether some peers are known by their keys."""
+        return not self.no_auth and any(endpoint.startswith("tcp://") for endpoint in self.bind)
+
     def _check_endpoint(self, endpoint: str) -> Iterator[str]:
         scheme, separator, rest = endpoint.partition("://")
         if not separator or not rest or scheme not in ("tcp", "ipc", "inproc"):
@@ -92,15 +100,14 @@ class BrokerSettings:
             raise SettingsError(
                 f"cannot bind {endpoint}: updates need the next port, and there is none above"
             )
-        if _is_loopback(tcp_host(endpoint)):
-            yield f"{endpoint}: anybody on this host can steer; an ipc:// endpoint is for its owner alone"
-        elif self.no_auth:
-            yield f"{endpoint}: anybody who reaches this address can steer, because of --no-auth"
-        else:
+        if self.no_auth:
+            who = "on this host" if _is_loopback(tcp_host(endpoint)) else "who reaches this address"
+            yield f"NO AUTHENTICATION: anybody {who} can steer every run at {endpoint}, because of --no-auth"
+        elif not Keyring(self.auth_dir).exists:
             raise SettingsError(
-                f"cannot bind {endpoint}: other hosts can reach it, and zloom has no keys yet that tell who "
-                "may steer; bind tcp://127.0.0.1:PORT or an ipc:// endpoint, or say with --no-auth that "
-                "everybody who can reach it may steer every run"
+                f"cannot bind {endpoint}: there are no keys in {self.auth_dir} that tell who may steer; make "
+                "them with `zloom auth init` and `zloom auth add NAME --role ROLE`, or bind an ipc:// "
+                "endpoint, or say with --no-auth that everybody who can reach it may steer every run"
             )
 
 

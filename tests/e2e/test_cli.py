@@ -10,6 +10,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -85,6 +86,7 @@ class Place:
             "ZLOOM_BROKER": f"ipc://{folder}/control",
             "ZLOOM_BIND": f"ipc://{folder}/control",
             "ZLOOM_DATA_DIR": str(self.data_dir),
+            "ZLOOM_AUTH_DIR": str(folder / "auth"),
             "COLUMNS": "200",
         }
 
@@ -451,11 +453,39 @@ def test_a_second_broker_at_the_same_endpoint_is_refused_with_one_line(place: Pl
 
 
 def test_a_broker_says_as_json_where_it_is(place: Place, tmp_path: Path) -> None:
-    arguments = ("broker", "--json", "--data-dir", str(tmp_path), "--bind", "tcp://127.0.0.1:*")
+    arguments = ("broker", "--json", "--data-dir", str(tmp_path), "--bind", "tcp://127.0.0.1:*", "--no-auth")
     with ended(place.start(*arguments)) as broker:
         said = json.loads(first_line(broker))
         assert said["ready"]
         assert [sorted(pair) for pair in said["bound"]] == [["control", "updates"]]
+
+
+def test_keys_are_given_out_used_and_revoked(place: Place, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(place.environment, "ZLOOM_AUTH_DIR", str(tmp_path / "auth"))
+        assert "zloom auth init" in place.run("auth", "list", code=2).stderr
+        place.run("auth", "init")
+        assert "is there already" in place.run("auth", "init", code=2).stderr
+        key = place.json("auth", "add", "olga", "--role", "observer", "--run", "tiny-*")["key"]
+        assert "already" in place.run("auth", "add", "olga", "--role", "operator", code=2).stderr
+        (row,) = place.json("auth", "list")
+        assert (row["name"], row["role"], row["runs"]) == ("olga", "observer", ["tiny-*"])
+        assert "tiny-*" in place.run("auth", "list").stdout
+        arguments = ("broker", "--data-dir", str(tmp_path / "data"), "--bind", "tcp://127.0.0.1:*")
+        with ended(place.start(*arguments)) as broker:
+            address = re.findall(r"control=(\S+)", first_line(broker))[0]
+            refused = place.run("ps", "--broker", address, code=1)
+            assert "the broker wants a key" in refused.stderr
+            patch.setitem(place.environment, "ZLOOM_KEY", key)
+            assert place.json("ps", "--broker", address) == []
+            said = place.run("set", "tiny-lm", "learning_rate=1", "--broker", address, code=1)
+            assert "unknown run" in said.stderr
+            kept = str(shutil.copy(key, Path(key).with_name("kept")))
+            patch.setitem(place.environment, "ZLOOM_KEY", kept)
+            place.run("auth", "revoke", "olga")
+            assert not Path(key).exists()
+            refused = place.run("ps", "--broker", address, "--timeout", "3", code=1)
+            assert "revoked" in refused.stderr
 
 
 def test_an_address_that_others_reach_needs_no_auth(place: Place, tmp_path: Path) -> None:
@@ -579,7 +609,7 @@ def test_a_run_whose_gpu_fails_stops_where_that_was_wanted(tmp_path: Path) -> No
 
 COMMANDS = """
 broker ps devices keys get set history rollback pause resume stop checkpoint validate command cancel watch
-fail-device forget stats stacks doctor journal
+fail-device forget stats stacks doctor journal record replay
 """
 
 

@@ -344,6 +344,40 @@ def test_a_pause_ends_at_its_limit(weavelet: Weavelet, operating: Operating) -> 
     assert not weavelet.paused
 
 
+def test_a_training_that_starts_paused_takes_a_change_for_its_first_step_before_it_trains(
+    endpoint: str, operator: SyncOperator, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZLOOM_START_PAUSED", "10")
+    with Weavelet(run, broker=endpoint, settings=QUICK) as weavelet:
+        seen = declare_rate(weavelet)
+
+        def operate() -> Result:
+            assert status(operator, run, lambda each: each.state == "paused").step == 1
+            until_declared(operator, run, "learning_rate")
+            changed = operator.set(run, {"learning_rate": 0.3}, at_step=1)
+            assert [outcome.step for outcome in changed.outcomes] == [1]
+            return operator.command(run, "resume")
+
+        resumed = Background(operate)
+        assert weavelet.wait_until_active(DEADLINE)
+        weavelet.safe_point()
+        assert not weavelet.paused  # the first step has not come
+        weavelet.tick()
+        assert seen == [0.3]
+        assert resumed.result.outcomes[0].step == weavelet.step == 1
+        weavelet.tick()
+        assert not weavelet.paused
+
+
+def test_a_training_that_starts_paused_goes_on_by_itself_without_a_broker(tmp_path: Path) -> None:
+    settings = WeaveletSettings(start_paused=0.2)
+    with Weavelet("alone", broker=f"ipc://{tmp_path}/nobody", settings=settings) as weavelet:
+        began = time.monotonic()
+        weavelet.tick()
+        assert time.monotonic() - began >= 0.2
+        assert not weavelet.paused
+
+
 def test_closing_from_elsewhere_ends_a_pause(weavelet: Weavelet, operating: Operating) -> None:
     pause = operating.command("pause", limit=None)
 

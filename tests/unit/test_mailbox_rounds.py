@@ -157,6 +157,49 @@ def test_a_pause_serves_what_is_decided_and_does_not_end_before() -> None:
     assert not rank.mailbox.must_wait
 
 
+def test_a_rank_that_is_to_end_takes_the_others_out_of_the_pause() -> None:
+    ranks = pair()
+    for rank in ranks:
+        rank.promise(command(1, "pause"), commit=True)
+        rank.run(5)
+    one, other = (rank.mailbox for rank in ranks)
+    other.parting.depart("SIGTERM")
+    other.pause.end()
+    other.run(5, 1.0)
+    assert one.must_wait
+    one.run(5, 1.0)
+    assert not one.must_wait
+    assert (one.parting.reason, other.parting.reason) == ("SIGTERM", "SIGTERM")
+
+
+def test_ranks_that_hold_for_one_that_is_to_end_end_with_it() -> None:
+    ranks = pair()
+    for rank in ranks:
+        rank.promise(config(1, a=1), commit=True)
+    one, other = ranks
+    one.run(5)
+    other.mailbox.parting.depart("SIGTERM")
+    other.mailbox.parting.go_on = lambda: one.run(5, 1.0)  # type: ignore[method-assign,assignment]
+    assert other.run(5, 1.0) == ["1 applied@5"]
+    del other.mailbox.parting.go_on
+    other.mailbox.parting.go_on()
+    assert one.outcomes == ["1 applied@5"]
+    assert [rank.mailbox.parting.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
+
+
+def test_a_rank_that_holds_and_is_to_end_takes_the_last_one_along() -> None:
+    ranks = pair()
+    for rank in ranks:
+        rank.promise(config(1, a=1), commit=True)
+    one, other = ranks
+    one.run(5)
+    one.mailbox.parting.depart("SIGTERM")
+    one.run(5, 1.0)
+    other.run(5, 2.0)
+    one.run(5, 2.0)
+    assert [rank.mailbox.parting.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
+
+
 # --- all or none ---------------------------------------------------------------------------------
 
 

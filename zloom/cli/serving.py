@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from zloom.cli.options import AuthDir
+
 
 class DurabilityChoice(enum.StrEnum):
     """When a change is confirmed."""
@@ -88,6 +90,7 @@ def broker(
         LogLevelChoice,
         typer.Option("--log-level", envvar="ZLOOM_LOG_LEVEL", help="The least that is logged."),
     ] = LogLevelChoice.INFO,
+    auth_dir: AuthDir = None,
     on_device_failure: Annotated[
         ReactionChoice,
         typer.Option(
@@ -118,7 +121,7 @@ def broker(
         typer.Option(
             "--no-auth",
             envvar="ZLOOM_NO_AUTH",
-            help="Listen where other hosts can connect; everybody who can may steer.",
+            help="Ask for no keys on TCP: whoever can connect may steer every run.",
         ),
     ] = False,
     as_json: Json = False,
@@ -126,6 +129,7 @@ def broker(
     """Run the broker, the hub between trainers and operators, until SIGTERM or Ctrl-C."""
     from zloom.cli.connection import reported
     from zloom_broker import foreground
+    from zloom_broker.keyring import default_auth_dir
     from zloom_broker.settings import BrokerSettings, default_data_dir
 
     with reported(as_json=as_json, serving=True):
@@ -134,6 +138,7 @@ def broker(
             data_dir=data_dir or default_data_dir(),
             durability=durability.value,
             log_level=log_level.value,
+            auth_dir=auth_dir or default_auth_dir(),
             on_device_failure=on_device_failure.value,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
