@@ -23,6 +23,7 @@ from tests.e2e.test_lightning_learning_rate import SCHEDULES
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.client import Result, SyncOperator, connect_sync
 from zloom.errors import CannotSteer, Refused, SettingsError
+from zloom.model import Value
 from zloom.torch.learning_rate import LearningRate
 from zloom.torch.loop import LoopOptimization
 from zloom.torch.optimizer_type import OptimizerType, torch_optimizers
@@ -94,6 +95,7 @@ def _succeeded(old: str, new: str) -> Loop:
     loop = Loop(old, make=SCHEDULES["StepLR"]).steps(5)
     succession = Succession(loop.made, torch_optimizers()[new])
     loop.optimizer = succession.build(succession.rehearse())
+    assert loop.scheduler is not None
     loop.scheduler.optimizer = loop.optimizer
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Seems like `optimizer.step", UserWarning)
@@ -247,7 +249,7 @@ def test_a_loop_of_fabric_is_steered_paused_saved_and_goes_on(
     def script() -> None:
         until(lambda: trains(operator, run))
         assert list(operator.get(run)) == ["optimizer_type", "learning_rate", "weight_decay", "momentum"]
-        changes = {"momentum": 0.5, "learning_rate": 0.002, "optimizer_type": "sgd"}
+        changes: dict[str, Value] = {"momentum": 0.5, "learning_rate": 0.002, "optimizer_type": "sgd"}
         (changed,) = operator.set(run, changes).outcomes
         steps["changed"] = changed.step
         (refused,) = operator.set(run, {"momentum": 0.1, "optimizer_type": "lbfgs"}).outcomes
