@@ -58,7 +58,7 @@ lowest:  ## try the oldest releases that pyproject.toml allows, on the tests tha
 	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install $$($(PYTHON) .ci/lowest.py pins)
 	PATH="$(LOWEST)/bin:$$PATH" PYTHONPATH=.:broker python -m pytest $$($(PYTHON) .ci/lowest.py tests)
 
-bench: install  ## measure round trips, and what a step pays
+bench: install  ## measure what zloom costs beside what one would use instead
 	@$(BIN)/python -m bench
 
 clean:  ## remove .venv and everything that was built or cached
