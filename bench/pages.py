@@ -100,5 +100,16 @@ JetStream, on files), and what it then holds in memory (RSS). Of a round's start
 {figures}
 """
 
-BENCHES: dict[str, str] = {"start": START}
+TRAINER = """\
+## Steps of a training
+
+Steps a second of a loop in pure Python, which never lets go of the interpreter, so that each thread beside it
+takes something away. With zloom a step has a `tick()` and a `report(loss=…)`: its broker is there, was killed
+with -9 before the first turn, or never was. `NATS publish` sends a message a step from a thread that has
+nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
+
+{figures}
+"""
+
+BENCHES: dict[str, str] = {"start": START, "trainer": TRAINER}
 """By the name of a bench: its section."""

@@ -37,6 +37,59 @@ class Running:
     pid: int
 
 
+class Conversation:
+    """A process that is asked line by line.
+
+    Args:
+        started: With pipes for its input and output.
+        name: For errors.
+    """
+
+    def __init__(self, started: subprocess.Popen[str], name: str) -> None:
+        self._started = started
+        self._name = name
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._started.pid
+
+    def tell(self, line: str) -> None:
+        """Give it a line."""
+        assert self._started.stdin is not None
+        self._started.stdin.write(f"{line}\n")
+        self._started.stdin.flush()
+
+    def listen(self) -> str:
+        """Return its next line.
+
+        Raises:
+            TimeoutError: None came in time.
+        """
+        assert self._started.stdout is not None
+        readable, _, _ = select.select([self._started.stdout], [], [], DEADLINE)
+        line = self._started.stdout.readline() if readable else ""
+        if not line:
+            raise TimeoutError(f"{self._name} does not answer")
+        return line.strip()
+
+    def ask(self, line: str) -> str:
+        """Give it a line, and return the one that it answers with."""
+        self.tell(line)
+        return self.listen()
+
+
+@contextlib.contextmanager
+def conversation(*arguments: str) -> Iterator[Conversation]:
+    """Run `python -m ARGUMENTS` as long as the block lasts; its first line, which is awaited, is not yielded.
+
+    Raises:
+        TimeoutError: It did not become ready.
+    """
+    with _started(*arguments) as (started, _):
+        yield started
+
+
 @contextlib.contextmanager
 def process(*arguments: str) -> Iterator[str]:
     """Do what `running` does; yields the endpoint alone."""
@@ -51,17 +104,18 @@ def running(*arguments: str) -> Iterator[Running]:
     Raises:
         TimeoutError: It did not become ready.
     """
-    command = [sys.executable, "-m", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+    with _started(*arguments) as (started, line):
+        words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        yield Running(words["control"], started.pid)
+
+
+@contextlib.contextmanager
+def _started(*arguments: str) -> Iterator[tuple[Conversation, str]]:
+    command, pipe = [sys.executable, "-m", *arguments], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as started:
         try:
-            assert started.stdout is not None
-            ready, _, _ = select.select([started.stdout], [], [], DEADLINE)
-            line = started.stdout.readline() if ready else ""
-            if not line:
-                raise TimeoutError(f"{' '.join(arguments)} did not become ready")
-            yield Running(
-                dict(word.split("=", 1) for word in line.split() if "=" in word)["control"], started.pid
-            )
+            conversation = Conversation(started, " ".join(arguments))
+            yield conversation, conversation.listen()
         finally:
             end(started)
 

@@ -23,14 +23,14 @@ STEPS_TIMED = 21
 Step = Callable[[], object]
 
 
-def step() -> int:
+def step(rounds: int = STEP_ROUNDS) -> int:
     """Compute in pure Python.
 
     It never gives the GIL away, while PyTorch lets go of it in every larger operation: whatever shares the
     process waits for the interpreter's switch interval (5 ms by default) each time it wants to run.
     """
     total = 0
-    for number in range(STEP_ROUNDS):
+    for number in range(rounds):
         total += number * number
     return total
 
@@ -71,6 +71,11 @@ def step_ms(load: Load) -> float:
         train()
         durations.append(time.perf_counter() - started)
     return round(median(durations) * 1000, 3)
+
+
+def rounds_of(millis: float) -> int:
+    """Return the `rounds` with which a step takes about so many milliseconds here."""
+    return max(1, round(STEP_ROUNDS * millis / step_ms("busy")))
 
 
 class Training:
