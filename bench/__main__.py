@@ -1,6 +1,7 @@
 """`python -m bench [NAME …]`: measure, print, save; `python -m bench report FILE`: write its page."""
 
 import argparse
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -92,8 +93,15 @@ def _rounds(text: str) -> int:
     return number
 
 
+def _allow_files() -> None:
+    """Take as many open files as this user may: a thousand weavelets need several thousands."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _measure(options: argparse.Namespace, console: Console) -> Run:
     started = time.monotonic()
+    _allow_files()
     names = options.names or [*suite.NAMES, "calls"]
     FOLDER.mkdir(parents=True, exist_ok=True)
     # Beside the results, because a system's folder for temporary files may not be on a disk.

@@ -111,5 +111,17 @@ nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
 {figures}
 """
 
-BENCHES: dict[str, str] = {"start": START, "trainer": TRAINER}
+FANOUT = """\
+## Fan-out
+
+One change to all weavelets of a run, over tcp, whose handlers run on their loops at once
+(`mode="immediate"`), until the operator has the outcome of each. They are shared out among a few processes,
+each weavelet with connections of its own. `NATS` publishes to as many subscribers, each with a connection of
+its own, and waits for the answer of each; its server keeps nothing. The server's CPU is what the broker used
+for a change.
+
+{figures}
+"""
+
+BENCHES: dict[str, str] = {"start": START, "trainer": TRAINER, "fanout": FANOUT}
 """By the name of a bench: its section."""

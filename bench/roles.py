@@ -60,14 +60,14 @@ class Conversation:
         self._started.stdin.write(f"{line}\n")
         self._started.stdin.flush()
 
-    def listen(self) -> str:
-        """Return its next line.
+    def listen(self, seconds: float = DEADLINE) -> str:
+        """Return its next line, which must come within so many seconds.
 
         Raises:
             TimeoutError: None came in time.
         """
         assert self._started.stdout is not None
-        readable, _, _ = select.select([self._started.stdout], [], [], DEADLINE)
+        readable, _, _ = select.select([self._started.stdout], [], [], seconds)
         line = self._started.stdout.readline() if readable else ""
         if not line:
             raise TimeoutError(f"{self._name} does not answer")
@@ -86,7 +86,8 @@ def conversation(*arguments: str) -> Iterator[Conversation]:
     Raises:
         TimeoutError: It did not become ready.
     """
-    with _started(*arguments) as (started, _):
+    with begun(*arguments) as started:
+        started.listen()
         yield started
 
 
@@ -104,18 +105,19 @@ def running(*arguments: str) -> Iterator[Running]:
     Raises:
         TimeoutError: It did not become ready.
     """
-    with _started(*arguments) as (started, line):
+    with begun(*arguments) as started:
+        line = started.listen()
         words = dict(word.split("=", 1) for word in line.split() if "=" in word)
         yield Running(words["control"], started.pid)
 
 
 @contextlib.contextmanager
-def _started(*arguments: str) -> Iterator[tuple[Conversation, str]]:
+def begun(*arguments: str) -> Iterator[Conversation]:
+    """Run `python -m ARGUMENTS` as long as the block lasts; whether it is ready is still to be heard."""
     command, pipe = [sys.executable, "-m", *arguments], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as started:
         try:
-            conversation = Conversation(started, " ".join(arguments))
-            yield conversation, conversation.listen()
+            yield Conversation(started, " ".join(arguments))
         finally:
             end(started)
 

@@ -37,3 +37,10 @@ def test_a_limit_is_kept_at_the_limit(limit: float | None, at_most: bool, met: b
 
 def test_a_figure_without_its_peer_is_not_judged() -> None:
     assert judge(FIGURES, [Goal("100 weavelets", "all outcomes", "zloom", "NATS", 0.7)]) == []
+
+
+def test_there_is_no_ratio_to_a_peer_who_was_too_quick_for_the_clock() -> None:
+    case = ("fanout", "1 weavelets", "CPU", "ms")
+    figures = [Figure(*case, "zloom", [1.0, 1.0]), Figure(*case, "NATS", [0.5, 0.0])]
+
+    assert judge(figures, [Goal("1 weavelets", "CPU", "zloom", "NATS")]) == []
