@@ -31,8 +31,8 @@ class Goal:
 def judge(figures: Sequence[Figure], goals: Iterable[Goal]) -> list[Verdict]:
     """Return a verdict for each goal whose contender and peer were both measured.
 
-    A figure without its peer is not judged, and so not told: the machine alone could explain it. Nor is a ratio
-    to a peer who was too quick for the clock in a round.
+    A figure without its peer is not judged, and so not told: the machine alone could explain it. Nor is a
+    ratio to a peer who was too quick for the clock in a round.
 
     Args:
         figures: Of one bench.

@@ -42,10 +42,17 @@ def version() -> str:
 
 @contextlib.contextmanager
 def running(folder: Path, sync: str | None = None) -> Iterator[Running]:
+    """Do what `serving` does with files of its own in `folder`, which are on a real disk for JetStream."""
+    with TemporaryDirectory(dir=folder) as home, serving(Path(home), sync) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving(home: Path, sync: str | None) -> Iterator[Running]:
     """Run a server on a free port of this host; yields its URL and its pid.
 
     Args:
-        folder: For JetStream's files, on a real disk.
+        home: Its folder; what JetStream has there from an earlier life is there again.
         sync: JetStream's `sync_interval`, such as `2m` or `always`; None for a server without JetStream.
 
     Raises:
@@ -55,15 +62,14 @@ def running(folder: Path, sync: str | None = None) -> Iterator[Running]:
     program = _program()
     if program is None:
         raise FileNotFoundError(missing())
-    with TemporaryDirectory(dir=folder) as name:
-        settings = Path(name, "nats.conf")
-        settings.write_text(configuration(Path(name), sync))
-        command = [program, "--config", str(settings), "--ports_file_dir", name]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-            try:
-                yield Running(_url(Path(name, f"nats-server_{server.pid}.ports")), server.pid)
-            finally:
-                end(server)
+    settings = home / "nats.conf"
+    settings.write_text(configuration(home, sync))
+    command = [program, "--config", str(settings), "--ports_file_dir", str(home)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        try:
+            yield Running(_url(home / f"nats-server_{server.pid}.ports"), server.pid)
+        finally:
+            end(server)
 
 
 def configuration(folder: Path, sync: str | None) -> str:

@@ -123,5 +123,17 @@ for a change.
 {figures}
 """
 
-BENCHES: dict[str, str] = {"start": START, "trainer": TRAINER, "fanout": FANOUT}
+JOURNAL = """\
+## Journal
+
+*Rows*: the journal by itself, on disk before it confirms, given rows one after the other, each when the one
+before was confirmed, or all at once. *Changes at once*: accepted changes a second of one operator, a thousand
+on their way together, to one weavelet whose outcomes are journaled too; `JetStream always` acknowledges as
+many messages. *Restart*: from the start of the process to when it can be connected to, on what it kept when
+it was killed with -9; a start reads the newest snapshot and the rows after it.
+
+{figures}
+"""
+
+BENCHES: dict[str, str] = {"start": START, "trainer": TRAINER, "fanout": FANOUT, "journal": JOURNAL}
 """By the name of a bench: its section."""
