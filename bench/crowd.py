@@ -8,16 +8,20 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import zloom
 from bench.nats_worker import CHANGES
 from bench.roles import announce
 from bench.trainer import KEY, RUN
 from zloom.settings import WeaveletSettings
-from zloom.socket_options import new_context
+from zloom.socket_options import Context, new_context
 
 CROWD_DEADLINE = 60.0
 """Seconds until all of a crowd must be connected."""
+
+RECONNECT = 0.1
+"""Seconds between two tries of a subscriber: zloom's first one is after about as long; by default 2 s."""
 
 ATTEMPT = "one"
 
@@ -34,14 +38,14 @@ async def weavelets(endpoint: str, ranks: range, world_size: int, stack: AsyncEx
         raise TimeoutError(f"{active.count(False)} of {len(active)} weavelets are not active")
 
 
-def _weavelet(endpoint: str, rank: int, world_size: int, context: object) -> zloom.AsyncWeavelet:
+def _weavelet(endpoint: str, rank: int, world_size: int, context: Context) -> zloom.AsyncWeavelet:
     weavelet = zloom.AsyncWeavelet(
         RUN,
         broker=endpoint,
         rank=rank,
         world_size=world_size,
         attempt=ATTEMPT,
-        context=context,  # type: ignore[arg-type]
+        context=context,
         settings=WeaveletSettings(hold_watch=None),
     )
 
@@ -56,11 +60,16 @@ async def subscribers(endpoint: str, ranks: range, world_size: int, stack: Async
     """Connect one subscriber for each of the ranks, which answers what is published."""
     import nats
 
-    async def answer(message: object) -> None:
-        await message.respond(message.data)  # type: ignore[attr-defined]
+    async def answer(message: Any) -> None:
+        await message.respond(message.data)
+
+    async def lost(error: Exception) -> None:
+        """Say nothing: it connects again, as it should."""
 
     for _ in ranks:
-        connection = await nats.connect(endpoint, reconnect_time_wait=0.1, max_reconnect_attempts=-1)
+        connection = await nats.connect(
+            endpoint, reconnect_time_wait=RECONNECT, max_reconnect_attempts=-1, error_cb=lost
+        )
         stack.push_async_callback(connection.close)
         await connection.subscribe(CHANGES, cb=answer)
         await connection.flush()

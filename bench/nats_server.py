@@ -48,12 +48,13 @@ def running(folder: Path, sync: str | None = None) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def serving(home: Path, sync: str | None) -> Iterator[Running]:
-    """Run a server on a free port of this host; yields its URL and its pid.
+def serving(home: Path, sync: str | None, port: int = -1) -> Iterator[Running]:
+    """Run a server on a port of this host; yields its URL and its pid.
 
     Args:
         home: Its folder; what JetStream has there from an earlier life is there again.
         sync: JetStream's `sync_interval`, such as `2m` or `always`; None for a server without JetStream.
+        port: -1 for a free one.
 
     Raises:
         FileNotFoundError: There is no such program.
@@ -63,7 +64,7 @@ def serving(home: Path, sync: str | None) -> Iterator[Running]:
     if program is None:
         raise FileNotFoundError(missing())
     settings = home / "nats.conf"
-    settings.write_text(configuration(home, sync))
+    settings.write_text(configuration(home, sync, port))
     command = [program, "--config", str(settings), "--ports_file_dir", str(home)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
@@ -72,9 +73,9 @@ def serving(home: Path, sync: str | None) -> Iterator[Running]:
             end(server)
 
 
-def configuration(folder: Path, sync: str | None) -> str:
+def configuration(folder: Path, sync: str | None, port: int = -1) -> str:
     """Return the configuration of a server, whose files will be in `folder`."""
-    listen = 'listen: "127.0.0.1:-1"\n'
+    listen = f'listen: "127.0.0.1:{port}"\n'
     if sync is None:
         return listen
     return listen + f'jetstream {{ store_dir: "{folder}", sync_interval: "{sync}" }}\n'

@@ -135,5 +135,21 @@ it was killed with -9; a start reads the newest snapshot and the rows after it.
 {figures}
 """
 
-BENCHES: dict[str, str] = {"start": START, "trainer": TRAINER, "fanout": FANOUT, "journal": JOURNAL}
+HERD = """\
+## A herd comes back
+
+The server is killed with -9 and started again, on the same port of tcp and with what it kept; from when it
+can be connected to until all are back and one change, or message, was answered by each. The memory (RSS) is
+what it holds then.
+
+{figures}
+"""
+
+BENCHES: dict[str, str] = {
+    "start": START,
+    "trainer": TRAINER,
+    "fanout": FANOUT,
+    "journal": JOURNAL,
+    "herd": HERD,
+}
 """By the name of a bench: its section."""

@@ -18,6 +18,8 @@ def test_nats_is_reached_over_tcp_alone_and_bare_sockets_between_processes() -> 
 
 def test_jetstream_is_only_in_the_configuration_that_asks_for_it() -> None:
     assert "jetstream" not in nats_server.configuration(Path("/x"), None)
+    assert '"127.0.0.1:-1"' in nats_server.configuration(Path("/x"), None), "a free port"
+    assert '"127.0.0.1:4222"' in nats_server.configuration(Path("/x"), None, 4222)
     assert 'sync_interval: "always"' in nats_server.configuration(Path("/x"), "always")
 
 
