@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import secrets
 import signal
 import socket
@@ -36,6 +37,9 @@ POLL = 0.02
 
 GAP = 0.05
 """Seconds without an answer after which those who are missing are not back yet."""
+
+PORTS = (12_000, 30_000)
+"""From where to where to look for free ones: below those that systems give to clients."""
 
 HELD_MB, HELD_MB_EACH = 64.0, 0.1
 """What a broker may hold, and for each replica: of that libzmq itself takes 52 to 68 kB."""
@@ -95,8 +99,19 @@ def _restart(
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    """Return a port that is free, as is the next one, where a broker has its updates.
+
+    Not one of those that the system gives to clients: a thousand of them who try to connect to a port on which
+    nobody listens would sooner or later be given that very port, and connect to themselves.
+    """
+    while True:
+        port = random.randrange(*PORTS, 2)
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + 1)),
+        ):
+            return port
 
 
 @contextlib.contextmanager

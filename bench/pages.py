@@ -145,11 +145,22 @@ what it holds then.
 {figures}
 """
 
+INGEST = """\
+## Metrics
+
+Four trainers report ten metrics a step, as fast as they can, until the one operator who watches has all
+points of all of them, none lost; over tcp. A weavelet sends what it has once a beat, 20,000 points at most.
+`NATS` publishes a message a point to one subscriber.
+
+{figures}
+"""
+
 BENCHES: dict[str, str] = {
     "start": START,
     "trainer": TRAINER,
     "fanout": FANOUT,
-    "journal": JOURNAL,
     "herd": HERD,
+    "ingest": INGEST,
+    "journal": JOURNAL,
 }
 """By the name of a bench: its section."""

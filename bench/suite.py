@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bench import fanout, herd, journal, round_trips, start, steps
+from bench import fanout, herd, ingest, journal, round_trips, start, steps
 from bench.extent import Extent
 from bench.goals import Goal, judge
 from bench.results import LOADS, TRANSPORTS, Absence, Figure, Load, RoundTrip, Transport, Verdict
@@ -15,6 +15,7 @@ SIMPLE: dict[str, tuple[Measure, Sequence[Goal], Callable[[], list[Absence]]]] =
     start.NAME: (start.measure, start.GOALS, start.absent),
     fanout.NAME: (fanout.measure, fanout.GOALS, fanout.absent),
     herd.NAME: (herd.measure, herd.GOALS, herd.absent),
+    ingest.NAME: (ingest.measure, ingest.GOALS, ingest.absent),
     journal.NAME: (journal.measure, journal.GOALS, journal.absent),
     steps.NAME: (steps.measure, steps.GOALS, steps.absent),
 }
