@@ -23,12 +23,15 @@ CROWD_DEADLINE = 60.0
 RECONNECT = 0.1
 """Seconds between two tries of a subscriber: zloom's first one is after about as long; by default 2 s."""
 
+SOCKETS_EACH = 8
+"""Two that are open, and those of earlier tries that libzmq has not taken down yet."""
+
 ATTEMPT = "one"
 
 
 async def weavelets(endpoint: str, ranks: range, world_size: int, stack: AsyncExitStack) -> None:
     """Start one weavelet for each of the ranks, and wait until all are active."""
-    context = new_context()
+    context = new_context(SOCKETS_EACH * len(ranks) + SOCKETS_EACH)
     stack.callback(context.destroy, linger=0)
     started = [_weavelet(endpoint, rank, world_size, context) for rank in ranks]
     for each in started:

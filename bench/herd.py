@@ -20,12 +20,12 @@ from bench import nats_server, roles
 from bench.collected import Collected
 from bench.crowd import CROWD_DEADLINE
 from bench.extent import Extent
-from bench.fanout import crowd_of
+from bench.fanout import change_all, crowd_of
 from bench.goals import Goal
 from bench.nats_worker import CHANGES
 from bench.orders import PAYLOAD
 from bench.results import Absence, Figure
-from bench.trainer import KEY, RUN
+from bench.trainer import RUN
 
 NAME = "herd"
 ZLOOM, NATS = "zloom", "NATS"
@@ -101,8 +101,8 @@ def _restart(
 def _free_port() -> int:
     """Return a port that is free, as is the next one, where a broker has its updates.
 
-    Not one of those that the system gives to clients: a thousand of them who try to connect to a port on which
-    nobody listens would sooner or later be given that very port, and connect to themselves.
+    Not one of those that the system gives to clients: a thousand of them who try to connect to a port on
+    which nobody listens would sooner or later be given that very port, and connect to themselves.
     """
     while True:
         port = random.randrange(*PORTS, 2)
@@ -117,7 +117,8 @@ def _free_port() -> int:
 @contextlib.contextmanager
 def _broker(home: Path, port: int) -> Iterator[roles.Running]:
     options = ["--bind", f"tcp://127.0.0.1:{port}", "--no-auth", "--data-dir", str(home)]
-    with roles.running("zloom", "broker", "--log-level", "error", *options) as running:
+    quiet = ["--log-level", "error", "--durability", "buffered"]
+    with roles.running("zloom", "broker", *quiet, *options) as running:
         yield running
 
 
@@ -130,8 +131,7 @@ async def _all_active(endpoint: str, size: int) -> None:
     async with zloom.connect(endpoint) as operator, asyncio.timeout(CROWD_DEADLINE):
         while sum(each.live for each in await operator.runs(RUN)) < size:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(POLL)
-        result = await operator.set(RUN, {KEY: time.time()}, mode="immediate")
-        assert result.applied_everywhere, result
+        await change_all(operator, time.time(), size)
 
 
 async def _all_subscribed(endpoint: str, size: int) -> None:

@@ -8,6 +8,7 @@ from bench import fanout, herd, ingest, journal, round_trips, start, steps
 from bench.extent import Extent
 from bench.goals import Goal, judge
 from bench.results import LOADS, TRANSPORTS, Absence, Figure, Load, RoundTrip, Transport, Verdict
+from zloom import ZloomError
 
 Measure = Callable[[Extent], list[Figure]]
 
@@ -71,7 +72,11 @@ def measure(names: Sequence[str], extent: Extent, only: Only) -> Found:
 
 def _simple(name: str, extent: Extent, found: Found) -> None:
     work, goals, absent = SIMPLE[name]
-    figures = work(extent)
+    try:
+        figures = work(extent)
+    except (TimeoutError, ZloomError) as error:  # the others are worth measuring all the same
+        found.absent.append(Absence(name, "all of it", str(error) or "somebody did not answer in time"))
+        return
     found.figures += figures
     found.verdicts += judge(figures, goals)
     found.absent += absent()
