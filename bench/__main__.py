@@ -111,7 +111,7 @@ def _measure(options: argparse.Namespace, console: Console) -> Run:
         described = machine.describe(folder)
         step_ms = training.step_ms("busy")
         torch_step_ms = training.step_ms("torch") if training.has_torch() and "busy" in names else None
-        only = suite.Only(options.transport or TRANSPORTS, options.load or LOADS)
+        only = suite.Only(options.transport or (), options.load or LOADS)
         found = suite.measure([each for each in names if each != "calls"], extent, only)
         batches = QUICK_BATCHES if options.quick else BATCHES
         costs = calls.measure(batches, folder) if "calls" in names else []

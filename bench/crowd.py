@@ -5,6 +5,7 @@ connected, and ends with its input.
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -91,6 +92,7 @@ def shares(total: int, parts: int) -> list[range]:
 
 async def main(kind: str, endpoint: str, first: str, end: str, world_size: str) -> None:
     """Join with the ranks from `first` to before `end`, until the input ends."""
+    logging.getLogger("zloom").setLevel(logging.ERROR)  # each of them would say that its broker is gone
     async with AsyncExitStack() as stack:
         await KINDS[kind](endpoint, range(int(first), int(end)), int(world_size), stack)
         announce()

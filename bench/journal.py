@@ -30,6 +30,9 @@ RATE, READY = "taken", "restart after kill -9"
 ROWS, BURST = "rows of 128 bytes into the journal", "changes of an operator at once"
 
 BURST_SIZE, QUICK_BURST_SIZE = 10_000, 200
+OPERATED, QUICK_OPERATED = 3000, 200
+"""Changes of an operator in a turn."""
+
 SINGLES, QUICK_SINGLES = 200, 20
 """Rows that are committed one by one: each costs a disk two fsyncs."""
 
@@ -105,7 +108,7 @@ def _await_row(committed: "queue.SimpleQueue[int]", seq: int) -> None:
 
 
 async def _bursts(extent: Extent, collected: Collected) -> None:
-    count = QUICK_BURST_SIZE if extent.quick else BURST_SIZE
+    count = QUICK_OPERATED if extent.quick else OPERATED
     async with contextlib.AsyncExitStack() as stack:
         broker = stack.enter_context(_broker(extent.folder / secrets.token_hex(4), "fsync"))
         sides = {ZLOOM: await stack.enter_async_context(_zloom(broker))}

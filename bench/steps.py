@@ -24,7 +24,7 @@ WHAT = "steps"
 MILLIS = (1, 10)
 """Of a step, about: pure Python, which never lets go of the interpreter."""
 
-SECONDS, QUICK_SECONDS = 2.0, 0.2
+SECONDS, QUICK_SECONDS = 1.5, 0.2
 """Of a turn."""
 
 GOALS = tuple(

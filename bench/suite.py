@@ -25,6 +25,8 @@ SIMPLE: dict[str, tuple[Measure, Sequence[Goal], Callable[[], list[Absence]]]] =
 ROUND_TRIPS = {"latency": round_trips.IDLE_GOALS, "busy": round_trips.BUSY_GOALS}
 """Those that measure round trips, and what they should reach."""
 
+BUSY_TRANSPORTS: tuple[Transport, ...] = ("tcp",)
+
 NAMES = (*ROUND_TRIPS, *SIMPLE)
 
 
@@ -43,12 +45,23 @@ class Only:
     """What the round trips are limited to.
 
     Attributes:
-        transports: Over which they go.
+        transports: Over which they go. By default all that there are, but tcp alone while the training is
+            busy: NATS has no other.
         loads: What the training does meanwhile, in `busy`.
     """
 
-    transports: Sequence[Transport] = TRANSPORTS
+    transports: Sequence[Transport] = ()
     loads: Sequence[Load] = LOADS
+
+    def plan(self, names: Sequence[str]) -> dict[Transport, list[Load]]:
+        """Return what `latency`, `busy` or both measure: the loads by transport, none without any."""
+        found: dict[Transport, list[Load]] = {}
+        for name in names:
+            usual = TRANSPORTS if name == "latency" else BUSY_TRANSPORTS
+            for transport in self.transports or usual:
+                loads = (load for load in round_trips.loads(name) if load in ("idle", *self.loads))
+                found.setdefault(transport, []).extend(loads)
+        return {transport: loads for transport, loads in found.items() if loads}
 
 
 def measure(names: Sequence[str], extent: Extent, only: Only) -> Found:
@@ -85,9 +98,7 @@ def _simple(name: str, extent: Extent, found: Found) -> None:
 def _round_trips(names: Sequence[str], extent: Extent, only: Only, found: Found) -> None:
     """Measure `latency`, `busy` or both, on the same processes."""
     schedule = (round_trips.quick if extent.quick else round_trips.full)(extent.rounds)
-    wanted = ("idle", *only.loads)
-    loads = [load for name in names for load in round_trips.loads(name) if load in wanted]
-    measured = round_trips.measure(only.transports, loads, schedule, extent.folder, extent.say)
+    measured = round_trips.measure(only.plan(names), schedule, extent.folder, extent.say)
     found.round_trips += round_trips.summarized(asyncio.run(measured))
     for name in names:
         own = [each for each in found.round_trips if each.load in round_trips.loads(name)]
