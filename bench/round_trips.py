@@ -98,37 +98,39 @@ def absent(bench: str) -> list[Absence]:
     return found
 
 
-def present(transport: Transport) -> list[Contender]:
-    """Return who can be measured over a transport, in the order of their turns."""
+def present(transport: Transport, wanted: Sequence[Contender] = (*OURS, *PEERS)) -> list[Contender]:
+    """Return who of those wanted can be measured over a transport, in the order of their turns."""
     lacking = NATS if nats_server.missing() else ()
-    return [each for each in (*OURS, *PEERS) if each not in lacking and contenders.reaches(each, transport)]
+    return [each for each in wanted if each not in lacking and contenders.reaches(each, transport)]
 
 
 async def measure(
     loads: Mapping[Transport, Sequence[Load]],
+    wanted: Sequence[Contender],
     schedule: Schedule,
     folder: Path,
     say: Callable[[str], object],
 ) -> Samples:
-    """Measure every contender.
+    """Measure contenders in turns.
 
     Args:
         loads: What the training does meanwhile, by the transports over which to measure.
+        wanted: Who, as far as they are here.
         schedule: How much.
         folder: For the journals.
         say: Takes a line on how far it is.
     """
     samples: Samples = defaultdict(list)
-    for transport, wanted in loads.items():
+    for transport, here in loads.items():
         async with AsyncExitStack() as stack:
             # All of them live as long as the transport is measured; who has no turn waits, and costs nothing.
             benches = {
                 contender: await stack.enter_async_context(contenders.start(contender, transport, folder))
-                for contender in present(transport)
+                for contender in present(transport, wanted)
             }
             for number in range(schedule.rounds):
-                say(f"{transport}, {' and '.join(wanted)}: round {number + 1} of {schedule.rounds}")
-                for load in wanted:
+                say(f"{transport}, {' and '.join(here)}: round {number + 1} of {schedule.rounds}")
+                for load in here:
                     for contender, bench in benches.items():
                         samples[transport, load, contender].append(
                             await _turn(bench, load, schedule.warm_up, schedule.turns[load])

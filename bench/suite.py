@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 from bench import fanout, herd, ingest, journal, round_trips, start, steps
 from bench.extent import Extent
 from bench.goals import Goal, judge
-from bench.results import LOADS, TRANSPORTS, Absence, Figure, Load, RoundTrip, Transport, Verdict
+from bench.results import (
+    LOADS,
+    OURS,
+    PEERS,
+    TRANSPORTS,
+    Absence,
+    Contender,
+    Figure,
+    Load,
+    RoundTrip,
+    Transport,
+    Verdict,
+)
 from zloom import ZloomError
 
 Measure = Callable[[Extent], list[Figure]]
@@ -48,10 +60,12 @@ class Only:
         transports: Over which they go. By default all that there are, but tcp alone while the training is
             busy: NATS has no other.
         loads: What the training does meanwhile, in `busy`.
+        contenders: Who makes them.
     """
 
     transports: Sequence[Transport] = ()
     loads: Sequence[Load] = LOADS
+    contenders: Sequence[Contender] = (*OURS, *PEERS)
 
     def plan(self, names: Sequence[str]) -> dict[Transport, list[Load]]:
         """Return what `latency`, `busy` or both measure: the loads by transport, none without any."""
@@ -98,7 +112,7 @@ def _simple(name: str, extent: Extent, found: Found) -> None:
 def _round_trips(names: Sequence[str], extent: Extent, only: Only, found: Found) -> None:
     """Measure `latency`, `busy` or both, on the same processes."""
     schedule = (round_trips.quick if extent.quick else round_trips.full)(extent.rounds)
-    measured = round_trips.measure(only.plan(names), schedule, extent.folder, extent.say)
+    measured = round_trips.measure(only.plan(names), only.contenders, schedule, extent.folder, extent.say)
     found.round_trips += round_trips.summarized(asyncio.run(measured))
     for name in names:
         own = [each for each in found.round_trips if each.load in round_trips.loads(name)]
