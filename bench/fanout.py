@@ -19,7 +19,7 @@ from bench.extent import Extent
 from bench.goals import Goal
 from bench.nats_worker import CHANGES
 from bench.orders import PAYLOAD
-from bench.results import Absence, Figure
+from bench.results import Absence
 from bench.trainer import KEY, RUN
 
 NAME = "fanout"
@@ -61,12 +61,10 @@ class Side:
     server: psutil.Process
 
 
-def measure(extent: Extent) -> list[Figure]:
+def measure(extent: Extent, collected: Collected) -> None:
     """Make changes, in turns, to ever more weavelets."""
-    collected = Collected(NAME)
     for size in QUICK_SIZES if extent.quick else SIZES:
         asyncio.run(_measure(extent, size, collected))
-    return collected.figures()
 
 
 def absent() -> list[Absence]:
@@ -161,5 +159,7 @@ async def _nats(extent: Extent, size: int) -> AsyncIterator[Side]:
             for _ in range(size):
                 await answers.next_msg(roles.DEADLINE)
 
-        yield Side(change, psutil.Process(server.pid))
-        await connection.close()
+        try:
+            yield Side(change, psutil.Process(server.pid))
+        finally:
+            await connection.close()

@@ -24,7 +24,7 @@ from bench.fanout import change_all, crowd_of
 from bench.goals import Goal
 from bench.nats_worker import CHANGES
 from bench.orders import PAYLOAD
-from bench.results import Absence, Figure
+from bench.results import Absence
 from bench.trainer import RUN
 
 NAME = "herd"
@@ -60,9 +60,8 @@ AllBack = Callable[[str, int], Coroutine[Any, Any, None]]
 """Returns when so many are back at the endpoint."""
 
 
-def measure(extent: Extent) -> list[Figure]:
+def measure(extent: Extent, collected: Collected) -> None:
     """Kill each server once a round, in turns."""
-    collected = Collected(NAME)
     size = QUICK_SIZE if extent.quick else SIZE
     rounds = min(extent.rounds, MOST_ROUNDS)
     for number in range(rounds):
@@ -70,7 +69,6 @@ def measure(extent: Extent) -> list[Figure]:
         _restart(ZLOOM, "zloom", _broker, _all_active, size, extent, collected)
         if not nats_server.missing():
             _restart(NATS, "nats", _server, _all_subscribed, size, extent, collected)
-    return collected.figures()
 
 
 def absent() -> list[Absence]:
@@ -143,10 +141,12 @@ async def _all_subscribed(endpoint: str, size: int) -> None:
     import nats
 
     connection = await nats.connect(endpoint)
-    async with asyncio.timeout(CROWD_DEADLINE):
-        while await _answers(connection, size) < size:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(POLL)
-    await connection.close()
+    try:
+        async with asyncio.timeout(CROWD_DEADLINE):
+            while await _answers(connection, size) < size:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(POLL)
+    finally:
+        await connection.close()
 
 
 async def _answers(connection: Any, size: int) -> int:

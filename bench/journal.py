@@ -19,7 +19,7 @@ from bench.extent import Extent
 from bench.goals import Goal
 from bench.nats_worker import CHANGES
 from bench.orders import PAYLOAD
-from bench.results import Absence, Figure
+from bench.results import Absence
 from bench.trainer import KEY, RUN
 from zloom_broker.journal import open_journal
 
@@ -57,9 +57,8 @@ Burst = Callable[[int], Awaitable[None]]
 """Makes so many changes and returns when all are confirmed."""
 
 
-def measure(extent: Extent) -> list[Figure]:
+def measure(extent: Extent, collected: Collected) -> None:
     """Measure the journal by itself, then the broker with changes of an operator, then its restart."""
-    collected = Collected(NAME)
     for number in range(extent.rounds):
         extent.say(f"{NAME}, rows: round {number + 1} of {extent.rounds}")
         _commit(extent, collected)
@@ -68,7 +67,6 @@ def measure(extent: Extent) -> list[Figure]:
     _replay("zloom", _broker, _zloom, extent, count, collected)
     if not nats_server.missing():
         _replay("JetStream", _jetstream, _nats, extent, count, collected)
-    return collected.figures()
 
 
 def absent() -> list[Absence]:
@@ -155,8 +153,10 @@ async def _nats(server: roles.Running) -> AsyncIterator[Burst]:
             numbers = range(first, min(first + AT_ONCE, count))
             await asyncio.gather(*[await streams.publish_async(CHANGES, PAYLOAD) for _ in numbers])
 
-    yield burst
-    await connection.close()
+    try:
+        yield burst
+    finally:
+        await connection.close()
 
 
 @contextlib.contextmanager

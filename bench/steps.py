@@ -13,7 +13,7 @@ from bench import nats_server, roles
 from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal
-from bench.results import Absence, Figure
+from bench.results import Absence
 from bench.training import rounds_of
 
 NAME = "trainer"
@@ -39,9 +39,8 @@ GOALS = (
 )
 
 
-def measure(extent: Extent) -> list[Figure]:
+def measure(extent: Extent, collected: Collected) -> None:
     """Count steps, in turns."""
-    collected = Collected(NAME)
     for millis in MILLIS:
         case = f"{millis} ms a step"
         with ExitStack() as stack:
@@ -51,7 +50,6 @@ def measure(extent: Extent) -> list[Figure]:
                 for name, training in trainings.items():
                     seconds = QUICK_SECONDS if extent.quick else SECONDS
                     collected.add(case, WHAT, "1/s", name, float(training(str(seconds))))
-    return collected.figures()
 
 
 def absent() -> list[Absence]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench import fanout, herd, ingest, journal, round_trips, start, steps
+from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal, judge
 from bench.results import (
@@ -22,7 +23,7 @@ from bench.results import (
 )
 from zloom import ZloomError
 
-Measure = Callable[[Extent], list[Figure]]
+Measure = Callable[[Extent, Collected], None]
 
 SIMPLE: dict[str, tuple[Measure, Sequence[Goal], Callable[[], list[Absence]]]] = {
     start.NAME: (start.measure, start.GOALS, start.absent),
@@ -99,13 +100,14 @@ def measure(names: Sequence[str], extent: Extent, only: Only) -> Found:
 
 def _simple(name: str, extent: Extent, found: Found) -> None:
     work, goals, absent = SIMPLE[name]
+    collected = Collected(name)
     try:
-        figures = work(extent)
+        work(extent, collected)
     except (TimeoutError, ZloomError) as error:  # the others are worth measuring all the same
-        found.absent.append(Absence(name, "all of it", str(error) or "somebody did not answer in time"))
-        return
-    found.figures += figures
-    found.verdicts += judge(figures, goals)
+        why = str(error) or "somebody did not answer in time"
+        found.absent.append(Absence(name, "what is not here", why))
+    found.figures += collected.figures()
+    found.verdicts += judge(collected.figures(), goals)
     found.absent += absent()
 
 
