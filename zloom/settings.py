@@ -81,7 +81,8 @@ class WeaveletSettings:
             while its broker is gone; None waits until it is back.
         hold_watch: Seconds without the GIL after which a watchdog writes the stacks of all threads to a file
             in the runtime folder of this user, for `zloom stacks`. It is the timer of Python's
-            `faulthandler`, of which a process has one; None leaves it to you.
+            `faulthandler`, of which a process has one: where you have set it, or when you do, there is no
+            watchdog, as there is none where that is not seen (elsewhere than on Linux). None is never.
         pause_poll: Seconds after which a paused trainer asks its `ready` predicates again, beside at each
             message.
         start_paused: Seconds for which the training is paused at its first step, unless somebody resumes it
