@@ -24,6 +24,7 @@ from zloom.messages import Answered, Failure, Happened, Reported
 from zloom.model import Device, ReplicaStatus
 from zloom.session_state import State
 from zloom.settings import WeaveletSettings
+from zloom.steerable import reason_of
 from zloom.weavelet import Weavelet
 
 QUICK = WeaveletSettings(pause_poll=0.05)
@@ -818,3 +819,25 @@ def test_a_process_that_closes_nothing_says_goodbye(endpoint: str, operator: Syn
         trainer.communicate("\n", timeout=DEADLINE)
         finished = next(each for each in feed if isinstance(each, Happened) and each.event.kind == "finished")
     assert "the process ended" in finished.event.text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "finished"),
+        (SystemExit(), "finished"),
+        (SystemExit(0), "finished"),
+        (SystemExit(3), "failed: SystemExit: 3"),
+        (KeyboardInterrupt(), "interrupted"),
+        (asyncio.CancelledError(), "interrupted"),
+        (ValueError("the loss diverged"), "failed: ValueError: the loss diverged"),
+    ],
+)
+def test_how_a_training_ended_is_told_in_words(error: BaseException | None, reason: str) -> None:
+    assert reason_of(error) == reason
+
+
+def test_a_metric_may_have_any_name() -> None:
+    weavelet = Weavelet("run", broker="inproc://nobody")
+    weavelet.report(**{"self": 1.0, "metrics": 2.0})
+    assert weavelet._training.metrics.drain(2).keys() == {"self", "metrics"}
