@@ -839,5 +839,5 @@ def test_how_a_training_ended_is_told_in_words(error: BaseException | None, reas
 
 def test_a_metric_may_have_any_name() -> None:
     weavelet = Weavelet("run", broker="inproc://nobody")
-    weavelet.report(**{"self": 1.0, "metrics": 2.0})
+    weavelet.report(self=1.0, metrics=2.0)
     assert weavelet._training.metrics.drain(2).keys() == {"self", "metrics"}
