@@ -4,9 +4,9 @@ A message is one MessagePack map whose `type` field names it: the class's name i
 Fields with their default value are left out; unknown fields are ignored, so a newer peer may add some.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from zloom.model import (
     Command,
@@ -35,6 +35,9 @@ from zloom.model import (
 
 PROTOCOL = 1
 """The version of the protocol that this package speaks; a hello lists all that its sender knows."""
+
+Interval = Annotated[float, Meta(gt=0)]
+"""Seconds after which a peer does something again, and so not none."""
 
 
 def _snake(name: str) -> str:
@@ -334,7 +337,7 @@ class Welcome(Message, frozen=True, kw_only=True):
     epoch: str
     updates: str
     """Endpoint to subscribe at; `*` as a TCP host means the host that the peer reached."""
-    beat: float
+    beat: Interval
     """Seconds between two beats."""
     credit: int
     """How many messages may be unanswered in each direction."""
@@ -347,7 +350,7 @@ class Wait(Message, frozen=True, kw_only=True):
     """Answer to a `Hello` that cannot be taken yet; ask again after `retry` seconds."""
 
     reason: str
-    retry: float
+    retry: Interval
 
 
 class HelloRequired(Message, frozen=True, kw_only=True):

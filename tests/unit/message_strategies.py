@@ -39,6 +39,8 @@ def _any(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.sampled_from(info.values)
         case mi.UnionType():
             return st.one_of([_any(each) for each in info.types])
+        case mi.FloatType(gt=bound) if bound is not None:
+            return st.floats(bound, exclude_min=True, allow_nan=False)
         case mi.ListType():
             return st.lists(_any(info.item_type), max_size=3)
         case mi.DictType():

@@ -132,6 +132,14 @@ def test_a_bad_message_is_told_what_is_bad() -> None:
         to_broker.decode(pack({"type": "pong", "id": 1}))
 
 
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_an_interval_that_would_keep_a_peer_busy_for_ever_is_refused(seconds: float) -> None:
+    welcome = {"protocol": 1, "epoch": "e", "updates": "", "credit": 1, "max_message_size": 1}
+    for message in ({"type": "welcome", "beat": seconds, **welcome}, {"type": "wait", "retry": seconds}):
+        with pytest.raises(RemoteProtocolError, match=r"Expected `float` > 0.0"):
+            codec.from_broker.decode(msgpack.packb({"reason": "", **message}))
+
+
 def test_a_sender_is_not_quoted_at_length() -> None:
     hello = {"type": "hello", "protocols": [1], "role": "x" * 100_000}
     with pytest.raises(RemoteProtocolError, match="bad hello") as caught:
