@@ -177,7 +177,7 @@ class Weavelet(Steerable):
             self._hold()
 
     def _hold(self) -> None:
-        if self._is_forked() or self._closed or self._thread is None:
+        if self._is_unstarted() or self._is_forked() or self._closed or self._thread is None:
             return
         self._begin()
         self._arrived.clear()

@@ -492,12 +492,27 @@ def test_a_phase_is_told_at_once_and_ends_with_its_block(
 
 def test_steps_are_counted_on_when_the_trainer_names_them_wrongly(run: str, endpoint: str) -> None:
     weavelet = Weavelet(run, broker=endpoint)
+    weavelet.start()
     weavelet.tick()
     weavelet.tick(10)
     with pytest.warns(RuntimeWarning, match=r"tick\(10\) does not increase; steps are counted on, now 11"):
         weavelet.tick(10)
     weavelet.tick(3)  # warned of once
     assert weavelet.step == 12
+    weavelet.close()
+
+
+def test_a_trainer_that_forgot_to_start_its_weavelet_is_warned_once(run: str, endpoint: str) -> None:
+    weavelet = Weavelet(run, broker=endpoint)
+    with pytest.warns(
+        RuntimeWarning, match=r"never started, .*; use it in a `with` block, or call start\(\)"
+    ) as warned:
+        weavelet.tick()
+    assert [each.filename for each in warned] == [__file__]
+    weavelet.tick()
+    assert weavelet.step == 2
+    weavelet.close()
+    weavelet.tick()
 
 
 def test_own_topics_reach_a_trainer(weavelet: Weavelet, operator: SyncOperator) -> None:
