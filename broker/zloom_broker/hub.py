@@ -216,8 +216,9 @@ class Hub:
             failed: Called with the reason when they could not be written.
             durable: Fsync even where the journal is buffered.
         """
+        payloads = [encode(record) for record in records]  # what raises here leaves nothing behind
         self._commits.append(_PendingCommit(self.next_seq, records, then, failed))
-        self._effects.append(Commit(self.next_seq, [encode(record) for record in records], durable))
+        self._effects.append(Commit(self.next_seq, payloads, durable))
         self.next_seq += len(records)
 
     def committed(self, seq: int) -> None:
