@@ -164,7 +164,7 @@ def read_key(path: Path, kind: type[K]) -> K:
     """
     try:
         key = msgspec.json.decode(read_private(path), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} holds no {kind.__struct_config__.tag}: {error}") from error
     if key.format != FORMAT:
         raise SettingsError(f"{path} has format {key.format}; this version reads {FORMAT}")

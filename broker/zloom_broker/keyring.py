@@ -7,6 +7,7 @@
 Whoever changes the list replaces it, so that a broker that reads it sees the old one or the new one.
 """
 
+import os
 from pathlib import Path
 
 import platformdirs
@@ -43,7 +44,7 @@ class Keyring:
     @property
     def exists(self) -> bool:
         """Whether `init` was done here."""
-        return (self.folder / BROKER_KEY).exists()
+        return os.path.exists(self.folder / BROKER_KEY)  # Path's own raises where a folder may not be entered
 
     def init(self) -> None:
         """Make the folder, a key for the broker and an empty list.

@@ -90,7 +90,7 @@ def decode(text: bytes) -> Users:
     """
     try:
         file = msgspec.json.decode(text, type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise SettingsError(f"not a list of users: {error}") from error
     if file.format != FORMAT:
         raise SettingsError(f"a list of users in format {file.format}; this version reads {FORMAT}")

@@ -60,6 +60,7 @@ def test_one_leaves_and_the_others_stay() -> None:
     [
         (b"", "not a list of users"),
         (b"\xff", "not a list of users"),
+        (b'{"x": ' + b"[" * 100_000, "not a list of users"),
         (b'{"format": 1, "users": [{"name": "alice"}]}', "not a list of users: .*role"),
         (b'{"format": 2, "users": []}', "in format 2; this version reads 1"),
     ],
