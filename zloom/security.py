@@ -149,11 +149,21 @@ def write_private(path: Path, content: bytes, *, new: bool) -> None:
             beside.unlink()
         else:
             os.replace(beside, path)
+        _sync_folder(path.parent)
     except FileExistsError:
         beside.unlink(missing_ok=True)
         raise SettingsError(f"{path} is there already; move it away first") from None
     except OSError as error:
         raise SettingsError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a folder's names on disk: after a loss of power no list comes back that a revocation replaced."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_key(path: Path, kind: type[K]) -> K:
