@@ -175,6 +175,11 @@ class Core:
             self._hub.send_unknown(identity, Error(code="internal_error", text=text))
         return self._hub.take()
 
+    def stumbled(self) -> list[Effect]:
+        """An exception, which is a bug, ended another event: what was decided until then holds."""
+        self._hub.counters["internal_errors"] += 1
+        return self._hub.take()
+
     def bad_message(self, identity: bytes, code: str, text: str) -> list[Effect]:
         """Something that is no message came on control."""
         self._hub.counters[code] += 1
