@@ -18,6 +18,7 @@ from zloom_broker.liveness import Vitals
 from zloom_broker.permissions import OWNER, Access
 from zloom_broker.records import AnyRecord, encode
 from zloom_broker.state import State
+from zloom_broker.users import BROKER_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Peer:
         self.acked = max(self.acked, min(received, self.sent))
 
 
-BROKER = Peer(b"", "zloom")
+BROKER = Peer(b"", BROKER_NAME)
 """Who asks when the broker changes something by itself; what it is answered goes nowhere."""
 
 

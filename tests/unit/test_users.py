@@ -27,6 +27,7 @@ def test_the_list_comes_back_as_it_was_written() -> None:
     ("others", "complaint"),
     [
         ({"name": "a/b"}, "user 'a/b': expected 1 to 128 of letters"),
+        ({"name": "zloom"}, "user 'zloom' is the broker itself; give out another name"),
         ({"name": ""}, "user '': expected"),
         ({"role": "admin"}, "role 'admin'; expected one of observer, operator, weavelet"),
         ({"runs": ()}, "has no runs"),
