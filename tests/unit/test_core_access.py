@@ -128,6 +128,15 @@ def test_a_weavelet_joins_its_own_run_alone() -> None:
     assert isinstance(welcome, m.Welcome)
 
 
+def test_a_weavelet_that_names_anothers_id_is_not_told_of_its_run() -> None:
+    broker = bench()
+    thief = m.Hello(protocols=[1], role="weavelet", nonce="n", replica=replica("b"))  # which is in `other`
+    wait = only_answer(broker.receive(b"x", thief, NODE), b"x")
+    assert isinstance(wait, m.Wait)
+    assert wait.reason == "replica id b belongs to another run; use a fresh one"
+    assert broker.core.state.homes["b"] == ("other", "one")
+
+
 def test_a_routing_id_that_was_anothers_opens_nothing() -> None:
     broker = bench(ALICE, OLGA)
     assert sent(broker.receive(b"alice", change(), OLGA), b"alice") == [m.HelloRequired()]
