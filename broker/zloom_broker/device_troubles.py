@@ -111,8 +111,11 @@ class Troubles:
     ) -> None:
         what = f"{trouble.kind} {reading.xid if trouble.kind == 'xid' else reading.ecc_errors}"
         request = FailDevice(id=_id("trouble", replica.id, device, what), device=device, reason=trouble.text)
+        # A replica names its devices itself: what it reads of one that others name too is for the runs of its
+        # key, or it could stop any run.
+        concerns = self._hub.weavelets[replica.id].access
         try:
-            self._errands.fail_device(BROKER, request, now)
+            self._errands.fail_device(BROKER, request, now, concerns)
         except Refused:
             self._hub.counters["failures_refused"] += 1
 

@@ -34,7 +34,9 @@ from zloom.socket_options import new_context
 from zloom_broker import server
 from zloom_broker.addresses import Bound
 from zloom_broker.journal import open_journal, verify
+from zloom_broker.pulse import Pulse
 from zloom_broker.recovery import recover
+from zloom_broker.steering import Steering
 
 
 @contextlib.asynccontextmanager
@@ -147,6 +149,32 @@ def test_a_peer_that_is_not_known_must_say_hello(tmp_path: Path) -> None:
             with connected(broker.context, broker.endpoint) as peer:
                 peer.send(m.GetRuns(id="q"))
                 await peer.get(m.HelloRequired)
+
+    asyncio.run(scenario())
+
+
+def test_a_bug_in_the_core_costs_neither_the_beat_nor_anybody_elses_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        rang = asyncio.Event()
+
+        def ring(*_: object) -> None:
+            rang.set()
+            raise RuntimeError("a bug")
+
+        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, weavelet):
+            with monkeypatch.context() as bug:
+                bug.setattr(Steering, "accepted", lambda *_: 1 / 0)
+                bug.setattr(Pulse, "on_timer", ring)
+                assert (await operator.ask(change(1))).revision == 1
+                assert (await operator.ask(change(2))).revision == 2
+                async with asyncio.timeout(DEADLINE):
+                    await rang.wait()
+            weavelet.updates.clear()
+            await weavelet.hear(m.Beat, revision=2)
+            stats = await operator.ask(m.GetStats(id="stats"))
+            assert stats.counters["internal_errors"] >= 3
 
     asyncio.run(scenario())
 

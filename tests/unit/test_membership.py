@@ -45,6 +45,7 @@ def test_another_protocol_is_an_error() -> None:
         (hello("a", host="h" * 256), "bad_name"),
         (hello("a", keys=[BATCH_SIZE, BATCH_SIZE]), "bad_name"),
         (m.Hello(protocols=[1], role="operator", user="u" * 256), "bad_name"),
+        (m.Hello(protocols=[1], role="operator", user="zloom"), "bad_name"),
     ],
 )
 def test_a_hello_that_cannot_be_is_an_error(greeting: m.Hello, code: str) -> None:
