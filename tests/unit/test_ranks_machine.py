@@ -107,7 +107,19 @@ class Ranks(Ends):
     @rule(
         data=st.data(),
         what=st.sampled_from(
-            ["pace", "race", "race", "mute", "ready", "all ready", "handler", "kill", "replace", "pause"]
+            [
+                "pace",
+                "race",
+                "race",
+                "mute",
+                "ready",
+                "all ready",
+                "handler",
+                "kill",
+                "replace",
+                "pause",
+                "depart",
+            ]
         ),
         pick=picks,
     )
@@ -131,6 +143,8 @@ class Ranks(Ends):
                 self.replace_rank()
             case "pause":
                 self.end_pause_by_hand(pick)
+            case "depart":
+                self.depart(pick)
 
     @rule(moves=st.integers(1, 14), pick=picks)
     def get_on(self, moves: int, pick: int) -> None:
@@ -267,6 +281,12 @@ class Ranks(Ends):
                 self.same = False
                 rank.mailbox.pause.end()
 
+    def depart(self, pick: int) -> None:
+        """Some are told to end, and end the pause that they are in for all."""
+        for rank in self.some(pick):
+            self.same = self.same and not rank.mailbox.pause.active
+            rank.depart()
+
     # --- the operator -----------------------------------------------------------------------------
 
     def ask(self, request: m.FromOperator) -> None:
@@ -296,6 +316,13 @@ class Ranks(Ends):
         token = self.fresh()
         arguments: dict[str, Value] = {"token": token} if name == "mark" else {}
         self.ask(m.SendCommand(id=token, run="run", command=name, arguments=arguments))
+
+    @rule(limit=st.sampled_from([0.0, 1.0]))
+    def pause_for(self, limit: float) -> None:
+        """Each rank ends it by its own clock."""
+        self.same = False
+        arguments: dict[str, Value] = {"limit": limit}
+        self.ask(m.SendCommand(id=self.fresh(), run="run", command="pause", arguments=arguments))
 
     def cancel(self, age: int) -> None:
         self.ask(m.Cancel(id=self.fresh(), run="run", revision=max(1, len(self.history) - age)))
@@ -327,6 +354,14 @@ class Ranks(Ends):
             for rank in self.everyone
             if revision.revision in rank.applied_at and revision.kind != "cancel"
         }
+
+    @invariant()
+    def g9_ranks_leave_a_safe_point_together(self) -> None:
+        """Where one ends, none trains that step: it would wait for the other in its collective for ever."""
+        for rank in self.trainers if len(self.everyone) == self.size else ():
+            for step in rank.departures:
+                alone = [o.name for o in self.trainers if o.begun >= step and step not in o.departures]
+                assert not alone, f"G9: {rank.name} ended at {step}, and {alone} trained it"
 
     @invariant()
     def g9_nothing_holds_longer_than_its_limit(self) -> None:
