@@ -11,6 +11,7 @@ from zloom.model import Value
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.changes import Changes, Restoration
 from zloom_broker.hub import BROKER, Hub
+from zloom_broker.requests import own_id
 from zloom_broker.validation import check
 
 RETRY = 10.0
@@ -44,7 +45,7 @@ class Newcomers:
             return
         note = "the checkpoint's config" if _is_resumed(attempt) else "the config, for ranks that came later"
         request = Restoration(
-            id=f"restore:{attempt.run}:{attempt.id}:{attempt.revision}",
+            id=own_id("restore", attempt.run, attempt.id, str(attempt.revision)),
             run=attempt.run,
             attempt=attempt.id,
             changes=changes,

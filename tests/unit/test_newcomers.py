@@ -128,6 +128,22 @@ def test_what_a_newcomer_cannot_take_is_left_out(job: Job) -> None:
     assert newest(job).revision == 1
 
 
+def test_g3_names_of_any_length_keep_the_config_from_nobody() -> None:
+    job = Job(0)
+    run, attempt = "r" * 128, "a" * 128
+    who = {"run": run, "attempt": attempt, "world_size": 2}
+    for rank in range(2):
+        job.active(f"r{rank}", rank=rank, **who)
+    changes = {"learning_rate": 0.5}
+    job.receive(b"op", m.SetConfig(id="q1", run=run, changes=changes, mode="next"))
+    for rank in range(2):
+        job.answer(1, f"r{rank}")
+    job.receive(b"r1", m.Goodbye())
+    job.active("new", rank=1, **who)
+    lacks(job)
+    assert job.core.state.attempts[run, attempt].ledgers[-1].revision.restores
+
+
 def test_what_was_not_steered_is_each_rank_s_own(job: Job) -> None:
     replace_rank_1(job, keys=[LEARNING_RATE])
     lacks(job)
