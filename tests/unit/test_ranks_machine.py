@@ -19,6 +19,9 @@ from zloom_broker.ledger import Ledger
 SETTLING = 70.0
 """Seconds until all is said: the longest hold, and 6 until one that is absent is lost."""
 
+CATCHING_UP = 20.0
+"""Seconds in which all ranks come to where the furthest was."""
+
 SLACK = 2.0
 """Seconds that a hold may be found to have lasted longer, because nobody looked."""
 
@@ -411,8 +414,11 @@ class Ranks(Ends):
         self.g9_all_train()
 
     def ease(self) -> None:
+        furthest = max((rank.training.step for rank in self.trainers), default=0)
         for rank in self.trainers:
-            rank.ready, rank.mute, rank.races, rank.pace = True, False, False, 1.0
+            rank.ready, rank.mute, rank.races = True, False, False
+            # What was promised for a step comes in time on ranks that lag far behind, too.
+            rank.pace = CATCHING_UP / (CATCHING_UP + furthest - rank.training.step)
             rank.meanwhile = lambda: None
 
     def g9_all_are_the_same(self) -> None:
