@@ -40,6 +40,9 @@ SNAPSHOT_ROWS = 1000
 SNAPSHOT_SHARE = 0.5
 """… and the share by which the journal must have grown, so that snapshots cost in proportion to rows."""
 
+AFTER_A_BUG = 1.0
+"""Seconds until a timer rings again that could not be handled: what is due remains due, over and over."""
+
 
 class Server:
     """A broker on the running loop; `running` makes one. Not thread-safe."""
@@ -195,7 +198,13 @@ class Server:
             self._timer = None
             self.measuring.look(self._core, now)
             numbers = self.measuring.counters(), self.measuring.gauges(now)
-            self._carry_out(self._core, self._core.on_timer(now, time.time(), *numbers))
+            try:
+                effects = self._core.on_timer(now, time.time(), *numbers)
+            except Exception:  # noqa: BLE001 - a bug must not end the beat, or all peers would give up
+                self._log.exception("a timer could not be handled")
+                self._timer = self._loop.call_at(now + AFTER_A_BUG, self._on_timer)
+            else:
+                self._carry_out(self._core, effects)
 
     # --- effects -----------------------------------------------------------------------------
 

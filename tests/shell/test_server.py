@@ -32,6 +32,7 @@ from zloom.errors import JournalError, TransportError
 from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
 from zloom_broker.addresses import Bound
+from zloom_broker.pulse import Pulse
 
 
 @contextlib.asynccontextmanager
@@ -214,6 +215,27 @@ def test_a_damaged_journal_is_served_read_only(tmp_path: Path) -> None:
             history = await operator.ask(m.GetHistory(id="h", run="run"))
             assert [entry.revision.revision for entry in history.entries] == [1]
 
+    asyncio.run(scenario())
+
+
+def test_a_bug_at_a_timer_does_not_end_the_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[float] = []
+
+    def fail_once(self: Pulse, now: float) -> None:
+        if not failed:
+            failed.append(now)
+            raise ZeroDivisionError
+        works(self, now)
+
+    async def scenario() -> None:
+        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, _):
+            monkeypatch.setattr(Pulse, "on_timer", fail_once)
+            await operator.until(lambda peer: failed)
+            operator.updates.clear()
+            operator.watch(first(operator.inbox, m.Welcome), codec.BEAT_TOPIC)
+            await operator.hear(m.Beat)
+
+    works = Pulse.on_timer
     asyncio.run(scenario())
 
 
