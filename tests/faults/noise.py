@@ -37,7 +37,8 @@ EXISTING: dict[tuple[str, type], list[Any]] = {
 }
 """What a field holds most of the time, by its name and its type."""
 
-NEAR = "revision round step at_step after to_revision expected_revision before id seq".split()
+STEPS = ["step", "at_step", "after"]
+NEAR = ["id", "seq", "round", "revision", "to_revision", "expected_revision", "before", *STEPS]
 """Whole numbers that are near what there is, most of the time."""
 
 
