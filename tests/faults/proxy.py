@@ -21,7 +21,7 @@ def _open() -> asyncio.Event:
 
 @dataclass
 class Network:
-    """What lies between; a direction that is not open loses nothing, as TCP does not, and lets nothing through.
+    """What lies between. A direction that is not open lets nothing through, and loses nothing, as TCP does.
 
     Attributes:
         up: From peers to the broker.
