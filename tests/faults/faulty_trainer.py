@@ -82,7 +82,7 @@ def steps(workers: str | None) -> Iterator[Any]:
     from torch.utils.data import DataLoader
 
     context = multiprocessing.get_context(workers)
-    yield from DataLoader(Numbers(), num_workers=2, multiprocessing_context=context)  # type: ignore[arg-type, var-annotated]
+    yield from DataLoader(Numbers(), num_workers=2, multiprocessing_context=context)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from msgspec import NODEFAULT, Struct
 
 from tests.unit.broker_support import BATCH_SIZE, GPU, LEARNING_RATE, PAUSE
 from zloom import messages as m
-from zloom.model import MAX_SCHEMA_DEPTH, Replica, Schema
+from zloom.model import MAX_SCHEMA_DEPTH, JsonType, Replica, Schema
 
 EXTREMES = [0, 1, -1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)]
 FLOATS = [0.0, -0.0, 0.5, -1.0, 1e308, 5e-324, float("inf"), float("-inf"), float("nan")]
 TEXTS = ["", "a", "/", "run/one", "x" * 300, "\0", "\n", "é", "\U0001f600", "%s", "{0}", "loss", "*"]
-KINDS = ["null", "boolean", "integer", "number", "string", "array", "object"]
+KINDS: list[JsonType] = ["null", "boolean", "integer", "number", "string", "array", "object"]
 CONDITIONS = ["", "loss > 2 * baseline within 200 steps", "loss >", "loss is nan within 5 steps", "(" * 50]
 
 EXISTING: dict[tuple[str, type], list[Any]] = {
@@ -58,7 +58,9 @@ class Noise:
     def message(self, union: Any) -> Any:
         """Return a message of one of the types of a union."""
         kind = self.random.choice(get_args(union))
-        return self._struct(_info(kind))
+        info = _info(kind)
+        assert isinstance(info, mi.StructType)
+        return self._struct(info)
 
     def change(self) -> m.SetConfig:
         """Return a change that a broker would accept, most likely."""
@@ -121,7 +123,8 @@ class Noise:
         if name == "id":
             return self._id()
         known = EXISTING.get((name, str))
-        return self.random.choice(known if known and self.random.random() < 0.9 else TEXTS)
+        text: str = self.random.choice(known if known and self.random.random() < 0.9 else TEXTS)
+        return text
 
     def _id(self) -> str:
         return f"q{self.random.randint(0, 200)}"

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 
@@ -74,7 +74,7 @@ class FaultTable:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in the report of one phase of one test."""
-        properties = [(name, value) for name, value in report.user_properties]
+        properties: list[tuple[str, Any]] = [(name, value) for name, value in report.user_properties]
         names = [str(value) for name, value in properties if name == FAULT]
         if not names:
             return
@@ -87,7 +87,7 @@ class FaultTable:
             self._seconds[names[0]] += round(report.duration)
             for name, value in properties:
                 if name == HELD:
-                    guarantee, count = value  # type: ignore[misc]
+                    guarantee, count = value
                     row[guarantee] += count
 
     def pytest_sessionfinish(self) -> None:

@@ -68,9 +68,7 @@ async def test_a_herd_comes_back(tmp_path: Path, tally: Tally, long_form: bool) 
                 with broker_process(tmp_path / "data", endpoint) as broker:
                     async with operating(endpoint) as operator:
                         watch = Watch(operator)
-                        took = await until(
-                            lambda watch=watch: all_live(watch, count), "all are back", DEADLINE
-                        )  # type: ignore[misc]
+                        took = await all_are_live(watch, count, DEADLINE)
                         print(f"{count} weavelets were active again {took:.2f} s after readiness")
                         if long_form:
                             assert took < BACK
