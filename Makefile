@@ -7,9 +7,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+LOWEST := $(CURDIR)/.venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pictures lint types test soak bench clean
+.PHONY: help install demo pictures lint types test soak faults bench clean
 
 help:  ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -25,12 +26,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: install  ## steer a real training run, and draw what became of its loss
+demo: install  ## steer real training runs, in one process and on two ranks, and draw what became of them
 	@$(BIN)/python examples/demo.py
 
-pictures: demo  ## make the README's pictures anew
+pictures: demo  ## make the pictures of README and docs anew
 	@mkdir -p docs/images
 	cp out/demo/loss.png docs/images/demo-loss.png
+	cp out/demo/modes.png docs/images/demo-modes.png
 	cp out/demo/terminal.svg docs/images/demo-terminal.svg
 
 lint: install  ## look for mistakes and for unformatted code
@@ -40,6 +42,7 @@ lint: install  ## look for mistakes and for unformatted code
 # The examples are scripts that import each other by bare name, so they are looked at by themselves.
 types: install  ## check the types
 	$(BIN)/mypy
+	$(BIN)/mypy tests
 	$(BIN)/mypy examples
 	$(BIN)/mypy bench
 
@@ -49,9 +52,18 @@ test: lint types  ## lint, check the types and run all tests
 soak: install  ## try the state machines on many more examples, other ones each time
 	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout=0 tests/unit/test_core_machine.py tests/unit/test_pair_machine.py tests/unit/test_ranks_machine.py
 
+# Neither zloom nor torch is installed there, so that nothing but the bounds decides what is.
+lowest:  ## try the oldest releases that pyproject.toml allows, on the tests that need no torch
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install $$($(PYTHON) .ci/lowest.py pins)
+	PATH="$(LOWEST)/bin:$$PATH" PYTHONPATH=.:broker python -m pytest $$($(PYTHON) .ci/lowest.py tests)
+
+faults: install  ## try all faults at length, half an hour of it, and write out/faults.md
+	$(BIN)/python -m pytest -m fault --faults=long --faults-table=out/faults.md --timeout=1800 --numprocesses=2 --dist=worksteal
+
 bench: install  ## measure round trips, and what a step pays
 	@$(BIN)/python -m bench
 
 clean:  ## remove .venv and everything that was built or cached
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ The words in quotes are sections of docs/protocol.md. In Python one would use `z
 
 import argparse
 import contextlib
+import json
 import os
 import secrets
 import socket
@@ -59,9 +60,22 @@ class Trainer:
         """Make both sockets: "Transports and sockets". No routing id; hellos to nobody must not pile up."""
         self.control = self.context.socket(zmq.DEALER)
         self.control.set(zmq.IMMEDIATE, 1)
-        self.control.connect(self.broker)
         self.updates = self.context.socket(zmq.SUB)
+        self.use_key(self.control, self.updates)
+        self.control.connect(self.broker)
         self.begin()
+
+    def use_key(self, *sockets: "zmq.Socket[bytes]") -> None:
+        """Prove who this is to a broker on TCP, with the key file that its owner gave out."""
+        path = os.environ.get("ZLOOM_KEY")
+        if not path or not self.broker.startswith("tcp://"):
+            return
+        with open(path, encoding="utf-8") as file:
+            key = {name: str(value).encode() for name, value in json.load(file).items()}
+        for each in sockets:
+            each.set(zmq.CURVE_PUBLICKEY, key["public_key"])
+            each.set(zmq.CURVE_SECRETKEY, key["secret_key"])
+            each.set(zmq.CURVE_SERVERKEY, key["broker_key"])
 
     def begin(self) -> None:
         """Introduce this process, with a fresh nonce: "Connecting"."""

@@ -18,12 +18,14 @@ from zloom.errors import (
     TransportError,
     UnknownMessageType,
 )
+from zloom.handshakes import HandshakeFailure
 from zloom.hold_watch import HoldWatch
 from zloom.messages import Confirm, FromBroker, Published, StacksTaken, ToBroker
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Device, DeviceStatus, Outcome, Replica
 from zloom.promises import Promises
 from zloom.restoring import Restore
 from zloom.rounds import Round
+from zloom.security import ClientKey, with_key
 from zloom.session import Session
 from zloom.session_effects import (
     Closed,
@@ -79,6 +81,7 @@ class Engine:
         endpoint: Of the broker's control.
         training: Whom revisions are for, and of whom to report.
         settings: See `WeaveletSettings`.
+        key: For a broker on TCP, which may want one.
         inherit: Whether a new attempt begins with the config of the one before.
         probe: Of the devices; by default one that looks for NVML.
         context: Of the sockets; by default one of its own.
@@ -94,6 +97,7 @@ class Engine:
         training: Training,
         settings: WeaveletSettings,
         *,
+        key: ClientKey | None = None,
         inherit: bool = False,
         probe: DeviceProbe | None = None,
         context: Context | None = None,
@@ -119,9 +123,10 @@ class Engine:
         self._awaited: set[str] = set()
         self._owns_context = context is None
         self._context = new_context() if context is None else context
-        takers = self._on_control, self._on_update, self._on_unreadable
+        takers = self._on_control, self._on_update, self._on_unreadable, self._on_handshake_failed
+        options = with_key(settings.sockets, key, endpoint)
         try:
-            self._sockets = SessionSockets(self._context, endpoint, settings.sockets, *takers)
+            self._sockets = SessionSockets(self._context, endpoint, options, *takers)
         except TransportError:
             self.end()
             raise
@@ -331,6 +336,11 @@ class Engine:
     def _on_unreadable(self, error: RemoteProtocolError, control: bool) -> None:
         unknown = isinstance(error, UnknownMessageType)
         self._session.receive_unreadable(unknown_type=unknown, control=control)
+
+    def _on_handshake_failed(self, failure: HandshakeFailure) -> None:
+        if failure.final:
+            text = f"cannot connect to {self._endpoint}: {failure.text}"
+            self._warn("handshake", f"{text}; the training goes on, and it is tried again")
 
     # --- devices ------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ The name says whose fault it was::
     ├── BrokerUnreachable          no broker answered within the time-out
     ├── Refused                    the broker refused a request; nothing was changed
     ├── CheckpointFailed           the checkpoint before a change was not saved; nothing was changed
+    ├── RecordingError             a recording cannot be written, read, or replayed exactly
     └── JournalError               the broker's journal cannot be used as it is
 """
 
@@ -101,6 +102,10 @@ class CheckpointFailed(ZloomError):
     def __init__(self, revision: int, why: str) -> None:
         super().__init__(f"nothing was changed: checkpoint {revision} was not saved everywhere: {why}")
         self.revision = revision
+
+
+class RecordingError(ZloomError):
+    """A recording cannot be written, read, or replayed exactly; the text says why."""
 
 
 class JournalError(ZloomError):

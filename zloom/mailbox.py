@@ -9,6 +9,7 @@ from zloom.agreement import Agreement
 from zloom.errors import DeclarationError
 from zloom.handlers import UNDECLARED, Applied, Registry, Rejected
 from zloom.model import Outcome, OutcomeKind, Revision, Value
+from zloom.parting import Parting
 from zloom.pause import Pause
 from zloom.ramps import Number, Ramps
 from zloom.restoring import Restore, Restoring
@@ -59,6 +60,7 @@ class Mailbox:
         """The trainer stands at a safe point by its own wish, as in a pause."""
         self.pause = Pause(registry)
         self.ramps = Ramps(registry, warn)
+        self.parting = Parting()
         self._registry = registry
         self._confirm = confirm
         self._agreement = Agreement()
@@ -84,6 +86,7 @@ class Mailbox:
             hold_limit: Seconds after which a safe point that waits for a decision raises; None waits on.
         """
         self._agreement.register, self._agreement.hold_limit = register, hold_limit
+        self.parting.register = register
 
     @property
     def has_register(self) -> bool:
@@ -148,7 +151,7 @@ class Mailbox:
             )
         self._running, self._step, self._now = True, step, now
         try:
-            self.pause.reach(step, now)
+            self._reach(step, now)
             # Before anything else, so that what begins or ends here finds the values of this step.
             self.ramps.advance(step)
             self._drain()
@@ -157,10 +160,22 @@ class Mailbox:
                 self._end_undone()
                 blocked = self._restore()
                 self._carry_out_due(blocked)
+            if self.must_wait:
+                self.parting.tell()
+            else:
+                self.parting.go_on()
         finally:
             self._running = False
             if self._has_more():
                 self.waiting = True
+
+    def _reach(self, step: int, now: float) -> None:
+        paused = self.pause.active
+        self.pause.reach(step, now)
+        if self.pause.active and not paused:
+            self.parting.paused(step)
+        elif paused and self.parting.is_over():
+            self.pause.end()
 
     def _has_more(self) -> bool:
         """Whether the next safe point has something to do, though nothing arrives."""
@@ -265,6 +280,7 @@ class Mailbox:
             commit = self._agreement.decision(round, self._now, refused=settled)
             if commit is None:
                 return False
+            self.parting.decided(round.name)
             if settled:
                 continue
             if commit and round.revision.kind == "cancel":
@@ -305,9 +321,11 @@ class Mailbox:
         done = self._agreement.done
         if done is None:
             return True
+        self.parting.tell()  # before it is noted here that the update was carried out, which others wait for
         end = self._agreement.end(self._now)
         if end is None:
             return False
+        self.parting.concluded(done.round.name)
         revision = done.round.revision
         number, chain = revision.revision, revision.chain
         if end.keep:
@@ -363,6 +381,8 @@ class Mailbox:
         revision = pending.revision
         if revision.kind == "command":
             self._perform(revision.revision, lambda: self._registry.run(revision.command, revision.arguments))
+            if revision.command == "pause" and pending.round is not None and self.pause.active:
+                self.parting.paused(self._step, pending.round.name)
         elif pending.round is not None:
             self._carry_out_together(pending.round)
         else:

@@ -112,6 +112,10 @@ class Status(Message, frozen=True, kw_only=True):
     ramps: dict[str, RampState] = field(default_factory=dict)
     """By key: those that are under way, or ended because a handler raised."""
     devices: list[DeviceStatus] = field(default_factory=list)
+    values: dict[str, int] = field(default_factory=dict)
+    """A digest of the value in force of each key, by which ranks can be compared."""
+    at: float = 0.0
+    """Seconds since the Unix epoch, by the replica's clock; 0 where it was not told."""
     dropped: Count = 0
     """Points of metrics that this weavelet has dropped since it began."""
 
@@ -232,6 +236,8 @@ class SetConfig(RunRequest, frozen=True, kw_only=True):
     expected_revision: int | None = None
     supersede: bool = False
     """End what still waits for one of these keys, rather than to be refused because of it."""
+    queue: bool = False
+    """Wait behind what waits for one of these keys, where that is for no later step than this."""
     note: str = ""
     """Why, in words."""
     revert_if: str = ""
@@ -484,6 +490,8 @@ class Error(Message, frozen=True, kw_only=True):
 
     code: str
     text: str
+    topic: str = ""
+    """The subscription that it is about, if it is about one."""
 
 
 class History(Message, frozen=True, kw_only=True):

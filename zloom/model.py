@@ -293,6 +293,12 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     """The newest value of each."""
     ramps: dict[str, RampState] = field(default_factory=dict)
     """By key: those that are under way, or ended because a handler raised."""
+    dropped: int = 0
+    """Points of metrics that it dropped since it began, because no broker took them in time."""
+    values: dict[str, int] = field(default_factory=dict)
+    """A digest of the value in force of each key."""
+    clock: float | None = None
+    """Seconds that its clock is ahead of the broker's, less the time that a status is on its way."""
     devices: list[str] = field(default_factory=list)
     seen: float | None = None
     """Seconds since it was last heard."""
@@ -320,7 +326,7 @@ class ThreadStack(Struct, frozen=True, omit_defaults=True):
 
 
 class Hold(Struct, frozen=True, omit_defaults=True):
-    """A time in which the weavelet could not run, because one of these threads held the GIL."""
+    """A time in which the weavelet could not run: a thread held the GIL, or all were stopped."""
 
     at: float
     """When it ended, in seconds since the Unix epoch by the replica's clock."""
@@ -364,6 +370,9 @@ class Event(Struct, frozen=True, omit_defaults=True):
         "finished",
         "rank_conflict",
         "device_failed",
+        "device_trouble",
+        "device_recovered",
+        "reaction_failed",
         "baseline_differs",
         "rolled_back",
         "stalled",

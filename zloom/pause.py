@@ -43,6 +43,10 @@ class Pause:
         """Whether the training pauses again after some steps."""
         return self._again is not None
 
+    def begin_with(self, limit: float) -> None:
+        """Have the training pause at its first step, for so many seconds at most. Call it before that."""
+        self._limit, self._again = limit, 1
+
     def reach(self, step: int, now: float) -> None:
         """A safe point is reached: pause again if the steps of a bounded resume are trained.
 

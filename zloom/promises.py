@@ -76,9 +76,11 @@ class Promises:
         """Find out whether the training thread will see the round in time."""
         asked = round.step
         if self._mailbox.stands:
-            # A pause serves decisions, and does not end before this one is known.
-            round.step = self._step()
-            if self._mailbox.stands and self._step() == round.step:
+            # A pause serves decisions, and does not end before this one is known. What is for a later step
+            # waits for that, but needs no lead over a training that stands.
+            stood_at = self._step()
+            round.step = max(stood_at, round.revision.at_step or 0)
+            if self._mailbox.stands and self._step() == stood_at:
                 return True
             round.step = asked
         if self._step() < asked:

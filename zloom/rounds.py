@@ -33,6 +33,14 @@ class Register(Protocol):
         noted the same step, the end is that they keep it.
         """
 
+    def part(self, meeting: str, reason: str | None) -> str | None:
+        """Return why ranks that met are to end, empty where they go on.
+
+        Args:
+            meeting: The safe point that all of them stand at.
+            reason: Written unless something stands there; None only looks, and finds None where nothing does.
+        """
+
 
 @dataclass(slots=True, eq=False)
 class Round:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from zloom import codec
 from zloom.errors import RemoteProtocolError, TransportError
+from zloom.handshakes import HandshakeFailure
 from zloom.messages import FromBroker, Published, ToBroker
 from zloom.socket_options import Context, SocketOptions
 from zloom.sockets import DrainSocket
@@ -19,6 +20,7 @@ class SessionSockets:
         on_control: Takes each message from control.
         on_update: Takes topic and message of each publication.
         on_unreadable: Takes an error, and whether it came on control.
+        on_handshake_failed: Takes why control cannot connect on TCP, at each attempt.
 
     Raises:
         TransportError: The endpoint is malformed, or the loop cannot watch sockets.
@@ -32,6 +34,7 @@ class SessionSockets:
         on_control: Callable[[FromBroker], None],
         on_update: Callable[[bytes, Published], None],
         on_unreadable: Callable[[RemoteProtocolError, bool], None],
+        on_handshake_failed: Callable[[HandshakeFailure], None],
     ) -> None:
         self._context = context
         self._endpoint = endpoint
@@ -39,6 +42,7 @@ class SessionSockets:
         self._on_control = on_control
         self._on_update = on_update
         self._on_unreadable = on_unreadable
+        self._on_handshake_failed = on_handshake_failed
         self._updates: DrainSocket | None = None
         self._control = self._open_control()
 
@@ -87,6 +91,8 @@ class SessionSockets:
     def _open_control(self) -> DrainSocket:
         socket = DrainSocket(self._context, "dealer", self._read_control, options=self._options)
         try:
+            if self._endpoint.startswith("tcp://"):
+                socket.watch_handshakes(self._on_handshake_failed)
             socket.connect(self._endpoint)
         except TransportError:
             socket.close()

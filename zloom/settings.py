@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from zloom.endpoints import runtime_endpoint, tcp_problem
 from zloom.errors import SettingsError
@@ -11,6 +12,10 @@ from zloom.socket_options import SocketOptions
 
 BROKER_VARIABLE = "ZLOOM_BROKER"
 """The environment variable that names the broker's control endpoint."""
+
+
+START_PAUSED_VARIABLE = "ZLOOM_START_PAUSED"
+"""The environment variable that does what `WeaveletSettings.start_paused` does."""
 
 
 def resolve_broker(endpoint: str | None, environ: Mapping[str, str]) -> str:
@@ -33,6 +38,24 @@ def resolve_broker(endpoint: str | None, environ: Mapping[str, str]) -> str:
     if problem:
         raise SettingsError(f"{origin} is {named!r}: {problem}")
     return named
+
+
+def resolve_start_paused(seconds: float | None, environ: Mapping[str, str]) -> float | None:
+    """Return for how long a training is paused at its first step: the argument, else $ZLOOM_START_PAUSED.
+
+    Raises:
+        SettingsError: The variable is no number above 0.
+    """
+    text = environ.get(START_PAUSED_VARIABLE, "")
+    if seconds is not None or not text:
+        return seconds
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise SettingsError(f"${START_PAUSED_VARIABLE} is {text!r}; expected a number of seconds above 0")
+    return value
 
 
 def _check_seconds(settings: object) -> None:
@@ -61,8 +84,12 @@ class WeaveletSettings:
             `faulthandler`, of which a process has one; None leaves it to you.
         pause_poll: Seconds after which a paused trainer asks its `ready` predicates again, beside at each
             message.
+        start_paused: Seconds for which the training is paused at its first step, unless somebody resumes it
+            before: so that what is to happen at an early step can be arranged. None, the default, asks
+            $ZLOOM_START_PAUSED; without that the training is not paused.
         close_timeout: Seconds that `close` waits for the weavelet's thread: the whole of the way out has 2.
         farewell: Seconds that libzmq may take to send the goodbye when a broker is connected.
+        key: File of the key for a broker on TCP; by default the one that $ZLOOM_KEY names, if it does.
         sockets: Options of both sockets.
 
     Raises:
@@ -76,12 +103,16 @@ class WeaveletSettings:
     hold_limit: float | None = None
     hold_watch: float | None = 5.0
     pause_poll: float = 1.0
+    start_paused: float | None = None
     close_timeout: float = 1.5
     farewell: float = 0.5
+    key: Path | str | None = None
     sockets: SocketOptions = field(default_factory=SocketOptions)
 
     def __post_init__(self) -> None:
         _check_seconds(self)
+        if self.start_paused is not None and not 0 < self.start_paused < math.inf:
+            raise SettingsError(f"start_paused is {self.start_paused!r}; expected None or a number above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +123,7 @@ class ClientSettings:
         timeout: Seconds that a request may take to be answered, and outcomes to come, unless the call names
             its own. A step of training that runs for half a minute is rare, a person who waits longer too.
         connect_timeout: Seconds until the broker must have welcomed the operator.
+        key: File of the key for a broker on TCP; by default the one that $ZLOOM_KEY names, if it does.
         sockets: Options of both sockets.
 
     Raises:
@@ -100,6 +132,7 @@ class ClientSettings:
 
     timeout: float = 30.0
     connect_timeout: float = 5.0
+    key: Path | str | None = None
     sockets: SocketOptions = field(default_factory=SocketOptions)
 
     def __post_init__(self) -> None:

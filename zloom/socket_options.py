@@ -34,7 +34,7 @@ _MAY_BE_ZERO = frozenset(
 )
 
 
-# libzmq's own default, which leaves room for about 500 weavelets in one process.
+# libzmq's own default, which leaves room for about 500 weavelets in one process, on TCP for half as many.
 _MAX_SOCKETS = 1023
 
 
@@ -94,6 +94,7 @@ class SocketOptions:
         curve_public_key: CURVE_PUBLICKEY, 40 bytes of Z85; empty for no encryption.
         curve_secret_key: CURVE_SECRETKEY, 40 bytes of Z85.
         curve_server_key: CURVE_SERVERKEY, 40 bytes of Z85: on a client, whom it trusts to be the server.
+        xpub_manual: XPUB_MANUAL, on an xpub: a subscription counts only once `DrainSocket.admit` was called.
         zap_domain: ZAP_DOMAIN, asked of a ZAP handler at each handshake. When it is set so is
             ZAP_ENFORCE_DOMAIN: without a handler libzmq would admit everybody.
         outbox_limit: Messages held for one destination while its queue is full; the next is refused. Zero
@@ -123,6 +124,7 @@ class SocketOptions:
     curve_secret_key: bytes = field(default=b"", repr=False)
     curve_server_key: bytes = b""
     zap_domain: bytes = b""
+    xpub_manual: bool = False
     outbox_limit: int = 1000
     wake_messages: int = 200
     wake_seconds: float = 0.002
@@ -143,7 +145,17 @@ class SocketOptions:
             zmq.ZMQError: libzmq refused a value, such as a malformed CURVE key.
         """
         socket.set(zmq.RCVHWM, 0 if kind == "sub" else self.receive_hwm)
-        for option, value in (*self._common(), *self._of_kind(kind), *self._security()):
+        for option, value in (*self._common(), *self._of_kind(kind)):
+            socket.set(option, value)
+        self.secure(socket)
+
+    def secure(self, socket: zmq.Socket[bytes]) -> None:
+        """Set the options of CURVE and ZAP, for what is bound or connected after this.
+
+        Raises:
+            zmq.ZMQError: A key is malformed.
+        """
+        for option, value in self._security():
             socket.set(option, value)
 
     def _common(self) -> Iterator[tuple[int, int | bytes]]:
@@ -173,6 +185,8 @@ class SocketOptions:
             # another peer already holds.
             yield zmq.XPUB_NODROP, 0
             yield zmq.XPUB_VERBOSE, 1
+            if self.xpub_manual:
+                yield zmq.XPUB_MANUAL, 1
 
     def _security(self) -> Iterator[tuple[int, int | bytes]]:
         if self.zap_domain:

@@ -20,9 +20,11 @@ import zmq
 from .edge_reader import EdgeReader
 from .endpoints import IpcClaim, ipc_path, tcp_host, tcp_problem
 from .errors import TransportError
+from .handshakes import HandshakeFailure, HandshakeWatch
 from .socket_errors import translated, transport_error
 from .socket_options import SOCKET_TYPES, Context, SocketKind, SocketOptions
 from .socket_outbox import Outbox
+from .socket_sender import NOBODY, receive
 
 # Seconds. That a queue has room again shows on the descriptor, but reading may eat that sign, and no option
 # of a ROUTER tells. So what is held is also tried at this interval.
@@ -105,6 +107,10 @@ class DrainSocket:
         self._claims: list[IpcClaim] = []
         self._retry_seconds = _RETRY_SECONDS
         self._outbox = Outbox(self._options.outbox_limit)
+        self._handshakes: HandshakeWatch | None = None
+        self._tells_senders = False
+        self.sender = NOBODY
+        """Who sent the message that `on_message` is called with, on a socket that was secured."""
         self._n_sent = self._n_received = self._n_unroutable = self._n_dropped = 0
         with translated("open", self._endpoint):
             self._socket: zmq.Socket[bytes] = context.socket(SOCKET_TYPES[kind])
@@ -143,6 +149,26 @@ class DrainSocket:
             self._endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
         self._reader.kick()
         return self._endpoint
+
+    def secure(self, options: SocketOptions) -> None:
+        """Use the CURVE options from the next `bind` on; endpoints that are bound already stay as they are.
+
+        From now on `sender` tells who sent each message.
+
+        Raises:
+            TransportError: A key is malformed.
+        """
+        self._check_usable()
+        with translated("set the keys of", self._endpoint):
+            options.secure(self._socket)
+        self._tells_senders = True
+
+    def watch_handshakes(self, on_failed: Callable[[HandshakeFailure], None]) -> None:
+        """Have each failure to connect on TCP told; before `connect`. TransportError if it cannot be."""
+        self._check_usable()
+        has_key = bool(self._options.curve_public_key)
+        with translated("watch the handshakes of", self._endpoint):
+            self._handshakes = HandshakeWatch(self._socket, self._loop, has_key, on_failed)
 
     def _prepare_tcp(self, doing: str, endpoint: str, *, any_port: bool = False) -> None:
         if not endpoint.startswith("tcp://"):
@@ -196,6 +222,13 @@ class DrainSocket:
         """Undo one `subscribe`; what is on its way may still arrive. TransportError unless this is a sub."""
         self._set_topic(zmq.UNSUBSCRIBE, "unsubscribe", topic)
 
+    def admit(self, topic: bytes, *, present: bool) -> None:
+        """Let the connection whose message was read last have a topic, or have it no more.
+
+        For an xpub with `xpub_manual`, inside its `on_message`; TransportError elsewhere.
+        """
+        self._set_topic(zmq.SUBSCRIBE if present else zmq.UNSUBSCRIBE, "admit to", topic)
+
     def _set_topic(self, option: int, verb: str, topic: bytes) -> None:
         self._check_usable()
         with translated(f"{verb} {topic!r} on", self._endpoint):
@@ -246,6 +279,8 @@ class DrainSocket:
 
     def _shut(self, linger_ms: int) -> None:
         self._closed = True
+        if self._handshakes is not None:
+            self._handshakes.close()
         self._reader.close()
         for claim in self._claims:
             claim.release()
@@ -320,7 +355,7 @@ class DrainSocket:
         deadline = self._loop.time() + self._options.wake_seconds
         for _ in range(self._options.wake_messages):
             try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT)
+                frames = self._receive()
             except zmq.Again:
                 return True
             self._dispatch(frames)
@@ -329,6 +364,12 @@ class DrainSocket:
             if self._loop.time() >= deadline:
                 return False
         return False
+
+    def _receive(self) -> list[bytes]:
+        if not self._tells_senders:
+            return self._socket.recv_multipart(zmq.DONTWAIT)
+        frames, self.sender = receive(self._socket)
+        return frames
 
     def _dispatch(self, frames: list[bytes]) -> None:
         self._n_received += 1

@@ -1,5 +1,8 @@
 """What a status says: the trainer's step, its pace, its metrics and its devices."""
 
+import time
+
+from zloom.digests import digest
 from zloom.messages import Status
 from zloom.model import DeviceStatus
 from zloom.pace import Pace
@@ -56,6 +59,8 @@ class StatusSource:
             metrics=metrics,
             ramps=mailbox.ramps.states,
             devices=devices,
+            values={name: digest(value) for name, value in training.registry.values.items()},
+            at=time.time(),
             dropped=training.metrics.dropped,
         )
 

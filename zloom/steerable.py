@@ -30,8 +30,9 @@ from zloom.messages import Failure
 from zloom.metrics import MetricBuffer
 from zloom.model import Outcome, Phase, Replica
 from zloom.rounds import Register, Round
+from zloom.security import resolve_key
 from zloom.session_state import State
-from zloom.settings import WeaveletSettings, resolve_broker
+from zloom.settings import WeaveletSettings, resolve_broker, resolve_start_paused
 from zloom.socket_options import Context
 from zloom.store_register import StoreRegister
 from zloom.training import Training
@@ -81,7 +82,8 @@ class Steerable(Declaring, Disownable):
             settings: Options; see `WeaveletSettings`.
 
         Raises:
-            SettingsError: Rank, world size or attempt cannot be known, or a name or endpoint is none.
+            SettingsError: Rank, world size or attempt cannot be known, or a name, endpoint or key is
+                none.
             TransportError: No broker was named, and this system has no place for the default endpoint.
         """
         super().__init__()
@@ -96,6 +98,7 @@ class Steerable(Declaring, Disownable):
         self._probe = devices
         self._context = context
         self._settings = settings or WeaveletSettings()
+        self._key = resolve_key(self._settings.key, os.environ, self._endpoint)
         registry = Registry(_log_error)
         self._mailbox = Mailbox(registry, self._answer, self._confirm, _log)
         self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
@@ -104,7 +107,10 @@ class Steerable(Declaring, Disownable):
         self._metrics = MetricBuffer(self._settings.metric_points)
         self._training = Training(registry, self._mailbox, self._metrics)
         self._engine: Engine | None = None
-        self._mailbox.waiting = inherit
+        start_paused = resolve_start_paused(self._settings.start_paused, os.environ)
+        if start_paused is not None:
+            self._mailbox.pause.begin_with(start_paused)
+        self._mailbox.waiting = inherit or start_paused is not None
         self._begun = False
         self._closed = False
         self._forked = False
@@ -199,6 +205,27 @@ class Steerable(Declaring, Disownable):
             self._mailbox.pause.end()
             self._post(Engine.pause_ended)
 
+    def depart(self, reason: str) -> None:
+        """Say that this process is about to end, as a handler of SIGTERM knows; it ends a pause.
+
+        Ranks that share a store and stand at one safe point with this one, in a pause or for what they
+        decide, leave it with the same `departure`, so that all can end and none waits for another. It takes
+        no lock: any thread and any signal handler may call it.
+
+        Args:
+            reason: What `departure` returns on all ranks; operators do not see it.
+        """
+        self._mailbox.parting.depart(reason)
+        self.end_pause()
+
+    @property
+    def departure(self) -> str:
+        """Why all ranks are to end that stood at the last safe point; empty where they go on.
+
+        A rank that met no other there is on its own, and finds it empty after its own `depart` too.
+        """
+        return self._mailbox.parting.reason
+
     @property
     def state(self) -> State:
         """Where the conversation with the broker stands."""
@@ -243,6 +270,7 @@ class Steerable(Declaring, Disownable):
             self._endpoint,
             self._training,
             self._settings,
+            key=self._key,
             inherit=self._inherit,
             probe=self._probe,
             context=self._context,

@@ -11,6 +11,7 @@ KEPT = 1000
 
 COMMIT, ABORT = "commit", "abort"
 KEEP, UNDO = "keep", "undo:"
+PART = "part:"
 
 T = TypeVar("T")
 
@@ -65,6 +66,18 @@ class StoreRegister:
         if self._try(lambda: self._store.check([key])):
             return _end(self._try(lambda: self._store.get(key)))
         return None
+
+    def part(self, meeting: str, reason: str | None) -> str | None:
+        """Write why ranks that met are to end unless something stands there, and return what does."""
+        key = self._key(meeting, "part")
+        if reason is not None:
+            self._remember(meeting).append(key)
+            stands = self._try(lambda: self._store.compare_set(key, "", f"{PART}{reason}"))
+        elif self._try(lambda: self._store.check([key])):
+            stands = self._try(lambda: self._store.get(key))
+        else:
+            return None
+        return None if stands is None else stands.decode().removeprefix(PART)
 
     def _count(self, round: str, step: int) -> int | None:
         # The step is part of the key: ranks that were ready at different steps never make up the number.

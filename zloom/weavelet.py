@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -71,7 +72,7 @@ class Weavelet(Steerable):
             self._warn_once(f"the weavelet's thread could not begin ({error}); {UNSTEERED}")
             return
         self._thread = thread
-        leaving.at_exit(self, lambda: self._begin_to_leave("the process ended"), self._await_end)
+        leaving.at_exit(self, lambda: self._begin_to_leave(_why_the_process_ends()), self._await_end)
         if not self._opened.wait(START_TIMEOUT):
             self._late = True
             self._warn_once(
@@ -237,3 +238,11 @@ class Weavelet(Steerable):
         with contextlib.suppress(RuntimeError):  # the loop is closed
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _why_the_process_ends() -> str:
+    """Return what `close` is to say of a trainer that nobody closed."""
+    # Where somebody types, the last exception may be long ago and has ended nothing.
+    interactive = hasattr(sys, "ps1") or "IPython" in sys.modules
+    uncaught = None if interactive else getattr(sys, "last_value", None)
+    return "the process ended" if uncaught is None else reason_of(uncaught)

@@ -69,7 +69,7 @@ class Changes:
         if self._requests.seen_before(peer, request, now):
             return
         self._hub.check_writable()
-        attempt = self._queries.attempt(request)
+        attempt = self._queries.attempt(request, peer.access)
         key = attempt.key
         if key in self._hub.forgetting:
             raise Refused("unknown_attempt", f"{attempt.run} ({attempt.id}) is being forgotten")
@@ -125,7 +125,7 @@ class Changes:
         return True
 
     def _preview(self, peer: Peer, request: SetConfig | Rollback | SendCommand, now: float) -> Preview:
-        attempt = self._queries.attempt(request)
+        attempt = self._queries.attempt(request, peer.access)
         preview = Preview(id=request.id, run=attempt.run, attempt=attempt.id)
         try:
             self._hub.check_writable()
@@ -204,6 +204,8 @@ class Changes:
 
     def _decide(self, key: AttemptKey, now: float) -> None:
         for peer, request in self._undecided.pop(key, {}).values():
+            if peer.revoked:
+                continue
             try:
                 self.receive(peer, request, now)
             except Refused as refused:

@@ -4,7 +4,7 @@ The shell feeds one message, timer or confirmed commit at a time and carries out
 Time is the argument `now`, in seconds on any monotonic clock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from zloom.codec import own_topic, watch_topic
 from zloom.errors import Refused
@@ -51,6 +51,7 @@ from zloom_broker import outcomes
 from zloom_broker.catchup import catch_up
 from zloom_broker.changes import Changes
 from zloom_broker.departures import Departures
+from zloom_broker.device_troubles import Reactions, Troubles
 from zloom_broker.effects import Effect, Send
 from zloom_broker.errands import Errands
 from zloom_broker.failures import Failures
@@ -59,12 +60,14 @@ from zloom_broker.hub import CoreSettings, Hub, Peer
 from zloom_broker.inspection import Inspection
 from zloom_broker.membership import Membership
 from zloom_broker.newcomers import Newcomers
+from zloom_broker.permissions import OWNER, Access, check_request, publish_problem
 from zloom_broker.pulse import Pulse
 from zloom_broker.queries import Queries
 from zloom_broker.ramping import failures
 from zloom_broker.requests import Requests
 from zloom_broker.state import State
 from zloom_broker.steering import Steering
+from zloom_broker.subscriptions import Subscriptions
 
 ECHO = "echo/"
 
@@ -102,8 +105,13 @@ class Core:
         self._changes = Changes(
             self._hub, requests, self._queries, self._outcomes, self._steering, self._guards
         )
+        self._subscriptions = Subscriptions(self._hub)
         self._newcomers = Newcomers(self._hub, self._changes)
-        self._errands = Errands(self._hub, requests, self._queries, self._failures, self._membership)
+        reactions = Reactions(self._hub, self._changes)
+        self._errands = Errands(
+            self._hub, requests, self._queries, self._failures, self._membership, reactions.failed
+        )
+        self._troubles = Troubles(self._hub, self._errands)
         self._pulse = Pulse(self._hub, self._departures, self._failures, now)
         self._pulse.restore(now)
 
@@ -114,13 +122,20 @@ class Core:
 
     # --- events ------------------------------------------------------------------------------
 
-    def receive(self, identity: bytes, message: ToBroker, now: float) -> list[Effect]:
-        """Take a message that came on control."""
+    def receive(self, identity: bytes, message: ToBroker, now: float, access: Access = OWNER) -> list[Effect]:
+        """Take a message that came on control.
+
+        Args:
+            identity: The connection's routing id. Peers choose it, so that it proves nothing.
+            message: What came.
+            now: Seconds on the monotonic clock.
+            access: Who sent it, by his key.
+        """
         peer = self._hub.peers.get(identity)
         self._hub.counters[f"received_{type(message).__struct_config__.tag}"] += 1
         if isinstance(message, Hello):
-            self._membership.hello(identity, message, now)
-        elif peer is None:
+            self._membership.hello(identity, message, access, now)
+        elif peer is None or peer.access != access:
             self._hub.counters["unknown_peers"] += 1
             self._hub.send_unknown(identity, HelloRequired())
         else:
@@ -130,6 +145,24 @@ class Core:
                 self._request(peer, message, now)
             else:
                 self._weavelet(peer, message, now)
+        return self._hub.take()
+
+    def stranger(self, identity: bytes, message: ToBroker) -> list[Effect]:
+        """A message came with a key that was good when its sender connected, and is no more."""
+        self._hub.counters["strangers"] += 1
+        if isinstance(message, Hello):
+            text = "this key was revoked; the broker's owner gives out another with `zloom auth add`"
+            self._hub.send_unknown(identity, Error(code="unauthenticated", text=text))
+        else:
+            self._hub.send_unknown(identity, HelloRequired())
+        return self._hub.take()
+
+    def revoked(self, users: Collection[str], now: float) -> list[Effect]:
+        """The keys of these users were taken from them, or mean something else now."""
+        for peer in [each for each in self._hub.peers.values() if each.access.user in users]:
+            self._outcomes.unfollow(peer)
+            self._membership.revoke(peer, now)
+        self._subscriptions.clear()  # updates are bound anew, because no other way cuts a subscriber off
         return self._hub.take()
 
     def failed(self, identity: bytes, message: ToBroker) -> list[Effect]:
@@ -154,8 +187,19 @@ class Core:
             self._hub.send(peer, error)
         return self._hub.take()
 
-    def subscription(self, topic: bytes, now: float, *, present: bool) -> list[Effect]:
-        """A topic was subscribed, or its last subscriber is gone."""
+    def subscription(
+        self, topic: bytes, now: float, *, present: bool, access: Access | None = OWNER
+    ) -> list[Effect]:
+        """A topic was subscribed, or a subscriber of it is gone.
+
+        Args:
+            topic: All that begins so.
+            now: Seconds on the monotonic clock.
+            present: Whether it was subscribed.
+            access: Who did it, by his key; None where that is not known, as when a connection broke.
+        """
+        if self._hub.settings.secured and not self._subscriptions.take(topic, access, present=present):
+            return self._hub.take()
         name = topic.decode(errors="replace")
         if name.startswith(ECHO) and name.endswith("/"):
             nonce = name[len(ECHO) : -1]
@@ -261,6 +305,7 @@ class Core:
         try:
             if peer.replica:
                 raise Refused("not_allowed", "requests are for operators; this connection is a weavelet's")
+            check_request(peer.access, request)
             self._answer(peer, request, now)
         except Refused as refused:
             self._hub.refuse(peer, request.id, refused)
@@ -278,19 +323,20 @@ class Core:
             case GetStacks():
                 self._inspection.ask(peer, request, now)
             case GetHistory() | GetKeys() | GetRuns() | GetReplicas() | GetDevices() | GetStats():
-                self._hub.send(peer, self._queries.answer(request, now))
+                self._hub.send(peer, self._queries.answer(request, peer.access, now))
 
     def _follow(self, peer: Peer, request: Follow, now: float) -> None:
-        attempt = self._queries.attempt(request)
+        attempt = self._queries.attempt(request, peer.access)
         if attempt.ledger(request.revision) is None:
             text = f"there is no revision {request.revision}; the newest is {attempt.revision}"
             raise Refused("unknown_revision", text)
         self._outcomes.follow(peer, request.id, attempt, request.revision, now)
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
-        before = peer.vitals.status
+        before, readings = peer.vitals.status, dict(peer.vitals.devices)
         self._count_gap("status_missed", before.seq if before else None, status.seq)
         self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)
+        peer.vitals.clock = status.at - self._hub.wall(now) if status.at else None
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]
         seen = self._queries.status(attempt, replica, now)
@@ -299,10 +345,15 @@ class Core:
         reported = Reported(status=seen, metrics=status.metrics, devices=status.devices)
         self._hub.publish(watch_topic(attempt.run), reported)
         self._guards.status(attempt, peer.replica, status, now)
+        self._troubles.status(attempt, replica, readings, status, now)
         if status.lacks_config:
             self._newcomers.look(attempt, now)
 
     def _own(self, peer: Peer, message: Publish) -> None:
+        problem = publish_problem(peer.access, message.topic)
+        if problem is not None:
+            self._hub.send(peer, problem)
+            return
         self._count_gap("own_missed", peer.publish_seqs.pop(message.topic, None), message.seq)
         peer.publish_seqs[message.topic] = message.seq
         if len(peer.publish_seqs) > MAX_TOPICS:

@@ -29,4 +29,21 @@ class Commit(Struct, frozen=True):
     """Fsync before it is confirmed, in every mode of the journal."""
 
 
-Effect = Send | Publish | Commit
+class Admit(Struct, frozen=True):
+    """Let the connection that was heard last on updates have a topic, or have it no more.
+
+    To be done before the next subscription is read: XPUB knows no other way to name a connection.
+    """
+
+    topic: bytes
+    present: bool = True
+
+
+class Expel(Struct, frozen=True):
+    """Take the key of a user from him until the broker is started again, and cut off his subscriptions."""
+
+    user: str
+    reason: str
+
+
+Effect = Send | Publish | Commit | Admit | Expel

@@ -1,5 +1,7 @@
 """The requests that change something and make no revision: reporting a device, forgetting an attempt."""
 
+from collections.abc import Callable
+
 from zloom.errors import Refused
 from zloom.messages import Done, FailDevice, Forget
 from zloom.model import Event
@@ -7,6 +9,7 @@ from zloom_broker.attempt import Attempt
 from zloom_broker.failures import Failures
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.membership import Membership
+from zloom_broker.permissions import OWNER, check_runs
 from zloom_broker.queries import Queries
 from zloom_broker.records import AttemptForgotten, DeviceFailed
 from zloom_broker.requests import Requests, digest_of
@@ -19,13 +22,20 @@ class Errands:
     """Carries out `FailDevice` and `Forget`."""
 
     def __init__(
-        self, hub: Hub, requests: Requests, queries: Queries, failures: Failures, membership: Membership
+        self,
+        hub: Hub,
+        requests: Requests,
+        queries: Queries,
+        failures: Failures,
+        membership: Membership,
+        device_failed: Callable[[DeviceFailed, float], None],
     ) -> None:
         self._hub = hub
         self._requests = requests
         self._queries = queries
         self._failures = failures
         self._membership = membership
+        self._device_failed = device_failed
 
     def fail_device(self, peer: Peer, request: FailDevice, now: float) -> None:
         """An external monitor says that a device failed: write it down, then tell each replica on it.
@@ -36,25 +46,30 @@ class Errands:
         if self._requests.seen_before(peer, request, now):
             return
         self._hub.check_writable()
-        known = self._queries.devices()
+        known = self._queries.devices(peer.access)
         if request.device not in known:
             names = ", ".join(sorted(known)) or "none"
             raise Refused(
                 "unknown_device", f"unknown device {request.device[:64]!r}; known are: {names[:1000]}"
             )
+        # A device that runs share is known by one of them, and its failure is told to all.
+        replicas = self._queries.devices(OWNER)[request.device].replicas
+        runs = {self._hub.state.homes[replica][0] for replica in replicas}
+        check_runs(peer.access, runs, f"report {request.device[:64]!r}")
         record = DeviceFailed(
             device=request.device,
             reason=request.reason[:MAX_REASON],
             by=peer.user,
             request_id=request.id,
             request=digest_of(request),
-            replicas=known[request.device].replicas,
+            replicas=replicas,
             at=self._hub.wall(now),
         )
 
         def then(waiting: list[Peer]) -> None:
             self._failures.device_failed(record, now)
             self._done(waiting, request.id, record.replicas)
+            self._device_failed(record, now)
 
         self._requests.commit(peer, request, [record], then)
 
@@ -67,7 +82,7 @@ class Errands:
         if self._requests.seen_before(peer, request, now):
             return
         self._hub.check_writable()
-        attempt = self._queries.attempt(request)
+        attempt = self._queries.attempt(request, peer.access)
         self._check_empty(attempt)
         key = attempt.key
         record = AttemptForgotten(

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -12,8 +13,9 @@ from zloom.messages import Credit, Echo, FromBroker, Happened, Own, Published, R
 from zloom.model import Event
 from zloom_broker.addresses import Addresses
 from zloom_broker.attempt import AttemptKey
-from zloom_broker.effects import Commit, Effect, Publish, Send
+from zloom_broker.effects import Admit, Commit, Effect, Expel, Publish, Send
 from zloom_broker.liveness import Vitals
+from zloom_broker.permissions import OWNER, Access
 from zloom_broker.records import AnyRecord, encode
 from zloom_broker.state import State
 
@@ -32,8 +34,12 @@ class CoreSettings:
     """Unanswered messages in each direction: a quarter of the high-water mark of 1,000."""
     durable: bool = True
     """Whether config updates are fsynced before they are confirmed."""
+    on_device_failure: Literal["notify", "checkpoint", "stop"] = "notify"
+    """What a run is made to do when a device fails that it computes on."""
     read_only: str = ""
     """Why the journal cannot be written; empty when it can."""
+    secured: bool = False
+    """Some peers are known by their keys: each subscription waits until it is admitted."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +48,8 @@ class Peer:
 
     id: bytes
     user: str
+    """By his key, else as he calls himself."""
+    access: Access = OWNER
     replica: str = ""
     """The replica's id when the peer is a weavelet."""
     attempt: AttemptKey = ("", "")
@@ -60,6 +68,8 @@ class Peer:
     vitals: Vitals = field(default_factory=Vitals)
     """A replica's outlive its connection."""
     publish_seqs: dict[str, int] = field(default_factory=dict)
+    revoked: bool = False
+    """His key was taken from him: nothing is sent to this connection any more."""
 
     def acknowledge(self, received: int) -> None:
         """The peer said how many messages it has received."""
@@ -125,7 +135,7 @@ class Hub:
         What is dropped is counted and comes again: an answer when its request is resent, a push when the
         revision is followed.
         """
-        if peer is BROKER:
+        if peer is BROKER or peer.revoked:
             return
         if peer.sent - peer.acked >= self.settings.credit:
             self.counters["dropped_for_credit"] += 1
@@ -136,6 +146,14 @@ class Hub:
         """Send what may not wait for credit; the other side counts it all the same."""
         peer.sent += 1
         self._effects.append(Send(peer.id, message))
+
+    def ask_to_expel(self, user: str, reason: str) -> None:
+        """Have a user's key taken from him."""
+        self._effects.append(Expel(user, reason))
+
+    def admit(self, topic: bytes, *, present: bool) -> None:
+        """Let the connection that was heard last on updates have a topic, or have it no more."""
+        self._effects.append(Admit(topic, present))
 
     def send_unknown(self, identity: bytes, message: FromBroker) -> None:
         """Send to one that is no peer."""

@@ -33,8 +33,11 @@ class Inspection:
         """Ask a replica, or say at once why that is no use.
 
         Raises:
-            Refused: There is no such replica.
+            Refused: There is no such replica, or none that the asker may know of.
         """
+        home = self._hub.state.homes.get(request.replica)
+        if home is not None and not peer.access.covers(home[0]):
+            raise _unknown(request.replica)
         status = self._status(request.replica, now)
         asked = self._asked.get(request.replica)
         weavelet = self._hub.weavelets.get(request.replica)
@@ -75,9 +78,13 @@ class Inspection:
     def _status(self, name: str, now: float) -> ReplicaStatus:
         home = self._hub.state.homes.get(name)
         if home is None:
-            raise Refused("unknown_replica", f"there is no replica {name[:64]!r}; `zloom ps` lists all")
+            raise _unknown(name)
         attempt = self._hub.state.attempts[home]
         return self._queries.status(attempt, attempt.replicas[name], now)
+
+
+def _unknown(name: str) -> Refused:
+    return Refused("unknown_replica", f"there is no replica {name[:64]!r}; `zloom ps` lists all")
 
 
 def _why(status: ReplicaStatus) -> str:

@@ -69,6 +69,10 @@ class Vitals:
     recent: RecentPoints = field(default_factory=RecentPoints)
     devices: dict[str, DeviceStatus] = field(default_factory=dict)
     """The newest status of each device, by id, at most `MAX_DEVICES`."""
+    troubled: dict[str, frozenset[str]] = field(default_factory=dict)
+    """What is the matter with which device, by its id."""
+    clock: float | None = None
+    """Seconds that its clock is ahead of the broker's, as its newest status tells."""
     reported: float = 0.0
     """When the newest status came."""
     step_changed: float = 0.0

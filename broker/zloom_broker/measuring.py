@@ -2,11 +2,12 @@
 
 from dataclasses import asdict
 
-from zloom.sockets import DrainSocket
+from zloom_broker.admission import Admission
 from zloom_broker.core import Core
 from zloom_broker.disk_watch import DiskWatch
 from zloom_broker.journal import Journal
 from zloom_broker.load import Load, Numbers
+from zloom_broker.ports import Ports
 
 INTERVAL = 0.9
 """Seconds between two looks at all numbers: about a beat, however often the timer rings."""
@@ -16,14 +17,14 @@ class Measuring:
     """Belongs to the broker's loop, but for `newest`.
 
     Args:
-        control: The socket of control.
-        updates: The socket of updates.
+        ports: Of control and updates.
+        admission: Of peers, where they need keys.
         journal: Where commits go.
     """
 
-    def __init__(self, control: DrainSocket, updates: DrainSocket, journal: Journal) -> None:
-        self._control = control
-        self._updates = updates
+    def __init__(self, ports: Ports, admission: Admission | None, journal: Journal) -> None:
+        self._ports = ports
+        self._admission = admission
         self._journal = journal
         self._disk = DiskWatch(journal.data_dir)
         self.load = Load()
@@ -49,16 +50,21 @@ class Measuring:
 
     def counters(self) -> dict[str, int]:
         """Return what sockets and journal counted since the broker began."""
-        control, updates = asdict(self._control.counters), asdict(self._updates.counters)
+        control, updates = asdict(self._ports.control.counters), asdict(self._ports.updates)
         parts = {"control": control, "updates": updates, "journal": asdict(self._journal.counters)}
         counted = {f"{name}_{key}": value for name, part in parts.items() for key, value in part.items()}
         # What is held now is no count of what was, and a reason is no number.
         held = {"control_outbox_len", "updates_outbox_len"}
         counts = {n: v for n, v in counted.items() if isinstance(v, int) and n not in held}
-        return counts | {"updates_too_long": self.unpublished}
+        refused = self._admission.refused if self._admission is not None else 0
+        return counts | {
+            "updates_too_long": self.unpublished,
+            "updates_while_cut_off": self._ports.unpublished,
+            "handshakes_refused": refused,
+        }
 
     def gauges(self, now: float) -> dict[str, float]:
         """Return the length of the queues, and what else is as it is now."""
-        queues = {"control_queue": self._control, "updates_queue": self._updates}
-        lengths = {name: float(socket.counters.outbox_len) for name, socket in queues.items()}
+        queues = {"control_queue": self._ports.control.counters, "updates_queue": self._ports.updates}
+        lengths = {name: float(counters.outbox_len) for name, counters in queues.items()}
         return {**self.load.gauges(now), **lengths, **self._disk.gauges}

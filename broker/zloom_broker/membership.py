@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from zloom.codec import MAX_MESSAGE_SIZE, watch_topic
-from zloom.messages import PROTOCOL, Declare, Declared, Hello, Revised, Wait, Welcome
+from zloom.messages import PROTOCOL, Declare, Declared, Hello, HelloRequired, Revised, Wait, Welcome
 from zloom.model import Event, Replica
 from zloom.version import __version__
 from zloom_broker.attempt import Attempt, AttemptKey
@@ -16,6 +16,7 @@ from zloom_broker.greeting import bad_names, problem_of
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.inheritance import inherited
 from zloom_broker.liveness import Vitals
+from zloom_broker.permissions import Access, hello_problem
 from zloom_broker.records import AnyRecord, AttemptStarted, ReplicaJoined, RevisionAccepted
 
 WAIT_RETRY = 1.0
@@ -26,11 +27,18 @@ MAX_CONFLICTS = 1000
 """Conflicts that are remembered, so that each is told once."""
 
 
-class _Join(NamedTuple):
-    """The newest hello of a replica whose registration is being written."""
+class _Greeted(NamedTuple):
+    """A hello, from where it came and from whom."""
 
     identity: bytes
     hello: Hello
+    access: Access
+
+
+class _Join(NamedTuple):
+    """The newest hello of a replica whose registration is being written."""
+
+    greeted: _Greeted
     replica: Replica
 
 
@@ -54,28 +62,28 @@ class Membership:
 
     # --- hello -------------------------------------------------------------------------------
 
-    def hello(self, identity: bytes, hello: Hello, now: float) -> None:
+    def hello(self, identity: bytes, hello: Hello, access: Access, now: float) -> None:
         """A peer introduces itself, for the first time or again."""
-        problem = problem_of(hello)
+        problem = problem_of(hello) or hello_problem(access, hello)
         if problem is not None:
             self._hub.send_unknown(identity, problem)
         elif hello.replica is None:
-            self._welcome(identity, hello, now)
+            self._welcome(_Greeted(identity, hello, access), now)
         elif hello.replica.id in self._joining:
-            self._joining[hello.replica.id] = _Join(identity, hello, hello.replica)
+            self._joining[hello.replica.id] = _Join(_Greeted(identity, hello, access), hello.replica)
         else:
-            self._admit(_Join(identity, hello, hello.replica), now)
+            self._admit(_Join(_Greeted(identity, hello, access), hello.replica), now)
 
     def _admit(self, join: _Join, now: float) -> None:
         reason = self._obstacle(join.replica, now)
         if reason:
-            self._hub.send_unknown(join.identity, Wait(reason=reason, retry=WAIT_RETRY))
+            self._hub.send_unknown(join.greeted.identity, Wait(reason=reason, retry=WAIT_RETRY))
         elif self._is_registered(join.replica):
             self._departures.take_back(join.replica.id)
-            self._welcome(join.identity, join.hello, now)
+            self._welcome(join.greeted, now)
         elif self._hub.settings.read_only:
             text = f"the journal is read-only, so nobody can register: {self._hub.settings.read_only}"
-            self._hub.send_unknown(join.identity, Wait(reason=text, retry=WAIT_RETRY))
+            self._hub.send_unknown(join.greeted.identity, Wait(reason=text, retry=WAIT_RETRY))
         else:
             self._register(join, now)
 
@@ -102,7 +110,7 @@ class Membership:
             then = partial(self._joined, replica, now, returned=returned)
             self._hub.commit(joined, then=then, failed=partial(self._not_joined, replica, now))
         else:
-            self._start(joined, join.hello, now)
+            self._start(joined, join.greeted.hello, now)
 
     def _start(self, joined: ReplicaJoined, hello: Hello, now: float) -> None:
         replica, at = joined.replica, joined.at
@@ -168,7 +176,7 @@ class Membership:
         self._compare_baselines(replica, now)
         join = self._joining.pop(replica.id)
         if join.replica == replica:
-            self._welcome(join.identity, join.hello, now)
+            self._welcome(join.greeted, now)
         else:  # it said hello again meanwhile, with other declarations
             self._admit(join, now)
 
@@ -176,7 +184,7 @@ class Membership:
         self._starting.discard(_home(replica))
         self._hub.miss(replica.id, now)
         text = f"the journal could not be written: {reason}"
-        identity = self._joining.pop(replica.id).identity
+        identity = self._joining.pop(replica.id).greeted.identity
         self._hub.send_unknown(identity, Wait(reason=text, retry=WAIT_RETRY))
 
     def _compare_baselines(self, replica: Replica, now: float) -> None:
@@ -188,9 +196,10 @@ class Membership:
                 event = Event("baseline_differs", *_home(replica), text=text, replicas=[replica.id])
                 self._hub.event(event, now)
 
-    def _welcome(self, identity: bytes, hello: Hello, now: float) -> None:
+    def _welcome(self, greeted: _Greeted, now: float) -> None:
+        identity, hello, access = greeted
         self._abandon(identity, hello, now)
-        peer = Peer(identity, hello.user, nonce=hello.nonce)
+        peer = Peer(identity, access.user or hello.user, access, nonce=hello.nonce)
         if hello.replica is not None:
             self._bind(peer, hello.replica)
         peer.vitals.connect(now)
@@ -219,6 +228,15 @@ class Membership:
         ):
             self._hub.weavelets.pop(before.replica, None)
             self._hub.miss(before.replica, now, unroutable=True)
+
+    def revoke(self, peer: Peer, now: float) -> None:
+        """A peer's key was taken from him, or means something else now: he must say hello anew."""
+        self._hub.peers.pop(peer.id, None)
+        if peer.replica and self._hub.weavelets.get(peer.replica) is peer:
+            del self._hub.weavelets[peer.replica]
+            self._hub.miss(peer.replica, now, unroutable=True)
+        peer.revoked = True
+        self._hub.send_unknown(peer.id, HelloRequired())
 
     def _bind(self, peer: Peer, replica: Replica) -> None:
         peer.replica, peer.attempt = replica.id, _home(replica)

@@ -39,6 +39,7 @@ from zloom.model import (
 from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub
 from zloom_broker.ledger import Setting
+from zloom_broker.permissions import Access
 from zloom_broker.records import size_of
 
 PAGE = 512 * 1024
@@ -62,26 +63,26 @@ class Queries:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
-    def answer(self, query: Query, now: float) -> Answer:
-        """Return the answer to a query.
+    def answer(self, query: Query, access: Access, now: float) -> Answer:
+        """Return the answer to a query, of which there is left what concerns the runs of the asker.
 
         Raises:
             Refused: It names a run, attempt or revision that does not exist.
         """
         match query:
             case GetHistory():
-                return self._history(query)
+                return self._history(query, access)
             case GetKeys():
-                return self._keys(query)
+                return self._keys(query, access)
             case GetRuns():
-                attempts = self._hub.state.of_run(query.run)
+                attempts = [each for each in self._hub.state.of_run(query.run) if access.covers(each.run)]
                 rest = _after(attempts, query.after, lambda each: f"{each.run}/{each.id}")
                 runs, more = _page(self._run(attempt, now) for attempt in rest)
                 return Runs(id=query.id, runs=runs, more=more)
             case GetReplicas():
-                return self._replicas(query, now)
+                return self._replicas(query, access, now)
             case GetDevices():
-                reports = list(self.devices().values())
+                reports = list(self.devices(access).values())
                 devices, more = _page(_after(reports, query.after, lambda each: each.device.id))
                 return Devices(id=query.id, devices=devices, more=more)
             case GetStats():
@@ -89,7 +90,7 @@ class Queries:
                 epoch, at = self._hub.settings.epoch, self._hub.wall(now)
                 return Stats(id=query.id, epoch=epoch, counters=counters, gauges=gauges, at=at)
 
-    def attempt(self, request: RunRequest) -> Attempt:
+    def attempt(self, request: RunRequest, access: Access) -> Attempt:
         """Return the attempt that a request names, else the newest, those with replicas first.
 
         Raises:
@@ -97,7 +98,8 @@ class Queries:
         """
         attempts = self._hub.state.of_run(request.run) if request.run else []
         if not attempts:
-            known = _names(sorted({attempt.run for attempt in self._hub.state.attempts.values()}))
+            runs = {attempt.run for attempt in self._hub.state.attempts.values()}
+            known = _names(sorted(run for run in runs if access.covers(run)))
             raise Refused("unknown_run", f"unknown run {request.run[:64]!r}; known are: {known}")
         if not request.attempt:
             inhabited = [attempt for attempt in attempts if any(attempt.present())]
@@ -130,6 +132,9 @@ class Queries:
             step_time=status.step_time if status else None,
             metrics=dict(vitals.metrics) if vitals else dict(left.metrics) if left else {},
             ramps=dict(status.ramps) if status else {},
+            dropped=status.dropped if status else 0,
+            values=dict(status.values) if status else {},
+            clock=vitals.clock if vitals else None,
             devices=[device.id for device in replica.devices],
             seen=now - vitals.heard if vitals and vitals.heard is not None else None,
             reason=left.reason if left else "",
@@ -143,11 +148,11 @@ class Queries:
         peers = {"peers": float(len(hub.peers)), "attempts": float(len(hub.state.attempts))}
         return {**hub.counters, **hub.shell_counters}, {**hub.shell_gauges, **peers, **gauges}
 
-    def devices(self) -> dict[str, DeviceReport]:
-        """Return all devices of replicas that are there, by id."""
+    def devices(self, access: Access) -> dict[str, DeviceReport]:
+        """Return all devices of replicas that are there and that the asker may know of, by id."""
         found: dict[str, DeviceReport] = {}
         for attempt in self._hub.state.attempts.values():
-            for replica in attempt.present():
+            for replica in attempt.present() if access.covers(attempt.run) else ():
                 for device in replica.devices:
                     known = found.get(device.id)
                     replicas = [*(known.replicas if known else ()), replica.id]
@@ -168,8 +173,8 @@ class Queries:
         vitals = self._hub.vitals.get(replica.id)
         return vitals.state(now, self._hub.settings.beat) if vitals else "unresponsive"
 
-    def _history(self, query: GetHistory) -> History:
-        attempt = self.attempt(query)
+    def _history(self, query: GetHistory, access: Access) -> History:
+        attempt = self.attempt(query, access)
         newest = attempt.revision if query.before is None else min(query.before - 1, attempt.revision)
         entries: list[HistoryEntry] = []
         size = 0
@@ -183,8 +188,8 @@ class Queries:
         more = len(entries) < newest
         return History(id=query.id, run=attempt.run, attempt=attempt.id, entries=entries, more=more)
 
-    def _keys(self, query: GetKeys) -> Keys:
-        attempt = self.attempt(query)
+    def _keys(self, query: GetKeys, access: Access) -> Keys:
+        attempt = self.attempt(query, access)
         config = attempt.config()
         ramps = self._ramps(attempt)
         keys = [_key_state(attempt, key, config, ramps) for key in attempt.keys().values()]
@@ -220,11 +225,12 @@ class Queries:
             started=attempt.started.at,
         )
 
-    def _replicas(self, query: GetReplicas, now: float) -> Replicas:
+    def _replicas(self, query: GetReplicas, access: Access, now: float) -> Replicas:
         # Not the live first, though a reader of one page would like that: between two pages a replica may
         # come to life, and would be on neither.
         newest_first = reversed(self._hub.state.of_run(query.run))
-        attempts = [attempt for attempt in newest_first if query.attempt in ("", attempt.id)]
+        wanted = (each for each in newest_first if query.attempt in ("", each.id))
+        attempts = [attempt for attempt in wanted if access.covers(attempt.run)]
         found = [(attempt, replica) for attempt in attempts for replica in attempt.replicas.values()]
         rest = _after(found, query.after, lambda each: each[1].id)
         replicas, more = _page(self.status(attempt, replica, now) for attempt, replica in rest)

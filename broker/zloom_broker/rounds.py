@@ -5,7 +5,7 @@ from itertools import count
 from math import ceil
 from typing import Protocol
 
-from zloom.messages import Decision, FromBroker, Prepare, Promise
+from zloom.messages import Decision, FromBroker, Prepare, Promise, Status
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.ledger import Ledger
@@ -97,8 +97,21 @@ class Rounds:
         """Return a step that no rank will have begun for so long, and that is past `reached`."""
         vitals = [self._hub.vitals[name] for name in ledger.targets if name in self._hub.vitals]
         highest = max([reached, *(each.step_at(now) for each in vitals)])
-        paces = [each.status.step_time for each in vitals if each.status and each.status.step_time]
+        paces = self._paces(ledger)
         return highest + 1 + (ceil(seconds / min(paces)) if paces else 1)
+
+    def are_paused_at_first(self, ledger: Ledger) -> bool:
+        """Whether all ranks stand before they have a pace: once they go on, any step may come at once."""
+        stand = [status for status in self._statuses(ledger) if status.paused]
+        return len(stand) == len(ledger.targets) and not self._paces(ledger)
+
+    def _paces(self, ledger: Ledger) -> list[float]:
+        """Return the seconds that a step takes, of each rank that has told it."""
+        return [status.step_time for status in self._statuses(ledger) if status.step_time]
+
+    def _statuses(self, ledger: Ledger) -> list[Status]:
+        vitals = [self._hub.vitals[name] for name in ledger.targets if name in self._hub.vitals]
+        return [each.status for each in vitals if each.status is not None]
 
     # --- a round ------------------------------------------------------------------------------
 

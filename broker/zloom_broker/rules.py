@@ -111,6 +111,7 @@ def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revisi
         request.note,
         request.ramps,
         request.revert_if,
+        request.queue,
     )
     return _config(attempt, wanted, tentative)
 
@@ -197,6 +198,7 @@ class _Wanted(NamedTuple):
     note: str = ""
     ramps: Mapping[str, Ramp] = {}
     revert_if: str = ""
+    queue: bool = False
 
 
 def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) -> Proposal:
@@ -214,6 +216,8 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
     check_ramps(wanted.ramps, changes, present)
     _check_size(changes)
     pending = _pending(changes, attempt, tentative)
+    if wanted.queue:
+        pending = _not_before(wanted, pending)
     if pending and not wanted.supersede:
         raise _key_pending(changes, pending)
     keys = [key for _, key in declared if key.name in changes]
@@ -245,6 +249,14 @@ def _pending(names: Iterable[str], attempt: Attempt, tentative: Sequence[Revisio
     revisions = [each.revision for each in waiting if each.scheduled]
     revisions += [each for each in tentative if is_scheduled(each)]
     return [each for each in revisions if not each.changes.keys().isdisjoint(names)]
+
+
+def _not_before(wanted: _Wanted, pending: Sequence[Revision]) -> list[Revision]:
+    """Return what waits and is not sure to happen before the change that is wanted, or at its step."""
+    if wanted.at_step is None or wanted.supersede:
+        text = "queue is for a change at a step, behind what waits for its keys; supersede would end that"
+        raise Refused("bad_mode", text)
+    return [each for each in pending if each.at_step is None or each.at_step > wanted.at_step]
 
 
 def _key_pending(names: Iterable[str], pending: Sequence[Revision]) -> Refused:

@@ -14,18 +14,22 @@ from zloom.errors import (
     JournalError,
     LocalProtocolError,
     RemoteProtocolError,
-    TransportError,
     UnknownMessageType,
 )
 from zloom.socket_options import Context, new_context
+from zloom.socket_sender import NOBODY
 from zloom.sockets import DrainSocket
 from zloom_broker import chronicle
-from zloom_broker.addresses import Addresses, Bound, updates_endpoint
+from zloom_broker.addresses import Addresses
+from zloom_broker.admission import Admission
 from zloom_broker.core import Core
-from zloom_broker.effects import Commit, Effect, Publish, Send
+from zloom_broker.effects import Admit, Commit, Effect, Expel, Publish, Send
 from zloom_broker.hub import CoreSettings
 from zloom_broker.journal import Journal, open_journal
+from zloom_broker.keyring import Keyring
 from zloom_broker.measuring import Measuring
+from zloom_broker.permissions import OWNER, Access
+from zloom_broker.ports import Ports, Takers
 from zloom_broker.records import encode
 from zloom_broker.recovery import next_epoch, recover
 from zloom_broker.settings import BrokerSettings
@@ -43,6 +47,9 @@ SNAPSHOT_SHARE = 0.5
 AFTER_A_BUG = 1.0
 """Seconds until a timer rings again that could not be handled: what is due remains due, over and over."""
 
+PACKING_TIME = 0.005
+"""Seconds in one turn of the loop for a snapshot that is due: no beat, ping or change waits long for it."""
+
 
 class Server:
     """A broker on the running loop; `running` makes one. Not thread-safe."""
@@ -52,15 +59,22 @@ class Server:
         self._journal = journal
         self._loop = asyncio.get_running_loop()
         self._log = logging.getLogger("zloom.broker")
-        self._control = DrainSocket(context, "router", self._on_control, on_unroutable=self._on_unroutable)
-        self._updates = DrainSocket(context, "xpub", self._on_subscription)
+        self._admission = (
+            Admission(context, Keyring(settings.auth_dir), self._on_revoked) if settings.secured else None
+        )
+        security = self._admission.options() if self._admission is not None else None
+        self._ports = Ports(
+            context, Takers(self._on_control, self._on_unroutable, self._on_subscription), security
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._committed = journal.recovered.last_seq
         self._snapshot_seq = journal.recovered.snapshot_seq
+        self._packing: Iterator[None] | None = None
+        """What a snapshot that is due still has to pack."""
         self._epoch_written: asyncio.Future[None] | None = None
         self._failing = ""
         """Why the newest commit failed; empty when it did not."""
-        self.measuring = Measuring(self._control, self._updates, journal)
+        self.measuring = Measuring(self._ports, self._admission, journal)
         self._core: Core | None = None
         """From the first message that it takes to the last."""
         self.addresses = Addresses()
@@ -79,12 +93,14 @@ class Server:
             where = self._settings.data_dir
             raise JournalError(f"the journal in {where} holds what this version cannot read: {exc}") from exc
         await self._begin_epoch(state)
-        self.addresses = self._bind()
+        self.addresses = Addresses(self._ports.bind(self._settings.bind), self._settings.advertise or "")
         core_settings = CoreSettings(
             epoch=self.epoch,
             addresses=self.addresses,
             durable=self._settings.durability == "fsync",
+            on_device_failure=self._settings.on_device_failure,
             read_only=self._journal.read_only_reason or "",
+            secured=self._settings.secured,
         )
         self._core = Core(state, core_settings, self._committed, self._loop.time(), time.time())
         self.measuring.start()
@@ -95,8 +111,9 @@ class Server:
         if self._timer is not None:
             self._timer.cancel()
         self.measuring.stop()
-        self._control.close(FAREWELL)
-        self._updates.close(FAREWELL)
+        if self._admission is not None:
+            self._admission.close()
+        self._ports.close(FAREWELL)
         core, self._core = self._core, None
         if core is not None and not self._journal.read_only_reason:
             self._snapshot(core)
@@ -124,17 +141,6 @@ class Server:
 
         return call
 
-    def _bind(self) -> Addresses:
-        bound = []
-        for endpoint in self._settings.bind:
-            control = self._control.bind(endpoint)
-            try:
-                updates = self._updates.bind(updates_endpoint(endpoint, control))
-            except TransportError as error:
-                raise TransportError(f"{error} (updates of {control}, which go beside it)") from error
-            bound.append(Bound(control, updates))
-        return Addresses(tuple(bound), self._settings.advertise or "")
-
     # --- events ------------------------------------------------------------------------------
 
     def _on_control(self, frames: list[bytes]) -> None:
@@ -148,8 +154,14 @@ class Server:
         except RemoteProtocolError as error:
             self._carry_out(self._core, self._core.bad_message(identity, "bad_message", str(error)))
         else:
+            if self._admission is not None:
+                self._admission.look()
+            access = self._access(self._ports.control)
             try:
-                effects = self._core.receive(identity, message, now)
+                if access is None:
+                    effects = self._core.stranger(identity, message)
+                else:
+                    effects = self._core.receive(identity, message, now, access)
             except Exception:  # noqa: BLE001 - a bug must not leave the peer without an answer
                 self._log.exception("a %s could not be handled", type(message).__name__)
                 effects = self._core.failed(identity, message)
@@ -162,7 +174,19 @@ class Server:
     def _on_subscription(self, frames: list[bytes]) -> None:
         if self._core is not None and len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
             topic, present = frames[0][1:], frames[0][:1] == b"\1"
-            self._carry_out(self._core, self._core.subscription(topic, self._loop.time(), present=present))
+            updates = self._ports.subscriber()
+            known = present or updates.sender != NOBODY
+            access = self._access(updates) if known else None
+            now = self._loop.time()
+            self._carry_out(self._core, self._core.subscription(topic, now, present=present, access=access))
+
+    def _access(self, socket: DrainSocket) -> Access | None:
+        return OWNER if self._admission is None else self._admission.access(socket.sender)
+
+    def _on_revoked(self, users: set[str]) -> None:
+        if self._core is not None:
+            self._carry_out(self._core, self._core.revoked(users, self._loop.time()))
+            self._ports.cut_off()
 
     def _on_committed(self, seq: int) -> None:
         self._committed = seq
@@ -175,7 +199,7 @@ class Server:
         elif self._core is not None:
             self._carry_out(self._core, self._core.committed(seq))
             if seq - self._snapshot_seq >= max(SNAPSHOT_ROWS, SNAPSHOT_SHARE * self._snapshot_seq):
-                self._snapshot(self._core)
+                self._prepare_snapshot(self._core)
 
     def _on_commit_failed(self, seq: int, reason: str) -> None:
         self.measuring.load.commit_failed()
@@ -218,10 +242,19 @@ class Server:
                     self._send(core, effect)
                 case Publish():
                     self._publish(effect)
+                case Admit():
+                    self._ports.subscriber().admit(effect.topic, present=effect.present)
+                case Expel():
+                    self._expel(effect)
                 case Commit():
                     self.measuring.load.submitted(effect.seq + len(effect.payloads) - 1, self._loop.time())
                     self._journal.submit(effect.seq, effect.payloads, effect.durable)
         self._set_timer(core)
+
+    def _expel(self, effect: Expel) -> None:
+        self._log.error("the key of %s is refused until the next start: %s", effect.user, effect.reason)
+        if self._admission is not None:
+            self._admission.expel(effect.user)
 
     def _send(self, core: Core, effect: Send) -> None:
         try:
@@ -230,11 +263,11 @@ class Server:
             self._log.warning("an answer could not be sent: %s", error)
             self._carry_out(core, core.too_long(effect))
         else:
-            self._control.send([effect.peer, *frames])
+            self._ports.control.send([effect.peer, *frames])
 
     def _publish(self, effect: Publish) -> None:
         try:
-            self._updates.send([effect.topic, codec.encode(effect.message)])
+            self._ports.publish(effect.topic, codec.encode(effect.message))
         except LocalProtocolError as error:
             # Receivers see the gap in the topic's numbers.
             self.measuring.unpublished += 1
@@ -247,6 +280,25 @@ class Server:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _prepare_snapshot(self, core: Core) -> None:
+        if self._packing is None:
+            self._packing = core.state.pack()
+            self._loop.call_soon(self._pack)
+
+    def _pack(self) -> None:
+        """Pack revisions for a moment; the snapshot follows once there are no more."""
+        core, packing = self._core, self._packing
+        if core is None or packing is None:
+            return
+        until = self._loop.time() + PACKING_TIME
+        for _ in packing:
+            if self._loop.time() >= until:
+                self._loop.call_soon(self._pack)
+                return
+        self._packing = None
+        self._snapshot(core)
+        core.state.unpack()
 
     def _snapshot(self, core: Core) -> None:
         if self._committed > self._snapshot_seq:

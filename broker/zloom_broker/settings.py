@@ -10,9 +10,11 @@ import platformdirs
 
 from zloom.endpoints import runtime_endpoint, tcp_host, tcp_problem
 from zloom.errors import SettingsError
+from zloom_broker.keyring import Keyring, default_auth_dir
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Durability = Literal["fsync", "buffered"]
+DeviceReaction = Literal["notify", "checkpoint", "stop"]
 
 LAST_PORT = 65535
 
@@ -40,10 +42,13 @@ class BrokerSettings:
         durability: `fsync`: a change is on disk before it is confirmed. `buffered`: config updates are
             confirmed when the operating system has them, and a loss of power may lose the newest.
         log_level: The least severe level that is logged, to stderr.
+        on_device_failure: What a run does when a device fails that it computes on: `notify` tells it,
+            `checkpoint` and `stop` are commands that it is sent besides.
         metrics_port: Port of HTTP at which Prometheus finds the broker's numbers; 0 for a free one, None for
             none. Needs the package prometheus-client.
         metrics_host: Address of that port. Whoever reaches it can read the numbers, and change nothing.
-        no_auth: Bind TCP addresses that other hosts can reach, though nobody has to prove who he is.
+        auth_dir: Folder of the keys, by which peers on TCP must prove who they are. See `Keyring`.
+        no_auth: Let everybody who reaches a TCP address do everything.
 
     Raises:
         TransportError: There is no usable runtime folder, and `bind` does not name another place.
@@ -54,6 +59,8 @@ class BrokerSettings:
     data_dir: Path = field(default_factory=default_data_dir)
     durability: Durability = "fsync"
     log_level: LogLevel = "info"
+    auth_dir: Path = field(default_factory=default_auth_dir)
+    on_device_failure: DeviceReaction = "notify"
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     no_auth: bool = False
@@ -67,12 +74,18 @@ class BrokerSettings:
         if not self.bind:
             raise SettingsError("no endpoint to bind; name one with --bind, such as tcp://127.0.0.1:5555")
         _check_choice("durability", self.durability, get_args(Durability))
+        _check_choice("on device failure", self.on_device_failure, get_args(DeviceReaction))
         _check_choice("log level", self.log_level, get_args(LogLevel))
         if self.metrics_port is not None and not 0 <= self.metrics_port <= LAST_PORT:
             raise SettingsError(f"--metrics-port is {self.metrics_port}; expected 0 to {LAST_PORT}")
         if self.advertise is not None:
             _check_tcp("--advertise", self.advertise)
         return [warning for endpoint in self.bind for warning in self._check_endpoint(endpoint)]
+
+    @property
+    def secured(self) -> bool:
+        """Whether some peers are known by their keys."""
+        return not self.no_auth and any(endpoint.startswith("tcp://") for endpoint in self.bind)
 
     def _check_endpoint(self, endpoint: str) -> Iterator[str]:
         scheme, separator, rest = endpoint.partition("://")
@@ -87,15 +100,14 @@ class BrokerSettings:
             raise SettingsError(
                 f"cannot bind {endpoint}: updates need the next port, and there is none above"
             )
-        if _is_loopback(tcp_host(endpoint)):
-            yield f"{endpoint}: anybody on this host can steer; an ipc:// endpoint is for its owner alone"
-        elif self.no_auth:
-            yield f"{endpoint}: anybody who reaches this address can steer, because of --no-auth"
-        else:
+        if self.no_auth:
+            who = "on this host" if _is_loopback(tcp_host(endpoint)) else "who reaches this address"
+            yield f"NO AUTHENTICATION: anybody {who} can steer every run at {endpoint}, because of --no-auth"
+        elif not Keyring(self.auth_dir).exists:
             raise SettingsError(
-                f"cannot bind {endpoint}: other hosts can reach it, and zloom has no keys yet that tell who "
-                "may steer; bind tcp://127.0.0.1:PORT or an ipc:// endpoint, or say with --no-auth that "
-                "everybody who can reach it may steer every run"
+                f"cannot bind {endpoint}: there are no keys in {self.auth_dir} that tell who may steer; make "
+                "them with `zloom auth init` and `zloom auth add NAME --role ROLE`, or bind an ipc:// "
+                "endpoint, or say with --no-auth that everybody who can reach it may steer every run"
             )
 
 

@@ -215,7 +215,9 @@ class Steering:
 
     def _is_due(self, ledger: Ledger, now: float) -> bool:
         at_step = ledger.revision.at_step
-        return at_step is None or self._rounds.step_ahead(ledger, EARLY, 0, now) >= at_step
+        if at_step is None or self._rounds.are_paused_at_first(ledger):
+            return True
+        return self._rounds.step_ahead(ledger, EARLY, 0, now) >= at_step
 
     def _begin(self, attempt: Attempt, ledger: Ledger, waiting: _Waiting, now: float) -> None:
         lead = LEAD * 2**waiting.rounds

@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from zloom.lightning.steer import Place, Position, Steer, Undo
+from zloom.lightning.steer import Place, Position, Steer
+from zloom.torch.base import Undo
 
 # Lightning's advice on machines and loaders, which is right and no concern of these tests.
 QUIET = (

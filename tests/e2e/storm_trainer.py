@@ -55,7 +55,7 @@ class Plan:
     seed: int = 0
     store: bool = True
     faults: float = 0.0
-    delay: float = 0.005
+    delay: float = 0.02
     fatal: float = 0.0
     late: Path | None = None
     hold_limit: float | None = None
@@ -71,7 +71,7 @@ class Story:
         parameters: A digest of both models, in the end.
         trained: How many steps.
         longest: The longest that a step was held before it began, in seconds.
-        ended: Why it ended: `stop`, `last`, or the exception.
+        ended: Why it ended: `stop`, `last`, `SIGTERM`, or the exception.
     """
 
     kept: list[tuple[int, str, Any]] = field(default_factory=list)
@@ -82,16 +82,20 @@ class Story:
     ended: str = ""
 
 
+def join_group(plan: Plan) -> None:
+    address = f"tcp://127.0.0.1:{plan.port}"
+    dist.init_process_group("gloo", init_method=address, rank=plan.rank, world_size=plan.world_size)
+
+
 def main(plan: Plan) -> None:
     torch.set_num_threads(1)
-    place = {"rank": plan.rank, "world_size": plan.world_size}
-    address = f"tcp://127.0.0.1:{plan.port}"
     if plan.store:
-        dist.init_process_group("gloo", init_method=address, **place)
+        join_group(plan)
         trainer = Trainer(plan)
     else:  # a weavelet that is made before the group knows of no store
         trainer = Trainer(plan)
-        dist.init_process_group("gloo", init_method=address, **place)
+        join_group(plan)
+    signal.signal(signal.SIGTERM, lambda *_: trainer.weavelet.depart("SIGTERM"))
     try:
         trainer.train()
     except (RuntimeError, zloom.ZloomError) as error:  # another rank is gone, or held for too long
@@ -216,14 +220,14 @@ class Trainer:
                 begun = time.monotonic()
                 self.weavelet.tick()
                 self.story.longest = max(self.story.longest, time.monotonic() - begun)
-                if not self.going or self.over:
+                if not self.going or self.over or self.weavelet.departure:
                     break
                 self.step()
                 steps.update(repr((self.weavelet.step, self.values)).encode())
                 self.story.trained += 1
                 time.sleep(self.random.expovariate(1 / self.plan.delay))
             average(self.averaged)
-            self.story.ended = "last" if self.going else "stop"
+            self.story.ended = self.weavelet.departure or ("last" if self.going else "stop")
             self.story.steps = steps.hexdigest()
             self.story.parameters = digest(self.summed, self.averaged)
 

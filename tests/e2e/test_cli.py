@@ -10,7 +10,9 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,9 @@ import pytest
 
 import zloom
 from tests.support import DEADLINE
+from tests.unit.fake_nvml import Card, FakeNVML, xid
 from zloom.cli import main
+from zloom.devices import DeviceProbe
 
 ZLOOM = [sys.executable, "-m", "zloom"]
 
@@ -82,6 +86,7 @@ class Place:
             "ZLOOM_BROKER": f"ipc://{folder}/control",
             "ZLOOM_BIND": f"ipc://{folder}/control",
             "ZLOOM_DATA_DIR": str(self.data_dir),
+            "ZLOOM_AUTH_DIR": str(folder / "auth"),
             "COLUMNS": "200",
         }
 
@@ -448,11 +453,39 @@ def test_a_second_broker_at_the_same_endpoint_is_refused_with_one_line(place: Pl
 
 
 def test_a_broker_says_as_json_where_it_is(place: Place, tmp_path: Path) -> None:
-    arguments = ("broker", "--json", "--data-dir", str(tmp_path), "--bind", "tcp://127.0.0.1:*")
+    arguments = ("broker", "--json", "--data-dir", str(tmp_path), "--bind", "tcp://127.0.0.1:*", "--no-auth")
     with ended(place.start(*arguments)) as broker:
         said = json.loads(first_line(broker))
         assert said["ready"]
         assert [sorted(pair) for pair in said["bound"]] == [["control", "updates"]]
+
+
+def test_keys_are_given_out_used_and_revoked(place: Place, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(place.environment, "ZLOOM_AUTH_DIR", str(tmp_path / "auth"))
+        assert "zloom auth init" in place.run("auth", "list", code=2).stderr
+        place.run("auth", "init")
+        assert "is there already" in place.run("auth", "init", code=2).stderr
+        key = place.json("auth", "add", "olga", "--role", "observer", "--run", "tiny-*")["key"]
+        assert "already" in place.run("auth", "add", "olga", "--role", "operator", code=2).stderr
+        (row,) = place.json("auth", "list")
+        assert (row["name"], row["role"], row["runs"]) == ("olga", "observer", ["tiny-*"])
+        assert "tiny-*" in place.run("auth", "list").stdout
+        arguments = ("broker", "--data-dir", str(tmp_path / "data"), "--bind", "tcp://127.0.0.1:*")
+        with ended(place.start(*arguments)) as broker:
+            address = re.findall(r"control=(\S+)", first_line(broker))[0]
+            refused = place.run("ps", "--broker", address, code=1)
+            assert "the broker wants a key" in refused.stderr
+            patch.setitem(place.environment, "ZLOOM_KEY", key)
+            assert place.json("ps", "--broker", address) == []
+            said = place.run("set", "tiny-lm", "learning_rate=1", "--broker", address, code=1)
+            assert "unknown run" in said.stderr
+            kept = str(shutil.copy(key, Path(key).with_name("kept")))
+            patch.setitem(place.environment, "ZLOOM_KEY", kept)
+            place.run("auth", "revoke", "olga")
+            assert not Path(key).exists()
+            refused = place.run("ps", "--broker", address, "--timeout", "3", code=1)
+            assert "revoked" in refused.stderr
 
 
 def test_an_address_that_others_reach_needs_no_auth(place: Place, tmp_path: Path) -> None:
@@ -488,6 +521,48 @@ def test_the_journal_is_verified_and_repaired_without_a_broker(tmp_path: Path) -
 # --- the program ---------------------------------------------------------------------------------
 
 
+def test_the_doctor_finds_nothing_where_all_is_well(trained: Place) -> None:
+    found = trained.json("doctor")
+    assert {each["check"] for each in found} == {"broker", "key", "clocks", "disk", "load", "runs", "config"}
+    assert [each for each in found if each["state"] == "problem"] == []
+    assert "ok       broker  ipc://" in trained.run("doctor").stdout
+
+
+def test_the_doctor_names_what_ranks_do_not_agree_on(trained: Place) -> None:
+    with contextlib.ExitStack() as stack:
+        for rank in range(2):
+            weavelet = zloom.Weavelet(
+                "apart",
+                broker=trained.environment["ZLOOM_BROKER"],
+                attempt="one",
+                rank=rank,
+                world_size=2,
+            )
+            weavelet.on_config("same", initial=1)(lambda value: None)
+            weavelet.on_config("rate", initial=float(rank))(lambda value: None)
+            assert stack.enter_context(weavelet).wait_until_active(DEADLINE)
+        deadline = time.monotonic() + DEADLINE
+        while len([each for each in trained.json("ps", "apart") if each["values"]]) < 2:
+            assert time.monotonic() < deadline
+        found = trained.json("doctor", code=1)
+    (problem,) = [each for each in found if each["check"] == "config"]
+    assert problem["text"] == "apart: rate is not the same on rank 0 and rank 1"
+
+
+def test_the_doctor_says_why_there_is_no_broker(tmp_path: Path, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        place = Place(tmp_path)
+        (found,) = place.json("doctor", "--broker", endpoint, "--timeout", "0.5", code=3)
+        assert found["text"] == f"something listens at {endpoint}, but does not answer as a broker does"
+    told = place.run("doctor", "--broker", endpoint, "--timeout", "0.5", code=3).stdout
+    assert f"problem  broker  nobody listens at {endpoint}" in told
+    nowhere = f"ipc://{folder}/nowhere"
+    told = place.run("doctor", "--broker", nowhere, "--timeout", "0.5", code=3).stdout
+    assert f"nobody listens at {nowhere}" in told
+    assert "→ start one with `zloom broker`" in told
+
+
 def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with ended(place.start("broker", "--metrics-port", "0")) as broker:
@@ -505,9 +580,36 @@ def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 2.0
 
 
+def test_a_run_whose_gpu_fails_stops_where_that_was_wanted(tmp_path: Path) -> None:
+    place, card, going = Place(tmp_path), Card("GPU-1"), True
+    endpoint = place.environment["ZLOOM_BROKER"]
+    with ended(place.start("broker", "--on-device-failure", "stop")) as broker:
+        first_line(broker)
+        probe = DeviceProbe({}, FakeNVML(card))
+        weavelet = zloom.Weavelet(
+            "gpu", broker=endpoint, devices=probe, settings=zloom.WeaveletSettings(device_interval=0.1)
+        )
+
+        @weavelet.on_command("stop")
+        def stop() -> None:
+            nonlocal going
+            going = False
+
+        deadline = time.monotonic() + DEADLINE
+        with weavelet:
+            assert weavelet.wait_until_active(DEADLINE)
+            card.pending.append(xid(79))
+            while going:
+                assert time.monotonic() < deadline
+                weavelet.tick()
+        (change,) = place.json("history", "gpu")
+        assert (change["command"], change["by"]) == ("stop", "zloom")
+        assert change["note"] == "GPU-1 failed: XID 79: it has fallen off the bus"
+
+
 COMMANDS = """
 broker ps devices keys get set history rollback pause resume stop checkpoint validate command cancel watch
-fail-device forget stats stacks journal
+fail-device forget stats stacks doctor journal record replay
 """
 
 

@@ -78,6 +78,7 @@ def test_the_plain_loop_is_steered(tmp_path: Path) -> None:
     assert (output, child.returncode) == (f"stopped at step {step}\n", 0)
 
 
+@pytest.mark.timeout(300)  # some fifteen processes start, one after the other
 async def test_the_demo_s_ranks_train_with_each_change_from_the_steps_on_that_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

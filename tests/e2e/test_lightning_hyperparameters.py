@@ -9,8 +9,7 @@ from torch.optim import lr_scheduler
 
 from tests.e2e.lightning_models import QUIET, Change, Regression, run
 from tests.e2e.test_lightning_optimizer import TwoOptimizers
-from zloom.lightning.hyperparameters import Momentum, WeightDecay
-from zloom.lightning.optimizer import OptimizerType
+from zloom.lightning.optimizer import Momentum, OptimizerType, WeightDecay
 from zloom.lightning.steer import Steer
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]

@@ -12,8 +12,8 @@ from torch.optim.swa_utils import SWALR
 from tests.e2e.lightning_models import QUIET, Change, Manual, Regression, loader, run
 from tests.e2e.test_lightning_optimizer import TwoOptimizers
 from zloom.errors import CannotSteer
-from zloom.lightning.learning_rate import LearningRate, effective_rate
-from zloom.lightning.optimizer import OptimizerType
+from zloom.lightning.optimizer import LearningRate, OptimizerType
+from zloom.torch.learning_rate import effective_rate
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
@@ -146,7 +146,7 @@ def test_groups_keep_their_proportions_and_without_a_schedule_the_rate_is_the_ra
     assert [group["lr"] for group in fitted.optimizers[0].param_groups] == pytest.approx(
         [0.04, 0.01], rel=1e-12
     )
-    assert effective_rate(fitted) == pytest.approx(0.04)
+    assert effective_rate(fitted.optimizers[0]) == pytest.approx(0.04)
 
 
 def test_it_applies_to_the_very_batch() -> None:

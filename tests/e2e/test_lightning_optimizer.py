@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader
 from tests.e2e.lightning_models import QUIET, Change, Manual, Regression, loader, run, trainer
 from zloom.errors import CannotSteer
 from zloom.lightning.data import BatchSize
-from zloom.lightning.optimizer import OptimizerType, torch_optimizers
+from zloom.lightning.optimizer import OptimizerType
 from zloom.lightning.steer import Place, Position
+from zloom.torch.optimizer_type import torch_optimizers
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import json
-import multiprocessing
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+import signal
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,15 +16,9 @@ import pytest
 
 import zloom
 from tests.e2e import storm_trainer
+from tests.e2e.ranks import Changes, Storm, all_train, at_once, ended, one_fate, ranks
 from tests.e2e.storm_trainer import RUN, Plan, Story
 from tests.support import DEADLINE, BrokerProcess, broker_process, free_endpoint, free_ports
-from zloom.messages import Reported
-
-FORKS = multiprocessing.get_context("forkserver")
-"""Ranks are forked from one process that has torch: importing it in each would take most of the time."""
-
-FORKS.set_forkserver_preload(["tests.e2e.storm_trainer"])
-
 
 CRASH = """
 import os, signal, time
@@ -55,41 +49,9 @@ on disk and so many ranks have heard of it."""
 WINDOWS = {"before the commit": -1, "before any has heard": 0, "when one has heard": 1}
 
 
-@contextlib.contextmanager
-def ranks(plans: list[Plan]) -> Iterator[list[BaseProcess]]:
-    """Run a job; whoever has not ended with the block is killed."""
-    processes = [FORKS.Process(target=storm_trainer.main, args=(plan,)) for plan in plans]
-    for process in processes:
-        process.start()
-    try:
-        yield processes  # type: ignore[misc]
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
-
-
 def job(endpoint: str, folder: Path, world_size: int, **options: Any) -> list[Plan]:
     port = free_ports()
     return [Plan(endpoint, folder, rank, world_size, port, **options) for rank in range(world_size)]
-
-
-async def all_train(operator: zloom.Operator, world_size: int) -> None:
-    """Wait until all ranks have begun, and the broker knows their pace."""
-    paces: dict[int, float | None] = {}
-    async with operator.watch(RUN) as feed, asyncio.timeout(2 * DEADLINE):
-        async for told in feed:
-            if isinstance(told, Reported):
-                paces[told.status.rank] = told.status.step_time
-                if len(paces) == world_size and None not in paces.values():
-                    return
-
-
-async def ended(processes: list[BaseProcess]) -> list[int | None]:
-    """Wait until all ranks have ended; return their exit codes."""
-    for process in processes:
-        await asyncio.to_thread(process.join, DEADLINE)
-    return [process.exitcode for process in processes]
 
 
 def stories(plans: list[Plan]) -> list[Story]:
@@ -100,72 +62,15 @@ def read_story(folder: Path, rank: int = 0) -> Story:
     return Story(**json.loads((folder / f"{rank}.json").read_text()))
 
 
-def one_fate(result: zloom.Result) -> int | None:
-    """Return the step at which all ranks applied a change; None when none did."""
-    kinds = {outcome.outcome for outcome in result.outcomes}
-    assert result.settled, result
-    if "applied" not in kinds:
-        assert kinds <= {"aborted", "rejected"}, result
-        return None
-    assert kinds == {"applied"}, result
-    (step,) = {outcome.step for outcome in result.outcomes}
-    return step
-
-
-class Storm:
-    """An operator who changes one thing after the other, and sometimes several at once."""
-
-    def __init__(self, operator: zloom.Operator, seed: int) -> None:
-        self.operator = operator
-        self.random = Random(seed)
-        self.applied: list[tuple[int, dict[str, Any]]] = []
-        self.undone = 0
-
-    async def blow(self, count: int) -> None:
-        for _ in range(count):
-            several = self.random.choice((1, 1, 1, 3))
-            await asyncio.gather(*(self.change() for _ in range(several)))
-            if self.random.random() < 0.25:
-                await self.pause()
-            elif self.random.random() < 0.25:
-                await self.checkpoint()
-
-    async def change(self) -> None:
-        values = {
-            "learning_rate": self.random.uniform(0.001, 0.1),
-            "optimizer_type": self.random.choice(("sgd", "adamw")),
-            "accumulate_grad_batches": self.random.randint(1, 5),
-            "batch_size": self.random.randint(1, 9),
-            "sync_every": self.random.randint(1, 7),
-        }
-        keys = self.random.sample(sorted(values), self.random.randint(1, 3))
-        changes = {key: values[key] for key in keys}
-        result = await self.attempt(self.operator.set(RUN, changes, timeout=DEADLINE))
-        step = one_fate(result) if result else None
-        if step is not None:
-            self.applied.append((step, changes))
-        elif result:
-            self.undone += 1
-
-    async def attempt(self, change: Awaitable[zloom.Result]) -> zloom.Result | None:
-        try:
-            return await change
-        except zloom.Refused as refused:
-            if refused.code == "key_pending":  # another change of the same gust is under way
-                return None
-            raise
-
-    async def pause(self) -> None:
-        paused = one_fate(await self.operator.pause(RUN, timeout=DEADLINE))
-        await self.change()
-        await self.checkpoint()
-        resumed = one_fate(await self.operator.resume(RUN, timeout=DEADLINE))
-        assert paused == resumed
-
-    async def checkpoint(self) -> None:
-        result = await self.operator.checkpoint(RUN, timeout=DEADLINE)
-        assert one_fate(result) is not None
-        assert len({outcome.detail for outcome in result.outcomes}) == 1  # the same parameters
+def draw(random: Random) -> Changes:
+    """Return a value for each key that a rank has."""
+    return {
+        "learning_rate": random.uniform(0.001, 0.1),
+        "optimizer_type": random.choice(("sgd", "adamw")),
+        "accumulate_grad_batches": random.randint(1, 5),
+        "batch_size": random.randint(1, 9),
+        "sync_every": random.randint(1, 7),
+    }
 
 
 @contextlib.asynccontextmanager
@@ -174,10 +79,10 @@ async def storm(tmp_path: Path, world_size: int, **options: Any) -> AsyncIterato
     with (
         free_endpoint("ipc") as endpoint,
         broker_process(tmp_path / "data", endpoint),
-        ranks(plans := job(endpoint, tmp_path, world_size, **options)) as processes,
+        ranks(storm_trainer.main, plans := job(endpoint, tmp_path, world_size, **options)) as processes,
     ):
         async with zloom.connect(endpoint) as operator:
-            await all_train(operator, world_size)
+            await all_train(operator, RUN, world_size)
             yield operator
             stopped = one_fate(await operator.stop(RUN, timeout=DEADLINE))
             assert await ended(processes) == [0] * world_size
@@ -191,11 +96,11 @@ async def test_ranks_stay_equal_in_a_storm(tmp_path: Path, world_size: int, stor
     seed = world_size + 10 * store
     options: dict[str, Any] = {"seed": seed, "store": store, "faults": 0.05, "delay": 0.001}
     async with storm(tmp_path, world_size, **options) as operator:
-        blown = Storm(operator, seed)
+        blown = Storm(operator, RUN, Random(seed), draw, tuple(draw(Random())))
         await blown.blow(8)
     assert blown.applied
-    assert blown.undone
-    told = sorted((step, key, value) for step, changes in blown.applied for key, value in changes.items())
+    assert blown.refused
+    told = sorted((step, key, value) for step, _, changes in blown.applied for key, value in changes.items())
     assert sorted((step, key, value) for step, key, value in read_story(tmp_path).kept) == told
 
 
@@ -230,10 +135,10 @@ async def crashed(folder: Path, heard: int, **options: Any) -> AsyncIterator[Cra
     with (
         free_endpoint("ipc") as endpoint,
         broker_process(folder / "data", endpoint, prelude=CRASH.format(heard=heard)) as broker,
-        ranks(plans := job(endpoint, folder, 2, **options)) as processes,
+        ranks(storm_trainer.main, plans := job(endpoint, folder, 2, **options)) as processes,
     ):
         async with zloom.connect(endpoint) as operator:
-            await all_train(operator, 2)
+            await all_train(operator, RUN, 2)
             begun = max(each.step for each in await operator.replicas(RUN))
             await operator.set(RUN, {"learning_rate": 0.05, "sync_every": 3}, wait=False)
             assert await asyncio.to_thread(broker.process.wait, DEADLINE) == -9
@@ -249,15 +154,17 @@ async def broker_returns(folder: Path, heard: int, store: bool) -> None:
                 assert again is not None
                 await operator.stop(RUN, timeout=DEADLINE)
                 story = await job.leave()
-    expected = [] if fate is None else [[fate, "learning_rate", 0.05], [fate, "sync_every", 3]]
-    assert story.kept == [*expected, [again, "batch_size", 2]]
+    expected: list[list[Any]] = (
+        [] if fate is None else [[fate, "learning_rate", 0.05], [fate, "sync_every", 3]]
+    )
+    assert as_lists(story) == [*expected, [again, "batch_size", 2]]
     if heard < 0 or not store:  # it was free to begin again, or its journal is the register
         assert fate is not None
 
 
 async def broker_stays_away(folder: Path, heard: int) -> None:
     async with crashed(folder, heard) as job:
-        last = job.begun + 100
+        last = job.begun + 80
         (folder / storm_trainer.LAST).write_text(str(last))
         story = await job.leave()
     assert (story.ended, story.trained) == ("last", last)
@@ -266,13 +173,7 @@ async def broker_stays_away(folder: Path, heard: int) -> None:
         assert story.longest > 4  # until they had given the broker up
 
 
-def at_once(*scenarios: Coroutine[Any, Any, None]) -> None:
-    """Run scenarios side by side, since they mostly wait; each in a loop of its own that it may block."""
-    with ThreadPoolExecutor(len(scenarios)) as pool:
-        for running in [pool.submit(asyncio.run, scenario) for scenario in scenarios]:
-            running.result()
-
-
+@pytest.mark.fault("ranks: the broker killed in a storm of changes, with a store", "converged")
 def test_no_death_of_the_broker_splits_ranks_that_share_a_store(tmp_path: Path) -> None:
     at_once(
         *(broker_returns(tmp_path / name, WINDOWS[name], store=True) for name in WINDOWS),
@@ -281,6 +182,7 @@ def test_no_death_of_the_broker_splits_ranks_that_share_a_store(tmp_path: Path) 
     )
 
 
+@pytest.mark.fault("ranks: the broker killed in a storm of changes, without a store", "converged")
 def test_no_death_of_the_broker_splits_ranks_that_share_none(tmp_path: Path) -> None:
     at_once(
         *(broker_returns(tmp_path / name, WINDOWS[name], store=False) for name in WINDOWS),
@@ -300,7 +202,7 @@ async def hold_limit_is_kept(folder: Path) -> None:
 async def steered(
     folder: Path, plans: list[Plan], endpoint: str
 ) -> AsyncIterator[tuple[zloom.Operator, list[BaseProcess]]]:
-    with broker_process(folder / "data", endpoint), ranks(plans) as processes:
+    with broker_process(folder / "data", endpoint), ranks(storm_trainer.main, plans) as processes:
         async with zloom.connect(endpoint) as operator:
             yield operator, processes
 
@@ -312,7 +214,7 @@ async def rank_dies(folder: Path, store: bool) -> None:
         plans = job(endpoint, folder, 3, store=store)
         plans[2] = replace(plans[2], fatal=0.07)
         async with steered(folder, plans, endpoint) as (operator, processes):
-            await all_train(operator, 3)
+            await all_train(operator, RUN, 3)
             changes = {"learning_rate": 0.07, "sync_every": 5}
             result = await operator.set(RUN, changes, timeout=DEADLINE)
             assert [each.outcome for each in result.outcomes] == ["aborted", "aborted", "lost"], result
@@ -332,13 +234,33 @@ async def rank_joins(folder: Path) -> None:
             with pytest.raises(zloom.Refused, match="missing: 1"):
                 await operator.set(RUN, {"sync_every": 5})
             (folder / "come").touch()
-            await all_train(operator, 2)
+            await all_train(operator, RUN, 2)
             step = one_fate(await operator.set(RUN, {"sync_every": 5}, timeout=DEADLINE))
             await operator.stop(RUN, timeout=DEADLINE)
             assert await ended(processes) == [0, 0]
     first, second = stories(plans)
     assert first == second
-    assert first.kept == [[step, "sync_every", 5]]
+    assert as_lists(first) == [[step, "sync_every", 5]]
+
+
+def as_lists(story: Story) -> list[list[Any]]:
+    """Return what was kept as JSON has it."""
+    return [list(each) for each in story.kept]
+
+
+async def rank_is_told_to_end(folder: Path) -> None:
+    """One rank gets SIGTERM while all pause, and its handler says so to the others."""
+    folder.mkdir()  # noqa: ASYNC240
+    with free_endpoint("ipc") as endpoint:
+        plans = job(endpoint, folder, 2)
+        async with steered(folder, plans, endpoint) as (operator, processes):
+            await all_train(operator, RUN, 2)
+            paused = one_fate(await operator.pause(RUN, timeout=DEADLINE))
+            os.kill(processes[1].pid or 0, signal.SIGTERM)
+            assert await ended(processes) == [0, 0]
+    first, second = stories(plans)
+    assert first == second
+    assert (first.ended, first.trained) == ("SIGTERM", (paused or 0) - 1)
 
 
 async def one_is_there(operator: zloom.Operator) -> None:
@@ -349,9 +271,11 @@ async def one_is_there(operator: zloom.Operator) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_ranks_that_die_or_join(tmp_path: Path) -> None:
+@pytest.mark.fault("ranks: one dies in the middle of a change", "converged", "detected")
+def test_ranks_that_die_join_or_are_told_to_end(tmp_path: Path) -> None:
     at_once(
         rank_dies(tmp_path / "dies, store", store=True),
         rank_dies(tmp_path / "dies, broker", store=False),
         rank_joins(tmp_path / "joins"),
+        rank_is_told_to_end(tmp_path / "told"),
     )

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -57,11 +58,11 @@ async def test_it_tells_who_held_the_gil_and_for_how_long(folder: Path) -> None:
 
 
 async def test_while_nobody_holds_it_nothing_is_written(folder: Path) -> None:
-    holds = watch(after=2.0)
+    holds = watch(after=1.2)
     holds.start()
     begun = time.monotonic()
     async with asyncio.timeout(DEADLINE):
-        while holds._set_back < begun + 2.0:
+        while holds._set_back < begun + 1.2:
             assert read_hold("r0")[0] == []
             await asyncio.sleep(0.05)
     holds.stop()
@@ -93,6 +94,33 @@ async def test_files_of_processes_that_were_killed_are_removed(
     holds.start()
     assert os.listdir(folder) == ["r0.txt"]
     holds.stop()
+
+
+async def test_the_file_of_a_process_that_lives_is_let_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold_watch, "STALE_AFTER", 0.0)
+    holds = watch("alive")
+    holds.start()
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", _START, stdout=asyncio.subprocess.PIPE)
+    told, _ = await other.communicate()
+    holds.stop()
+    assert told.split() == [b"alive.txt", b"other.txt"]
+
+
+_START = """
+import asyncio, os
+from tests.shell.test_hold_watch import hold_watch, watch
+
+async def main():
+    hold_watch.STALE_AFTER = 0.0
+    holds = watch("other")
+    holds.start()
+    print(*sorted(os.listdir(holds._path.parent)))
+    holds.stop()
+
+asyncio.run(main())
+"""
 
 
 async def test_without_a_private_folder_nothing_is_written(folder: Path) -> None:

@@ -100,6 +100,18 @@ def test_g9_ranks_that_race_agree(client: Open) -> None:
     assert None not in seen[0]
 
 
+# --- part ----------------------------------------------------------------------------------------
+
+
+def test_the_first_that_leaves_a_meeting_says_why_for_all(client: Open) -> None:
+    one, other = registers(client)
+    assert one.part(ROUND, None) is None
+    assert other.part(ROUND, "SIGTERM") == "SIGTERM"
+    assert [one.part(ROUND, None), one.part(ROUND, "")] == ["SIGTERM", "SIGTERM"]
+    assert [one.part("e1/8/1", ""), other.part("e1/8/1", "SIGTERM")] == ["", ""]
+    assert one.part("e1/8/1", None) == ""
+
+
 # --- conclude ------------------------------------------------------------------------------------
 
 
@@ -193,3 +205,4 @@ def test_a_store_whose_server_was_killed_cannot_tell(tmp_path: Path) -> None:
     assert register.conclude(ROUND, 5, None) is None
     assert register.conclude(ROUND, 5, End(False, "rank 0 was lost")) is None
     assert register.decide("e1/8/1", True) is None
+    assert [register.part(ROUND, reason) for reason in (None, "", "SIGTERM")] == [None] * 3

@@ -179,6 +179,7 @@ def declare_rate(weavelet: Weavelet) -> list[float]:
 # --- changes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("trainer: a handler that raises", "told")
 def test_an_update_of_several_keys_is_all_or_nothing(
     weavelet: Weavelet, operating: Operating, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -342,6 +343,40 @@ def test_a_pause_ends_at_its_limit(weavelet: Weavelet, operating: Operating) -> 
     weavelet.tick()
     assert time.monotonic() - began >= 0.3
     assert not weavelet.paused
+
+
+def test_a_training_that_starts_paused_takes_a_change_for_its_first_step_before_it_trains(
+    endpoint: str, operator: SyncOperator, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZLOOM_START_PAUSED", "10")
+    with Weavelet(run, broker=endpoint, settings=QUICK) as weavelet:
+        seen = declare_rate(weavelet)
+
+        def operate() -> Result:
+            assert status(operator, run, lambda each: each.state == "paused").step == 1
+            until_declared(operator, run, "learning_rate")
+            changed = operator.set(run, {"learning_rate": 0.3}, at_step=1)
+            assert [outcome.step for outcome in changed.outcomes] == [1]
+            return operator.command(run, "resume")
+
+        resumed = Background(operate)
+        assert weavelet.wait_until_active(DEADLINE)
+        weavelet.safe_point()
+        assert not weavelet.paused  # the first step has not come
+        weavelet.tick()
+        assert seen == [0.3]
+        assert resumed.result.outcomes[0].step == weavelet.step == 1
+        weavelet.tick()
+        assert not weavelet.paused
+
+
+def test_a_training_that_starts_paused_goes_on_by_itself_without_a_broker(tmp_path: Path) -> None:
+    settings = WeaveletSettings(start_paused=0.2)
+    with Weavelet("alone", broker=f"ipc://{tmp_path}/nobody", settings=settings) as weavelet:
+        began = time.monotonic()
+        weavelet.tick()
+        assert time.monotonic() - began >= 0.2
+        assert not weavelet.paused
 
 
 def test_closing_from_elsewhere_ends_a_pause(weavelet: Weavelet, operating: Operating) -> None:
@@ -688,6 +723,7 @@ def test_without_a_thread_to_be_had_the_training_goes_on(run: str, monkeypatch: 
     assert weavelet.step == 1
 
 
+@pytest.mark.fault("trainer: a forked child that uses the weavelet", "told")
 def test_a_forked_child_does_nothing_and_the_parent_goes_on(weavelet: Weavelet, operating: Operating) -> None:
     seen = declare_rate(weavelet)
     with warnings.catch_warnings():
@@ -762,6 +798,7 @@ def test_a_process_that_closes_nothing_leaves_within_2_s_without_a_broker() -> N
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.fault("trainer: closes nothing, with a broker that died or hangs", "left")
 def test_a_process_leaves_within_2_s_of_a_broker_that_died_or_hangs(
     tmp_path: Path, sign: signal.Signals
 ) -> None:

@@ -5,6 +5,7 @@ from zloom.model import Command, Device, Key, Outcome, Replica, Schema, Value
 from zloom_broker.core import Core
 from zloom_broker.effects import Commit, Effect, Publish, Send
 from zloom_broker.hub import CoreSettings
+from zloom_broker.permissions import OWNER, Access
 from zloom_broker.records import decode_record
 from zloom_broker.state import State
 
@@ -49,9 +50,9 @@ class Bench:
 
     # --- events --------------------------------------------------------------------------------
 
-    def receive(self, peer: bytes, message: m.ToBroker) -> list[Effect]:
+    def receive(self, peer: bytes, message: m.ToBroker, access: Access = OWNER) -> list[Effect]:
         """Feed a message, confirm its commits, and return all effects but commits."""
-        return self._carry(self.core.receive(peer, message, self.now))
+        return self._carry(self.core.receive(peer, message, self.now, access))
 
     def advance(self, seconds: float) -> list[Effect]:
         """Let time pass; timers run when they are due."""
@@ -63,9 +64,9 @@ class Bench:
         self.now = end
         return effects
 
-    def subscription(self, topic: bytes, *, present: bool) -> list[Effect]:
+    def subscription(self, topic: bytes, *, present: bool, access: Access | None = OWNER) -> list[Effect]:
         """Feed a subscription."""
-        return self._carry(self.core.subscription(topic, self.now, present=present))
+        return self._carry(self.core.subscription(topic, self.now, present=present, access=access))
 
     def unroutable(self, peer: bytes) -> list[Effect]:
         """Tell that a peer's connection is closed."""

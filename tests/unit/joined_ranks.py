@@ -34,6 +34,8 @@ class Rank:
         self.outbox: list[m.ToBroker] = []
         self.log: list[str] = []
         self.bad: set[float] = set()
+        self.pace: float | None = 0.1
+        """Seconds a step, as it tells the broker."""
         self.mailbox = Mailbox(self.registry, self._answer, self._confirm, self.log.append)
         self.training = Training(self.registry, self.mailbox, MetricBuffer(10))
         self.promises = Promises(self.mailbox, lambda: self.training.step)
@@ -75,7 +77,7 @@ class Rank:
             m.Status(
                 seq=1,
                 step=self.training.step,
-                step_time=0.1,
+                step_time=self.pace,
                 paused=self.mailbox.pause.active,
                 lacks_config=self.mailbox.lacks_config,
                 ramps=self.mailbox.ramps.states,

@@ -13,6 +13,7 @@ class MemoryRegister:
         decisions: dict[str, bool],
         ends: dict[str, End],
         done: set[tuple[str, int, int]],
+        parted: dict[str, str],
     ) -> None:
         self.rank = rank
         self.world_size = world_size
@@ -22,6 +23,8 @@ class MemoryRegister:
         self.ends = ends
         """By round."""
         self._done = done
+        self.parted = parted
+        """By meeting."""
 
     @classmethod
     def shared_by(cls, world_size: int) -> list["MemoryRegister"]:
@@ -29,7 +32,8 @@ class MemoryRegister:
         decisions: dict[str, bool] = {}
         ends: dict[str, End] = {}
         done: set[tuple[str, int, int]] = set()
-        return [cls(rank, world_size, decisions, ends, done) for rank in range(world_size)]
+        parted: dict[str, str] = {}
+        return [cls(rank, world_size, decisions, ends, done, parted) for rank in range(world_size)]
 
     def decide(self, round: str, commit: bool) -> bool | None:
         """Write a decision unless one stands there, and return the one that does."""
@@ -46,3 +50,9 @@ class MemoryRegister:
         if all((round, step, rank) in self._done for rank in range(self.world_size)):
             return self.ends.setdefault(round, End(True))
         return self.ends.get(round)
+
+    def part(self, meeting: str, reason: str | None) -> str | None:
+        """Write why ranks that met are to end unless something stands there, and return what does."""
+        if not self.reachable or reason is None:
+            return self.parted.get(meeting) if self.reachable else None
+        return self.parted.setdefault(meeting, reason)

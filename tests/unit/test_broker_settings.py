@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from zloom.errors import SettingsError
+from zloom_broker.keyring import Keyring
 from zloom_broker.settings import BrokerSettings
 
 
@@ -20,8 +21,8 @@ def test_what_only_its_owner_reaches_needs_no_word(endpoint: str) -> None:
 @pytest.mark.parametrize(
     "endpoint", ["tcp://127.0.0.1:5555", "tcp://127.8.9.1:*", "tcp://[::1]:5555", "tcp://localhost:5555"]
 )
-def test_loopback_warns_that_anybody_here_can_steer(endpoint: str) -> None:
-    (warning,) = settings(endpoint).check()
+def test_loopback_without_keys_warns_that_anybody_here_can_steer(endpoint: str) -> None:
+    (warning,) = settings(endpoint, no_auth=True).check()
     assert endpoint in warning
     assert "anybody on this host can steer" in warning
 
@@ -29,16 +30,21 @@ def test_loopback_warns_that_anybody_here_can_steer(endpoint: str) -> None:
 OPEN = ["tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://[::]:5555", "tcp://eth0:5555", "tcp://10.1.2.3:5555"]
 
 
-@pytest.mark.parametrize("endpoint", OPEN)
-def test_an_open_address_is_refused_without_no_auth(endpoint: str) -> None:
-    with pytest.raises(SettingsError, match=r"no keys yet.*--no-auth"):
-        settings("tcp://127.0.0.1:1", endpoint).check()
+@pytest.mark.parametrize("endpoint", [*OPEN, "tcp://127.0.0.1:5555"])
+def test_no_address_is_bound_without_keys_or_no_auth(endpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no keys in .*zloom auth init.*--no-auth"):
+        settings("inproc://x", endpoint, auth_dir=tmp_path).check()
+    Keyring(tmp_path / "auth").init()
+    secured = settings("inproc://x", endpoint, auth_dir=tmp_path / "auth")
+    assert secured.check() == []
+    assert secured.secured
+    assert not settings("inproc://x", endpoint, no_auth=True).secured
 
 
 @pytest.mark.parametrize("endpoint", OPEN)
 def test_an_open_address_warns_with_no_auth(endpoint: str) -> None:
     (warning,) = settings(endpoint, no_auth=True).check()
-    assert "anybody who reaches this address can steer" in warning
+    assert "NO AUTHENTICATION: anybody who reaches this address can steer" in warning
 
 
 @pytest.mark.parametrize(

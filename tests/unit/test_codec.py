@@ -61,6 +61,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("payload", BOMBS.values(), ids=list(BOMBS))
 @pytest.mark.parametrize("side", SIDES)
+@pytest.mark.fault("abuse: MessagePack bombs", "told")
 def test_a_bomb_is_refused(side: str, payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         getattr(codec, side).decode(payload)

@@ -50,6 +50,14 @@ def test_one_that_does_not_answer_is_given_up_in_time(bench: Bench) -> None:
     [answer] = [each for each in sent(bench.advance(0.2)) if isinstance(each, m.Stacks)]
     assert answer.reason == "its weavelet did not answer within 3 s"
     assert sent(bench.receive(b"a", m.StacksTaken(id=1, threads=SPIN))) == []
+    bench.receive(b"a", m.Pong(id=pinged(bench), received=1))
+    assert ask(bench, "q2") == [m.TakeStacks(id=2)]
+    assert sent(bench.receive(b"a", m.StacksTaken(id=1, threads=SPIN))) == [], "it is of another moment"
+
+
+def pinged(bench: Bench) -> int:
+    """Return the id of the ping that is outstanding."""
+    return bench.core._hub.vitals["a"].ping_id
 
 
 def test_one_that_cannot_answer_is_not_asked(bench: Bench) -> None:

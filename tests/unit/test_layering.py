@@ -13,45 +13,50 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_broker"}
 
 _PURE = """
-    zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.effects zloom.errors
+    zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.digests zloom.effects zloom.errors
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
-    zloom.outcome_table zloom.pace zloom.pause zloom.promises zloom.ramps zloom.restoring zloom.rounds
-    zloom.schedule zloom.schema zloom.session zloom.session_effects zloom.session_link
-    zloom.session_reports zloom.session_rounds zloom.session_state zloom.session_updates
-    zloom.settlement zloom.socket_outbox zloom.stacks zloom.updates_address zloom.version
-    zloom.visibility zloom.words
+    zloom.outcome_table zloom.pace zloom.parting zloom.pause zloom.promises zloom.ramps zloom.recording
+    zloom.replay_schedule zloom.restoring zloom.rounds zloom.schedule zloom.schema zloom.session
+    zloom.session_effects zloom.session_link zloom.session_reports zloom.session_rounds
+    zloom.session_state zloom.session_updates zloom.settlement zloom.socket_outbox zloom.stacks
+    zloom.transcript zloom.updates_address zloom.version zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
     zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
     zloom_broker.changes zloom_broker.chronicle zloom_broker.conclusions zloom_broker.core
-    zloom_broker.departures zloom_broker.effects zloom_broker.errands zloom_broker.failures
-    zloom_broker.greeting zloom_broker.guard_conditions zloom_broker.guard_ends
-    zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
-    zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger zloom_broker.liveness
-    zloom_broker.load zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes
-    zloom_broker.previews zloom_broker.pulse zloom_broker.queries zloom_broker.ramping
-    zloom_broker.records zloom_broker.requests zloom_broker.rounds zloom_broker.rules zloom_broker.state
-    zloom_broker.steering zloom_broker.straggling zloom_broker.validation zloom_broker.withdrawals
+    zloom_broker.departures zloom_broker.device_rules zloom_broker.device_troubles zloom_broker.effects
+    zloom_broker.errands zloom_broker.failures zloom_broker.greeting zloom_broker.guard_conditions
+    zloom_broker.guard_ends zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards
+    zloom_broker.hub zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger
+    zloom_broker.liveness zloom_broker.load zloom_broker.membership zloom_broker.newcomers
+    zloom_broker.outcomes zloom_broker.permissions zloom_broker.previews zloom_broker.pulse
+    zloom_broker.queries zloom_broker.ramping zloom_broker.records zloom_broker.requests
+    zloom_broker.rounds zloom_broker.rules zloom_broker.state zloom_broker.steering
+    zloom_broker.straggling zloom_broker.subscriptions zloom_broker.users zloom_broker.validation
+    zloom_broker.withdrawals zloom_broker.zap
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
 
 _SHELLS = """
     zloom zloom.__main__ zloom.async_weavelet zloom.declaring zloom.delivery zloom.device_watch
-    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.hold_watch
-    zloom.launch zloom.leaving zloom.metrics zloom.process zloom.session_sockets zloom.settings
-    zloom.socket_errors zloom.socket_options zloom.sockets zloom.stack_source zloom.status_source
-    zloom.steerable zloom.store_register zloom.training zloom.weavelet
-    zloom.client zloom.client.answers zloom.client.blocking zloom.client.caller zloom.client.changes
-    zloom.client.commands zloom.client.feeds zloom.client.link zloom.client.operator
-    zloom.client.previews zloom.client.questions zloom.client.stacks zloom.client.waiting
-    zloom_broker.disk_watch zloom_broker.foreground zloom_broker.log zloom_broker.measuring
-    zloom_broker.metrics_port zloom_broker.recovery zloom_broker.server zloom_broker.settings
+    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.handshakes
+    zloom.hold_watch zloom.launch zloom.leaving zloom.metrics zloom.process zloom.recording_file
+    zloom.security zloom.session_sockets zloom.settings zloom.socket_errors zloom.socket_options
+    zloom.socket_sender zloom.sockets zloom.stack_source zloom.status_source zloom.steerable
+    zloom.store_register zloom.training zloom.weavelet
+    zloom.client zloom.client.answers zloom.client.attempts zloom.client.blocking zloom.client.caller
+    zloom.client.changes zloom.client.commands zloom.client.feeds zloom.client.link
+    zloom.client.operator zloom.client.previews zloom.client.questions zloom.client.recorder
+    zloom.client.replaying zloom.client.stacks zloom.client.waiting
+    zloom_broker.admission zloom_broker.disk_watch zloom_broker.foreground zloom_broker.keyring
+    zloom_broker.log zloom_broker.measuring zloom_broker.metrics_port zloom_broker.ports
+    zloom_broker.recovery zloom_broker.server zloom_broker.settings
 """
 SHELLS = frozenset(_SHELLS.split())
 """What touches the world."""
 
-SHELL_PACKAGES = ("zloom.cli", "zloom.lightning", "zloom_broker.journal")
+SHELL_PACKAGES = ("zloom.cli", "zloom.lightning", "zloom.torch", "zloom.transformers", "zloom_broker.journal")
 """Packages of which every module is a shell."""
 
 PURE_MAY_IMPORT = {
@@ -82,16 +87,27 @@ PURE_MAY_IMPORT = {
 ONLY_FOR = {
     "jsonschema": ("zloom_broker.validation",),
     "lightning": ("zloom.lightning",),
-    "platformdirs": ("zloom.endpoints", "zloom_broker.settings"),
+    "platformdirs": ("zloom.endpoints", "zloom_broker.keyring", "zloom_broker.settings"),
     "prometheus_client": ("zloom_broker.metrics_port",),
     "pynvml": ("zloom.devices",),
     "rich": ("zloom.cli",),
     "sqlite3": ("zloom_broker.journal",),
-    "torch": ("zloom.lightning",),
+    "torch": ("zloom.lightning", "zloom.torch", "zloom.transformers"),
+    "transformers": ("zloom.transformers",),
     "typer": ("zloom.cli",),
-    "zmq": ("zloom.endpoints", "zloom.socket_errors", "zloom.socket_options", "zloom.sockets"),
+    "zmq": (
+        "zloom.endpoints",
+        "zloom.handshakes",
+        "zloom.security",
+        "zloom.socket_errors",
+        "zloom.socket_options",
+        "zloom.socket_sender",
+        "zloom.sockets",
+    ),
     "zloom.cli": ("zloom.__main__", "zloom.cli"),
     "zloom.lightning": ("zloom.lightning",),
+    "zloom.torch": ("zloom.lightning", "zloom.torch", "zloom.transformers"),
+    "zloom.transformers": ("zloom.transformers",),
     "zloom_broker": ("zloom_broker", "zloom.cli"),
     "tests": (),
     "examples": (),
@@ -105,6 +121,7 @@ FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval"}
 LIGHT = (
     "torch",
     "lightning",
+    "transformers",
     "typer",
     "rich",
     "jsonschema",
@@ -217,7 +234,11 @@ CAUGHT = [
     ("zloom.codec", "print(open('file'))", r"calls print\(\)"),
     ("zloom_broker.core", "import zmq", "only zloom.endpoints"),
     ("zloom_broker.server", "import zmq", "only zloom.endpoints"),
-    ("zloom.client.link", "def f():\n    import torch.nn", "only zloom.lightning may import torch"),
+    (
+        "zloom.client.link",
+        "def f():\n    import torch.nn",
+        "may import torch",
+    ),
     ("zloom.client.link", "def f():\n    import zloom_broker.core", "only zloom_broker and zloom.cli"),
     ("zloom.cli", "import zloom_broker", "inside the function"),
     ("zloom.client.link", "import zloom.cli", "and zloom.cli may"),

@@ -87,17 +87,21 @@ def cancel(number: int, cancels: int, *, step: int = 5) -> Round:
 def test_the_step_of_a_promise_is_held_until_the_decision() -> None:
     rank = Rank()
     round = rank.promise(config(1, a=1))
-    assert rank.run(4) == []
-    assert not rank.mailbox.must_wait
-    assert rank.run(5) == []
-    assert rank.mailbox.must_wait
+    waits: list[bool] = []
+
+    def run(step: int) -> list[str]:
+        outcomes = rank.run(step)
+        waits.append(rank.mailbox.must_wait)
+        return outcomes
+
+    assert run(4) == []
+    assert run(5) == []
     round.commit = True
-    rank.run(5)
+    run(5)
     assert rank.effective["a"] == 1
-    assert rank.mailbox.must_wait, "not concluded"
-    round.end = End(True)
-    assert rank.run(5) == ["1 applied@5"]
-    assert not rank.mailbox.must_wait
+    round.end = End(True)  # until then it is not concluded
+    assert run(5) == ["1 applied@5"]
+    assert waits == [False, True, True, False]
     assert not rank.mailbox.waiting
     assert rank.confirmed == [5]
 
@@ -151,6 +155,49 @@ def test_a_pause_serves_what_is_decided_and_does_not_end_before() -> None:
     round.commit, round.end = True, End(True)
     assert rank.run(5, 3.0) == ["2 applied@5"]
     assert not rank.mailbox.must_wait
+
+
+def test_a_rank_that_is_to_end_takes_the_others_out_of_the_pause() -> None:
+    ranks = pair()
+    for rank in ranks:
+        rank.promise(command(1, "pause"), commit=True)
+        rank.run(5)
+    one, other = (rank.mailbox for rank in ranks)
+    other.parting.depart("SIGTERM")
+    other.pause.end()
+    other.run(5, 1.0)
+    waited = one.must_wait
+    one.run(5, 1.0)
+    assert (waited, one.must_wait) == (True, False)
+    assert (one.parting.reason, other.parting.reason) == ("SIGTERM", "SIGTERM")
+
+
+def test_ranks_that_hold_for_one_that_is_to_end_end_with_it() -> None:
+    ranks = pair()
+    for rank in ranks:
+        rank.promise(config(1, a=1), commit=True)
+    one, other = ranks
+    one.run(5)
+    other.mailbox.parting.depart("SIGTERM")
+    other.mailbox.parting.go_on = lambda: one.run(5, 1.0)  # type: ignore[method-assign,assignment]
+    assert other.run(5, 1.0) == ["1 applied@5"]
+    del other.mailbox.parting.go_on
+    other.mailbox.parting.go_on()
+    assert one.outcomes == ["1 applied@5"]
+    assert [rank.mailbox.parting.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
+
+
+def test_a_rank_that_holds_and_is_to_end_takes_the_last_one_along() -> None:
+    ranks = pair()
+    for rank in ranks:
+        rank.promise(config(1, a=1), commit=True)
+    one, other = ranks
+    one.run(5)
+    one.mailbox.parting.depart("SIGTERM")
+    one.run(5, 1.0)
+    other.run(5, 2.0)
+    one.run(5, 2.0)
+    assert [rank.mailbox.parting.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
 
 
 # --- all or none ---------------------------------------------------------------------------------

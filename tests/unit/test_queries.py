@@ -182,3 +182,18 @@ def test_unknown_names_are_told_with_those_that_are_known() -> None:
     assert "known are: run" in ask(bench, m.GetKeys(id="k", run="rum")).text
     assert "it has: one" in ask(bench, m.GetKeys(id="k", run="run", attempt="two")).text
     assert ask(bench, m.FailDevice(id="f", device="GPU-9")).text.endswith("known are: GPU-1")
+
+
+def test_values_and_clock_are_told_as_the_replica_told_them() -> None:
+    bench = Bench()
+    bench.active()
+    bench.operator()
+    bench.receive(b"a", m.Status(seq=1, step=1, values={"learning_rate": 7}, at=1000.0 + bench.now + 3.0))
+    (answer,) = sent(bench.receive(b"op", m.GetReplicas(id="r")))
+    assert isinstance(answer, m.Replicas)
+    assert answer.replicas[0].values == {"learning_rate": 7}
+    assert answer.replicas[0].clock == pytest.approx(3.0)
+    bench.receive(b"a", m.Status(seq=2, step=1))
+    (answer,) = sent(bench.receive(b"op", m.GetReplicas(id="s")))
+    assert isinstance(answer, m.Replicas)
+    assert answer.replicas[0].clock is None, "it has not told"

@@ -194,9 +194,13 @@ class Ranks(Ends):
         rank = self.trainers[pick % len(self.trainers)]
         rank.line.cut_control(0, 0)
         rank.line.cut_updates(0)
-        self.world.notice_cuts()
-        rank.line.control.up.clear()
-        self.world.advance(1.5, lambda: (self.world.notice_cuts(), rank.line.control.up.clear()))
+
+        def stay_cut() -> None:
+            self.world.notice_cuts()
+            rank.line.control.up.clear()
+
+        stay_cut()
+        self.world.advance(1.5, stay_cut)
 
     # --- the broker -------------------------------------------------------------------------------
 
@@ -278,17 +282,18 @@ class Ranks(Ends):
 
     @rule(changes=changes_of)
     def set_soon(self, changes: dict[str, Value]) -> None:
-        self.set(changes, None, supersede=False)
+        self.set(changes, None, "")
 
-    @rule(changes=changes_of, ahead=st.sampled_from([None, None, 1, 6, 40]), supersede=st.booleans())
-    def set(self, changes: dict[str, Value], ahead: int | None, *, supersede: bool) -> None:
+    @rule(
+        changes=changes_of,
+        ahead=st.sampled_from([None, None, 1, 6, 40]),
+        pending=st.sampled_from(["", "supersede", "queue"]),
+    )
+    def set(self, changes: dict[str, Value], ahead: int | None, pending: str) -> None:
         step = None if ahead is None else ahead + max(each.training.step for each in self.everyone)
         mode: Any = None if step is None else "at_step"
-        self.ask(
-            m.SetConfig(
-                id=self.fresh(), run="run", changes=changes, mode=mode, at_step=step, supersede=supersede
-            )
-        )
+        more: Any = {pending: True} if pending and (step is not None or pending == "supersede") else {}
+        self.ask(m.SetConfig(id=self.fresh(), run="run", changes=changes, mode=mode, at_step=step, **more))
 
     @rule(name=st.sampled_from(["mark", "pause", "resume", "stop"]))
     def command(self, name: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from zloom.endpoints import runtime_endpoint
 from zloom.errors import SettingsError
-from zloom.settings import ClientSettings, WeaveletSettings, resolve_broker
+from zloom.settings import ClientSettings, WeaveletSettings, resolve_broker, resolve_start_paused
 
 
 def test_the_broker_is_the_argument_then_the_variable_then_the_users_socket() -> None:
@@ -13,6 +13,21 @@ def test_the_broker_is_the_argument_then_the_variable_then_the_users_socket() ->
     assert resolve_broker(None, environ) == "tcp://head:5555"
     assert resolve_broker(None, {}) == runtime_endpoint()
     assert resolve_broker(None, {"ZLOOM_BROKER": ""}) == runtime_endpoint()
+
+
+def test_a_training_starts_paused_by_the_argument_then_by_the_variable() -> None:
+    assert resolve_start_paused(5.0, {"ZLOOM_START_PAUSED": "600"}) == 5.0
+    assert resolve_start_paused(None, {"ZLOOM_START_PAUSED": "600"}) == 600.0
+    assert resolve_start_paused(None, {"ZLOOM_START_PAUSED": ""}) is None
+    assert resolve_start_paused(None, {}) is None
+
+
+@pytest.mark.parametrize("text", ["yes", "0", "-1", "inf", "nan"])
+def test_what_is_no_time_to_start_paused_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"START_PAUSED is .*; expected a number of seconds above 0"):
+        resolve_start_paused(None, {"ZLOOM_START_PAUSED": text})
+    with pytest.raises(SettingsError, match=r"start_paused is .*; expected None or a number above 0"):
+        WeaveletSettings(start_paused=-1.0)
 
 
 @pytest.mark.parametrize("endpoint", ["head:5555", "http://head:5555", "tcp://", "udp://x:1", "tcp://h"])

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from zloom.cli import changing, commanding, looking, serving, stacks, telling
+from zloom.cli import authorizing, changing, commanding, doctor, looking, recording, serving, stacks, telling
 from zloom.version import __version__
 
 app = typer.Typer(
@@ -30,5 +30,5 @@ def _options(
     """Steer PyTorch training that is already running."""
 
 
-for part in (serving, looking, stacks, changing, commanding, telling):
+for part in (serving, authorizing, looking, stacks, doctor, changing, commanding, recording, telling):
     part.register(app)

@@ -58,10 +58,11 @@ Previewing = Callable[[Operator], Awaitable[Preview]]
 def ask(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
     """Connect, do the work, and return what it returned; an error ends the command."""
     with reported(as_json=target.as_json):
-        return asyncio.run(_connected(target, work))
+        return asyncio.run(connected(target, work))
 
 
-async def _connected(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
+async def connected(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
+    """Connect, do the work, and return what it returned."""
     patience = min(CONNECT_TIMEOUT, target.timeout)
     settings = ClientSettings(timeout=target.timeout, connect_timeout=patience)
     async with connect(target.broker, settings=settings) as operator:

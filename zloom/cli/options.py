@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -113,6 +114,17 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say wha
 CheckpointFirst = Annotated[
     bool,
     typer.Option("--checkpoint-first", help="Save a checkpoint before it; if that fails, change nothing."),
+]
+
+AuthDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--auth-dir",
+        envvar="ZLOOM_AUTH_DIR",
+        help="Folder of the broker's keys; by default zloom/auth in your config folder.",
+        show_default=False,
+        file_okay=False,
+    ),
 ]
 
 DEFAULT_TIMEOUT = 30.0

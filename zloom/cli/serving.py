@@ -6,12 +6,22 @@ from typing import Annotated
 
 import typer
 
+from zloom.cli.options import AuthDir
+
 
 class DurabilityChoice(enum.StrEnum):
     """When a change is confirmed."""
 
     FSYNC = "fsync"
     BUFFERED = "buffered"
+
+
+class ReactionChoice(enum.StrEnum):
+    """What a run does when a device fails."""
+
+    NOTIFY = "notify"
+    CHECKPOINT = "checkpoint"
+    STOP = "stop"
 
 
 class LogLevelChoice(enum.StrEnum):
@@ -80,6 +90,16 @@ def broker(
         LogLevelChoice,
         typer.Option("--log-level", envvar="ZLOOM_LOG_LEVEL", help="The least that is logged."),
     ] = LogLevelChoice.INFO,
+    auth_dir: AuthDir = None,
+    on_device_failure: Annotated[
+        ReactionChoice,
+        typer.Option(
+            "--on-device-failure",
+            envvar="ZLOOM_ON_DEVICE_FAILURE",
+            help="What a run does when a device of it fails: notify tells its trainer and those who watch; "
+            "checkpoint and stop have it do that besides.",
+        ),
+    ] = ReactionChoice.NOTIFY,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -101,7 +121,7 @@ def broker(
         typer.Option(
             "--no-auth",
             envvar="ZLOOM_NO_AUTH",
-            help="Listen where other hosts can connect; everybody who can may steer.",
+            help="Ask for no keys on TCP: whoever can connect may steer every run.",
         ),
     ] = False,
     as_json: Json = False,
@@ -109,6 +129,7 @@ def broker(
     """Run the broker, the hub between trainers and operators, until SIGTERM or Ctrl-C."""
     from zloom.cli.connection import reported
     from zloom_broker import foreground
+    from zloom_broker.keyring import default_auth_dir
     from zloom_broker.settings import BrokerSettings, default_data_dir
 
     with reported(as_json=as_json, serving=True):
@@ -117,6 +138,8 @@ def broker(
             data_dir=data_dir or default_data_dir(),
             durability=durability.value,
             log_level=log_level.value,
+            auth_dir=auth_dir or default_auth_dir(),
+            on_device_failure=on_device_failure.value,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             no_auth=no_auth,

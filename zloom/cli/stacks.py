@@ -75,8 +75,8 @@ def _group_lines(group: "Sequence[Stacks]") -> Iterator[str]:
     if first.hold is not None:
         from zloom.cli.report import clock
 
-        until = clock(first.hold.at)
-        yield f"  the GIL was held for {first.hold.seconds:.0f} s until {until}; then the threads were here:"
+        held = f"{first.hold.seconds:.0f} s until {clock(first.hold.at)}"
+        yield f"  its GIL was held, or it was stopped, for {held}; early in that it was here:"
         yield from _thread_lines(first.hold.threads)
 
 

@@ -183,5 +183,8 @@ def of_counters(stats: Stats) -> Table:
 
 def of_gauges(stats: Stats) -> Table:
     """Return the second table of `stats`."""
-    rows = [[name, f"{value:,.6g}"] for name, value in sorted(stats.gauges.items())]
+    rows = [
+        [name, f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"]
+        for name, value in sorted(stats.gauges.items())
+    ]
     return Table(("GAUGE", "NOW"), rows, "nothing was measured yet", frozenset({"NOW"}))

@@ -67,6 +67,7 @@ class Changes(Waiting):
         after: int | None = None,
         expected_revision: int | None = None,
         supersede: bool = False,
+        queue: bool = False,
         note: str = "",
         revert_if: str = "",
         checkpoint_first: bool = False,
@@ -86,6 +87,8 @@ class Changes(Waiting):
             at_step: The step to apply it before.
             after: So many steps after the one that the furthest rank has reached when the broker accepts it;
                 the result names the step.
+            queue: With `at_step`: wait behind revisions that wait for one of the keys, where each is for that
+                step or an earlier one, rather than be refused because of them.
             revert_if: A guard, such as ``loss > 2 * baseline or loss is nan within 200 steps``; when it fires
                 the broker gives the keys the values back that they had before. `docs/protocol.md` has the
                 grammar.
@@ -103,6 +106,7 @@ class Changes(Waiting):
             after=after,
             expected_revision=expected_revision,
             supersede=supersede,
+            queue=queue,
             note=note,
             revert_if=revert_if,
         )

@@ -37,6 +37,15 @@ class Rejected:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class SubscriptionRefused:
+    """The broker publishes nothing of a topic to this peer."""
+
+    topic: bytes
+    code: str
+    text: str
+
+
 Effect = (
     Send
     | Reconnect
@@ -48,4 +57,5 @@ Effect = (
     | Deliver
     | Answered
     | Rejected
+    | SubscriptionRefused
 )

@@ -66,6 +66,7 @@ class Feed(AsyncIterator[T], Generic[T]):
         self._confirmed = asyncio.Event()
         self._gaps = Gaps()
         self._dropped = 0
+        self._restarts = 0
         self._ended: ZloomError | None = None
         self._closed = False
 
@@ -78,6 +79,11 @@ class Feed(AsyncIterator[T], Generic[T]):
     def dropped(self) -> int:
         """Publications that came and were dropped because the reader was too slow."""
         return self._dropped
+
+    @property
+    def restarts(self) -> int:
+        """Restarts of the broker: what was published meanwhile cannot be counted in `missed`."""
+        return self._restarts
 
     async def ready(self) -> None:
         """Wait until the broker has the subscription.
@@ -142,6 +148,7 @@ class Feed(AsyncIterator[T], Generic[T]):
 
     def restart(self) -> None:
         """The broker was restarted."""
+        self._restarts += 1
         self._gaps.restart()
 
     def end(self, error: ZloomError | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from zloom import codec, leaving
 from zloom.client.answers import Answers
-from zloom.client.effects import Confirmed, Connected, Deliver, Effect, Rejected
+from zloom.client.effects import Confirmed, Connected, Deliver, Effect, Rejected, SubscriptionRefused
 from zloom.client.feeds import Feed
 from zloom.client.requests import Answered
 from zloom.client.results import OperatorCounters
@@ -22,6 +22,7 @@ from zloom.errors import (
     TransportError,
     ZloomError,
 )
+from zloom.handshakes import HandshakeFailure
 from zloom.messages import Answer, FromOperator, ToBroker
 from zloom.socket_options import Context, SocketOptions
 from zloom.sockets import DrainSocket
@@ -72,6 +73,8 @@ class OperatorLink:
         self._feeds: list[Feed[Any]] = []
         self._bad_messages = 0
         self._failure: ZloomError | None = None
+        self._handshake = ""
+        """Why the newest attempt to connect failed, if that is known."""
         self._updates: DrainSocket | None = None
         self._control = self._open_control()
 
@@ -194,6 +197,9 @@ class OperatorLink:
                 self._deliver(effect)
             case Connected():
                 self._on_connected(effect)
+            case SubscriptionRefused():
+                for feed in [each for each in self._feeds if each.topic == effect.topic]:
+                    feed.end(Refused(effect.code, effect.text))
             case Rejected():
                 self._fail(Refused(effect.code, effect.text))
             case Reconnect():
@@ -256,6 +262,8 @@ class OperatorLink:
     def _open_control(self) -> DrainSocket:
         socket = DrainSocket(self._context, "dealer", self._on_control, options=self._options)
         try:
+            if self.endpoint.startswith("tcp://"):
+                socket.watch_handshakes(self._on_handshake_failed)
             socket.connect(self.endpoint)
         except BaseException:
             socket.close()
@@ -274,6 +282,12 @@ class OperatorLink:
             self._updates.close()
             self._updates = None
         self._control = self._open_control()
+
+    def _on_handshake_failed(self, failure: HandshakeFailure) -> None:
+        self._handshake = failure.text
+        # A broker that was there already may be in the middle of getting other keys.
+        if failure.final and not self._connected.is_set():
+            self._fail(Refused("unauthenticated", f"cannot connect to {self.endpoint}: {failure.text}"))
 
     def _on_control(self, frames: list[bytes]) -> None:
         try:
@@ -307,7 +321,8 @@ class OperatorLink:
             feed.end(None if quiet else error)
 
     def _unreachable(self, timeout: float) -> BrokerUnreachable:
-        said = f" (it last said: {self._session.last_error})" if self._session.last_error else ""
+        heard = self._session.last_error or self._handshake
+        said = f" (the last that was heard: {heard})" if heard else ""
         return BrokerUnreachable(
             f"no broker answered at {self.endpoint} within {timeout:g} s{said}; start one with "
             "`zloom broker`, or name another with --broker or ZLOOM_BROKER"
@@ -316,6 +331,8 @@ class OperatorLink:
     def unanswered(self, request: str, timeout: float) -> BrokerUnreachable:
         """Return the error of a request that was not answered within `timeout` seconds."""
         said = f"; it last said: {self._session.last_error}" if self._session.last_error else ""
+        if self._handshake:
+            said += f"; {self._handshake}"
         if self._bad_messages:
             said += f"; {self._bad_messages} of its messages could not be read"
         return BrokerUnreachable(

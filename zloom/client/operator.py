@@ -22,6 +22,7 @@ from zloom.client.results import OperatorCounters
 from zloom.client.stacks import Inspecting
 from zloom.codec import own_topic, watch_topic
 from zloom.messages import Answered, Happened, Own, Published, Reported, Revised
+from zloom.security import resolve_key, with_key
 from zloom.settings import ClientSettings, resolve_broker
 from zloom.socket_options import Context, new_context
 
@@ -82,20 +83,21 @@ async def connect(
 
     Args:
         broker: Endpoint of control; else `$ZLOOM_BROKER`, else the user's own broker.
-        user: Who is asking, shown in the history; `name@host` of this process by default.
+        user: Who is asking, for the history, where no key says so; by default `name@host` of this process.
         settings: How long to wait, and the sockets' options.
         context: Of ZeroMQ, to be shared with others that use `inproc://`; it is left open.
 
     Raises:
         BrokerUnreachable: No broker answered in time.
         Refused: The broker does not take this operator.
-        SettingsError: The endpoint cannot be used.
+        SettingsError: The endpoint or the key cannot be used.
     """
     settings = settings or ClientSettings()
     endpoint = resolve_broker(broker, os.environ)
+    options = with_key(settings.sockets, resolve_key(settings.key, os.environ, endpoint), endpoint)
     own_context = context or new_context()
     try:
-        link = OperatorLink(endpoint, user or whoami(), own_context, settings.sockets)
+        link = OperatorLink(endpoint, user or whoami(), own_context, options)
         try:
             await link.connect(settings.connect_timeout)
             yield Operator(link, settings.timeout)

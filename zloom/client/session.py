@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import get_args
 
-from zloom.client.effects import Connected, Deliver, Effect, Rejected
+from zloom.client.effects import Connected, Deliver, Effect, Rejected, SubscriptionRefused
 from zloom.client.requests import RequestTable
 from zloom.client.subscriptions import Subscriptions
 from zloom.credit import CreditMeter
@@ -222,6 +222,8 @@ class OperatorSession:
     def _complained(self, error: Error) -> list[Effect]:
         self.last_error = error.text
         self.counters["errors"] += 1
+        if error.topic:
+            return [SubscriptionRefused(error.topic.encode(), error.code, error.text)]
         if self.state is not State.CONNECTING:
             return []
         self.state = State.REFUSED

@@ -9,7 +9,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from zloom.errors import CannotSteer
-from zloom.lightning.steer import Place, Position, Undo, set_attributes
+from zloom.lightning.steer import Place, Position
+from zloom.torch.base import Undo, set_attributes
 
 
 class Stop:

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from zloom.errors import SettingsError
 from zloom.lightning.data import BatchSize, begin_iteration_again
-from zloom.lightning.keys import Commands, Keys
+from zloom.lightning.keys import Commands, keys_of
 from zloom.lightning.reporting import Throughput, fresh_metrics, rates, step_metrics
 from zloom.lightning.sigterm import Termination
 from zloom.lightning.steer import Place, Position
@@ -136,6 +136,10 @@ class WeaveletCallback(Callback):
 
     # --- the training loop ------------------------------------------------------------------------------
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that batches follow."""
+        self._running.epoch_starts()
+
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Count a step and carry out what is due."""
         self._running.batch_starts()
@@ -169,7 +173,7 @@ class WeaveletCallback(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the phase; `Trainer.validate` runs this too, without a fit."""
         if self._fit is not None:
-            self._fit.enter("validating")
+            self._fit.validation_starts()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report what was logged, and put the rhythm of validations back."""
@@ -202,10 +206,10 @@ class _Fit:
     def __init__(self, weavelet: Weavelet, position: Position) -> None:
         self.weavelet = weavelet
         self.position = position
-        self.keys = Keys(position)
+        self.keys = keys_of(position)
         self.commands = Commands(position, weavelet)
         self._throughput = Throughput()
-        self._termination = Termination(weavelet.end_pause)
+        self._termination = Termination(weavelet)
         self._phase: PhaseName = "training"
         self._left = monotonic()
 
@@ -235,12 +239,15 @@ class _Fit:
         self.commands.validation_ended()
         self.weavelet.close(reason)
 
+    def epoch_starts(self) -> None:
+        self._termination.train()
+
     def batch_starts(self) -> None:
         if self._phase != "training":
             self.enter("training")
             self._throughput.leave_out(monotonic() - self._left)
         self.position.place = Place.BATCH_START
-        self._termination.run(self.weavelet.tick)
+        self._termination.run(self.weavelet.tick, batch_follows=True)
 
     def batch_ended(self, outputs: Any) -> None:
         trainer = self.position.trainer
@@ -251,14 +258,22 @@ class _Fit:
         self.weavelet.report(**metrics)
         if self.position.window_closed:
             self._safe_point(Place.BATCH_END)
+        else:
+            self._termination.pass_on_kept()
 
     def epoch_ended(self) -> None:
         trainer = self.position.trainer
         self.weavelet.report(**fresh_metrics(trainer))
         self._safe_point(Place.EPOCH_END)
+        self._termination.leave_off()
+
+    def validation_starts(self) -> None:
+        self.enter("validating")
+        self._termination.leave_off()
 
     def validated(self) -> None:
         self.commands.validation_ended()
+        self._termination.train()
         if not self.position.trainer.sanity_checking:
             self.weavelet.report(**fresh_metrics(self.position.trainer))
 

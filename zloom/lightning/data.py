@@ -8,7 +8,8 @@ from msgspec import Meta
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from zloom.lightning.schedules import outrun
-from zloom.lightning.steer import Place, Position, Steer, Undo, set_attributes
+from zloom.lightning.steer import Place, Position, Steer
+from zloom.torch.base import Undo, set_attributes
 
 
 class BatchSize(Steer):

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from msgspec import Meta
 
 from zloom.lightning.schedules import outrun
-from zloom.lightning.steer import Position, Steer, Undo, set_attributes
+from zloom.lightning.steer import Position, Steer
 from zloom.lightning.surroundings import (
     calls,
     find_callback,
@@ -16,6 +16,7 @@ from zloom.lightning.surroundings import (
     overrides,
     strategy_is,
 )
+from zloom.torch.base import Undo, set_attributes
 
 
 class MaxEpochs(Steer):

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 
 from zloom.lightning.data import BatchSize
 from zloom.lightning.surroundings import sole_optimizer
+from zloom.torch.learning_rate import effective_rate
 
 RATE_INTERVAL = 1.0
 """Seconds over which a rate is averaged: as fine as people look, and coarse against one step's jitter."""
@@ -53,7 +54,7 @@ def step_metrics(trainer: Trainer, outputs: Any) -> dict[str, Any]:
     metrics: dict[str, Any] = {"epoch": trainer.current_epoch}
     optimizer = sole_optimizer(trainer)
     if optimizer is not None:
-        metrics["effective_learning_rate"] = optimizer.param_groups[0]["lr"]
+        metrics["effective_learning_rate"] = effective_rate(optimizer)
     if isinstance(outputs, Mapping) and outputs.get("loss") is not None:
         window = trainer.accumulate_grad_batches
         metrics["loss"] = outputs["loss"] * window if window > 1 else outputs["loss"]

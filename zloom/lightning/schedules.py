@@ -10,17 +10,12 @@ from lightning.pytorch import Trainer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, OneCycleLR, SequentialLR
 
 from zloom.lightning.surroundings import is_automatic
+from zloom.torch.optimization import flatten
 
 
 def schedulers(trainer: Trainer) -> list[LRScheduler]:
     """Return every scheduler that `configure_optimizers` named, each before those nested in it."""
-    return [one for config in trainer.lr_scheduler_configs for one in _flatten(config.scheduler)]
-
-
-def _flatten(scheduler: Any) -> Iterator[LRScheduler]:
-    yield scheduler
-    for nested in getattr(scheduler, "_schedulers", ()):
-        yield from _flatten(nested)
+    return list(flatten(config.scheduler for config in trainer.lr_scheduler_configs))
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,37 @@
-"""SIGTERM at a safe point: a pause is ended first, then Lightning's own handler runs."""
+"""SIGTERM during a fit: a pause is ended first, on all ranks, then Lightning's own handler runs."""
 
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 
+from zloom.weavelet import Weavelet
+
+REASON = "SIGTERM"
+
 
 class Termination:
     """Stands before Lightning's handler of SIGTERM during a fit.
 
-    Lightning only notes the signal, and looks at its note after a batch; on several ranks its handler also
-    broadcasts. A safe point can hold in a pause, where no batch ends and a broadcast waits for ranks that
-    hold too: so a signal that comes in one ends the pause, and is passed on when the safe point is over.
+    Lightning only notes the signal, and looks at its note after a batch. A safe point can hold in a pause,
+    where no batch ends: so a signal that comes in one ends the pause, and is passed on when it is over.
+
+    On several ranks Lightning's handler also broadcasts, and so waits for its like on the other ranks. Where
+    one alone is signalled, all that stand at its safe point pass a signal on there, as if all had been. One
+    that meets no other there passes it on at the end of its batch: there its broadcast pairs with the one
+    that Lightning begins each batch with; inside it would stand against the reduction of gradients, and hang.
 
     Args:
-        end_pause: Ends a pause; called in the signal handler.
+        weavelet: Of the fit.
     """
 
-    def __init__(self, end_pause: Callable[[], None]) -> None:
-        self._end_pause = end_pause
+    def __init__(self, weavelet: Weavelet) -> None:
+        self._weavelet = weavelet
         self._next: Callable[[int, FrameType | None], object] | None = None
         self._in_safe_point = False
+        self._in_epoch = False
         self._kept = False
+        self._passed_on = False
         self.received = False
         """A signal has come: training is about to end, and no pause may hold it any more."""
 
@@ -35,25 +45,47 @@ class Termination:
             self._next = found
             signal.signal(signal.SIGTERM, self._handle)
 
-    def run(self, safe_point: Callable[[], None]) -> None:
-        """Run a safe point, and pass on a signal that came in it."""
+    def run(self, safe_point: Callable[[], None], *, batch_follows: bool = False) -> None:
+        """Run a safe point, and pass on a signal that came in it, here or on another rank that stood there.
+
+        Args:
+            safe_point: Runs it.
+            batch_follows: A batch is trained behind it, whose end a signal to one of several ranks waits for.
+        """
         self._in_safe_point = True
         try:
             safe_point()
         finally:
             self._in_safe_point = False
-        if self._kept:
-            self._kept = False
+        if self._weavelet.departure:
             self._pass_on(signal.SIGTERM, None)
+        elif not (batch_follows and self._in_epoch):
+            self.pass_on_kept()
+
+    def pass_on_kept(self) -> None:
+        """Pass on a signal that came inside a batch, now that it has ended."""
+        if self._kept:
+            self._pass_on(signal.SIGTERM, None)
+
+    def train(self) -> None:
+        """Batches follow, whose ends a signal to one of several ranks waits for."""
+        self._in_epoch = self._weavelet.world_size > 1
+
+    def leave_off(self) -> None:
+        """No batch follows for now, so that a signal need not wait."""
+        self._in_epoch = False
+        self.pass_on_kept()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-        self._end_pause()
-        if self._in_safe_point:
+        self._weavelet.depart(REASON)
+        if self._in_safe_point or self._in_epoch:
             self._kept = True
         else:
             self._pass_on(number, frame)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if self._next is not None:
+        # Once: Lightning on rank 0 signals the processes that it launched, and each call broadcasts.
+        if self._next is not None and not self._passed_on:
+            self.received = self._passed_on = True
             self._next(number, frame)

@@ -2,22 +2,20 @@
 
 from typing import Annotated, Any
 
-from lightning.pytorch import Trainer
 from msgspec import Meta
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
-from zloom.lightning.schedules import schedulers
-from zloom.lightning.steer import Steer, Undo
-from zloom.lightning.surroundings import no_sole_optimizer, sole_optimizer
+from zloom.torch.base import Steer, Undo, Window, undo_all
+from zloom.torch.optimization import Optimization
 
 # Where torch keeps rates: in a group (swa_lr is SWALR's) and in a scheduler, as a number or one per group.
 _GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
 _SCHEDULER_RATES = ("base_lrs", "max_lrs", "min_lrs", "default_min_lr", "eta_min", "_last_lr")
 
 
-class LearningRate(Steer):
+class LearningRate(Steer[Optimization, Window]):
     """The base learning rate of the first group; other groups and the schedule keep their proportions.
 
     It is the peak of a OneCycleLR, the rate that the optimizer was made with under another scheduler, and
@@ -28,49 +26,44 @@ class LearningRate(Steer):
     annotation = Annotated[float, Meta(gt=0)]
     description = "Base learning rate; the schedule and the proportions of the groups are kept"
 
-    def get(self, trainer: Trainer) -> float | None:
-        optimizer = sole_optimizer(trainer)
+    def get(self, subject: Optimization) -> float | None:
+        optimizer = subject.optimizer
         if optimizer is None:
             return None
-        return _number(optimizer.param_groups[0][_base_key(trainer, optimizer)])
+        return _number(optimizer.param_groups[0][_base_key(subject, optimizer)])
 
-    def declared_type(self, trainer: Trainer) -> Any:
+    def declared_type(self, subject: Optimization) -> Any:
         # A rate of 0 (all frozen) is a fact, though none that can be set.
-        return self.annotation if self.get(trainer) else float | None
+        return self.annotation if self.get(subject) else float | None
 
-    def unsupported(self, trainer: Trainer) -> str | None:
-        return no_sole_optimizer(trainer)
+    def unsupported(self, subject: Optimization) -> str | None:
+        return subject.no_sole_optimizer()
 
-    def refusal(self, trainer: Trainer, value: float) -> str | None:
-        if not self.get(trainer):
+    def refusal(self, subject: Optimization, value: float) -> str | None:
+        if not self.get(subject):
             return "the base rate is 0, so no ratio leads from it; start with a rate above 0"
         return None
 
-    def change(self, trainer: Trainer, value: float) -> Undo:
-        optimizer = trainer.optimizers[0]
-        key = _base_key(trainer, optimizer)
+    def change(self, subject: Optimization, value: float) -> Undo:
+        optimizer = subject.the_optimizer
+        key = _base_key(subject, optimizer)
         ratio = value / _number(optimizer.param_groups[0][key])
         owners: list[tuple[dict[str, Any], tuple[str, ...]]] = [
             (group, _GROUP_RATES) for group in optimizer.param_groups
         ]
-        owners += [(vars(scheduler), _SCHEDULER_RATES) for scheduler in schedulers(trainer)]
+        owners += [(vars(scheduler), _SCHEDULER_RATES) for scheduler in subject.schedulers]
         undos = [_scale(owner, names, ratio) for owner, names in owners]
-
-        def undo() -> None:
-            for one in undos:
-                one()
-
-        return undo
+        return undo_all(undos)
 
 
-def effective_rate(trainer: Trainer) -> float | None:
-    """Return the rate that the first group's next step uses, or None without a sole optimizer."""
-    optimizer = sole_optimizer(trainer)
-    return None if optimizer is None else _number(optimizer.param_groups[0]["lr"])
+def effective_rate(optimizer: Optimizer) -> float | Tensor:
+    """Return the rate that the first group's next step uses; a tensor is not waited for."""
+    rate: float | Tensor = optimizer.param_groups[0]["lr"]
+    return rate
 
 
-def _base_key(trainer: Trainer, optimizer: Optimizer) -> str:
-    found = schedulers(trainer)
+def _base_key(subject: Optimization, optimizer: Optimizer) -> str:
+    found = subject.schedulers
     if any(isinstance(scheduler, OneCycleLR) for scheduler in found):
         return "max_lr"
     if not found:

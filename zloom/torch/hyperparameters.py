@@ -3,14 +3,12 @@
 from typing import Annotated, Any
 
 import torch
-from lightning.pytorch import Trainer
 from msgspec import Meta
 from torch import Tensor
 from torch.optim import Optimizer
 
-from zloom.lightning.schedules import schedulers
-from zloom.lightning.steer import Steer, Undo
-from zloom.lightning.surroundings import no_sole_optimizer, sole_optimizer
+from zloom.torch.base import Steer, Undo, Window
+from zloom.torch.optimization import Optimization
 
 # Which part of the decay a group has. Kept in the group, and so in a checkpoint and through a change of
 # the optimizer, since with the decay at 0 nothing else tells the groups that are never decayed.
@@ -19,31 +17,31 @@ _SHARE = "zloom_decay_share"
 _MOMENTA = {"momentum", "betas"}
 
 
-class WeightDecay(Steer):
+class WeightDecay(Steer[Optimization, Window]):
     """The weight decay of the first group that has one; groups at 0 beside it stay at 0."""
 
     name = "weight_decay"
     annotation = Annotated[float, Meta(ge=0)]
     description = "Weight decay; groups at 0 beside others stay at 0, and proportions are kept"
 
-    def get(self, trainer: Trainer) -> float | None:
-        optimizer = sole_optimizer(trainer)
+    def get(self, subject: Optimization) -> float | None:
+        optimizer = subject.optimizer
         if optimizer is None or "weight_decay" not in optimizer.defaults:
             return None
         return _reference(optimizer)
 
-    def unsupported(self, trainer: Trainer) -> str | None:
-        reason = no_sole_optimizer(trainer)
-        if reason is None and "weight_decay" not in trainer.optimizers[0].defaults:
+    def unsupported(self, subject: Optimization) -> str | None:
+        reason = subject.no_sole_optimizer()
+        if reason is None and "weight_decay" not in subject.the_optimizer.defaults:
             return (
-                f"{type(trainer.optimizers[0]).__name__} knows no weight decay; change optimizer_type first"
+                f"{type(subject.the_optimizer).__name__} knows no weight decay; change optimizer_type first"
             )
         return reason
 
-    def change(self, trainer: Trainer, value: float) -> Undo:
-        groups = trainer.optimizers[0].param_groups
+    def change(self, subject: Optimization, value: float) -> Undo:
+        groups = subject.the_optimizer.param_groups
         before = [(group, float(group["weight_decay"]), group.get(_SHARE)) for group in groups]
-        reference = _reference(trainer.optimizers[0])
+        reference = _reference(subject.the_optimizer)
         for group, decay, share in before:
             if reference:
                 group[_SHARE] = decay / reference
@@ -62,41 +60,39 @@ class WeightDecay(Steer):
         return undo
 
 
-class Momentum(Steer):
+class Momentum(Steer[Optimization, Window]):
     """Momentum where the optimizer has it, else the first of its betas."""
 
     name = "momentum"
     annotation = Annotated[float, Meta(ge=0, lt=1)]
     description = "Momentum, or the first beta of the Adam family"
 
-    def get(self, trainer: Trainer) -> float | None:
-        optimizer = sole_optimizer(trainer)
+    def get(self, subject: Optimization) -> float | None:
+        optimizer = subject.optimizer
         if optimizer is None or not _MOMENTA & optimizer.defaults.keys():
             return None
         group = optimizer.param_groups[0]
         return float(group["momentum"] if "momentum" in optimizer.defaults else group["betas"][0])
 
-    def unsupported(self, trainer: Trainer) -> str | None:
-        reason = no_sole_optimizer(trainer)
+    def unsupported(self, subject: Optimization) -> str | None:
+        reason = subject.no_sole_optimizer()
         if reason is not None:
             return reason
-        optimizer = trainer.optimizers[0]
+        optimizer = subject.the_optimizer
         if not _MOMENTA & optimizer.defaults.keys():
             return f"{type(optimizer).__name__} has no momentum; change optimizer_type first"
-        for scheduler in schedulers(trainer):
-            if getattr(scheduler, "cycle_momentum", False):
-                kind = type(scheduler).__name__
-                return f"{kind} sets the momentum at each of its steps; give it cycle_momentum=False"
+        if cycler := subject.momentum_cycler:
+            return f"{cycler} sets the momentum at each of its steps; give it cycle_momentum=False"
         return None
 
-    def refusal(self, trainer: Trainer, value: float) -> str | None:
-        optimizer = trainer.optimizers[0]
+    def refusal(self, subject: Optimization, value: float) -> str | None:
+        optimizer = subject.the_optimizer
         if value == 0 and any(group.get("nesterov") for group in optimizer.param_groups):
             return "Nesterov's method needs a momentum above 0; start the optimizer with nesterov=False"
         return None
 
-    def change(self, trainer: Trainer, value: float) -> Undo:
-        optimizer = trainer.optimizers[0]
+    def change(self, subject: Optimization, value: float) -> Undo:
+        optimizer = subject.the_optimizer
         key = "momentum" if "momentum" in optimizer.defaults else "betas"
         before = [(group, group[key]) for group in optimizer.param_groups]
         for group, old in before:

@@ -101,8 +101,6 @@ class Succession:
                 state = _usable(self._old.state.get(parameter, {}), template)
                 if state:
                     new.state[parameter] = state
-        if hasattr(self._old.step, "_wrapped_by_lr_sched"):
-            _let_schedulers_see_steps(new, self._old)
         return new
 
     def _options(self, group: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,11 +157,3 @@ def _same_form(ours: Any, theirs: Any) -> bool:
 def _beside(ours: Any, theirs: Any) -> Any:
     # A step count lives on the host or on the device, as the implementation (fused or not) wants it.
     return ours.to(theirs.device) if isinstance(ours, Tensor) and ours.dim() == 0 else ours
-
-
-def _let_schedulers_see_steps(new: Any, old: Any) -> None:
-    # A scheduler's constructor wraps `step`, and the first scheduler step warns where the wrapper is missing.
-    # This one multiplies by 1, so that it leaves the learning rate alone, and is thrown away.
-    torch.optim.lr_scheduler.MultiplicativeLR(new, lambda _: 1.0)
-    # It also warns when no step came before it, and a step of the old optimizer is one.
-    new._opt_called = getattr(old, "_opt_called", False)

@@ -1,0 +1,262 @@
+"""Recording and replaying with a real broker and a real weavelet, and what is refused or taken back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import pytest
+
+import zloom
+from tests.support import DEADLINE, free_endpoint, running_broker
+from zloom import recording
+from zloom.client.attempts import training_attempt
+from zloom.client.recorder import STOPPED, Recorded, Recorder
+from zloom.client.replaying import Replay, Replayed
+from zloom.errors import RecordingError, Refused
+from zloom.messages import Reported
+from zloom.model import Key, Schema, Value
+from zloom.recording_file import RecordingReader
+from zloom.replay_schedule import Change
+
+T = TypeVar("T")
+
+HEADER = recording.Header(
+    magic=recording.MAGIC,
+    version=1,
+    run="old",
+    attempt="one",
+    world_size=2,
+    keys=[Key("rate", Schema(["number"]), 0.25)],
+)
+
+
+class Trainer:
+    """A weavelet that is ticked by the test."""
+
+    def __init__(self, endpoint: str, run: str = "lm") -> None:
+        self.weavelet = zloom.Weavelet(run, broker=endpoint, attempt="one")
+        self.rates: list[float] = []
+
+        @self.weavelet.on_config("rate", initial=0.5)
+        def set_rate(value: Annotated[float, zloom.Meta(gt=0, le=1)]) -> None:
+            self.rates.append(value)
+
+    async def train(self, steps: int) -> None:
+        """Train so many steps; a safe point may take its time."""
+        for _ in range(steps):
+            await asyncio.to_thread(self.weavelet.tick)
+            self.weavelet.report(loss=1.0)
+
+    async def serve(self, work: "asyncio.Task[T]") -> T:
+        """Stand at a safe point, where changes and cancels are answered, until something is done."""
+        while not work.done():
+            self.weavelet.safe_point()
+            await asyncio.sleep(0.001)
+        return await work
+
+    async def told(self, operator: zloom.Operator) -> None:
+        """Wait until the broker knows the step."""
+        async with operator.watch("lm") as feed:
+            async for seen in feed:
+                if isinstance(seen, Reported) and seen.status.step == self.weavelet.step:
+                    return
+
+
+@asynccontextmanager
+async def trainer(endpoint: str, run: str = "lm") -> AsyncIterator[Trainer]:
+    trainer = Trainer(endpoint, run)
+    with trainer.weavelet:
+        assert await asyncio.to_thread(trainer.weavelet.wait_until_active, DEADLINE)
+        yield trainer
+
+
+@pytest.fixture
+async def endpoint(tmp_path: Path) -> AsyncIterator[str]:
+    async with running_broker(tmp_path) as broker:
+        yield broker.endpoint
+
+
+@pytest.fixture
+async def operator(endpoint: str) -> AsyncIterator[zloom.Operator]:
+    async with zloom.connect(endpoint) as operator:
+        yield operator
+
+
+def replay(operator: zloom.Operator, *changes: tuple[int, dict[str, Value]]) -> Replay:
+    made = [Change(number, step, values, {}) for number, (step, values) in enumerate(changes, 1)]
+    return Replay(operator, HEADER, made, "lm", "one")
+
+
+async def begun(recorder: Recorder) -> recording.Header:
+    """Wait until a recorder has written its header."""
+    header: asyncio.Future[recording.Header] = asyncio.get_running_loop().create_future()
+    recorder.on_begin = header.set_result
+    return await asyncio.wait_for(header, DEADLINE)
+
+
+async def ended(recording_it: "asyncio.Task[Recorded]") -> Recorded:
+    return await asyncio.wait_for(recording_it, DEADLINE)
+
+
+async def first(replaying: Replay) -> Replayed:
+    return await anext(replaying.outcomes())
+
+
+# --- record ----------------------------------------------------------------------------------
+
+
+async def test_what_was_and_what_comes_is_recorded_until_somebody_stops_it(
+    endpoint: str, operator: zloom.Operator, tmp_path: Path
+) -> None:
+    async with trainer(endpoint) as training:
+        await training.train(3)
+        await training.serve(asyncio.create_task(operator.set("lm", {"rate": 0.1})))
+        recorder = Recorder(operator, "lm")
+        recording_it = asyncio.create_task(recorder.record(tmp_path / "file"))
+        assert (await begun(recorder)).revision == 1
+        await training.train(2)
+        await training.serve(asyncio.create_task(operator.set("lm", {"rate": 0.2})))
+        recorder.stop()
+        recorded = await ended(recording_it)
+    assert (recorded.end.reason, recorded.end.complete, recorded.revisions) == (STOPPED, True, 2)
+    records = list(RecordingReader(tmp_path / "file").records())
+    revised = [each.revision.changes for each in records if isinstance(each, recording.Revised)]
+    answered = [each.outcomes[0].step for each in records if isinstance(each, recording.Answered)]
+    assert (revised, answered) == ([{"rate": 0.1}, {"rate": 0.2}], [3, 5])
+
+
+async def test_a_run_that_is_over_is_recorded_at_once(
+    endpoint: str, operator: zloom.Operator, tmp_path: Path
+) -> None:
+    async with trainer(endpoint) as training:
+        await training.serve(asyncio.create_task(operator.set("lm", {"rate": 0.1})))
+    recorded = await ended(asyncio.create_task(Recorder(operator, "lm").record(tmp_path / "file")))
+    assert (recorded.end.reason, recorded.revisions, recorded.end.points) == ("finished: finished", 1, 0)
+
+
+async def test_no_file_is_made_for_a_run_that_there_is_not(operator: zloom.Operator, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="unknown run"):
+        await Recorder(operator, "lm").record(tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+async def test_a_restart_of_the_broker_leaves_out_no_revision_and_is_told(tmp_path: Path) -> None:
+    with free_endpoint("ipc") as place:
+        async with running_broker(tmp_path, endpoint=place):
+            operator_context = zloom.connect(place)
+            operator = await operator_context.__aenter__()
+            training_context = trainer(place)
+            training = await training_context.__aenter__()
+            recorder = Recorder(operator, "lm")
+            recording_it = asyncio.create_task(recorder.record(tmp_path / "file"))
+            await begun(recorder)
+        async with running_broker(tmp_path, endpoint=place):
+            async with zloom.connect(place) as another:
+                changed = await training.serve(asyncio.create_task(another.set("lm", {"rate": 0.1})))
+                assert changed.applied_everywhere
+            await training_context.__aexit__(None, None, None)
+            recorded = await ended(recording_it)
+            await operator_context.__aexit__(None, None, None)
+    assert (recorded.end.restarts, recorded.end.complete, recorded.revisions) == (1, True, 1)
+
+
+async def test_a_recorder_that_is_stopped_without_its_broker_says_that_it_may_lack_something(
+    tmp_path: Path,
+) -> None:
+    async with running_broker(tmp_path) as broker:
+        operator_context = zloom.connect(broker.endpoint)
+        operator = await operator_context.__aenter__()
+        async with trainer(broker.endpoint):
+            recorder = Recorder(operator, "lm")
+            recording_it = asyncio.create_task(recorder.record(tmp_path / "file"))
+            await begun(recorder)
+            await operator.history("lm")  # the recorder's own question was answered before
+    recorder.stop()
+    async with asyncio.timeout(DEADLINE):
+        recorded = await recording_it
+    await operator_context.__aexit__(None, None, None)
+    assert not recorded.end.complete
+
+
+# --- replay ----------------------------------------------------------------------------------
+
+
+async def test_changes_of_one_key_are_replayed_at_each_step(endpoint: str, operator: zloom.Operator) -> None:
+    async with trainer(endpoint) as training:
+        changes: list[tuple[int, dict[str, Value]]] = [(step, {"rate": step / 10}) for step in (1, 2, 2, 5)]
+        replaying = replay(operator, *changes)
+        assert await replaying.differences() == [
+            "rate began at 0.5, in the recording at 0.25",
+            "it has 1 ranks, in the recording 2",
+        ]
+        await replaying.hand_over()
+        resumed = len(replaying.accepted) + 1  # the newest revision, so all others are there before it
+        await training.serve(asyncio.create_task(operator.follow("lm", resumed)))
+        await training.train(6)
+        replayed = [each async for each in replaying.outcomes()]
+    assert [each.exact for each in replayed] == [True] * 4
+    assert training.rates == [0.1, 0.2, 0.2, 0.5]
+
+
+async def test_a_change_that_is_refused_takes_back_those_before_it(
+    endpoint: str, operator: zloom.Operator
+) -> None:
+    async with trainer(endpoint) as training:
+        replaying = replay(operator, (2, {"rate": 0.1}), (3, {"rate": 0.2}), (4, {"rate": 7.0}))
+        with pytest.raises(Refused, match=r"rate: 7\.0 is out of bounds") as refused:
+            await training.serve(asyncio.create_task(replaying.hand_over()))
+        assert refused.value.__notes__ == ["it was for revision 3 of the recording"]
+        await training.train(5)
+    assert training.rates == []
+
+
+async def test_a_missed_step_is_told_and_the_rest_can_be_taken_back(
+    endpoint: str, operator: zloom.Operator
+) -> None:
+    async with trainer(endpoint) as training:
+        await training.train(4)
+        replaying = replay(operator, (2, {"rate": 0.1}), (1000, {"rate": 0.2}))
+        await replaying.hand_over()
+        late = await training.serve(asyncio.create_task(first(replaying)))
+        assert ([outcome.step for outcome in late.result.outcomes], late.exact) == ([4], False)
+        (rest,) = await training.serve(asyncio.create_task(replaying.withdraw(after=1)))
+        assert [outcome.outcome for outcome in rest.result.outcomes] == ["cancelled"]
+
+
+async def test_a_step_that_has_begun_is_refused(endpoint: str, operator: zloom.Operator) -> None:
+    async with trainer(endpoint) as training:
+        await training.train(4)
+        await training.told(operator)
+        with pytest.raises(
+            RecordingError, match=r"its step 4 has begun, and revision 1 was applied at step 3"
+        ):
+            await replay(operator, (3, {"rate": 0.1})).differences()
+        assert await replay(operator, (5, {"rate": 0.1})).differences()
+
+
+async def test_a_key_that_is_missing_is_refused(endpoint: str, operator: zloom.Operator) -> None:
+    async with trainer(endpoint):
+        with pytest.raises(
+            RecordingError, match="lm cannot be steered as it was recorded: it has no key 'x'"
+        ):
+            await replay(operator, (3, {"x": 0.1, "rate": 0.1})).differences()
+
+
+async def test_a_run_that_was_steered_already_is_told(endpoint: str, operator: zloom.Operator) -> None:
+    async with trainer(endpoint) as training:
+        await operator.set("lm", {"rate": 0.1}, wait=False)
+        await training.train(1)
+        assert "it was steered already: rate" in await replay(operator, (9, {"rate": 0.1})).differences()
+
+
+async def test_an_attempt_is_waited_for(endpoint: str, operator: zloom.Operator) -> None:
+    with pytest.raises(Refused, match="there is no attempt of lm with all its ranks") as refused:
+        await training_attempt(operator, "lm")
+    assert refused.value.code == "no_replica"
+    waiting = asyncio.create_task(training_attempt(operator, "lm", wait=True))
+    async with trainer(endpoint):
+        assert (await asyncio.wait_for(waiting, DEADLINE)).attempt == "one"
+        with pytest.raises(Refused, match="other than one, which was recorded"):
+            await training_attempt(operator, "lm", without="one")

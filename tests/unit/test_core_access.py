@@ -1,0 +1,160 @@
+"""The core goes by the key that a message came with, and by nothing that stands in it."""
+
+import pytest
+
+from tests.unit.broker_support import GPU, Bench, replica, sent
+from zloom import messages as m
+from zloom_broker.effects import Effect, Send
+from zloom_broker.permissions import Access
+
+ALICE = Access("alice", "operator", ("run",))
+OLGA = Access("olga", "observer", ("run",))
+STRANGER = Access("sam", "operator", ("other",))
+NODE = Access("node", "weavelet", ("run",))
+OPERATOR = m.Hello(protocols=[1], role="operator", user="root@everywhere")
+
+
+def bench(*accesses: Access) -> Bench:
+    """Return a bench with `a` in `run`, `b` in `other`, both on one device, and these operators."""
+    made = Bench()
+    made.active()
+    made.active("b", run="other")
+    for access in accesses:
+        made.receive(access.user.encode(), OPERATOR, access)
+    return made
+
+
+def change(run: str = "run") -> m.SetConfig:
+    return m.SetConfig(id="q1", run=run, changes={"learning_rate": 0.5})
+
+
+def only_answer(effects: list[Effect], peer: bytes) -> m.Message:
+    (answer,) = sent([effect for effect in effects if isinstance(effect, Send)], peer)
+    return answer
+
+
+def test_the_history_names_the_user_of_the_key() -> None:
+    broker = bench(ALICE)
+    broker.receive(b"alice", change(), ALICE)
+    history = only_answer(broker.receive(b"alice", m.GetHistory(id="q2", run="run"), ALICE), b"alice")
+    assert isinstance(history, m.History)
+    assert [entry.revision.by for entry in history.entries] == ["alice"]
+
+
+def test_an_observer_changes_nothing() -> None:
+    broker = bench(OLGA)
+    refusal = only_answer(broker.receive(b"olga", change(), OLGA), b"olga")
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.code == "forbidden"
+    assert broker.core.state.attempts["run", "one"].revision == 0
+
+
+@pytest.mark.parametrize("request_", [change("other"), change("unheard-of"), m.GetKeys(id="q1", run="other")])
+def test_of_another_run_nothing_is_told_not_even_that_it_is(request_: m.SetConfig | m.GetKeys) -> None:
+    broker = bench(ALICE)
+    refusal = only_answer(broker.receive(b"alice", request_, ALICE), b"alice")
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.code == "forbidden"
+
+
+def test_lists_have_only_what_concerns_the_asker() -> None:
+    broker = bench(STRANGER)
+
+    def ask(request: m.FromOperator) -> m.Message:
+        return only_answer(broker.receive(b"sam", request, STRANGER), b"sam")
+
+    runs, replicas = ask(m.GetRuns(id="1")), ask(m.GetReplicas(id="2"))
+    devices, unknown = ask(m.GetDevices(id="3")), ask(m.GetKeys(id="4", run=""))
+    assert isinstance(runs, m.Runs)
+    assert [each.run for each in runs.runs] == ["other"]
+    assert isinstance(replicas, m.Replicas)
+    assert [each.replica for each in replicas.replicas] == ["b"]
+    assert isinstance(devices, m.Devices)
+    assert [each.replicas for each in devices.devices] == [["b"]]
+    assert isinstance(unknown, m.Refusal)
+    assert unknown.text.endswith("known are: other")
+
+
+def test_a_device_that_runs_share_is_reported_by_who_has_to_do_with_all() -> None:
+    broker = bench(STRANGER)
+    fail = m.FailDevice(id="1", device=GPU.id)
+    refusal = only_answer(broker.receive(b"sam", fail, STRANGER), b"sam")
+    assert isinstance(refusal, m.Refusal)
+    assert (refusal.code, broker.core.state.failed_devices) == ("forbidden", {})
+    everywhere = Access("root", "operator")
+    broker.receive(b"root", OPERATOR, everywhere)
+    done = only_answer(broker.receive(b"root", fail, everywhere), b"root")
+    assert isinstance(done, m.Done)
+    assert sorted(done.replicas) == ["a", "b"]
+
+
+def test_the_stacks_of_another_run_are_as_if_it_were_not() -> None:
+    broker = bench(STRANGER)
+    for replica_ in ("a", "unheard-of"):
+        refusal = only_answer(broker.receive(b"sam", m.GetStacks(id="1", replica=replica_), STRANGER), b"sam")
+        assert isinstance(refusal, m.Refusal)
+        assert refusal.code == "unknown_replica"
+    effects = broker.receive(b"sam", m.GetStacks(id="2", replica="b"), STRANGER)
+    assert isinstance(only_answer(effects, b"b"), m.TakeStacks)
+
+
+def test_an_observer_publishes_nothing() -> None:
+    broker = bench(OLGA, ALICE)
+    publish = m.Publish(topic="run/note", payload=b"x", seq=1)
+    assert isinstance(only_answer(broker.receive(b"olga", publish, OLGA), b"olga"), m.Error)
+    assert len(broker.receive(b"alice", publish, ALICE)) == 1
+
+
+def test_a_weavelet_joins_its_own_run_alone() -> None:
+    broker = Bench()
+    stray = m.Hello(protocols=[1], role="weavelet", nonce="n", replica=replica("x", run="other"))
+    error = only_answer(broker.receive(b"x", stray, NODE), b"x")
+    assert isinstance(error, m.Error)
+    assert error.code == "forbidden"
+    welcome = only_answer(
+        broker.receive(b"y", m.Hello(protocols=[1], role="weavelet", nonce="n", replica=replica("y")), NODE),
+        b"y",
+    )
+    assert isinstance(welcome, m.Welcome)
+
+
+def test_a_routing_id_that_was_anothers_opens_nothing() -> None:
+    broker = bench(ALICE, OLGA)
+    assert sent(broker.receive(b"alice", change(), OLGA), b"alice") == [m.HelloRequired()]
+    assert broker.core.state.attempts["run", "one"].revision == 0
+
+
+def test_whose_key_is_revoked_is_a_stranger_at_once() -> None:
+    broker = bench(ALICE, OLGA)
+    told = broker.core.revoked({"alice"}, broker.now)
+    assert told == [Send(b"alice", m.HelloRequired())]
+    assert sent(broker.core.stranger(b"alice", change()), b"alice") == [m.HelloRequired()]
+    error = only_answer(list(broker.core.stranger(b"alice", OPERATOR)), b"alice")
+    assert isinstance(error, m.Error)
+    assert error.code == "unauthenticated"
+    assert broker.core.state.attempts["run", "one"].revision == 0
+
+
+def test_what_a_revoked_key_followed_is_not_told_any_more() -> None:
+    broker = bench(ALICE)
+    broker.receive(b"alice", change(), ALICE)
+    broker.core.revoked({"alice"}, broker.now)
+    effects = broker.answer(1) + broker.advance(2.0)
+    assert sent(effects, b"alice") == []
+
+
+def test_a_change_that_waits_for_the_disk_is_not_answered_to_a_revoked_key() -> None:
+    broker = bench(ALICE)
+    broker.hold = True
+    broker.receive(b"alice", change(), ALICE)
+    broker.core.revoked({"alice"}, broker.now)
+    assert sent(broker.confirm(), b"alice") == []
+
+
+def test_a_weavelet_whose_key_is_revoked_is_lost() -> None:
+    broker = Bench()
+    hello = m.Hello(protocols=[1], role="weavelet", nonce="n", replica=replica())
+    broker.receive(b"a", hello, NODE)
+    broker.core.revoked({"node"}, broker.now)
+    broker.advance(5.0)
+    assert broker.core.state.attempts["run", "one"].left["a"].outcome == "lost"

@@ -1,0 +1,112 @@
+"""What the doctor makes of what it saw."""
+
+from typing import Any
+
+import pytest
+
+from zloom.cli import findings
+from zloom.cli.findings import GIB, Finding
+from zloom.messages import Stats
+from zloom.model import RampState, ReplicaStatus
+
+
+def replica(rank: int, **fields: Any) -> ReplicaStatus:
+    return ReplicaStatus(f"r{rank}", "lm", "one", rank, 4, **({"host": f"gpu-{rank}"} | fields))
+
+
+def seen(found: list[Finding]) -> list[tuple[str, str]]:
+    return [(each.state, each.text) for each in found]
+
+
+@pytest.mark.parametrize("ahead", [-5.0, 5.0])
+def test_a_clock_that_is_wrong_is_named(ahead: float) -> None:
+    way = "ahead of" if ahead > 0 else "behind"
+    found = list(findings.of_clocks(0.1, [replica(0, clock=0.0), replica(1, clock=ahead), replica(2)]))
+    assert seen(found) == [("warning", f"the clock of gpu-1 is 5 s {way} the broker's")]
+    assert "NTP" in found[0].advice
+    assert seen(list(findings.of_clocks(ahead, [])))[0][1].startswith("the clock of this host is 5 s")
+
+
+def test_clocks_that_agree_are_fine() -> None:
+    found = list(findings.of_clocks(1.9, [replica(0, clock=-1.9)]))
+    assert seen(found) == [("ok", "2 agree within 2 s")]
+
+
+@pytest.mark.parametrize(
+    ("free", "state"), [(50, "ok"), (11, "ok"), (9, "warning"), (2, "problem"), (0, "problem")]
+)
+def test_a_disk_that_fills_is_told_in_time(free: int, state: str) -> None:
+    found = findings.of_disk({"disk_free_bytes": free * GIB, "disk_total_bytes": 100.0 * GIB})
+    assert (found.state, found.text) == (state, f"{free}.0 of 100.0 GiB are free for the journal")
+    assert bool(found.advice) == (state != "ok")
+
+
+def test_a_broker_that_cannot_tell_is_no_broker_with_room() -> None:
+    assert findings.of_disk({}).state == "warning"
+
+
+def test_a_broker_that_is_late_or_fails_is_told() -> None:
+    fine = Stats(
+        id="s", epoch="e", counters={}, gauges={"loop_lag_seconds_max": 0.01, "commit_seconds_max": 0.02}
+    )
+    assert seen(list(findings.of_load(fine))) == [
+        ("ok", "its loop is at most 10 ms late, and a commit takes 20 ms at most")
+    ]
+    gauges = {"loop_lag_seconds_max": 1.5, "commit_seconds_max": 12.0}
+    bad = Stats(id="s", epoch="e", counters={"commits_failed": 3}, gauges=gauges)
+    assert seen(list(findings.of_load(bad))) == [
+        ("warning", "the broker's loop was 1.5 s late in the last minutes"),
+        ("warning", "a commit took 12.0 s"),
+        ("warning", "3 commits failed since the broker began"),
+    ]
+
+
+def test_replicas_that_do_not_get_on_are_named_with_what_to_do() -> None:
+    replicas = [replica(0), replica(1, state="stalled", step=12), replica(2, state="unresponsive")]
+    replicas.append(replica(3, straggles="it is 3 steps behind rank 0"))
+    found = list(findings.of_runs(replicas))
+    assert seen(found) == [
+        ("problem", "rank 1 of lm is stalled at step 12"),
+        ("problem", "rank 2 of lm on gpu-2 does not answer; its GIL is held, or it is stopped"),
+        ("warning", "rank 3 of lm makes the others wait: it is 3 steps behind rank 0"),
+    ]
+    assert found[0].advice == "see where it is: zloom stacks lm --rank 1"
+    assert found[1].advice.endswith("zloom stacks lm --rank 2, on gpu-2")
+
+
+@pytest.mark.parametrize("state", ["live", "paused", "holding"])
+def test_replicas_that_get_on_are_fine(state: str) -> None:
+    assert seen(list(findings.of_runs([replica(0, state=state)])))[0][0] == "ok"
+    assert seen(list(findings.of_runs([]))) == [("ok", "none is there")]
+
+
+def test_ranks_that_differ_are_named_by_key() -> None:
+    values = [{"rate": 1, "size": 5}, {"rate": 2, "size": 5}, {"rate": 1}, {}]
+    found = list(findings.of_config([replica(rank, values=values[rank]) for rank in range(4)]))
+    assert seen(found) == [("problem", "lm: rate is not the same on rank 0, 2 and rank 1")]
+    assert "zloom set lm rate=…" in found[0].advice
+
+
+def test_ranks_on_a_ramp_may_differ_and_so_may_attempts() -> None:
+    ramp = {"rate": RampState(3, 0.5, 1.0, 99)}
+    assert (
+        seen(
+            list(
+                findings.of_config(
+                    [replica(0, values={"rate": 1}, ramps=ramp), replica(1, values={"rate": 2})]
+                )
+            )
+        )[0][0]
+        == "ok"
+    )
+    two = [replica(0, values={"rate": 1}), ReplicaStatus("x", "lm", "two", values={"rate": 2})]
+    assert seen(list(findings.of_config(two)))[0][0] == "ok"
+
+
+def test_what_is_printed_has_the_advice_below() -> None:
+    told = list(findings.lines([Finding("runs", "problem", "it hangs", "look"), findings.of_key()]))
+    assert told == [
+        "problem  runs    it hangs",
+        "                 → look",
+        "ok       key     the endpoint needs none: whoever reaches it may steer",
+    ]

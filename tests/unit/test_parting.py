@@ -1,0 +1,95 @@
+"""Ranks that stand at one safe point, and one of them is told to end."""
+
+import pytest
+
+from tests.unit.round_support import MemoryRegister
+from zloom.parting import Parting
+
+ROUND = "e1/7/1"
+
+
+@pytest.fixture
+def ranks() -> tuple[Parting, Parting]:
+    one, other = Parting(), Parting()
+    one.register, other.register = MemoryRegister.shared_by(2)
+    return one, other
+
+
+def test_ranks_that_go_on_are_told_nothing(ranks: tuple[Parting, Parting]) -> None:
+    for rank in ranks:
+        rank.paused(5, ROUND)
+        assert not rank.is_over()
+        rank.go_on()
+    assert [rank.reason for rank in ranks] == ["", ""]
+
+
+def test_a_pause_ends_on_all_ranks_for_the_reason_of_one(ranks: tuple[Parting, Parting]) -> None:
+    one, other = ranks
+    one.paused(5, ROUND)
+    other.paused(5, ROUND)
+    other.depart("SIGTERM")
+    other.go_on()
+    assert one.is_over()
+    one.go_on()
+    assert [rank.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
+
+
+def test_a_rank_that_holds_says_it_before_another_goes_on(ranks: tuple[Parting, Parting]) -> None:
+    one, other = ranks
+    one.decided(ROUND)
+    one.depart("SIGTERM")
+    one.tell()
+    other.decided(ROUND)
+    other.go_on()
+    one.go_on()
+    assert [rank.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
+
+
+def test_one_that_is_told_too_late_ends_alone(ranks: tuple[Parting, Parting]) -> None:
+    one, other = ranks
+    for rank in ranks:
+        rank.decided(ROUND)
+    one.go_on()
+    other.depart("SIGTERM")
+    other.go_on()
+    assert [rank.reason for rank in ranks] == ["", ""]
+    # It can still take the others along where they meet next, if that is in the same round.
+    for rank in reversed(ranks):
+        rank.concluded(ROUND)
+        rank.go_on()
+    assert [rank.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
+
+
+def test_a_pause_is_another_each_time_and_counts_for_what_it_serves(ranks: tuple[Parting, Parting]) -> None:
+    one, other = ranks
+    for rank in ranks:
+        rank.paused(5, ROUND)
+        rank.go_on()
+        rank.paused(8)  # again, after a bounded resume
+    other.depart("SIGTERM")
+    other.decided("e1/8/1")  # which the first has not heard of yet
+    other.tell()
+    assert one.is_over()
+    one.go_on()
+    assert one.reason == "SIGTERM"
+
+
+def test_without_a_store_or_a_meeting_each_is_on_its_own(ranks: tuple[Parting, Parting]) -> None:
+    one, alone = ranks[0], Parting()
+    alone.paused(5, ROUND)
+    for rank in (one, alone):
+        rank.depart("SIGTERM")
+        assert not rank.is_over()
+        rank.tell()
+        rank.go_on()
+        assert rank.reason == ""
+
+
+def test_the_reason_holds_until_the_next_safe_point(ranks: tuple[Parting, Parting]) -> None:
+    one, other = ranks
+    for rank in ranks:
+        rank.decided(ROUND)
+        rank.depart("SIGTERM")
+        rank.go_on()
+    one.go_on()
+    assert (one.reason, other.reason) == ("", "SIGTERM")

@@ -1,0 +1,172 @@
+"""What `zloom doctor` makes of what it saw. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from zloom.cli.report import duration
+from zloom.messages import Stats
+from zloom.model import ReplicaStatus
+
+GIB = 2**30
+
+CLOCK_LIMIT = 2.0
+"""Seconds by which clocks may differ: what a status and a busy machine explain."""
+
+DISK_FULL = 0.02
+"""Share of the disk that is free, from which down the journal is about to fail …"""
+
+DISK_SHORT = 0.1
+"""… and from which down somebody should look."""
+
+LATE = 1.0
+"""Seconds, a beat: a loop or a commit that takes longer makes peers doubt the broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        check: What was looked at, a word.
+        state: `ok`; `warning`: somebody should look; `problem`: something does not work.
+        text: What was seen.
+        advice: What to do; empty where there is nothing to be done.
+    """
+
+    check: str
+    state: Literal["ok", "warning", "problem"]
+    text: str
+    advice: str = ""
+
+
+def of_broker(endpoint: str, latency: float) -> Finding:
+    """Of a broker that answered within so many seconds."""
+    return Finding("broker", "ok", f"{endpoint} answers within {duration(latency)}")
+
+
+def of_silence(endpoint: str, listens: bool | None) -> Finding:
+    """Of a broker that did not answer.
+
+    Args:
+        endpoint: Where it should be.
+        listens: Whether some process takes connections there; None where that cannot be told.
+    """
+    if listens:
+        text = f"something listens at {endpoint}, but does not answer as a broker does"
+        return Finding(
+            "broker", "problem", text, "see whether that is a `zloom broker`, and what its log says"
+        )
+    text = f"nobody listens at {endpoint}" if listens is False else f"no broker answers at {endpoint}"
+    advice = "start one with `zloom broker`, or name another with --broker or ZLOOM_BROKER"
+    if endpoint.startswith("tcp://"):
+        advice += "; from another host, see that a firewall lets this port and the next one through"
+    return Finding("broker", "problem", text, advice)
+
+
+def of_key() -> Finding:
+    """Of the key that the operator shows."""
+    return Finding("key", "ok", "the endpoint needs none: whoever reaches it may steer")
+
+
+def of_clocks(ahead: float, replicas: Iterable[ReplicaStatus]) -> Iterator[Finding]:
+    """Of the clocks of this host and of the replicas, against the broker's.
+
+    Args:
+        ahead: Seconds that this host's clock is ahead.
+        replicas: Those that are there.
+    """
+    offsets = {"this host": ahead}
+    offsets |= {each.host: each.clock for each in replicas if each.clock is not None}
+    wrong = {host: offset for host, offset in offsets.items() if abs(offset) > CLOCK_LIMIT}
+    for host, offset in wrong.items():
+        way = "ahead of" if offset > 0 else "behind"
+        text = f"the clock of {host} is {abs(offset):.0f} s {way} the broker's"
+        yield Finding("clocks", "warning", text, "have NTP set the clocks of both hosts (see `timedatectl`)")
+    if not wrong:
+        yield Finding("clocks", "ok", f"{len(offsets)} agree within {CLOCK_LIMIT:g} s")
+
+
+def of_disk(gauges: Mapping[str, float]) -> Finding:
+    """Of the disk that the journal is on."""
+    free, total = gauges.get("disk_free_bytes"), gauges.get("disk_total_bytes")
+    if free is None or not total:
+        return Finding("disk", "warning", "the broker cannot tell how much room there is", "ask again")
+    text = f"{free / GIB:.1f} of {total / GIB:.1f} GiB are free for the journal"
+    if free / total > DISK_SHORT:
+        return Finding("disk", "ok", text)
+    state: Literal["problem", "warning"] = "problem" if free / total <= DISK_FULL else "warning"
+    advice = "make room on the disk of the broker's --data-dir; a full one refuses every change"
+    return Finding("disk", state, text, advice)
+
+
+def of_load(stats: Stats) -> Iterator[Finding]:
+    """Of how the broker keeps up."""
+    lag, commit = (stats.gauges.get(f"{name}_seconds_max", 0.0) for name in ("loop_lag", "commit"))
+    failed = stats.counters.get("commits_failed", 0)
+    if lag > LATE:
+        text = f"the broker's loop was {lag:.1f} s late in the last minutes"
+        yield Finding("load", "warning", text, "give it a core of its own; `zloom stats` tells what comes in")
+    if commit > LATE:
+        yield Finding("load", "warning", f"a commit took {commit:.1f} s", "put --data-dir on a local disk")
+    if failed:
+        text = f"{failed} commits failed since the broker began"
+        yield Finding("load", "warning", text, "see its log for the reason, and `zloom journal verify`")
+    if not (lag > LATE or commit > LATE or failed):
+        text = f"its loop is at most {duration(lag)} late, and a commit takes {duration(commit)} at most"
+        yield Finding("load", "ok", text)
+
+
+def of_runs(replicas: Sequence[ReplicaStatus]) -> Iterator[Finding]:
+    """Of the replicas that are there: who does not get on, and who makes others wait."""
+    found = [finding for each in replicas for finding in _of_replica(each)]
+    yield from found
+    if not found:
+        runs = len({(each.run, each.attempt) for each in replicas})
+        text = f"{runs} with {len(replicas)} replicas, and all get on" if replicas else "none is there"
+        yield Finding("runs", "ok", text)
+
+
+def _of_replica(status: ReplicaStatus) -> Iterator[Finding]:
+    who = f"rank {status.rank} of {status.run}"
+    look = f"see where it is: zloom stacks {status.run} --rank {status.rank}"
+    if status.state == "stalled":
+        yield Finding("runs", "problem", f"{who} is stalled at step {status.step}", look)
+    elif status.state == "unresponsive":
+        text = f"{who} on {status.host} does not answer; its GIL is held, or it is stopped"
+        yield Finding("runs", "problem", text, f"{look}, on {status.host}")
+    if status.straggles:
+        yield Finding("runs", "warning", f"{who} makes the others wait: {status.straggles}", look)
+
+
+def of_config(replicas: Sequence[ReplicaStatus]) -> Iterator[Finding]:
+    """Of the values in force: whether all ranks of each attempt have the same."""
+    found = []
+    for (run, _), members in groupby(sorted(replicas, key=_home), key=_home):
+        ranks = [each for each in members if each.values]
+        # On a ramp each step has a value of its own, and ranks tell of different steps.
+        ramped = {name for each in ranks for name in each.ramps}
+        for key in sorted({name for each in ranks for name in each.values} - ramped):
+            groups: dict[int, list[int]] = {}
+            for each in sorted(ranks, key=lambda each: each.rank):
+                if key in each.values:
+                    groups.setdefault(each.values[key], []).append(each.rank)
+            if len(groups) > 1:
+                said = " and ".join(f"rank {', '.join(map(str, members))}" for members in groups.values())
+                text = f"{run}: {key} is not the same on {said}"
+                advice = f"see `zloom history {run}`, and set it again for all: zloom set {run} {key}=…"
+                found.append(Finding("config", "problem", text, advice))
+    yield from found or [Finding("config", "ok", "all ranks of each run have the same values")]
+
+
+def _home(status: ReplicaStatus) -> tuple[str, str]:
+    return status.run, status.attempt
+
+
+def lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """Yield what is printed: a line for each, and one for what to do."""
+    for finding in findings:
+        yield f"{finding.state:<8} {finding.check:<7} {finding.text}"
+        if finding.advice:
+            yield f"{'':<16} → {finding.advice}"

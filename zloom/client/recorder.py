@@ -1,0 +1,159 @@
+"""Writes all that is known of a run, and then all that happens in it, until it ends."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from zloom import recording
+from zloom.client.feeds import Feed
+from zloom.client.operator import Observation, Operator
+from zloom.errors import BrokerUnreachable
+from zloom.messages import Happened
+from zloom.recording_file import RecordingWriter
+from zloom.transcript import Transcript
+from zloom.version import __version__
+
+T = TypeVar("T")
+
+CATCH_UP = 1.0
+"""Seconds for the history to come: who ends the recording may have to go within two."""
+
+STOPPED = "stopped by its user"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a recording holds.
+
+    Attributes:
+        path: The file.
+        size: Its bytes.
+        header: Its first object.
+        end: Its last object: why it ended, and what is missing.
+        revisions: How many, with those from before it began.
+        metrics: Names of those that had points.
+        events: How many.
+    """
+
+    path: Path
+    size: int
+    header: recording.Header
+    end: recording.End
+    revisions: int
+    metrics: list[str]
+    events: int
+
+
+class Recorder:
+    """Records one attempt of a run; for use on the operator's loop.
+
+    Args:
+        operator: Watches the run.
+        run: Name of the run.
+        attempt: Which attempt; the newest when empty.
+    """
+
+    def __init__(self, operator: Operator, run: str, attempt: str = "") -> None:
+        self.on_begin: Callable[[recording.Header], object] = lambda header: None
+        """Told of the header when it is written."""
+        self._operator = operator
+        self._run = run
+        self._attempt = attempt
+        self._feed: Feed[Observation] = operator.watch(run)
+        self._question: asyncio.Timeout | None = None
+        """Of what the broker is being asked."""
+
+    def stop(self) -> None:
+        """End the recording; `record` then returns within `CATCH_UP` seconds."""
+        self._feed.close()
+        if (
+            self._question is not None and not self._question.expired()
+        ):  # the last one has its time after this
+            self._question.reschedule(asyncio.get_running_loop().time())
+
+    async def record(self, path: Path, *, replace: bool = False) -> Recorded:
+        """Write a recording until the run has ended or `stop` is called.
+
+        Args:
+            path: Of the file; it is not made where there is no such run.
+            replace: Write over a file that is there.
+
+        Raises:
+            RecordingError: The file is there already, or cannot be written.
+            Refused: There is no such run.
+        """
+        async with self._feed:  # from here on nothing is missed; what comes twice is written once
+            header = await self._header()
+            with RecordingWriter(path, replace=replace) as writer:
+                transcript = Transcript(header)
+                writer.write([header])
+                self.on_begin(header)
+                end = await self._follow(transcript, writer)
+                writer.write([end])
+        metrics = sorted(transcript.metrics)
+        return Recorded(path, writer.size, header, end, transcript.revisions, metrics, transcript.events)
+
+    async def _header(self) -> recording.Header:
+        keys = await self._operator.keys(self._run, attempt=self._attempt)
+        self._attempt = keys.attempt
+        runs = {each.attempt: each for each in await self._operator.runs(self._run)}
+        return recording.Header(
+            magic=recording.MAGIC,
+            version=recording.VERSION,
+            software=f"zloom {__version__}",
+            run=keys.run,
+            attempt=keys.attempt,
+            world_size=runs[keys.attempt].world_size if keys.attempt in runs else 1,
+            revision=keys.revision,
+            keys=[state.key for state in keys.keys],
+            commands=keys.commands,
+            config={state.key.name: state.value for state in keys.keys},
+            replicas=await self._operator.replicas(self._run, attempt=keys.attempt),
+            at=time.time(),
+        )
+
+    async def _follow(self, transcript: Transcript, writer: RecordingWriter) -> recording.End:
+        await self._catch_up(transcript, writer)
+        reason = await self._ended()
+        while not reason:
+            try:
+                seen = await anext(self._feed)
+            except StopAsyncIteration:
+                reason = STOPPED
+                break
+            now, lost = time.time(), self._feed.missed + self._feed.dropped
+            gaps = transcript.see_gaps(lost, self._feed.restarts, now)
+            writer.write(gaps + transcript.see(seen, now))
+            if gaps:
+                await self._catch_up(transcript, writer)
+            if isinstance(seen, Happened):
+                reason = await self._ended()
+        complete = await self._catch_up(transcript, writer)
+        return transcript.end(reason, time.time(), complete=complete)
+
+    async def _catch_up(self, transcript: Transcript, writer: RecordingWriter) -> bool:
+        """Write what the history has and was not watched; return whether it could be asked for."""
+        entries = await self._ask(self._operator.history(self._run, attempt=self._attempt))
+        writer.write(transcript.take_history(entries or [], time.time()))
+        return entries is not None
+
+    async def _ended(self) -> str:
+        """Return how the run ended: no replica of it is left; empty while one is."""
+        replicas = await self._ask(self._operator.replicas(self._run, attempt=self._attempt))
+        if replicas is None or any(each.state not in ("lost", "finished") for each in replicas):
+            return ""
+        ends = sorted({f"{each.state}: {each.reason}".rstrip(": ") for each in replicas})
+        return "; ".join(ends) or "forgotten"
+
+    async def _ask(self, question: Coroutine[None, None, T]) -> T | None:
+        """Return the answer of the broker; None where it did not come in time, or `stop` was called."""
+        try:
+            async with asyncio.timeout(CATCH_UP) as self._question:
+                return await question
+        except (TimeoutError, BrokerUnreachable):
+            return None
+        finally:
+            self._question = None

@@ -1,0 +1,57 @@
+"""Whether ranks that stand at one safe point go on from it, or end because one of them is to. Pure.
+
+A signal reaches one rank, and were that one to end alone the others would wait for it in their next
+collective. But where all stand at one safe point anyway, in a pause or for what they decide, they can agree
+to end together.
+"""
+
+from zloom.rounds import Register
+
+
+class Parting:
+    """What one rank knows of it. `depart` may be called from any thread, the rest is the training's."""
+
+    def __init__(self) -> None:
+        self.register: Register | None = None
+        """Shared by the ranks; without one each is on its own."""
+        self.reason = ""
+        """Why the ranks that met at the last safe point are to end; empty where they go on."""
+        self._own = ""
+        self._meeting = ""
+        self._in_pause = ""
+
+    def depart(self, reason: str) -> None:
+        """This rank is to end. It takes no lock."""
+        self._own = reason
+
+    def decided(self, round: str) -> None:
+        """All ranks pass this safe point, for it is where they decide a round."""
+        self._meet(f"{round}/decided")
+
+    def concluded(self, round: str) -> None:
+        """All ranks pass this safe point, for it is where they conclude a round."""
+        self._meet(f"{round}/concluded")
+
+    def paused(self, step: int, round: str = "") -> None:
+        """All ranks pause here, by a command of this round; again by the last one, where none is named."""
+        self._in_pause = round or self._in_pause
+        self._meeting = f"{self._in_pause}/paused/{step}" if self._in_pause else ""
+
+    def _meet(self, meeting: str) -> None:
+        # The first counts: it is the same everywhere, and what a pause serves comes after the pause.
+        self._meeting = self._meeting or meeting
+
+    def is_over(self) -> bool:
+        """Return whether a rank that stands here too has been told to end. Asked in a pause, now and then."""
+        return bool(self._meeting and self.register is not None and self.register.part(self._meeting, None))
+
+    def tell(self) -> None:
+        """If this rank is to end, say so before what it does next lets another go on from here."""
+        if self._own and self._meeting and self.register is not None:
+            self.register.part(self._meeting, self._own)
+
+    def go_on(self) -> None:
+        """Leave this safe point, and learn whether all that met here are to end."""
+        meeting, self._meeting, self.reason = self._meeting, "", ""
+        if meeting and self.register is not None:
+            self.reason = self.register.part(meeting, self._own) or ""

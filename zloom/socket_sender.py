@@ -1,0 +1,58 @@
+"""Who sent a message, by what libzmq knows of the connection that it came on: no peer can forge that."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import zmq
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Of one message.
+
+    Attributes:
+        key: What the ZAP handler answered for the connection: the public key in Z85, empty without one.
+        is_remote: It came on TCP.
+    """
+
+    key: str = ""
+    is_remote: bool = False
+
+
+NOBODY = Sender()
+"""A message of this process, or of libzmq itself: an unsubscription because a connection broke."""
+
+
+def receive(socket: zmq.Socket[bytes]) -> tuple[list[bytes], Sender]:
+    """Receive a message and its sender; raises zmq.Again when there is none."""
+    frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+    last = frames[-1]
+    key, address = _property(last, "User-Id"), _property(last, "Peer-Address")
+    return [frame.bytes for frame in frames], Sender(key, _is_remote(address))
+
+
+@lru_cache
+def _is_remote(address: str) -> bool:
+    """Whether a connection is not one of ipc or inproc: those have the ids of a process, or no address."""
+    if not address:
+        return False
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return not _OF_PROCESS.fullmatch(address)
+    return True
+
+
+_OF_PROCESS = re.compile(r"[^:]*:\d+:\d+:\d+")
+"""Host, which is `localhost`, and the ids of user, group and process."""
+
+
+def _property(frame: zmq.Frame, name: str) -> str:
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
