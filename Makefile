@@ -58,8 +58,11 @@ lowest:  ## try the oldest releases that pyproject.toml allows, on the tests tha
 	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install $$($(PYTHON) .ci/lowest.py pins)
 	PATH="$(LOWEST)/bin:$$PATH" PYTHONPATH=.:broker python -m pytest $$($(PYTHON) .ci/lowest.py tests)
 
-faults: install  ## try all faults at length, half an hour of it, and write out/faults.md
-	$(BIN)/python -m pytest -m fault --faults=long --faults-table=out/faults.md --timeout=1800 --numprocesses=2 --dist=worksteal
+# Most of it waits, for time-outs and for processes to start, so more of it runs at once than there are cores.
+FAULTS := $(BIN)/python -m pytest --faults=long --timeout=1800
+faults: install  ## try all faults at length, half an hour of it, and write tables of them to out/
+	$(FAULTS) -m "fault and not alone" --faults-table=out/faults.md --numprocesses=4 --dist=worksteal
+	$(FAULTS) -m "fault and alone" --faults-table=out/faults-alone.md
 
 bench: install  ## measure round trips, and what a step pays
 	@$(BIN)/python -m bench

@@ -33,7 +33,7 @@ from zloom import codec
 from zloom import messages as m
 from zloom.socket_options import new_context
 
-pytestmark = needs_proc
+pytestmark = [needs_proc, pytest.mark.alone]
 
 MIB = 1024 * 1024
 MILLION_DELAY = 1.0

@@ -53,6 +53,7 @@ class Watch:
 
 
 @needs_proc
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 @pytest.mark.fault("broker: killed and started again under 1,000 weavelets")
 async def test_a_herd_comes_back(tmp_path: Path, tally: Tally, long_form: bool) -> None:
