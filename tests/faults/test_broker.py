@@ -136,7 +136,7 @@ async def kill_often(folder: Path, seed: int, cycles: int, tally: Tally) -> None
                             tally.held("converged", 2)
                         burst.make(20)
                         burst.send(operator)
-                        await asyncio.sleep(burst.random.uniform(0, 0.04))  # the moment of the kill
+                        await moment_of_the_kill(operator, burst.random, cycle)
                         broker.process.kill()
                         broker.process.wait()
                         burst.take(operator)
@@ -148,6 +148,15 @@ async def kill_often(folder: Path, seed: int, cycles: int, tally: Tally) -> None
                     tally.held("converged", 2)
                     assert not burst.refused
                     await check_history(operator, survivors, burst.accepted, tally)
+
+
+async def moment_of_the_kill(operator: Peer, random: Random, cycle: int) -> None:
+    """Wait for any moment, or for the one at which so many promises have just been made."""
+    if cycle % 2:
+        await asyncio.sleep(random.uniform(0, 0.04))
+    else:
+        count = random.randint(1, 15)
+        await operator.until(lambda peer: sum(isinstance(x, m.RevisionState) for x in peer.inbox) >= count)
 
 
 @pytest.mark.fault("broker: SIGSTOP for 1 to 60 s")
