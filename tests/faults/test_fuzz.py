@@ -28,7 +28,7 @@ from zloom_broker.hub import CoreSettings
 from zloom_broker.records import decode_image, encode
 from zloom_broker.state import State
 
-SECONDS = {False: 4.0, True: 200.0}
+SECONDS = {False: 2.0, True: 200.0}
 """For each of the three, in the short and in the long form."""
 
 OPERATORS, WEAVELETS, STRANGER = (b"op", b"op2"), (b"a", b"b"), b"x"
