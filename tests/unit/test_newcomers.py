@@ -135,7 +135,7 @@ def test_g3_names_of_any_length_keep_the_config_from_nobody() -> None:
     for rank in range(2):
         job.active(f"r{rank}", rank=rank, **who)
     changes = {"learning_rate": 0.5}
-    job.receive(b"op", m.SetConfig(id="q1", run=run, changes=changes, mode="next"))
+    job.receive(b"op", m.SetConfig(id="q1", run=run, changes={**changes}, mode="next"))
     for rank in range(2):
         job.answer(1, f"r{rank}")
     job.receive(b"r1", m.Goodbye())
