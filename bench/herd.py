@@ -101,8 +101,8 @@ def _restart(
 def _free_port() -> int:
     """Return a port that is free, as is the next one, where a broker has its updates.
 
-    Not one of those that the system gives to clients: a thousand of them who try to connect to a port on which
-    nobody listens would sooner or later be given that very port, and connect to themselves.
+    Not one of those that the system gives to clients: a thousand of them who try to connect to a port on
+    which nobody listens would sooner or later be given that very port, and connect to themselves.
     """
     while True:
         port = random.randrange(*PORTS, 2)
