@@ -320,7 +320,6 @@ class Steerable(Declaring, Disownable):
             mailbox.run(training.step, now)
         finally:
             training.serving = False
-            mailbox.pause.holds(now)  # or ends, at its limit
             if _state(mailbox) != before:
                 self._post(Engine.status_changed)
         return mailbox.must_wait

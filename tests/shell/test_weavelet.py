@@ -182,6 +182,7 @@ def declare_rate(weavelet: Weavelet) -> list[float]:
 # --- changes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("trainer: a handler that raises", "told")
 def test_an_update_of_several_keys_is_all_or_nothing(
     weavelet: Weavelet, operating: Operating, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -740,6 +741,7 @@ def test_without_a_thread_to_be_had_the_training_goes_on(run: str, monkeypatch: 
     assert weavelet.step == 1
 
 
+@pytest.mark.fault("trainer: a forked child that uses the weavelet", "told")
 def test_a_forked_child_does_nothing_and_the_parent_goes_on(weavelet: Weavelet, operating: Operating) -> None:
     seen = declare_rate(weavelet)
     with warnings.catch_warnings():
@@ -814,6 +816,7 @@ def test_a_process_that_closes_nothing_leaves_within_2_s_without_a_broker() -> N
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.fault("trainer: closes nothing, with a broker that died or hangs", "left")
 def test_a_process_leaves_within_2_s_of_a_broker_that_died_or_hangs(
     tmp_path: Path, sign: signal.Signals
 ) -> None:

@@ -35,12 +35,14 @@ def messages(kind: type[Struct]) -> st.SearchStrategy[Any]:
 
 def _any(info: mi.Type) -> st.SearchStrategy[Any]:
     match info:
+        case mi.IntType() if info.ge is not None or info.le is not None:
+            return st.integers(info.ge, info.le)
+        case mi.FloatType() if info.ge is not None or info.le is not None:
+            return st.floats(info.ge, info.le)
         case mi.LiteralType():
             return st.sampled_from(info.values)
         case mi.UnionType():
             return st.one_of([_any(each) for each in info.types])
-        case mi.FloatType(gt=bound) if bound is not None:
-            return st.floats(bound, exclude_min=True, allow_nan=False)
         case mi.ListType():
             return st.lists(_any(info.item_type), max_size=3)
         case mi.DictType():

@@ -41,6 +41,17 @@ class Shared:
         self.counts[key] += amount
         return self.counts[key]
 
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self.values for key in keys)
+
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        if self.values.get(key, "") == expected:
+            self.values[key] = desired
+        return self.values[key].encode()
+
+    def delete_key(self, key: str) -> bool:
+        return self.values.pop(key, None) is not None
+
 
 @pytest.mark.parametrize(
     ("rank", "world_size", "environ", "group", "expected"),
