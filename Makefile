@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 LOWEST := $(CURDIR)/.venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pictures lint types test soak bench clean
+.PHONY: help install demo pictures lint types test soak faults bench clean
 
 help:  ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,12 @@ lowest:  ## try the oldest releases that pyproject.toml allows, on the tests tha
 	@$(PYTHON) -m venv --clear $(LOWEST)
 	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install $$($(PYTHON) .ci/lowest.py pins)
 	PATH="$(LOWEST)/bin:$$PATH" PYTHONPATH=.:broker python -m pytest $$($(PYTHON) .ci/lowest.py tests)
+
+# Most of it waits, for time-outs and for processes to start, so more of it runs at once than there are cores.
+FAULTS := $(BIN)/python -m pytest --faults=long --timeout=1800
+faults: install  ## try all faults at length, half an hour of it, and write tables of them to out/
+	$(FAULTS) -m "fault and not alone" --faults-table=out/faults.md --numprocesses=4 --dist=worksteal
+	$(FAULTS) -m "fault and alone" --faults-table=out/faults-alone.md
 
 bench: install  ## measure what zloom costs beside what one would use instead
 	@$(BIN)/python -m bench

@@ -11,7 +11,7 @@ import torch
 
 from tests.e2e.test_examples import started
 from tests.e2e.test_lightning_callback import until
-from tests.e2e.test_loop_steering import TORCHRUN, step_of_both
+from tests.e2e.test_loop_steering import step_of_both
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.client import SyncOperator, connect_sync
 from zloom.errors import Refused
@@ -21,6 +21,8 @@ transformers = pytest.importorskip("transformers", reason="the extra `transforme
 
 from tests.e2e.transformers_trainer import trainer  # noqa: E402
 from zloom.transformers import WeaveletCallback  # noqa: E402
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 KEYS = [
     "optimizer_type",

@@ -94,6 +94,7 @@ def test_rows_that_the_head_does_not_know_yet_are_valid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("durability", ["fsync", "buffered"])
+@pytest.mark.fault("journal: its process killed in bursts", "kept")
 def test_kill_in_the_middle_of_bursts_loses_nothing_that_was_confirmed(
     tmp_path: Path, durability: str
 ) -> None:
@@ -112,6 +113,7 @@ def test_kill_in_the_middle_of_bursts_loses_nothing_that_was_confirmed(
     assert report.rows == recovered.last_seq
 
 
+@pytest.mark.fault("journal: a bit flipped that only the head file shows", "kept")
 def test_a_bit_flipped_in_the_log_is_caught_by_the_head_alone(tmp_path: Path) -> None:
     folder = killed(tmp_path, 200)
     flip_bit(folder.wal, folder.wal.stat().st_size // 2)
@@ -206,6 +208,7 @@ def all_but_the_log_gone(folder: JournalFolder) -> None:
         (all_but_the_log_gone, "journal.sqlite3 is missing", 0),
     ],
 )
+@pytest.mark.fault("journal: files cut, garbage, empty or gone", "told")
 def test_damage_makes_the_journal_read_only(
     tmp_path: Path, damage: Callable[[JournalFolder], None], reason: str, served: int | None
 ) -> None:
