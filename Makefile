@@ -13,7 +13,7 @@ LOWEST := $(CURDIR)/.venv-lowest
 .PHONY: help install demo pictures lint types test soak faults bench clean
 
 help:  ## say what there is to do
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED)  ## make .venv, with zloom and what its development needs
 
@@ -66,6 +66,11 @@ faults: install  ## try all faults at length, half an hour of it, and write tabl
 
 bench: install  ## measure what zloom costs beside what one would use instead
 	@$(BIN)/python -m bench
+
+# On a machine that does nothing else: it takes up to a quarter of an hour on 2 cores.
+performance: install  ## measure everything, and write docs/performance.md anew
+	@$(BIN)/python -m bench --output bench/results/latest.json
+	@$(BIN)/python -m bench report bench/results/latest.json
 
 clean:  ## remove .venv and everything that was built or cached
 	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

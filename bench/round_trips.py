@@ -65,11 +65,11 @@ class Schedule:
 
 
 def full(rounds: int) -> Schedule:
-    """Return the schedule of a whole run: with 5 rounds, samples for a p99.9, in six minutes."""
+    """Return the schedule of a whole run: with 5 rounds, samples for a p99.9 while idle, in six minutes."""
     turns: dict[Load, Plan] = {
         "idle": Plan(300, 1.2),
         "busy": Plan(100, 1.8, BUSY_APART),
-        "torch": Plan(200, 3.6, BUSY_APART),
+        "torch": Plan(200, 3.0, BUSY_APART),
     }
     return Schedule(rounds, Plan(20, 0.2), turns)
 
