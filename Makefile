@@ -64,7 +64,7 @@ faults: install  ## try all faults at length, half an hour of it, and write tabl
 	$(FAULTS) -m "fault and not alone" --faults-table=out/faults.md --numprocesses=4 --dist=worksteal
 	$(FAULTS) -m "fault and alone" --faults-table=out/faults-alone.md
 
-bench: install  ## measure round trips, and what a step pays
+bench: install  ## measure what zloom costs beside what one would use instead
 	@$(BIN)/python -m bench
 
 clean:  ## remove .venv and everything that was built or cached

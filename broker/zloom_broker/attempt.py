@@ -259,22 +259,22 @@ class Attempt:
         ledger.outcomes[outcome.replica] = outcome
         if ledger.settled:
             self.open.discard(ledger.revision.revision)
-        if ledger.void and not was_void:
-            self._take_out(ledger)
-        elif (was_void and not ledger.void) or outcome.values:
-            _put(self._settings, ledger)
+        if ledger.void != was_void or outcome.values:
+            for key in ledger.changes:
+                self._settle(key)
 
-    def _take_out(self, ledger: Ledger) -> None:
-        """Give each key that has its value from a revision the value that it would have without."""
-        number = ledger.revision.revision
-        for key in ledger.revision.changes:
-            if self._settings[key].revision == number:
-                del self._settings[key]
-                for earlier in map(self.ledgers.__getitem__, range(number - 2, -1, -1)):
-                    if key in earlier.changes and not earlier.void:
-                        value = earlier.changes[key]
-                        self._settings[key] = Setting(value, earlier.revision.revision)
-                        break
+    def _settle(self, key: str) -> None:
+        """Give a key the value that `_fold` would: a snapshot does not keep in what order outcomes came."""
+        self._settings.pop(key, None)
+        ends: dict[int, Ledger] = {}
+        """Of ramps, by their revision."""
+        for ledger in reversed(self.ledgers):
+            if key in ledger.changes and not ledger.void:
+                if ledger.revision.kind != "cancel":
+                    settled = ends.get(ledger.revision.revision, ledger)
+                    self._settings[key] = Setting(settled.changes[key], settled.revision.revision)
+                    return
+                ends[ledger.revision.cancels] = ledger
 
     def _unsettled(self) -> Iterator[Ledger]:
         return (self.ledgers[number - 1] for number in sorted(self.open))

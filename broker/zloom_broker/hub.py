@@ -19,6 +19,7 @@ from zloom_broker.liveness import PROBE_INTERVAL, Vitals
 from zloom_broker.permissions import OWNER, Access
 from zloom_broker.records import AnyRecord, encode
 from zloom_broker.state import State
+from zloom_broker.users import BROKER_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Connections(UserDict[str, Peer]):
             del self._by_nonce[before.nonce]
 
 
-BROKER = Peer(b"", "zloom")
+BROKER = Peer(b"", BROKER_NAME)
 """Who asks when the broker changes something by itself; what it is answered goes nowhere."""
 
 
@@ -252,8 +253,9 @@ class Hub:
             failed: Called with the reason when they could not be written.
             durable: Fsync even where the journal is buffered.
         """
+        payloads = [encode(record) for record in records]  # what raises here leaves nothing behind
         self._commits.append(_PendingCommit(self.next_seq, records, then, failed))
-        self._effects.append(Commit(self.next_seq, [encode(record) for record in records], durable))
+        self._effects.append(Commit(self.next_seq, payloads, durable))
         self.next_seq += len(records)
 
     def committed(self, seq: int) -> None:

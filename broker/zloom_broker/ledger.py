@@ -105,6 +105,11 @@ class Ledger:
         return is_scheduled(self.revision) and not self.settled
 
     @property
+    def begun(self) -> bool:
+        """A replica has applied it."""
+        return any(outcome.outcome == "applied" for outcome in self.outcomes.values())
+
+    @property
     def void(self) -> bool:
         """Nobody has applied it and nobody will.
 

@@ -36,6 +36,7 @@ from zloom_broker.addresses import Bound
 from zloom_broker.journal import open_journal, verify
 from zloom_broker.pulse import Pulse
 from zloom_broker.recovery import recover
+from zloom_broker.steering import Steering
 
 
 @contextlib.asynccontextmanager
@@ -152,6 +153,32 @@ def test_a_peer_that_is_not_known_must_say_hello(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_bug_in_the_core_costs_neither_the_beat_nor_anybody_elses_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        rang = asyncio.Event()
+
+        def ring(*_: object) -> None:
+            rang.set()
+            raise RuntimeError("a bug")
+
+        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, weavelet):
+            with monkeypatch.context() as bug:
+                bug.setattr(Steering, "accepted", lambda *_: 1 / 0)
+                bug.setattr(Pulse, "on_timer", ring)
+                assert (await operator.ask(change(1))).revision == 1
+                assert (await operator.ask(change(2))).revision == 2
+                async with asyncio.timeout(DEADLINE):
+                    await rang.wait()
+            weavelet.updates.clear()
+            await weavelet.hear(m.Beat, revision=2)
+            stats = await operator.ask(m.GetStats(id="stats"))
+            assert stats.counters["internal_errors"] >= 3
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.fault("abuse: garbage in messages, on each transport", "told", "counted")
 def test_garbage_leaves_others_served(tmp_path: Path, transport: Transport) -> None:
@@ -243,27 +270,6 @@ def test_a_damaged_journal_is_served_read_only(tmp_path: Path) -> None:
             history = await operator.ask(m.GetHistory(id="h", run="run"))
             assert [entry.revision.revision for entry in history.entries] == [1]
 
-    asyncio.run(scenario())
-
-
-def test_a_bug_at_a_timer_does_not_end_the_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed: list[float] = []
-
-    def fail_once(self: Pulse, now: float) -> None:
-        if not failed:
-            failed.append(now)
-            raise ZeroDivisionError
-        works(self, now)
-
-    async def scenario() -> None:
-        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, _):
-            monkeypatch.setattr(Pulse, "on_timer", fail_once)
-            await operator.until(lambda peer: failed)
-            operator.updates.clear()
-            operator.watch(first(operator.inbox, m.Welcome), codec.BEAT_TOPIC)
-            await operator.hear(m.Beat)
-
-    works = Pulse.on_timer
     asyncio.run(scenario())
 
 

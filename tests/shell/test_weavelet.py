@@ -20,10 +20,13 @@ import zmq
 from tests.support import DEADLINE, broker_process, free_endpoint, running_broker
 from zloom import Meta, SettingsError, TransportError, UndoError
 from zloom.client import Result, SyncOperator, connect_sync
-from zloom.messages import Answered, Failure, Happened, Reported
+from zloom.messages import Answered, Failure, Happened, Reported, Status, ToBroker
 from zloom.model import Device, ReplicaStatus
+from zloom.session_sockets import SessionSockets
 from zloom.session_state import State
 from zloom.settings import WeaveletSettings
+from zloom.status_source import StatusSource
+from zloom.steerable import reason_of
 from zloom.weavelet import Weavelet
 
 QUICK = WeaveletSettings(pause_poll=0.05)
@@ -821,3 +824,61 @@ def test_a_process_that_closes_nothing_says_goodbye(endpoint: str, operator: Syn
         trainer.communicate("\n", timeout=DEADLINE)
         finished = next(each for each in feed if isinstance(each, Happened) and each.event.kind == "finished")
     assert "the process ended" in finished.event.text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "finished"),
+        (SystemExit(), "finished"),
+        (SystemExit(0), "finished"),
+        (SystemExit(3), "failed: SystemExit: 3"),
+        (KeyboardInterrupt(), "interrupted"),
+        (asyncio.CancelledError(), "interrupted"),
+        (ValueError("the loss diverged"), "failed: ValueError: the loss diverged"),
+    ],
+)
+def test_how_a_training_ended_is_told_in_words(error: BaseException | None, reason: str) -> None:
+    assert reason_of(error) == reason
+
+
+def test_a_metric_may_have_any_name() -> None:
+    weavelet = Weavelet("run", broker="inproc://nobody")
+    weavelet.report(self=1.0, metrics=2.0)
+    assert weavelet._training.metrics.drain(2).keys() == {"self", "metrics"}
+
+
+def test_a_surprise_does_not_end_its_tries_to_reach_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = SessionSockets.send
+    surprised: list[ToBroker] = []
+
+    def surprise(sockets: SessionSockets, message: ToBroker) -> bool:
+        if not surprised:
+            surprised.append(message)
+            raise RuntimeError("nobody thought of this")
+        return send(sockets, message)
+
+    monkeypatch.setattr(SessionSockets, "send", surprise)
+    with Weavelet("run", broker="ipc:///tmp/zloom-nobody.sock", attempt="one") as weavelet:
+        end = time.monotonic() + DEADLINE
+        while weavelet.counters is None or weavelet.counters.session.hellos < 2:
+            assert time.monotonic() < end, "it has ended"
+            time.sleep(0.01)
+    assert surprised
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # so it is told
+def test_a_surprise_at_the_end_does_not_keep_it_from_saying_goodbye(
+    weavelet: Weavelet, operator: SyncOperator, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(*_: object) -> Status:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(StatusSource, "collect", surprise)
+    weavelet.report(loss=0.5)
+    assert weavelet._thread is not None
+    weavelet.close()
+    assert not weavelet._thread.is_alive()
+    with operator.watch(run):  # the goodbye came before this
+        [replica] = operator.replicas(run)
+    assert (replica.state, replica.reason) == ("finished", "finished")

@@ -21,7 +21,7 @@ class Held:
         steps: list[int] = []
         for step in range(first, last + 1):
             self.pause.reach(step, now)
-            if self.pause.holds(now):
+            if self.pause.active:
                 return steps
             steps.append(step)
         return steps
