@@ -60,7 +60,12 @@ def resolve_key(named: Path | str | None, environ: Mapping[str, str], endpoint: 
         SettingsError: It cannot be read, others can read it too, or it holds no client's key.
     """
     path = named or environ.get(KEY_VARIABLE) if endpoint.startswith(TCP) else None
-    return read_key(Path(path).expanduser(), ClientKey) if path else None
+    if not path:
+        return None
+    try:
+        return read_key(Path(path).expanduser(), ClientKey)
+    except (RuntimeError, ValueError) as error:  # there is no such user; a NUL
+        raise SettingsError(f"cannot read a key from {str(path)!r}: {error}") from error
 
 
 def with_key(options: SocketOptions, key: ClientKey | None, endpoint: str) -> SocketOptions:
@@ -91,25 +96,18 @@ def make_private_folder(folder: Path) -> None:
     check_private(folder)
 
 
-def check_private(path: Path) -> None:
-    """Raise unless only this user can read a file or enter a folder.
+def check_private(folder: Path) -> None:
+    """Raise unless only this user can enter a folder.
 
     Raises:
         SettingsError: Others can, it is another user's, or it is not there.
     """
     try:
-        status = path.stat()
+        status = folder.stat()
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    if status.st_uid != os.geteuid():
-        raise SettingsError(f"{path} belongs to user id {status.st_uid}, not to yours ({os.geteuid()})")
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
-        wanted = FOLDER_MODE if stat.S_ISDIR(status.st_mode) else FILE_MODE
-        raise SettingsError(
-            f"{path} has mode {mode:04o}, so others may have read a key; make new ones, "
-            f"or if nobody did: chmod {wanted:o} {path}"
-        )
+        raise SettingsError(f"cannot read {folder}: {error.strerror}") from error
+    # No chmod: it may be a folder that others need, such as /tmp.
+    _check(folder, status, f"put it into a folder that only you can enter (mode {FOLDER_MODE:o})")
 
 
 def read_private(path: Path) -> bytes:
@@ -118,12 +116,22 @@ def read_private(path: Path) -> bytes:
     Raises:
         SettingsError: Others can, or it cannot be read.
     """
-    check_private(path.absolute().parent)
-    check_private(path)
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            check_private(path.absolute().parent)
+            _check(path, os.fstat(file.fileno()), f"chmod {FILE_MODE:o} {path}")
+            return file.read()
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _check(path: Path, status: os.stat_result, cure: str) -> None:
+    if status.st_uid != os.geteuid():
+        raise SettingsError(f"{path} belongs to user id {status.st_uid}, not to yours ({os.geteuid()})")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        text = f"{path} has mode {mode:04o}, so others may have read a key"
+        raise SettingsError(f"{text}; make new ones, or if nobody did: {cure}")
 
 
 def write_private(path: Path, content: bytes, *, new: bool) -> None:
@@ -149,11 +157,21 @@ def write_private(path: Path, content: bytes, *, new: bool) -> None:
             beside.unlink()
         else:
             os.replace(beside, path)
+        _sync_folder(path.parent)
     except FileExistsError:
         beside.unlink(missing_ok=True)
         raise SettingsError(f"{path} is there already; move it away first") from None
     except OSError as error:
         raise SettingsError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a folder's names on disk: after a loss of power no list comes back that a revocation replaced."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_key(path: Path, kind: type[K]) -> K:
@@ -164,7 +182,7 @@ def read_key(path: Path, kind: type[K]) -> K:
     """
     try:
         key = msgspec.json.decode(read_private(path), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} holds no {kind.__struct_config__.tag}: {error}") from error
     if key.format != FORMAT:
         raise SettingsError(f"{path} has format {key.format}; this version reads {FORMAT}")

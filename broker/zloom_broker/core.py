@@ -74,6 +74,9 @@ ECHO = "echo/"
 MAX_TOPICS = 1000
 """Own topics of one connection of which the newest sequence number is kept."""
 
+MAX_TOPIC = 1024
+"""Characters of one, so that what is kept of them stays small."""
+
 MAX_GAP = 1_000_000
 """Messages that one gap counts for at most: a counter must still fit into a message whatever a peer says."""
 
@@ -173,6 +176,11 @@ class Core:
             self._hub.send_unknown(identity, Refusal(id=message.id, code="internal_error", text=text))
         else:
             self._hub.send_unknown(identity, Error(code="internal_error", text=text))
+        return self._hub.take()
+
+    def stumbled(self) -> list[Effect]:
+        """An exception, which is a bug, ended another event: what was decided until then holds."""
+        self._hub.counters["internal_errors"] += 1
         return self._hub.take()
 
     def bad_message(self, identity: bytes, code: str, text: str) -> list[Effect]:
@@ -351,6 +359,9 @@ class Core:
 
     def _own(self, peer: Peer, message: Publish) -> None:
         problem = publish_problem(peer.access, message.topic)
+        if len(message.topic) > MAX_TOPIC:
+            text = f"the topic has {len(message.topic)} characters; at most {MAX_TOPIC} may be published on"
+            problem = Error(code="bad_name", text=text)
         if problem is not None:
             self._hub.send(peer, problem)
             return

@@ -112,8 +112,11 @@ class Troubles:
         what = f"{trouble.kind} {reading.xid if trouble.kind == 'xid' else reading.ecc_errors}"
         request_id = own_id("trouble", replica.id, device, what)
         request = FailDevice(id=request_id, device=device, reason=trouble.text)
+        # A replica names its devices itself: what it reads of one that others name too is for the runs of its
+        # key, or it could stop any run.
+        concerns = self._hub.weavelets[replica.id].access
         try:
-            self._errands.fail_device(BROKER, request, now)
+            self._errands.fail_device(BROKER, request, now, concerns)
         except Refused:
             self._hub.counters["failures_refused"] += 1
 

@@ -9,7 +9,7 @@ from zloom_broker.attempt import Attempt
 from zloom_broker.failures import Failures
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.membership import Membership
-from zloom_broker.permissions import OWNER, check_runs
+from zloom_broker.permissions import OWNER, Access, check_runs
 from zloom_broker.queries import Queries
 from zloom_broker.records import AttemptForgotten, DeviceFailed
 from zloom_broker.requests import Requests, digest_of
@@ -37,8 +37,14 @@ class Errands:
         self._membership = membership
         self._device_failed = device_failed
 
-    def fail_device(self, peer: Peer, request: FailDevice, now: float) -> None:
-        """An external monitor says that a device failed: write it down, then tell each replica on it.
+    def fail_device(self, peer: Peer, request: FailDevice, now: float, concerns: Access = OWNER) -> None:
+        """Somebody says that a device failed: write it down, then tell each replica on it.
+
+        Args:
+            peer: Who asks.
+            request: What he says.
+            now: Seconds on the monotonic clock.
+            concerns: Told are replicas of this access's runs alone.
 
         Raises:
             Refused: It cannot be done; nothing was changed.
@@ -53,7 +59,7 @@ class Errands:
                 "unknown_device", f"unknown device {request.device[:64]!r}; known are: {names[:1000]}"
             )
         # A device that runs share is known by one of them, and its failure is told to all.
-        replicas = self._queries.devices(OWNER)[request.device].replicas
+        replicas = self._queries.devices(concerns)[request.device].replicas
         runs = {self._hub.state.homes[replica][0] for replica in replicas}
         check_runs(peer.access, runs, f"report {request.device[:64]!r}")
         record = DeviceFailed(

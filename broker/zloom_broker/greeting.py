@@ -2,6 +2,7 @@
 
 from zloom.messages import PROTOCOL, Error, Hello
 from zloom.model import NAME, NAME_RULE, Replica
+from zloom_broker.users import BROKER_NAME
 
 MAX_TEXT = 255
 """Characters of a user's or a host's name."""
@@ -18,6 +19,8 @@ def problem_of(hello: Hello) -> Error | None:
         return Error(code="bad_hello", text="a weavelet's hello names its replica, an operator's has none")
     if len(hello.user) > MAX_TEXT:
         return Error(code="bad_name", text=f"a user's name has at most {MAX_TEXT} characters")
+    if hello.user == BROKER_NAME:
+        return Error(code="bad_name", text=f"user {BROKER_NAME!r} is the broker itself; use another name")
     return None if hello.replica is None else _bad_replica(hello.replica, hello.nonce)
 
 

@@ -5,6 +5,7 @@ from zloom_broker.attempt import Attempt
 from zloom_broker.chain import chained
 from zloom_broker.records import RevisionAccepted
 from zloom_broker.state import State
+from zloom_broker.users import BROKER_NAME
 from zloom_broker.validation import check
 
 
@@ -26,7 +27,7 @@ def inherited(state: State, replica: Replica, at: float) -> RevisionAccepted | N
         kind="config",
         changes=changes,
         mode="consistent" if together else "next",
-        by="zloom",
+        by=BROKER_NAME,
         at=at,
         request_id=f"inherit:{replica.run}:{replica.attempt}",
         note=f"inherited from attempt {earlier[-1].id}",

@@ -3,10 +3,15 @@
     broker.secret    the broker's pair
     users.list       names, roles, runs and public keys: what counts
     keys/NAME.key    what NAME needs to connect; moved to where he works, and needed here no more
+    lock             held by whoever changes the list
 
 Whoever changes the list replaces it, so that a broker that reads it sees the old one or the new one.
 """
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -25,7 +30,7 @@ from zloom.security import (
 )
 from zloom_broker.users import Role, User, Users, decode
 
-BROKER_KEY, USER_LIST, KEYS = "broker.secret", "users.list", "keys"
+BROKER_KEY, USER_LIST, KEYS, LOCK = "broker.secret", "users.list", "keys", "lock"
 
 
 def default_auth_dir() -> Path:
@@ -43,7 +48,7 @@ class Keyring:
     @property
     def exists(self) -> bool:
         """Whether `init` was done here."""
-        return (self.folder / BROKER_KEY).exists()
+        return os.path.exists(self.folder / BROKER_KEY)  # Path's own raises where a folder may not be entered
 
     def init(self) -> None:
         """Make the folder, a key for the broker and an empty list.
@@ -63,13 +68,14 @@ class Keyring:
         Raises:
             SettingsError: The name is taken or none, or a file cannot be read or written.
         """
-        broker_key, users = self.broker_key(), self.users()
-        public, secret = new_pair()
-        users = users.with_user(User(name, role, public, runs))
-        file = self.folder / KEYS / f"{name}.key"
-        make_private_folder(file.parent)
-        write_key(file, ClientKey(FORMAT, name, public, secret, broker_key.public_key))
-        write_private(self._list, users.encode(), new=False)
+        with self._changing():
+            broker_key, users = self.broker_key(), self.users()
+            public, secret = new_pair()
+            users = users.with_user(User(name, role, public, runs))
+            file = self._key_file(name)
+            make_private_folder(file.parent)
+            write_key(file, ClientKey(FORMAT, name, public, secret, broker_key.public_key))
+            write_private(self._list, users.encode(), new=False)
         return file
 
     def revoke(self, name: str) -> None:
@@ -78,8 +84,13 @@ class Keyring:
         Raises:
             SettingsError: Nobody has that name, or a file cannot be read or written.
         """
-        write_private(self._list, self.users().without(name).encode(), new=False)
-        (self.folder / KEYS / f"{name}.key").unlink(missing_ok=True)
+        with self._changing():
+            write_private(self._list, self.users().without(name).encode(), new=False)
+            try:
+                self._key_file(name).unlink(missing_ok=True)
+            except OSError as error:
+                text = f"{name} is revoked, but his key cannot be removed here: {error.strerror}"
+                raise SettingsError(text) from error
 
     def users(self) -> Users:
         """Return who has a key.
@@ -102,6 +113,23 @@ class Keyring:
         except OSError:
             return (0, 0, 0)
         return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+    def _key_file(self, name: str) -> Path:
+        return self.folder / KEYS / f"{name}.key"
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep others from changing the list: what one of two writes would be lost, at worst a revocation."""
+        self._check()
+        try:
+            lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise SettingsError(f"cannot lock the keys in {self.folder}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def _check(self) -> None:
         if not self.exists:

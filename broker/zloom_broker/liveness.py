@@ -6,11 +6,14 @@ host does; and one ping is outstanding at a time. A process that holds the GIL k
 because libzmq's thread answers heartbeats without Python: it is unresponsive, never lost.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from zloom.messages import Status
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, State
@@ -43,6 +46,12 @@ LOOKS = 10
 
 ENOUGH_LOOKS = 5
 """… and from so many on they say something."""
+
+LAST_STEP = 2**62
+"""No training gets that far, and what is counted on from there still fits into a message."""
+
+FASTEST_STEP = 1e-6
+"""Seconds. A step takes longer, so that no pace which a replica tells leads to a step beyond all numbers."""
 
 MAX_DEVICES = 64
 """Devices of which the newest status is kept: more than a host has."""
@@ -141,7 +150,7 @@ class Vitals:
 
     def report(self, status: Status, now: float) -> int:
         """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""
-        before = self.status
+        before, status = self.status, _plausible(status)
         if before is None or status.step != before.step or status.phase != before.phase or status.paused:
             self.step_changed = now
         if status.step_time is not None:
@@ -198,6 +207,17 @@ class Vitals:
         if not self._step_times:
             return float("inf")
         return max(STALL_FLOOR, STALL_FACTOR * median(self._step_times))
+
+
+def _plausible(status: Status) -> Status:
+    """Return a status with numbers to count with: what a peer tells may be NaN, negative or without end."""
+    pace = status.step_time
+    known = pace is not None and math.isfinite(pace) and pace > 0
+    return replace(
+        status,
+        step=min(max(status.step, 0), LAST_STEP),
+        step_time=max(pace, FASTEST_STEP) if known and pace is not None else None,
+    )
 
 
 def _keep(known: dict[str, T], new: dict[str, T], limit: int) -> int:

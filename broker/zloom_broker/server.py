@@ -38,11 +38,17 @@ from zloom_broker.state import State
 FAREWELL = 200
 """Milliseconds that the sockets keep unsent messages at exit: answers on their way, well within the 2 s."""
 
+STUMBLE = 1.0
+"""Seconds that the timer waits after it failed: what raised once may raise at once again."""
+
 SNAPSHOT_ROWS = 1000
 """Rows after which a snapshot is due at the earliest …"""
 
 SNAPSHOT_SHARE = 0.5
 """… and the share by which the journal must have grown, so that snapshots cost in proportion to rows."""
+
+PACKING_TIME = 0.005
+"""Seconds in one turn of the loop for a snapshot that is due: no beat, ping or change waits long for it."""
 
 
 class Server:
@@ -63,6 +69,8 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._committed = journal.recovered.last_seq
         self._snapshot_seq = journal.recovered.snapshot_seq
+        self._packing: Iterator[None] | None = None
+        """What a snapshot that is due still has to pack."""
         self._epoch_written: asyncio.Future[None] | None = None
         self._failing = ""
         """Why the newest commit failed; empty when it did not."""
@@ -160,24 +168,24 @@ class Server:
             self._carry_out(self._core, effects)
 
     def _on_unroutable(self, frames: list[bytes]) -> None:
-        if self._core is not None:
-            self._carry_out(self._core, self._core.unroutable(frames[0], self._loop.time()))
+        if (core := self._core) is not None:
+            self._handle(core, lambda: core.unroutable(frames[0], self._loop.time()))
 
     def _on_subscription(self, frames: list[bytes]) -> None:
-        if self._core is not None and len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
+        if (core := self._core) is not None and len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
             topic, present = frames[0][1:], frames[0][:1] == b"\1"
             updates = self._ports.subscriber()
             known = present or updates.sender != NOBODY
             access = self._access(updates) if known else None
             now = self._loop.time()
-            self._carry_out(self._core, self._core.subscription(topic, now, present=present, access=access))
+            self._handle(core, lambda: core.subscription(topic, now, present=present, access=access))
 
     def _access(self, socket: DrainSocket) -> Access | None:
         return OWNER if self._admission is None else self._admission.access(socket.sender)
 
     def _on_revoked(self, users: set[str]) -> None:
-        if self._core is not None:
-            self._carry_out(self._core, self._core.revoked(users, self._loop.time()))
+        if (core := self._core) is not None:
+            self._handle(core, lambda: core.revoked(users, self._loop.time()))
             self._ports.cut_off()
 
     def _on_committed(self, seq: int) -> None:
@@ -188,10 +196,11 @@ class Server:
             self._log.info("commits succeed again")
         if self._epoch_written is not None and not self._epoch_written.done():
             self._epoch_written.set_result(None)
-        elif self._core is not None:
-            self._carry_out(self._core, self._core.committed(seq))
+        elif (core := self._core) is not None:
+            while not self._handle(core, lambda: core.committed(seq)):
+                pass  # the commit that raised is done with: those after it are still to be told
             if seq - self._snapshot_seq >= max(SNAPSHOT_ROWS, SNAPSHOT_SHARE * self._snapshot_seq):
-                self._snapshot(self._core)
+                self._prepare_snapshot(core)
 
     def _on_commit_failed(self, seq: int, reason: str) -> None:
         self.measuring.load.commit_failed()
@@ -203,18 +212,32 @@ class Server:
             self._epoch_written.set_exception(
                 JournalError(f"the journal in {self._settings.data_dir} cannot be written: {reason}")
             )
-        elif self._core is not None:
+        elif (core := self._core) is not None:
             self._journal.resume(seq)
-            self._carry_out(self._core, self._core.commit_failed(seq, reason))
+            self._handle(core, lambda: core.commit_failed(seq, reason))
 
     def _on_timer(self) -> None:
-        if self._core is not None and self._timer is not None:
+        if (core := self._core) is not None and self._timer is not None:
             now = self._loop.time()
             self.measuring.load.rang(self._timer.when(), now)
             self._timer = None
-            self.measuring.look(self._core, now)
+            self.measuring.look(core, now)
             numbers = self.measuring.counters(), self.measuring.gauges(now)
-            self._carry_out(self._core, self._core.on_timer(now, time.time(), *numbers))
+            if not self._handle(core, lambda: core.on_timer(now, time.time(), *numbers)):
+                self._set_timer(core, now + STUMBLE)
+
+    def _handle(self, core: Core, event: Callable[[], list[Effect]]) -> bool:
+        """Have the core take an event, and carry out what it decides; return whether it did not raise.
+
+        A bug must not end what everybody depends on: the beat, and the answers to others.
+        """
+        try:
+            effects, taken = event(), True
+        except Exception:  # noqa: BLE001 - see above
+            self._log.exception("an event could not be handled")
+            effects, taken = core.stumbled(), False
+        self._carry_out(core, effects)
+        return taken
 
     # --- effects -----------------------------------------------------------------------------
 
@@ -259,13 +282,32 @@ class Server:
             self.measuring.unpublished += 1
             self._log.debug("a publication could not be sent: %s", error)
 
-    def _set_timer(self, core: Core) -> None:
-        due = core.next_timer()
-        if self._timer is not None and self._timer.when() <= due:
-            return
+    def _set_timer(self, core: Core, earliest: float = 0.0) -> None:
+        due = max(core.next_timer(), earliest)
         if self._timer is not None:
+            if earliest <= self._timer.when() <= due:
+                return
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _prepare_snapshot(self, core: Core) -> None:
+        if self._packing is None:
+            self._packing = core.state.pack()
+            self._loop.call_soon(self._pack)
+
+    def _pack(self) -> None:
+        """Pack revisions for a moment; the snapshot follows once there are no more."""
+        core, packing = self._core, self._packing
+        if core is None or packing is None:
+            return
+        until = self._loop.time() + PACKING_TIME
+        for _ in packing:
+            if self._loop.time() >= until:
+                self._loop.call_soon(self._pack)
+                return
+        self._packing = None
+        self._snapshot(core)
+        core.state.unpack()
 
     def _snapshot(self, core: Core) -> None:
         if self._committed > self._snapshot_seq:

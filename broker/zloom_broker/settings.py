@@ -18,6 +18,9 @@ DeviceReaction = Literal["notify", "checkpoint", "stop"]
 
 LAST_PORT = 65535
 
+ABSTRACT = "ipc://@"
+"""Linux keeps such a socket in no folder, so that no mode says who may connect."""
+
 
 def default_data_dir() -> Path:
     """Return the user's state folder for zloom."""
@@ -93,6 +96,8 @@ class BrokerSettings:
             raise SettingsError(
                 f"cannot bind {endpoint!r}: expected tcp://HOST:PORT, ipc:///PATH or inproc://NAME"
             )
+        if endpoint.startswith(ABSTRACT):
+            yield from self._check_abstract(endpoint)
         if scheme != "tcp":
             return
         _check_tcp("--bind", endpoint, any_port=True)
@@ -102,13 +107,25 @@ class BrokerSettings:
             )
         if self.no_auth:
             who = "on this host" if _is_loopback(tcp_host(endpoint)) else "who reaches this address"
-            yield f"NO AUTHENTICATION: anybody {who} can steer every run at {endpoint}, because of --no-auth"
+            yield _open_to(who, endpoint)
         elif not Keyring(self.auth_dir).exists:
             raise SettingsError(
                 f"cannot bind {endpoint}: there are no keys in {self.auth_dir} that tell who may steer; make "
                 "them with `zloom auth init` and `zloom auth add NAME --role ROLE`, or bind an ipc:// "
                 "endpoint, or say with --no-auth that everybody who can reach it may steer every run"
             )
+
+    def _check_abstract(self, endpoint: str) -> Iterator[str]:
+        if not self.no_auth:
+            raise SettingsError(
+                f"cannot bind {endpoint}: a name that is in no folder is open to everybody on this host; "
+                "name a path, ipc:///PATH, or say with --no-auth that everybody here may steer every run"
+            )
+        yield _open_to("on this host", endpoint)
+
+
+def _open_to(who: str, endpoint: str) -> str:
+    return f"NO AUTHENTICATION: anybody {who} can steer every run at {endpoint}, because of --no-auth"
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -13,6 +13,10 @@ Role = Literal["observer", "operator", "weavelet"]
 
 ALL_RUNS = "*"
 
+BROKER_NAME = "zloom"
+"""Who the history says that a change is by which the broker makes itself. Nobody else may be called so: its
+request ids could be used up before it, and its changes be passed off as its own."""
+
 FORMAT = 1
 """Of the file; another is refused."""
 
@@ -90,7 +94,7 @@ def decode(text: bytes) -> Users:
     """
     try:
         file = msgspec.json.decode(text, type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise SettingsError(f"not a list of users: {error}") from error
     if file.format != FORMAT:
         raise SettingsError(f"a list of users in format {file.format}; this version reads {FORMAT}")
@@ -103,6 +107,8 @@ def matches(pattern: str, run: str) -> bool:
 
 
 def _check(user: User) -> None:
+    if user.name == BROKER_NAME:
+        raise SettingsError(f"user {BROKER_NAME!r} is the broker itself; give out another name")
     if not NAME.fullmatch(user.name):
         raise SettingsError(f"user {user.name[:64]!r}: expected {NAME_RULE}")
     if user.role not in get_args(Role):

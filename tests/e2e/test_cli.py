@@ -317,6 +317,19 @@ def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     assert taken_back["outcomes"][0]["outcome"] == "cancelled"
 
 
+def test_a_change_queues_behind_what_waits_for_an_earlier_step(trained: Place) -> None:
+    first = trained.json("set", "lm", "optimizer=sgd", "--at-step", "1000000000", "--no-wait", code=5)
+    later = ("set", "lm", "optimizer=adam", "--at-step", "2000000000")
+    assert f"waits in revision {first['revision']} for step" in trained.run(*later, code=1).stderr
+    assert "dry run · would be revision" in trained.run(*later, "--queue", "--dry-run").stdout
+    second = trained.json(*later, "--queue", "--no-wait", code=5)
+    assert second["revision"] == first["revision"] + 1
+    without = trained.run("set", "lm", "optimizer=adam", "--queue", code=1)
+    assert "queue is for a change at a step" in without.stderr
+    for waiting in (second, first):
+        trained.run("cancel", "lm", str(waiting["revision"]))
+
+
 def test_a_request_id_also_stands_for_what_has_not_been_answered_yet(trained: Place) -> None:
     late = trained.json("set", "lm", "gated=6", "--request-id", "late", "--no-wait", code=5)
     again = trained.json("set", "lm", "gated=6", "--request-id", "late", "--timeout", "0.1", code=5)

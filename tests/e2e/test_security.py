@@ -188,6 +188,59 @@ async def test_who_a_user_is_and_what_he_may_is_his_keys_to_say(tmp_path: Path) 
             assert error.code == "forbidden"
 
 
+class Wire:
+    """A listener between a peer and the broker, who keeps what passes and may change it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._host, _, self._port = endpoint.removeprefix("tcp://").rpartition(":")
+        self.passed = bytearray()
+        self.cut = asyncio.Event()
+        self.forging = False
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._on_peer, "127.0.0.1", 0)
+        try:
+            yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+
+    async def _on_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection(self._host, int(self._port))
+        await asyncio.gather(self._pass(reader, forth), self._pass(back, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                self.passed += data
+                writer.write(bytes([*data[:-1], data[-1] ^ 1]) if self.forging else data)
+        writer.close()
+        if self.forging:
+            self.cut.set()
+
+
+async def test_who_listens_on_the_wire_reads_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    def change(number: int) -> m.SetConfig:
+        note = f"nobody else should read {number}"
+        return m.SetConfig(id=f"q{number}", run="a", changes={"learning_rate": 0.2}, note=note)
+
+    async with site(tmp_path) as place, weavelet(place, "a", "node-a"):
+        wire, key = Wire(place.tcp), read_key(file_of(place, "alice"), ClientKey)
+        async with wire.listening() as endpoint:
+            with raw(zmq.DEALER, endpoint, key) as socket:
+                assert isinstance(await ask(socket, hello()), m.Welcome)
+                assert isinstance(await ask(socket, change(1)), m.RevisionState)
+                assert len(wire.passed) > 500
+                words = (b"nobody else", b"learning_rate", b"set_config", b"welcome")
+                assert not any(word in wire.passed for word in words)
+                wire.forging = True
+                socket.send_multipart(codec.control_frames(change(2)))
+                async with asyncio.timeout(DEADLINE):
+                    await wire.cut.wait()  # a message that was changed ends the connection that it came on
+        async with owner(place) as me:
+            assert [entry.revision.request_id for entry in await me.history("a")] == ["q1"]
+
+
 async def test_an_observer_of_one_run_never_receives_another(tmp_path: Path) -> None:
     async with site(tmp_path) as place, weavelet(place, "a", "node-a"), weavelet(place, "b", "node-b"):
         updates = place.server.addresses.bound[0].updates

@@ -89,6 +89,13 @@ async def test_a_list_that_is_gone_or_readable_by_others_admits_nobody(
     of_users.chmod(0o600)
     admission.look()
     assert admission.access(ann) is not None
+    whole = of_users.read_bytes()
+    of_users.write_bytes(b'{"x": ' + b"[" * 100_000)  # msgspec raises RecursionError
+    admission.look()
+    assert admission.access(ann) is None
+    of_users.write_bytes(whole)
+    admission.look()
+    assert admission.access(ann) is not None
     of_users.unlink()
     admission.look()
     assert admission.access(ann) is None

@@ -1,7 +1,9 @@
 """The fold of one attempt's records."""
 
+import hypothesis.strategies as st
 import msgspec
 import pytest
+from hypothesis import given, settings
 
 from tests.unit.broker_support import replica
 from zloom.model import Mode, Outcome, OutcomeKind, Revision, Value
@@ -13,6 +15,9 @@ from zloom_broker.records import (
     ReplicaLeft,
     RevisionAccepted,
 )
+
+MODES: tuple[Mode, ...] = ("next", "consistent")
+ANSWERS: tuple[OutcomeKind, ...] = ("applied", "rejected", "aborted")
 
 
 def attempt_of(*names: str) -> Attempt:
@@ -149,3 +154,21 @@ def test_what_one_that_comes_back_applied_is_wanted_again(overwritten: bool) -> 
     answer(attempt, 1, "b", "applied")
     assert values(attempt)["learning_rate"] == (0.25 if overwritten else 0.5)
     assert attempt.config() == attempt.config_at(attempt.revision)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_snapshot_has_the_same_config_in_whatever_order_outcomes_came(data: st.DataObject) -> None:
+    attempt = attempt_of("a", "b")
+    accept(attempt, data.draw(st.sampled_from(MODES)), learning_rate=0.25)
+    accept(attempt, data.draw(st.sampled_from(MODES)), learning_rate=0.5)
+    end = Revision(3, "cancel", cancels=2, chain=b"3")
+    attempt.accept(RevisionAccepted(run="run", attempt="one", revision=end, targets=["a", "b"]))
+    for number, name in data.draw(st.permutations([(n, name) for n in (1, 2, 3) for name in "ab"])):
+        leave(attempt, name, lost=data.draw(st.booleans()))
+        attempt.join(ReplicaJoined(replica=attempt.replicas[name], at=1.0))
+        kind = data.draw(st.sampled_from(ANSWERS))
+        reached: dict[str, int | float] = {"learning_rate": 0.3} if data.draw(st.booleans()) else {}
+        outcome = Outcome(name, "ab".index(name), kind, values=reached)
+        attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: outcome}))
+        assert Attempt.restore(attempt.image()).config() == attempt.config()

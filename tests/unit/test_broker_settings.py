@@ -27,6 +27,13 @@ def test_loopback_without_keys_warns_that_anybody_here_can_steer(endpoint: str) 
     assert "anybody on this host can steer" in warning
 
 
+def test_a_name_in_no_folder_is_open_to_the_host() -> None:
+    with pytest.raises(SettingsError, match=r"ipc://@zloom: .* open to everybody on this host; name a path"):
+        settings("ipc://@zloom").check()
+    (warning,) = settings("ipc://@zloom", no_auth=True).check()
+    assert "NO AUTHENTICATION: anybody on this host can steer" in warning
+
+
 OPEN = ["tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://[::]:5555", "tcp://eth0:5555", "tcp://10.1.2.3:5555"]
 
 

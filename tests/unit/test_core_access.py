@@ -4,7 +4,8 @@ import pytest
 
 from tests.unit.broker_support import GPU, Bench, replica, sent
 from zloom import messages as m
-from zloom_broker.effects import Send
+from zloom_broker.core import MAX_TOPIC
+from zloom_broker.effects import Effect, Publish, Send
 from zloom_broker.permissions import Access
 
 ALICE = Access("alice", "operator", ("run",))
@@ -28,7 +29,7 @@ def change(run: str = "run") -> m.SetConfig:
     return m.SetConfig(id="q1", run=run, changes={"learning_rate": 0.5})
 
 
-def only_answer(effects: list[object], peer: bytes) -> m.Message:
+def only_answer(effects: list[Effect], peer: bytes) -> m.Message:
     (answer,) = sent([effect for effect in effects if isinstance(effect, Send)], peer)
     return answer
 
@@ -105,6 +106,15 @@ def test_an_observer_publishes_nothing() -> None:
     assert len(broker.receive(b"alice", publish, ALICE)) == 1
 
 
+def test_the_name_of_an_own_topic_has_an_end() -> None:
+    broker = bench(ALICE)
+    for length, told in ((MAX_TOPIC, m.Own), (MAX_TOPIC + 1, m.Error)):
+        topic = "run/".ljust(length, "x")
+        (effect,) = broker.receive(b"alice", m.Publish(topic=topic, payload=b"x", seq=1), ALICE)
+        assert isinstance(effect, Send | Publish)
+        assert isinstance(effect.message, told)
+
+
 def test_a_weavelet_joins_its_own_run_alone() -> None:
     broker = Bench()
     stray = m.Hello(protocols=[1], role="weavelet", nonce="n", replica=replica("x", run="other"))
@@ -116,6 +126,15 @@ def test_a_weavelet_joins_its_own_run_alone() -> None:
         b"y",
     )
     assert isinstance(welcome, m.Welcome)
+
+
+def test_a_weavelet_that_names_anothers_id_is_not_told_of_its_run() -> None:
+    broker = bench()
+    thief = m.Hello(protocols=[1], role="weavelet", nonce="n", replica=replica("b"))  # which is in `other`
+    wait = only_answer(broker.receive(b"x", thief, NODE), b"x")
+    assert isinstance(wait, m.Wait)
+    assert wait.reason == "replica id b belongs to another run; use a fresh one"
+    assert broker.core.state.homes["b"] == ("other", "one")
 
 
 def test_a_routing_id_that_was_anothers_opens_nothing() -> None:

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.broker_support import GPU, PAUSE, Bench, events, published, sent
+from tests.unit.broker_support import GPU, PAUSE, Bench, events, published, replica, sent
 from zloom import messages as m
 from zloom.model import Command, DeviceStatus, Event, Schema
 from zloom_broker.effects import Effect
+from zloom_broker.permissions import OWNER, Access
 
 CHECKPOINT, STOP = (Command(name, Schema(["object"], properties={})) for name in ("checkpoint", "stop"))
 
@@ -102,3 +103,20 @@ def test_a_run_that_cannot_is_said() -> None:
 
 def test_a_device_that_it_did_not_name_is_nobodys() -> None:
     assert told(report(job(), 1, device="GPU-2", xid=79)) == []
+
+
+def test_what_a_weavelet_reads_of_a_device_does_nothing_to_runs_that_are_not_its_keys() -> None:
+    bench = job(on_device_failure="stop")
+    access = Access("node-b", "weavelet", ("other",))
+    for name, of in (("b", access), ("c", OWNER)):
+        there = replica(name, run="other", rank="bc".index(name), world_size=2, commands=[STOP])
+        bench.receive(
+            name.encode(), m.Hello(protocols=[1], role="weavelet", nonce=f"n-{name}", replica=there), of
+        )
+    reading = m.Status(seq=1, step=1, devices=[DeviceStatus(GPU.id, xid=79)])
+    effects = bench.receive(b"b", reading, access)
+    told_of_it = {
+        peer for peer in (b"a", b"b", b"c") if any(isinstance(e, m.Failure) for e in sent(effects, peer))
+    }
+    assert (told_of_it, commands(bench)) == ({b"b", b"c"}, [])
+    assert bench.core.state.attempts["other", "one"].ledgers[0].revision.command == "stop"

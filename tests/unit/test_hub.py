@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.unit.broker_support import Bench, sent
 from zloom import messages as m
 from zloom.messages import Beat
@@ -78,3 +80,12 @@ def test_a_peer_is_told_how_far_it_was_heard() -> None:
     bench.operator()
     told = [sent(bench.receive(b"op", m.Credit(received=1))) for _ in range(4)]
     assert told == [[], [m.Credit(received=3)], [], [m.Credit(received=5)]]
+
+
+def test_g1_a_record_that_cannot_be_written_is_never_taken_in() -> None:
+    shared, log = hub(), list[str]()
+    with pytest.raises(OverflowError):
+        shared.commit(record(2**64), then=note(log, "lost"))
+    shared.commit(record(1), then=note(log, "written"))
+    shared.committed(8)
+    assert (shared.state.epoch, log) == (record(1), ["written"])

@@ -1,5 +1,7 @@
 """The signs of life of one replica."""
 
+import math
+
 import pytest
 
 from zloom.messages import Status
@@ -121,3 +123,11 @@ def test_a_metric_with_an_endless_name_is_dropped_and_counted() -> None:
     assert vitals.report(Status(seq=1, step=1, metrics=metrics), 0.0) == 1
     assert vitals.metrics == {"m" * MAX_METRIC_NAME: 0.25}
     assert vitals.recent.of("m" * (MAX_METRIC_NAME + 1)) == []
+
+
+@pytest.mark.parametrize("pace", [math.nan, math.inf, -1.0, 0.0, 5e-324])
+@pytest.mark.parametrize("step", [-(2**63), 0, 2**64 - 1])
+def test_a_step_is_one_to_count_with_whatever_a_peer_tells(step: int, pace: float) -> None:
+    vitals = connected()
+    vitals.report(Status(seq=1, step=step, step_time=pace), 0.0)
+    assert 0 <= vitals.step_at(1e9) < 2**63

@@ -87,17 +87,21 @@ def cancel(number: int, cancels: int, *, step: int = 5) -> Round:
 def test_the_step_of_a_promise_is_held_until_the_decision() -> None:
     rank = Rank()
     round = rank.promise(config(1, a=1))
-    assert rank.run(4) == []
-    assert not rank.mailbox.must_wait
-    assert rank.run(5) == []
-    assert rank.mailbox.must_wait
+    waits: list[bool] = []
+
+    def run(step: int) -> list[str]:
+        outcomes = rank.run(step)
+        waits.append(rank.mailbox.must_wait)
+        return outcomes
+
+    assert run(4) == []
+    assert run(5) == []
     round.commit = True
-    rank.run(5)
+    run(5)
     assert rank.effective["a"] == 1
-    assert rank.mailbox.must_wait, "not concluded"
-    round.end = End(True)
-    assert rank.run(5) == ["1 applied@5"]
-    assert not rank.mailbox.must_wait
+    round.end = End(True)  # until then it is not concluded
+    assert run(5) == ["1 applied@5"]
+    assert waits == [False, True, True, False]
     assert not rank.mailbox.waiting
     assert rank.confirmed == [5]
 
@@ -162,9 +166,9 @@ def test_a_rank_that_is_to_end_takes_the_others_out_of_the_pause() -> None:
     other.parting.depart("SIGTERM")
     other.pause.end()
     other.run(5, 1.0)
-    assert one.must_wait
+    waited = one.must_wait
     one.run(5, 1.0)
-    assert not one.must_wait
+    assert (waited, one.must_wait) == (True, False)
     assert (one.parting.reason, other.parting.reason) == ("SIGTERM", "SIGTERM")
 
 

@@ -45,6 +45,7 @@ def test_another_protocol_is_an_error() -> None:
         (hello("a", host="h" * 256), "bad_name"),
         (hello("a", keys=[BATCH_SIZE, BATCH_SIZE]), "bad_name"),
         (m.Hello(protocols=[1], role="operator", user="u" * 256), "bad_name"),
+        (m.Hello(protocols=[1], role="operator", user="zloom"), "bad_name"),
     ],
 )
 def test_a_hello_that_cannot_be_is_an_error(greeting: m.Hello, code: str) -> None:
@@ -184,7 +185,9 @@ def test_a_change_whose_step_never_came_is_not_inherited() -> None:
     bench.answer(1)
     for step, rate in ((100, 0.25), (200, 0.125)):
         changes = {"learning_rate": rate}
-        at = m.SetConfig(id=f"at{step}", run="run", changes=changes, mode="at_step", at_step=step, queue=True)
+        at = m.SetConfig(
+            id=f"at{step}", run="run", changes={**changes}, mode="at_step", at_step=step, queue=True
+        )
         bench.receive(b"op", at)
     bench.answer(2, step=100)
     bench.receive(b"a", m.Goodbye(step=150))

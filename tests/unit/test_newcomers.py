@@ -6,7 +6,7 @@ from tests.unit.broker_support import LEARNING_RATE, published
 from tests.unit.steering_support import Job, prepared, restarted, told
 from zloom import messages as m
 from zloom.model import Key, Revision, Schema
-from zloom_broker.effects import Effect
+from zloom_broker.effects import Effect, Send
 
 LACKING = m.Status(seq=1, step=0, lacks_config=True)
 
@@ -135,7 +135,7 @@ def test_g3_names_of_any_length_keep_the_config_from_nobody() -> None:
     for rank in range(2):
         job.active(f"r{rank}", rank=rank, **who)
     changes = {"learning_rate": 0.5}
-    job.receive(b"op", m.SetConfig(id="q1", run=run, changes=changes, mode="next"))
+    job.receive(b"op", m.SetConfig(id="q1", run=run, changes={**changes}, mode="next"))
     for rank in range(2):
         job.answer(1, f"r{rank}")
     job.receive(b"r1", m.Goodbye())
@@ -168,7 +168,8 @@ def test_an_inherited_config_is_for_all_ranks_at_one_step(job: Job) -> None:
     assert (first.revision.mode, first.targets, first.settled) == ("consistent", [], True)
     job.sync("two0")
     effects = job.sync("two1")
-    (snapshot,) = [each.message for each in effects if isinstance(getattr(each, "message", None), m.Snapshot)]
+    told = [each.message for each in effects if isinstance(each, Send)]
+    (snapshot,) = [each for each in told if isinstance(each, m.Snapshot)]
     assert snapshot.config == {"learning_rate": 0.5}
     lacks(job, "two1")
     assert attempt.ledgers[-1].revision.restores

@@ -211,9 +211,13 @@ class Ranks(Ends):
         rank = self.trainers[pick % len(self.trainers)]
         rank.line.cut_control(0, 0)
         rank.line.cut_updates(0)
-        self.world.notice_cuts()
-        rank.line.control.up.clear()
-        self.world.advance(1.5, lambda: (self.world.notice_cuts(), rank.line.control.up.clear()))
+
+        def stay_cut() -> None:
+            self.world.notice_cuts()
+            rank.line.control.up.clear()
+
+        stay_cut()
+        self.world.advance(1.5, stay_cut)
 
     # --- the broker -------------------------------------------------------------------------------
 

@@ -36,6 +36,20 @@ def test_a_key_is_for_tcp_alone(tmp_path: Path) -> None:
     assert found.secret_key not in repr(options)
 
 
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("/nowhere.key", r"cannot read /nowhere.key: No such file"),
+        ("~nobody-of-this-name/a.key", r"cannot read a key from '~nobody-of-this-name/a.key': .*home"),
+        ("a\0b", r"cannot read a key from 'a.*b': embedded null"),
+        ("/", r"cannot read /: Is a directory"),
+    ],
+)
+def test_a_name_that_is_no_keys_is_told_and_nothing_else(name: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        resolve_key(name, {}, TCP)
+
+
 def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "no.key"
     tmp_path.chmod(0o700)
@@ -56,7 +70,9 @@ def test_a_key_that_others_may_read_is_refused_and_so_is_its_folder(tmp_path: Pa
         read_key(file, ClientKey)
     file.chmod(0o600)
     tmp_path.chmod(0o710)
-    with pytest.raises(SettingsError, match=r"has mode 0710, .* chmod 700"):
+    with pytest.raises(
+        SettingsError, match=r"has mode 0710, .* put it into a folder that only you can enter \(mode 700\)"
+    ):
         read_key(file, ClientKey)
 
 

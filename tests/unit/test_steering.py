@@ -1,9 +1,12 @@
 """Rounds of prepare, promise and decision by example: messages and time in, effects out."""
 
+import math
+
 import pytest
 
 from tests.unit.broker_support import sent
 from tests.unit.steering_support import Job, decision, prepared, restarted, told
+from zloom import codec
 from zloom import messages as m
 from zloom_broker.records import RevisionAgreed, decode_record
 from zloom_broker.rounds import ANSWER_TIMEOUT
@@ -49,6 +52,15 @@ def test_the_step_lies_ahead_of_the_fastest_rank_by_its_pace(job: Job) -> None:
     job.receive(b"r1", status(90, step_time=0.01))
     job.now = 0.2
     assert prepared(job.change()).step == 100 + 20 + 1 + LEAD / 0.01
+
+
+@pytest.mark.parametrize("pace", [math.nan, math.inf, -1.0, 5e-324])
+def test_what_a_rank_tells_of_its_pace_stops_no_round(job: Job, pace: float) -> None:
+    job.receive(b"r0", status(2**64 - 1, step_time=pace))
+    prepare = prepared(job.change())
+    assert codec.encode(prepare)
+    job.agree(prepare)
+    assert job.core.state.attempts["run", "one"].ledgers[0].agreed is not None
 
 
 def test_a_rank_that_holds_or_is_paused_gets_no_further(job: Job) -> None:
@@ -300,7 +312,7 @@ def test_a_goodbye_while_the_decision_is_written_does_not_take_it_back(job: Job)
     job.receive(b"r1", m.Goodbye(reason="finished"))
     effects = job.confirm()
     assert told(effects, 0)[0] == decision(asked, True)
-    assert [type(each) for each in told(effects, 0)] == [m.Decision, m.Conclusion]
+    assert [type(each).__name__ for each in told(effects, 0)] == ["Decision", "Conclusion"]
 
 
 def test_an_outcome_of_a_rank_that_decided_by_itself_ends_the_revision(job: Job) -> None:

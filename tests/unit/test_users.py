@@ -27,6 +27,7 @@ def test_the_list_comes_back_as_it_was_written() -> None:
     ("others", "complaint"),
     [
         ({"name": "a/b"}, "user 'a/b': expected 1 to 128 of letters"),
+        ({"name": "zloom"}, "user 'zloom' is the broker itself; give out another name"),
         ({"name": ""}, "user '': expected"),
         ({"role": "admin"}, "role 'admin'; expected one of observer, operator, weavelet"),
         ({"runs": ()}, "has no runs"),
@@ -60,6 +61,7 @@ def test_one_leaves_and_the_others_stay() -> None:
     [
         (b"", "not a list of users"),
         (b"\xff", "not a list of users"),
+        (b'{"x": ' + b"[" * 100_000, "not a list of users"),
         (b'{"format": 1, "users": [{"name": "alice"}]}', "not a list of users: .*role"),
         (b'{"format": 2, "users": []}', "in format 2; this version reads 1"),
     ],

@@ -19,6 +19,7 @@ from zloom.cli.options import (
     Mode,
     Note,
     NoWait,
+    Queue,
     RequestId,
     RevertIf,
     Run,
@@ -58,6 +59,7 @@ def set_(
     at_step: AtStep = None,
     after: After = None,
     supersede: Supersede = False,
+    queue: Queue = False,
     checkpoint_first: CheckpointFirst = False,
     dry_run: DryRun = False,
     note: Note = "",
@@ -97,6 +99,7 @@ def set_(
             attempt=attempt,
             expected_revision=expect_revision,
             supersede=supersede,
+            queue=queue,
             revert_if=revert_if,
         )
 
@@ -115,6 +118,7 @@ def set_(
                 attempt=attempt,
                 expected_revision=expect_revision,
                 supersede=supersede,
+                queue=queue,
                 note=note,
                 revert_if=revert_if,
                 checkpoint_first=checkpoint_first,

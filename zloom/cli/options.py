@@ -95,6 +95,13 @@ Supersede = Annotated[
     bool, typer.Option("--supersede", help="End changes that still wait and touch one of these keys.")
 ]
 
+Queue = Annotated[
+    bool,
+    typer.Option(
+        "--queue", help="With --at-step or --after: wait behind changes of these keys for earlier steps."
+    ),
+]
+
 Note = Annotated[
     str, typer.Option("--note", metavar="TEXT", help="Why, for the history.", show_default=False)
 ]

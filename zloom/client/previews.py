@@ -29,6 +29,7 @@ class Previews(Waiting):
         after: int | None = None,
         expected_revision: int | None = None,
         supersede: bool = False,
+        queue: bool = False,
         revert_if: str = "",
     ) -> Preview:
         """Say what would come of `set`."""
@@ -43,6 +44,7 @@ class Previews(Waiting):
             after=after,
             expected_revision=expected_revision,
             supersede=supersede,
+            queue=queue,
             revert_if=revert_if,
         )
         return await self._preview(request)
