@@ -172,6 +172,20 @@ def test_a_rank_that_is_to_end_takes_the_others_out_of_the_pause() -> None:
     assert (one.parting.reason, other.parting.reason) == ("SIGTERM", "SIGTERM")
 
 
+def test_g9_ranks_that_were_started_paused_end_together_too() -> None:
+    ranks = pair()
+    for rank in ranks:
+        rank.mailbox.pause.begin_with(60.0)
+        rank.run(1)
+    one, other = (rank.mailbox for rank in ranks)
+    other.parting.depart("SIGTERM")
+    other.pause.end()
+    other.run(1, 1.0)
+    one.run(1, 1.0)
+    assert [rank.mailbox.must_wait for rank in ranks] == [False, False]
+    assert (one.parting.reason, other.parting.reason) == ("SIGTERM", "SIGTERM")
+
+
 def test_ranks_that_hold_for_one_that_is_to_end_end_with_it() -> None:
     ranks = pair()
     for rank in ranks:
