@@ -7,9 +7,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+LOWEST := $(CURDIR)/.venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pictures lint types test soak bench clean
+.PHONY: help install demo pictures lint types test soak faults bench clean
 
 help:  ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +42,7 @@ lint: install  ## look for mistakes and for unformatted code
 # The examples are scripts that import each other by bare name, so they are looked at by themselves.
 types: install  ## check the types
 	$(BIN)/mypy
+	$(BIN)/mypy tests
 	$(BIN)/mypy examples
 	$(BIN)/mypy bench
 
@@ -50,9 +52,21 @@ test: lint types  ## lint, check the types and run all tests
 soak: install  ## try the state machines on many more examples, other ones each time
 	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout=0 tests/unit/test_core_machine.py tests/unit/test_pair_machine.py tests/unit/test_ranks_machine.py
 
-bench: install  ## measure round trips, and what a step pays
+# Neither zloom nor torch is installed there, so that nothing but the bounds decides what is.
+lowest:  ## try the oldest releases that pyproject.toml allows, on the tests that need no torch
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install $$($(PYTHON) .ci/lowest.py pins)
+	PATH="$(LOWEST)/bin:$$PATH" PYTHONPATH=.:broker python -m pytest $$($(PYTHON) .ci/lowest.py tests)
+
+# Most of it waits, for time-outs and for processes to start, so more of it runs at once than there are cores.
+FAULTS := $(BIN)/python -m pytest --faults=long --timeout=1800
+faults: install  ## try all faults at length, half an hour of it, and write tables of them to out/
+	$(FAULTS) -m "fault and not alone" --faults-table=out/faults.md --numprocesses=4 --dist=worksteal
+	$(FAULTS) -m "fault and alone" --faults-table=out/faults-alone.md
+
+bench: install  ## measure what zloom costs beside what one would use instead
 	@$(BIN)/python -m bench
 
 clean:  ## remove .venv and everything that was built or cached
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,52 +1,89 @@
-"""`python -m bench`: measure, print, save; `python -m bench report FILE.json`: write the page of a run."""
+"""`python -m bench [NAME …]`: measure, print, save; `python -m bench report FILE`: write its page."""
 
 import argparse
-import asyncio
+import resource
+import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 from rich.console import Console
 
-from bench import calls, machine, report, results, round_trips, tables, training
-from bench.results import TRANSPORTS, Run
+from bench import calls, machine, report, results, round_trips, suite, tables, training
+from bench.extent import Extent
+from bench.results import LOADS, TRANSPORTS, Run
+from bench.tables import Grid
 
 FOLDER = Path("out", "bench")
 PAGE = Path("docs", "performance.md")
+
+TABLE_WIDTH = 150
+"""Columns that the widest table takes, also where the terminal has fewer or the output is a file."""
 
 BATCHES, QUICK_BATCHES = 100, 10
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Do what the command line says."""
-    options = _parser().parse_args(arguments)
-    console = Console(highlight=False)
-    if options.command == "report":
-        options.output.write_text(report.render(results.load(options.run)))
-        console.print(f"wrote {options.output}")
+    console = Console(highlight=False, width=max(Console().width, TABLE_WIDTH))
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["report"]:
+        _report(words[1:], console)
         return
-    run = _measure(options, console)
+    parser = _parser()
+    options = parser.parse_args(words)
+    try:
+        run = _measure(options, console)
+    except TimeoutError as error:
+        parser.exit(1, f"bench: {error or 'a contender did not answer'}\n")
     output = options.output or FOLDER / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     results.save(run, output)
-    for grid in (tables.round_trips(run), tables.ratios(run), tables.costs(run)):
-        console.print(grid.rich())
+    for grid in _grids(run):
+        if grid.rows:
+            console.print(grid.rich())
     console.print(f"saved {output} after {run.seconds:.0f} s")
 
 
+def _report(words: list[str], console: Console) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench report", description="Write the page of a saved run."
+    )
+    parser.add_argument("run", type=Path, metavar="FILE.json")
+    parser.add_argument("--output", type=Path, default=PAGE, help=f"default: {PAGE}")
+    options = parser.parse_args(words)
+    try:
+        run = results.load(options.run)
+    except (OSError, msgspec.DecodeError) as error:
+        parser.error(f"{options.run} is no saved run: {error}")
+    options.output.write_text(report.render(run))
+    console.print(f"wrote {options.output}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, epilog=f"names: {', '.join(suite.NAMES)}, calls"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", type=_name, help="only these benches")
     parser.add_argument("--rounds", type=_rounds, default=5, help="turns of each contender (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="a few seconds each, to see that it works")
+    parser.add_argument("--large", action="store_true", help="sizes too that take minutes each")
     parser.add_argument(
-        "--transport", action="append", choices=TRANSPORTS, help="measure only this one; can be repeated"
+        "--transport", action="append", choices=TRANSPORTS, help="of the round trips; can be repeated"
+    )
+    parser.add_argument(
+        "--load", action="append", choices=LOADS, help="of busy, what the training does; can be repeated"
     )
     parser.add_argument("--output", type=Path, help="where to save (default: a new file in out/bench)")
-    commands = parser.add_subparsers(dest="command", metavar="report FILE.json")
-    page = commands.add_parser("report", help="write docs/performance.md from a saved run")
-    page.add_argument("run", type=Path, metavar="FILE.json")
-    page.add_argument("--output", type=Path, default=PAGE, help=f"default: {PAGE}")
     return parser
+
+
+def _name(text: str) -> str:
+    if text not in (*suite.NAMES, "calls"):
+        raise argparse.ArgumentTypeError(f"no bench {text}; expected {', '.join(suite.NAMES)}, calls")
+    return text
 
 
 def _rounds(text: str) -> int:
@@ -56,21 +93,47 @@ def _rounds(text: str) -> int:
     return number
 
 
+def _allow_files() -> None:
+    """Take as many open files as this user may: a thousand weavelets need several thousands."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _measure(options: argparse.Namespace, console: Console) -> Run:
     started = time.monotonic()
-    schedule = (round_trips.quick if options.quick else round_trips.full)(options.rounds)
-    transports = options.transport or TRANSPORTS
+    _allow_files()
+    names = options.names or [*suite.NAMES, "calls"]
     FOLDER.mkdir(parents=True, exist_ok=True)
     # Beside the results, because a system's folder for temporary files may not be on a disk.
     with TemporaryDirectory(dir=FOLDER) as name:
         folder = Path(name).absolute()
+        extent = Extent(options.rounds, options.quick, options.large, folder, console.print)
         described = machine.describe(folder)
-        step_ms = training.step_ms()
-        samples = asyncio.run(round_trips.measure(transports, schedule, folder, console.print))
-        costs = calls.measure(QUICK_BATCHES if options.quick else BATCHES, folder)
-    found = round_trips.summarized(samples)
-    seconds = round(time.monotonic() - started, 1)
-    return Run(described, options.quick, step_ms, seconds, found, round_trips.compared(found), costs)
+        step_ms = training.step_ms("busy")
+        torch_step_ms = training.step_ms("torch") if training.has_torch() and "busy" in names else None
+        only = suite.Only(options.transport or TRANSPORTS, options.load or LOADS)
+        found = suite.measure([each for each in names if each != "calls"], extent, only)
+        batches = QUICK_BATCHES if options.quick else BATCHES
+        costs = calls.measure(batches, folder) if "calls" in names else []
+    return Run(
+        described,
+        options.quick,
+        step_ms,
+        round(time.monotonic() - started, 1),
+        found.round_trips,
+        round_trips.compared(found.round_trips),
+        costs,
+        torch_step_ms,
+        found.figures,
+        found.verdicts,
+        found.absent,
+    )
+
+
+def _grids(run: Run) -> Iterator[Grid]:
+    yield from (tables.round_trips(run), tables.ratios(run), tables.costs(run))
+    yield from (tables.figures(run, name) for name in suite.SIMPLE)
+    yield from (tables.verdicts(run), tables.absences(run))
 
 
 if __name__ == "__main__":

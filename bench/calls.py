@@ -1,7 +1,6 @@
 """What the training thread pays for one call of zloom, beside what any call of Python costs."""
 
 import contextlib
-import importlib.util
 import secrets
 import timeit
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import zloom
-from bench import roles
+from bench import roles, training
 from bench.results import Cost
 
 BATCH = 400
@@ -51,7 +50,7 @@ def measure(batches: int, folder: Path) -> list[Cost]:
     with _active_weavelet(folder) as weavelet:
         names = {"weavelet": weavelet, "empty": Empty()}
         statements = dict(STATEMENTS)
-        if importlib.util.find_spec("torch") is None:
+        if not training.has_torch():
             del statements[TENSOR]
         else:
             import torch

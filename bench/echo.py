@@ -13,15 +13,11 @@ from collections.abc import Callable
 import zmq
 import zmq.asyncio
 
+from bench.orders import END
 from bench.roles import Ready, announce
 from bench.training import Training
 
-PAYLOAD = bytes(128)
-"""What is echoed: about as long as a change of one key."""
-
 HELLO = b"hello"
-BUSY, IDLE, END = b"busy", b"idle", b"end"
-"""Told to the worker, which echoes them too: to train, to wait, to leave (the broker leaves as well)."""
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -78,11 +74,6 @@ def broker_async(endpoint: str, context: Context, ready: Ready) -> None:
     asyncio.run(route())
 
 
-def _obey(training: Training, order: bytes) -> None:
-    if order in (BUSY, IDLE):
-        training.switch(order == BUSY)
-
-
 def _answer(endpoint: str, context: Context, ready: Ready, training: Training) -> None:
     with open_socket(context, zmq.DEALER, endpoint) as socket:
         socket.send(HELLO)
@@ -91,7 +82,7 @@ def _answer(endpoint: str, context: Context, ready: Ready, training: Training) -
         order = b""
         while order != END:
             sender, order = socket.recv_multipart()
-            _obey(training, order)
+            training.obey(order)
             socket.send_multipart([sender, order])
         socket.linger = 1000
     training.end()
@@ -106,7 +97,7 @@ def _answer_async(endpoint: str, context: Context, ready: Ready, training: Train
             order = b""
             while order != END:
                 sender, order = await socket.recv_multipart()
-                _obey(training, order)
+                training.obey(order)
                 await socket.send_multipart([sender, order])
             socket.linger = 1000
 

@@ -6,11 +6,13 @@ import subprocess
 import tempfile
 import time
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import zmq
 
+from bench import nats_server
 from bench.results import Machine
 from zloom import __version__
 
@@ -34,6 +36,9 @@ def describe(folder: Path) -> Machine:
         commit=_commit(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         disk_fsync_us=_fsync_us(folder),
+        nats=""
+        if nats_server.missing()
+        else f"nats-server {nats_server.version()}, nats-py {version('nats-py')}",
     )
 
 

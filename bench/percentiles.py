@@ -73,7 +73,24 @@ def ratio(rounds: Sequence[float], peer_rounds: Sequence[float]) -> Spread:
     Raises:
         ValueError: They are not equally many, or there are none.
     """
-    ratios = [mine / other for mine, other in zip(rounds, peer_rounds, strict=True)]
-    if not ratios:
+    return spread([mine / other for mine, other in zip(rounds, peer_rounds, strict=True)])
+
+
+def difference(rounds: Sequence[float], peer_rounds: Sequence[float]) -> Spread:
+    """Compare two series in the same way by what the peer's values leave of the first.
+
+    Raises:
+        ValueError: They are not equally many, or there are none.
+    """
+    return spread([mine - other for mine, other in zip(rounds, peer_rounds, strict=True)])
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median of the rounds' values, with the least and the greatest.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if not values:
         raise ValueError("no rounds to compare")
-    return Spread(round(median(ratios), 3), round(min(ratios), 3), round(max(ratios), 3))
+    return Spread(round(median(values), 3), round(min(values), 3), round(max(values), 3))

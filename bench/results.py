@@ -9,13 +9,25 @@ from msgspec import Struct
 from bench.percentiles import Percentiles, Spread
 
 Transport = Literal["inproc", "ipc", "tcp"]
-Load = Literal["idle", "busy"]
-Contender = Literal["zloom fsync", "zloom buffered", "pyzmq", "zmq.asyncio"]
+Load = Literal["idle", "busy", "torch"]
+Contender = Literal[
+    "zloom fsync",
+    "zloom buffered",
+    "sockets",
+    "pyzmq",
+    "zmq.asyncio",
+    "NATS",
+    "JetStream",
+    "JetStream always",
+]
+By = Literal["ratio", "difference", "itself"]
 
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 LOADS: tuple[Load, ...] = get_args(Load)
 OURS: tuple[Contender, ...] = ("zloom fsync", "zloom buffered")
-PEERS: tuple[Contender, ...] = ("pyzmq", "zmq.asyncio")
+PEERS: tuple[Contender, ...] = ("sockets", "pyzmq", "zmq.asyncio", "NATS", "JetStream", "JetStream always")
+NATS: tuple[Contender, ...] = ("NATS", "JetStream", "JetStream always")
+"""Those of the peers that need a server and a client from elsewhere."""
 
 
 class Machine(Struct, frozen=True):
@@ -26,6 +38,7 @@ class Machine(Struct, frozen=True):
         commit: Of the checkout, with `-dirty` when it was changed; empty outside one.
         date: UTC, ISO 8601.
         disk_fsync_us: Median microseconds of a small write and its fsync where the journals were.
+        nats: Versions of the server and of the client; empty without them.
     """
 
     cpu: str
@@ -38,6 +51,7 @@ class Machine(Struct, frozen=True):
     commit: str
     date: str
     disk_fsync_us: float
+    nats: str = ""
 
 
 class RoundTrip(Struct, frozen=True):
@@ -46,6 +60,8 @@ class RoundTrip(Struct, frozen=True):
     Attributes:
         rounds: Of each round.
         total: Of all rounds' samples together.
+        histogram: Likewise, in nanoseconds, as HdrHistogram encodes it (V2, base64), for a curve of all of
+            them; empty where the package is not installed.
     """
 
     transport: Transport
@@ -53,6 +69,7 @@ class RoundTrip(Struct, frozen=True):
     contender: Contender
     rounds: list[Percentiles]
     total: Percentiles
+    histogram: str = ""
 
 
 class Ratio(Struct, frozen=True):
@@ -78,17 +95,77 @@ class Cost(Struct, frozen=True):
     goal: float | None
 
 
+class Figure(Struct, frozen=True):
+    """What one contender reached in one case of a bench.
+
+    Attributes:
+        what: Was measured, such as `until all outcomes`.
+        contender: Who; in most benches others than those of the round trips.
+        rounds: One value each, in `unit`.
+    """
+
+    bench: str
+    case: str
+    what: str
+    unit: str
+    contender: str
+    rounds: list[float]
+
+
+class Verdict(Struct, frozen=True):
+    """How a contender stands to a peer of the same rounds, and to the goal.
+
+    Attributes:
+        by: The contender's value divided by the peer's, less the peer's, or by itself.
+        spread: Of the rounds.
+        unit: Of the spread; empty for a ratio.
+        limit: That its median should keep, itself included; None where there is no goal.
+        at_most: The limit is an upper one, else a lower one.
+    """
+
+    bench: str
+    case: str
+    what: str
+    contender: str
+    peer: str
+    by: By
+    spread: Spread
+    unit: str
+    limit: float | None
+    at_most: bool
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None where there is none."""
+        if self.limit is None:
+            return None
+        return self.spread.median <= self.limit if self.at_most else self.spread.median >= self.limit
+
+
+class Absence(Struct, frozen=True):
+    """What a bench could not measure here, and why."""
+
+    bench: str
+    what: str
+    why: str
+
+
 class Run(Struct, frozen=True):
-    """One run of the bench."""
+    """One run of the bench; what was not asked for is empty."""
 
     machine: Machine
     quick: bool
     step_ms: float
-    """Median milliseconds of one step of the busy training, by itself."""
+    """Median milliseconds of one step of the busy training in pure Python, by itself."""
     seconds: float
     round_trips: list[RoundTrip]
     ratios: list[Ratio]
     costs: list[Cost]
+    torch_step_ms: float | None = None
+    """Likewise of the step of PyTorch; None without it."""
+    figures: list[Figure] = []
+    verdicts: list[Verdict] = []
+    absent: list[Absence] = []
     format: Literal[1] = 1
 
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 DEADLINE = 20.0
 """Seconds until a part must be ready, on a machine under load."""
@@ -28,32 +29,106 @@ def announce(endpoint: str = "", stop: Callable[[], object] = lambda: None) -> N
     print(f"ready control={endpoint}", flush=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process that is ready, and where it can be reached."""
+
+    endpoint: str
+    pid: int
+
+
+class Conversation:
+    """A process that is asked line by line.
+
+    Args:
+        started: With pipes for its input and output.
+        name: For errors.
+    """
+
+    def __init__(self, started: subprocess.Popen[str], name: str) -> None:
+        self._started = started
+        self._name = name
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._started.pid
+
+    def tell(self, line: str) -> None:
+        """Give it a line."""
+        assert self._started.stdin is not None
+        self._started.stdin.write(f"{line}\n")
+        self._started.stdin.flush()
+
+    def listen(self, seconds: float = DEADLINE) -> str:
+        """Return its next line, which must come within so many seconds.
+
+        Raises:
+            TimeoutError: None came in time.
+        """
+        assert self._started.stdout is not None
+        readable, _, _ = select.select([self._started.stdout], [], [], seconds)
+        line = self._started.stdout.readline() if readable else ""
+        if not line:
+            raise TimeoutError(f"{self._name} does not answer")
+        return line.strip()
+
+    def ask(self, line: str) -> str:
+        """Give it a line, and return the one that it answers with."""
+        self.tell(line)
+        return self.listen()
+
+
 @contextlib.contextmanager
-def process(*arguments: str) -> Iterator[str]:
-    """Run `python -m ARGUMENTS` as long as the block lasts; yields the endpoint of its first line.
+def conversation(*arguments: str) -> Iterator[Conversation]:
+    """Run `python -m ARGUMENTS` as long as the block lasts; its first line, which is awaited, is not yielded.
 
     Raises:
         TimeoutError: It did not become ready.
     """
-    command = [sys.executable, "-m", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+    with begun(*arguments) as started:
+        started.listen()
+        yield started
+
+
+@contextlib.contextmanager
+def process(*arguments: str) -> Iterator[str]:
+    """Do what `running` does; yields the endpoint alone."""
+    with running(*arguments) as started:
+        yield started.endpoint
+
+
+@contextlib.contextmanager
+def running(*arguments: str) -> Iterator[Running]:
+    """Run `python -m ARGUMENTS` as long as the block lasts; yields its pid and endpoint.
+
+    Raises:
+        TimeoutError: It did not become ready.
+    """
+    with begun(*arguments) as started:
+        line = started.listen()
+        words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        yield Running(words["control"], started.pid)
+
+
+@contextlib.contextmanager
+def begun(*arguments: str) -> Iterator[Conversation]:
+    """Run `python -m ARGUMENTS` as long as the block lasts; whether it is ready is still to be heard."""
+    command, pipe = [sys.executable, "-m", *arguments], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as started:
         try:
-            assert running.stdout is not None
-            ready, _, _ = select.select([running.stdout], [], [], DEADLINE)
-            line = running.stdout.readline() if ready else ""
-            if not line:
-                raise TimeoutError(f"{' '.join(arguments)} did not become ready")
-            yield dict(word.split("=", 1) for word in line.split() if "=" in word)["control"]
+            yield Conversation(started, " ".join(arguments))
         finally:
-            _end(running)
+            end(started)
 
 
-def _end(running: subprocess.Popen[str]) -> None:
-    running.terminate()
+def end(started: subprocess.Popen[Any]) -> None:
+    """Tell a process to end, and kill it when it does not."""
+    started.terminate()
     try:
-        running.wait(LEAVE)
+        started.wait(LEAVE)
     except subprocess.TimeoutExpired:
-        running.kill()
+        started.kill()
 
 
 @contextlib.contextmanager
@@ -68,14 +143,14 @@ def thread(role: Callable[[Ready], None]) -> Iterator[str]:
     def ready(endpoint: str = "", stop: Callable[[], object] = lambda: None) -> None:
         told.put((endpoint, stop))
 
-    running = threading.Thread(target=role, args=(ready,), daemon=True)
-    running.start()
+    part = threading.Thread(target=role, args=(ready,), daemon=True)
+    part.start()
     try:
         endpoint, stop = told.get(timeout=DEADLINE)
     except queue.Empty:
         raise TimeoutError(f"{role} did not become ready") from None
     yield endpoint
     stop()
-    running.join(LEAVE)
-    if running.is_alive():
+    part.join(LEAVE)
+    if part.is_alive():
         raise TimeoutError(f"{role} did not end")

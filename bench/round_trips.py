@@ -6,13 +6,44 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import contenders
-from bench.contenders import Bench, Plan
+from bench import contenders, histograms, nats_server, training
+from bench.goals import Goal
+from bench.parts import Bench, Plan
 from bench.percentiles import ratio, summarize
-from bench.results import LOADS, OURS, PEERS, Contender, Load, Ratio, RoundTrip, Transport
+from bench.results import (
+    NATS,
+    OURS,
+    PEERS,
+    Absence,
+    Contender,
+    Figure,
+    Load,
+    Ratio,
+    RoundTrip,
+    Transport,
+)
 
 BUSY_APART = 0.003
 """Seconds between two round trips of a turn with a busy training, at most: a few of its steps."""
+
+IDLE_GOALS = (
+    Goal("tcp, idle", "p50", "zloom buffered", "NATS", 0.8),
+    Goal("tcp, idle", "p50", "zloom buffered", "JetStream", 0.55),
+    Goal("tcp, idle", "p50", "zloom fsync", "JetStream always", 0.5),
+    Goal("tcp, idle", "p50", "zloom buffered", "pyzmq", 1.5),
+    Goal("tcp, idle", "p50", "zloom buffered", "sockets"),
+    Goal("tcp, idle", "p99", "zloom buffered", "NATS", 1.0),
+    Goal("tcp, idle", "p99", "zloom buffered", "JetStream", 1.0),
+    Goal("tcp, idle", "p99", "zloom fsync", "JetStream always", 1.0),
+)
+"""While the training waits."""
+
+BUSY_GOALS = (
+    Goal("tcp, torch", "p99", "zloom buffered", "NATS", 0.5),
+    Goal("tcp, torch", "p99", "zloom fsync", "NATS"),
+    Goal("tcp, torch", "p99", "zloom fsync", "JetStream always"),
+)
+"""While it trains a small model of PyTorch: against the same weavelet written on nats-py in a thread."""
 
 Samples = dict[tuple[Transport, Load, Contender], list[list[int]]]
 """Nanoseconds of each round trip of each round."""
@@ -55,13 +86,42 @@ def quick(rounds: int) -> Schedule:
     return Schedule(rounds, Plan(2, 0.1), Plan(20, 0.3), busy, busy)
 
 
+def loads(bench: str) -> tuple[Load, ...]:
+    """Return what the training does in a bench, `latency` or `busy`, as far as it can here."""
+    if bench == "latency":
+        return ("idle",)
+    return ("busy", "torch") if training.has_torch() else ("busy",)
+
+
+def absent(bench: str) -> list[Absence]:
+    """Return whom and what this machine lacks."""
+    why = nats_server.missing()
+    found = [Absence(bench, "NATS, JetStream", why)] if why else []
+    if bench == "busy" and not training.has_torch():
+        found.append(Absence(bench, "a training with PyTorch", "no torch found: pip install torch"))
+    if not histograms.available():
+        found.append(Absence(bench, "histograms", "no hdrh found: pip install hdrhistogram"))
+    return found
+
+
+def present(transport: Transport) -> list[Contender]:
+    """Return who can be measured over a transport, in the order of their turns."""
+    lacking = NATS if nats_server.missing() else ()
+    return [each for each in (*OURS, *PEERS) if each not in lacking and contenders.reaches(each, transport)]
+
+
 async def measure(
-    transports: Sequence[Transport], schedule: Schedule, folder: Path, say: Callable[[str], object]
+    transports: Sequence[Transport],
+    loads: Sequence[Load],
+    schedule: Schedule,
+    folder: Path,
+    say: Callable[[str], object],
 ) -> Samples:
-    """Measure every contender over every transport, idle and busy.
+    """Measure every contender over every transport.
 
     Args:
         transports: Over which.
+        loads: While the training does what.
         schedule: How much.
         folder: For the journals.
         say: Takes a line on how far it is.
@@ -72,11 +132,11 @@ async def measure(
             # All of them live as long as the transport is measured; who has no turn waits, and costs nothing.
             benches = {
                 contender: await stack.enter_async_context(contenders.start(contender, transport, folder))
-                for contender in (*OURS, *PEERS)
+                for contender in present(transport)
             }
             for number in range(schedule.rounds):
-                say(f"{transport}: round {number + 1} of {schedule.rounds}")
-                for load in LOADS:
+                say(f"{transport}, {' and '.join(loads)}: round {number + 1} of {schedule.rounds}")
+                for load in loads:
                     for contender, bench in benches.items():
                         samples[transport, load, contender].append(
                             await _turn(bench, load, schedule.warm_up, schedule.turn(transport, load))
@@ -88,19 +148,34 @@ async def _turn(bench: Bench, load: Load, warm_up: Plan, plan: Plan) -> list[int
     await bench.measure(warm_up)
     if load == "idle":
         return await bench.measure(plan)
-    await bench.train(True)
+    await bench.train(load)
     durations = await bench.measure(plan)
-    await bench.train(False)
+    await bench.train("idle")
     return durations
 
 
 def summarized(samples: Samples) -> list[RoundTrip]:
     """Return the percentiles of each round, and of all rounds together."""
-    return [
-        RoundTrip(
-            *key, [summarize(each) for each in rounds], summarize([one for each in rounds for one in each])
+    found = []
+    for key, rounds in samples.items():
+        together = [one for each in rounds for one in each]
+        found.append(
+            RoundTrip(
+                *key, [summarize(each) for each in rounds], summarize(together), histograms.encode(together)
+            )
         )
-        for key, rounds in samples.items()
+    return found
+
+
+def figures(bench: str, round_trips: Sequence[RoundTrip]) -> list[Figure]:
+    """Return the medians and the 99th percentiles of the rounds, as goals are set for them."""
+    return [
+        Figure(bench, f"{each.transport}, {each.load}", what, "µs", each.contender, rounds)
+        for each in round_trips
+        for what, rounds in (
+            ("p50", [one.p50 for one in each.rounds]),
+            ("p99", [one.p99 for one in each.rounds]),
+        )
     ]
 
 
@@ -113,11 +188,12 @@ def compared(round_trips: Sequence[RoundTrip]) -> list[Ratio]:
     medians = {
         (each.transport, each.load, each.contender): [one.p50 for one in each.rounds]
         for each in round_trips
-        if (each.transport, each.load) != ("inproc", "busy")
+        if each.transport != "inproc" or each.load == "idle"
     }
     return [
         Ratio(transport, load, ours, peer, ratio(rounds, medians[transport, load, peer]))
         for (transport, load, ours), rounds in medians.items()
         if ours in OURS
         for peer in PEERS
+        if (transport, load, peer) in medians
     ]

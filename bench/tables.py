@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import rich.box
 from rich.table import Table
 
-from bench.percentiles import Spread
-from bench.results import PEERS, Cost, RoundTrip, Run
+from bench.percentiles import Spread, spread
+from bench.results import PEERS, Cost, Figure, RoundTrip, Run, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,23 @@ def _millis(micros: float | None) -> str:
 def ratios(run: Run) -> Grid:
     """Return zloom's medians as multiples of the peers'."""
     title = "Medians in proportion: the rounds' median (least-greatest)"
-    header = ["over", "training", "", *(f"to {peer}" for peer in PEERS)]
-    cells: dict[tuple[str, str, str], list[str]] = {}
+    peers = [peer for peer in PEERS if any(each.peer == peer for each in run.ratios)]
+    header = ["over", "training", "", *(f"to {peer}" for peer in peers)]
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for each in run.ratios:
-        row = cells.setdefault((each.transport, each.load, each.contender), [])
-        row.append(_spread(each.spread))
-    return Grid(title, header, [[*key, *texts] for key, texts in cells.items()], 3)
+        row = cells.setdefault((each.transport, each.load, each.contender), {})
+        row[each.peer] = _spread(each.spread)
+    rows = [[*key, *(texts.get(peer, "-") for peer in peers)] for key, texts in cells.items()]
+    return Grid(title, header, rows, 3)
 
 
 def _spread(spread: Spread) -> str:
-    return f"{spread.median:.3g} ({spread.low:.3g}-{spread.high:.3g})"
+    return f"{_short(spread.median)} ({_short(spread.low)}-{_short(spread.high)})"
+
+
+def _short(value: float) -> str:
+    """Return a number with three digits, or with all of its whole ones."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def costs(run: Run) -> Grid:
@@ -77,3 +84,37 @@ def _cost(each: Cost) -> list[str]:
     goal = "" if each.goal is None else f"below {each.goal:.0f}"
     verdict = "" if each.goal is None else "met" if each.median < each.goal else "missed"
     return [each.call, f"{each.best:.0f}", f"{each.median:.0f}", goal, verdict]
+
+
+def figures(run: Run, bench: str) -> Grid:
+    """Return what a bench found: of each contender the rounds' median, with the least and the greatest."""
+    rows = [_figure(each) for each in run.figures if each.bench == bench]
+    return Grid(
+        f"{bench}: the rounds' median (least-greatest)", ["case", "measured", "", "figure", "unit"], rows, 3
+    )
+
+
+def _figure(each: Figure) -> list[str]:
+    return [each.case, each.what, each.contender, _spread(spread(each.rounds)), each.unit]
+
+
+def verdicts(run: Run) -> Grid:
+    """Return how ours stand to their peers, and to the goals."""
+    header = ["bench", "case", "measured", "compared", "figure", "goal", ""]
+    return Grid(
+        "Goals: the rounds' median (least-greatest)", header, [_verdict(each) for each in run.verdicts], 4
+    )
+
+
+def _verdict(each: Verdict) -> list[str]:
+    sign = {"ratio": " / ", "difference": " - ", "itself": ", beside "}[each.by]
+    figure = f"{_spread(each.spread)} {each.unit}".rstrip()
+    goal = "" if each.limit is None else f"{'at most' if each.at_most else 'at least'} {each.limit:g}"
+    verdict = {None: "", True: "met", False: "missed"}[each.met]
+    return [each.bench, each.case, each.what, each.contender + sign + each.peer, figure, goal, verdict]
+
+
+def absences(run: Run) -> Grid:
+    """Return what could not be measured, and why."""
+    rows = [[each.bench, each.what, each.why] for each in run.absent]
+    return Grid("Not measured here", ["bench", "what", "why"], rows, 3)

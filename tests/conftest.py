@@ -1,8 +1,12 @@
-"""What holds for all tests: how many threads torch takes, and how many examples Hypothesis tries."""
+"""What holds for all tests: torch's threads, Hypothesis' examples, and the form of the fault matrix."""
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import Phase, settings
+
+from tests.faults import table
 
 # Before torch is imported, and for every process that a test starts: the threads of several ranks would
 # spend their time waiting for each other on the few cores that there are.
@@ -15,3 +19,22 @@ settings.register_profile(
 )
 settings.register_profile("soak", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the fault matrix."""
+    group = parser.getgroup("faults")
+    group.addoption("--faults", choices=["short", "long"], default="short", help="How much of them to try")
+    group.addoption("--faults-table", type=Path, help="Where to write the table of faults and guarantees")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the table written by the process that hears of all tests."""
+    path: Path | None = config.getoption("--faults-table")
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(table.FaultTable(path, config.getoption("--faults")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests of faults carry their row of the table."""
+    table.mark(items)

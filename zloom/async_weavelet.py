@@ -1,11 +1,13 @@
 """zloom's part inside a trainer that runs on an asyncio loop."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from zloom.engine import Engine
 from zloom.messages import Failure
 from zloom.steerable import Steerable, reason_of
 
@@ -22,6 +24,8 @@ class AsyncWeavelet(Steerable):
     a pause holds only the task that awaits `tick`.
     """
 
+    _loop: asyncio.AbstractEventLoop | None = None
+
     async def start(self) -> None:
         """Begin to look for the broker on the running loop.
 
@@ -32,6 +36,7 @@ class AsyncWeavelet(Steerable):
         if self._is_forked():
             return
         self._check_startable()
+        self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._activated = asyncio.Event()
         self._training.wake = self._arrived.set
@@ -106,6 +111,14 @@ class AsyncWeavelet(Steerable):
         finally:
             self._mailbox.standing = False
         await self._hold()
+
+    def end_pause(self) -> None:
+        """Let a paused training go on; any thread and any signal handler may call it, unlike all the rest."""
+        if not self._is_forked():
+            self._mailbox.pause.end()
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(self._post, Engine.pause_ended)
 
     def _on_activated(self, active: bool) -> None:
         if active:

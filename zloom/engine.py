@@ -167,11 +167,12 @@ class Engine:
             self._patience.cancel()
         self._watch.stop()
         self._holds.stop()
-        if self._session.state is not State.CLOSED:
-            for _ in range(LAST_STATUSES):
-                if len(self._training.metrics) and self._session.may_report:
-                    self._send_status()
-            self._run(self._session.close(reason, self._training.step, self._loop.time()))
+        try:
+            if self._session.state is not State.CLOSED:
+                self._send_last_statuses()
+        finally:
+            if self._session.state is not State.CLOSED:
+                self._run(self._session.close(reason, self._training.step, self._loop.time()))
 
     def end(self) -> None:
         """Wait until the goodbye has left, `settings.farewell` seconds at most. Any thread may do this."""
@@ -227,17 +228,19 @@ class Engine:
     # --- effects ------------------------------------------------------------------------------
 
     def _run(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            try:
-                self._carry_out(effect)
-            except TransportError as error:
-                self._warn("transport", str(error))
-        # Compared after the effects: what a snapshot restores is in the mailbox when its owner is woken.
-        active = self._session.state is State.ACTIVE
-        if active is not self._active:
-            self._active = active
-            self._training.activated(active)
-        self._set_timer()
+        try:
+            for effect in effects:
+                try:
+                    self._carry_out(effect)
+                except TransportError as error:
+                    self._warn("transport", str(error))
+            # Compared after the effects: what a snapshot restores is in the mailbox when its owner is woken.
+            active = self._session.state is State.ACTIVE
+            if active is not self._active:
+                self._active = active
+                self._training.activated(active)
+        finally:
+            self._set_timer()  # whatever happened, time goes on: it asks again, or opens the sockets anew
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -298,6 +301,11 @@ class Engine:
             self._warn("no safe point", NO_SAFE_POINT)
         if surplus := self._training.metrics.surplus:
             self._warn("surplus metric", f"{SURPLUS_METRICS} {surplus}")
+
+    def _send_last_statuses(self) -> None:
+        for _ in range(LAST_STATUSES):
+            if len(self._training.metrics) and self._session.may_report:
+                self._send_status()
 
     def _send_stacks(self, id: int) -> None:
         training = self._training

@@ -8,7 +8,6 @@ read meanwhile, and that the weavelet tells the broker when it runs again.
 
 import asyncio
 import contextlib
-import faulthandler
 import os
 import sys
 import threading
@@ -19,6 +18,7 @@ from zloom.endpoints import runtime_folder
 from zloom.errors import TransportError
 from zloom.model import Hold, ThreadStack
 from zloom.stack_source import with_source
+from zloom.stack_timer import StackTimer, is_in_use
 from zloom.stacks import heading, limited, parse
 from zloom.training import Training
 
@@ -35,14 +35,12 @@ STALE_AFTER = 60.0
 READ_LIMIT = 1_000_000
 """Bytes of a dump that are read: `faulthandler` writes 100 threads of 100 frames at most."""
 
-_armed = threading.Lock()
-"""Held by the one of this process that uses the timer, because a process has one."""
-
 
 class HoldWatch:
     """Watches over the loop of one weavelet; all methods belong to the loop's thread.
 
-    Where there is no private folder, or another weavelet of the process watches already, it does nothing.
+    Where there is no private folder, or another weavelet of the process watches already, or somebody else has
+    set the timer of `faulthandler`, it does nothing; when somebody sets that later it ends.
 
     Args:
         replica: Whose; it names the file.
@@ -58,12 +56,13 @@ class HoldWatch:
         self._file = -1
         self._set_back = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._stack_timer = StackTimer()
         self.newest: Hold | None = None
         """The newest time that the loop was held up for longer than `after`."""
 
     def start(self) -> None:
         """Begin."""
-        if self._after is None or sys.platform == "win32" or not _armed.acquire(blocking=False):
+        if self._after is None or sys.platform == "win32" or not self._stack_timer.claim():
             return
         try:
             self._path = _path(self._replica, create=True)
@@ -80,26 +79,29 @@ class HoldWatch:
         """End, and remove the file."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-            faulthandler.cancel_dump_traceback_later()
             self._let_go()
 
     def _let_go(self) -> None:
+        self._timer = None
+        self._stack_timer.release()  # before the file is closed that it writes to
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        _armed.release()
 
     def _look(self) -> None:
-        faulthandler.cancel_dump_traceback_later()
+        is_over = self._stack_timer.is_over
+        self._stack_timer.unset()
         threads = parse(os.pread(self._file, READ_LIMIT, 0).decode(errors="replace"))
         if threads:
             seconds = time.monotonic() - self._set_back
             self.newest = Hold(at=time.time(), seconds=seconds, threads=limited(with_source(threads)))
-        self._begin_anew()
+        if is_over and (not threads or is_in_use()):
+            self._let_go()  # somebody else has set the timer, and needs it for longer than a moment
+        else:
+            self._begin_anew()
 
     def _begin_anew(self) -> None:
         assert self._after is not None, "only then is there a timer"
@@ -110,7 +112,7 @@ class HoldWatch:
             os.write(self._file, written)
         self._set_back = time.monotonic()
         with contextlib.suppress(RuntimeError):  # no thread to be had: perhaps the next time
-            faulthandler.dump_traceback_later(self._after, file=self._file)
+            self._stack_timer.set(self._after, self._file)
         interval = min(INTERVAL, self._after / 2)
         self._timer = asyncio.get_running_loop().call_later(interval, self._look)
 

@@ -108,7 +108,8 @@ def resolve_attempt(
 ) -> str:
     """Return the attempt: the argument, torchelastic's run id, or an id made here.
 
-    On several ranks rank 0 makes the id and shares it in the process group's store; the others wait for it.
+    On several ranks rank 0 makes the id and shares it in the process group's store; the others wait for it,
+    for as long as the store's time-out is.
 
     Raises:
         SettingsError: The id cannot be shared, or is no name.
@@ -134,7 +135,14 @@ def _share_attempt(store: Store, run: str, rank: int) -> str:
     key = f"zloom/{run}/attempt/{count}"
     if rank == 0:
         store.set(key, fresh_attempt())
-    return check_name("attempt", store.get(key).decode())
+    try:
+        shared = store.get(key)
+    except RuntimeError as error:  # torch's DistError, and its time-out
+        raise SettingsError(
+            f"rank 0 shared no attempt id for run {run!r}: {error}; make the weavelet on every rank, "
+            "in the same order, or give attempt= the same value on each"
+        ) from error
+    return check_name("attempt", shared.decode())
 
 
 def fresh_attempt() -> str:
@@ -159,7 +167,8 @@ def remote_master(broker: str | None, environ: Mapping[str, str]) -> str | None:
     if broker or environ.get(BROKER_VARIABLE) or not master:
         return None
     here = socket.gethostname()
-    if master in (*_LOCAL, here, socket.getfqdn()) or master.startswith("127."):
+    # Asked last, because a name server that is gone takes its time.
+    if master in (*_LOCAL, here) or master.startswith("127.") or master == socket.getfqdn():
         return None
     return (
         f"MASTER_ADDR is {master}, another host, but no broker was named: only the broker of this user on "

@@ -130,7 +130,12 @@ class Mailbox:
         """Whether the training may not leave this safe point yet.
 
         A promise that came while the mailbox was run counts too: it was given because the training waited.
+        A pause that somebody ended after it was run: what was agreed in it is not known here yet.
         """
+        return self._stays or self.parting.meets
+
+    @property
+    def _stays(self) -> bool:
         return self.pause.active or self.holding or bool(self._promised)
 
     def run(self, step: int, now: float) -> None:
@@ -160,11 +165,8 @@ class Mailbox:
                 self._end_undone()
                 blocked = self._restore()
                 self._carry_out_due(blocked)
-            if self.must_wait:
-                self.parting.tell()
-            else:
-                self.parting.go_on()
         finally:
+            self._meet()
             self._running = False
             if self._has_more():
                 self.waiting = True
@@ -176,6 +178,13 @@ class Mailbox:
             self.parting.paused(step)
         elif paused and self.parting.is_over():
             self.pause.end()
+
+    def _meet(self) -> None:
+        """Tell the ranks that stand here too of a departure, and learn of theirs before going on."""
+        if self._stays:
+            self.parting.tell()
+        else:
+            self.parting.go_on()
 
     def _has_more(self) -> bool:
         """Whether the next safe point has something to do, though nothing arrives."""
@@ -280,7 +289,8 @@ class Mailbox:
             commit = self._agreement.decision(round, self._now, refused=settled)
             if commit is None:
                 return False
-            self.parting.decided(round.name)
+            if commit:
+                self.parting.decided(round.name)
             if settled:
                 continue
             if commit and round.revision.kind == "cancel":
@@ -325,10 +335,10 @@ class Mailbox:
         end = self._agreement.end(self._now)
         if end is None:
             return False
-        self.parting.concluded(done.round.name)
         revision = done.round.revision
         number, chain = revision.revision, revision.chain
         if end.keep:
+            self.parting.concluded(done.round.name)
             self._restoring.note(revision.changes)
             self._settle(number, "applied", step=done.step, chain=chain)
             return True

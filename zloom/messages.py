@@ -4,12 +4,13 @@ A message is one MessagePack map whose `type` field names it: the class's name i
 Fields with their default value are left out; unknown fields are ignored, so a newer peer may add some.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from zloom.model import (
     Command,
+    Count,
     DeviceReport,
     DeviceStatus,
     Event,
@@ -27,6 +28,7 @@ from zloom.model import (
     ReplicaStatus,
     Revision,
     RunStatus,
+    Seconds,
     Series,
     State,
     ThreadStack,
@@ -35,6 +37,9 @@ from zloom.model import (
 
 PROTOCOL = 1
 """The version of the protocol that this package speaks; a hello lists all that its sender knows."""
+
+Beats = Annotated[float, Meta(ge=0.01, le=3600.0)]
+"""Seconds between what a broker asks to be done again and again: no broker's mistake makes a trainer spin."""
 
 
 def _snake(name: str) -> str:
@@ -90,8 +95,8 @@ class Declare(Message, frozen=True, kw_only=True):
 class Status(Message, frozen=True, kw_only=True):
     """What a weavelet reports now and then; answered by nobody, a gap in `seq` is counted."""
 
-    seq: int
-    step: int
+    seq: Count
+    step: Count
     phase: Phase = "training"
     paused: bool = False
     holding: bool = False
@@ -100,8 +105,8 @@ class Status(Message, frozen=True, kw_only=True):
     """The training thread was in a collective of torch.distributed; None where it was not looked at."""
     lacks_config: bool = False
     """It was given a snapshot with values that all ranks must apply at one step, and has them not yet."""
-    revision: int = 0
-    step_time: float | None = None
+    revision: Count = 0
+    step_time: Seconds | None = None
     """Median seconds a step; None before two steps were seen."""
     metrics: dict[str, Series] = field(default_factory=dict)
     ramps: dict[str, RampState] = field(default_factory=dict)
@@ -111,7 +116,7 @@ class Status(Message, frozen=True, kw_only=True):
     """A digest of the value in force of each key, by which ranks can be compared."""
     at: float = 0.0
     """Seconds since the Unix epoch, by the replica's clock; 0 where it was not told."""
-    dropped: int = 0
+    dropped: Count = 0
     """Points of metrics that this weavelet has dropped since it began."""
 
 
@@ -128,8 +133,8 @@ class Promise(Message, frozen=True, kw_only=True):
 
     epoch: str
     revision: int
-    round: int
-    step: int
+    round: Count
+    step: Count
     """The step that the sender will not begin before it knows the decision. Without `promised` the step that
     it has reached, which was too far."""
     promised: bool = True
@@ -144,15 +149,15 @@ class Confirm(Message, frozen=True, kw_only=True):
 
     epoch: str
     revision: int
-    round: int
-    step: int
+    round: Count
+    step: Count
 
 
 class Goodbye(Message, frozen=True, kw_only=True):
     """The sender leaves on its own account; nothing of it will come again."""
 
     reason: str = "finished"
-    step: int = 0
+    step: Count = 0
     """The last step that the trainer began."""
 
 
@@ -161,20 +166,20 @@ class Publish(Message, frozen=True, kw_only=True):
 
     topic: str
     payload: bytes
-    seq: int
+    seq: Count
 
 
 class Pong(Message, frozen=True, kw_only=True):
     """Answer to `Ping`."""
 
     id: int
-    received: int
+    received: Count
 
 
 class Credit(Message, frozen=True, kw_only=True):
     """How many messages the sender has received on this connection, so the other side may send on."""
 
-    received: int
+    received: Count
 
 
 class FailureReceived(Message, frozen=True, kw_only=True):
@@ -334,9 +339,9 @@ class Welcome(Message, frozen=True, kw_only=True):
     epoch: str
     updates: str
     """Endpoint to subscribe at; `*` as a TCP host means the host that the peer reached."""
-    beat: float
+    beat: Beats
     """Seconds between two beats."""
-    credit: int
+    credit: Annotated[int, Meta(ge=4, le=2**31)]
     """How many messages may be unanswered in each direction."""
     max_message_size: int
     """Bytes of payload; a longer message closes the connection."""
@@ -347,7 +352,7 @@ class Wait(Message, frozen=True, kw_only=True):
     """Answer to a `Hello` that cannot be taken yet; ask again after `retry` seconds."""
 
     reason: str
-    retry: float
+    retry: Beats
 
 
 class HelloRequired(Message, frozen=True, kw_only=True):
@@ -379,9 +384,9 @@ class Prepare(Message, frozen=True, kw_only=True):
     """Round `round` of a consistent revision: promise not to begin `step` before the decision is known."""
 
     epoch: str
-    round: int
+    round: Count
     """Counts up in one epoch; a later one ends all earlier rounds of the same revision."""
-    step: int
+    step: Count
     revision: Revision
 
 
@@ -421,7 +426,7 @@ class Ping(Message, frozen=True, kw_only=True):
     """Are you there? At most one is outstanding."""
 
     id: int
-    received: int
+    received: Count
 
 
 class TakeStacks(Message, frozen=True, kw_only=True):

@@ -56,7 +56,8 @@ class MetricBuffer:
 
     def __len__(self) -> int:
         """Points waiting to be taken."""
-        return self._appended - self._overflowed - self._taken + self._later_points
+        # Two threads that report at once may lose a count, and no length may be below 0.
+        return max(0, self._appended - self._overflowed - self._taken + self._later_points)
 
     def append(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Keep what the metrics are at this step. Never raises, and never waits for a CUDA device.

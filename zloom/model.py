@@ -6,15 +6,22 @@ client returns. All are immutable and may be shared between threads.
 
 import math
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 JsonType = Literal["null", "boolean", "integer", "number", "string", "array", "object"]
 Scalar = None | bool | int | float | str
 Flat = Scalar | list[Scalar] | dict[str, Scalar]
 # Three levels and no more: a recursive type would let a hostile message exhaust the stack.
 Value = Scalar | list[Flat] | dict[str, Flat]
+
+# What a peer says is added to and divided by: a count near 2^64 would give numbers that no message can carry,
+# a NaN or a zero an exception in whoever asks next.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+"""A step, or a number of messages: up to 2^53, which a double of another language still tells apart."""
+Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
+"""A duration that is neither nothing nor longer than a life."""
 
 Mode = Literal["next", "at_step", "consistent", "immediate"]
 OutcomeKind = Literal["applied", "rejected", "aborted", "cancelled", "superseded", "not_reached", "lost"]
@@ -138,7 +145,7 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     replica: str
     rank: int = 0
     outcome: OutcomeKind | None = None
-    step: int | None = None
+    step: Count | None = None
     error: str = ""
     detail: str = ""
     """What a command's handler returned, such as the path of a checkpoint."""
@@ -259,7 +266,7 @@ MAX_METRIC_NAME = 256
 class Series(Struct, frozen=True):
     """Points of one metric, oldest first: two columns of one length."""
 
-    steps: list[int]
+    steps: list[Count]
     values: list[float]
 
 

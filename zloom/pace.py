@@ -25,6 +25,6 @@ class Pace:
             self._since = None
         elif self._since is None:
             self._since = step, now
-        elif step > self._since[0]:
+        elif step > self._since[0] and now > self._since[1]:
             self._samples.append((now - self._since[1]) / (step - self._since[0]))
             self._since = step, now

@@ -24,12 +24,20 @@ class Parting:
         """This rank is to end. It takes no lock."""
         self._own = reason
 
+    @property
+    def meets(self) -> bool:
+        """Whether this rank stands where others do, and has not learnt yet whether all are to end."""
+        return bool(self._meeting)
+
     def decided(self, round: str) -> None:
-        """All ranks pass this safe point, for it is where they decide a round."""
+        """All ranks pass this safe point, for all have promised to decide a round here.
+
+        Only of one that was committed: where others have promised nothing they pass by.
+        """
         self._meet(f"{round}/decided")
 
     def concluded(self, round: str) -> None:
-        """All ranks pass this safe point, for it is where they conclude a round."""
+        """All ranks pass this safe point, for all have carried a round's update out here and keep it."""
         self._meet(f"{round}/concluded")
 
     def paused(self, step: int, round: str = "") -> None:

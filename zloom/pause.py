@@ -48,21 +48,17 @@ class Pause:
         self._limit, self._again = limit, 1
 
     def reach(self, step: int, now: float) -> None:
-        """A safe point is reached: pause again if the steps of a bounded resume are trained.
+        """A safe point is reached: end a pause at its limit, or pause again after a bounded resume.
 
         Args:
             step: The step that is about to begin, or under way.
             now: Seconds on a monotonic clock.
         """
         self._step, self._now = step, now
-        if self._again is not None and step >= self._again and self.ready():
-            self._pause(self._limit)
-
-    def holds(self, now: float) -> bool:
-        """Tell whether the training is paused, and end a pause that has reached its limit."""
         if self.until is not None and now >= self.until:
             self.end()
-        return self.active
+        if self._again is not None and step >= self._again and self.ready():
+            self._pause(self._limit)
 
     def end(self) -> None:
         """End a pause, and do not pause again after some steps."""

@@ -39,8 +39,7 @@ class Promises:
         if refused:
             return self._answer(round, promised=False, refused=refused)
         self._rounds[prepare.revision.revision] = round
-        self._mailbox.promise(round)
-        return self._answer(round, promised=self._is_bound(round))
+        return self._answer(round, promised=self._bind(round))
 
     def decided(self, decision: Decision) -> None:
         """The broker tells what became of a round."""
@@ -72,17 +71,19 @@ class Promises:
         error = self._mailbox.ramps.check(revision) if revision.kind == "config" else None
         return "" if error in (None, UNDECLARED) else str(error)
 
-    def _is_bound(self, round: Round) -> bool:
-        """Find out whether the training thread will see the round in time."""
-        asked = round.step
-        if self._mailbox.stands:
+    def _bind(self, round: Round) -> bool:
+        """Leave the round for the training thread, and find out whether that will see it in time."""
+        asked, stands = round.step, self._mailbox.stands
+        stood_at = self._step() if stands else 0
+        if stands:
             # A pause serves decisions, and does not end before this one is known. What is for a later step
-            # waits for that, but needs no lead over a training that stands.
-            stood_at = self._step()
+            # waits for that, but needs no lead over a training that stands. Written before the round is left:
+            # a training thread that had looked at the other step already might end the pause all the same.
             round.step = max(stood_at, round.revision.at_step or 0)
-            if self._mailbox.stands and self._step() == stood_at:
-                return True
-            round.step = asked
+        self._mailbox.promise(round)
+        if stands and self._mailbox.stands and self._step() == stood_at:
+            return True
+        round.step = asked
         if self._step() < asked:
             return True
         round.void = True

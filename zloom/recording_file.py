@@ -142,7 +142,9 @@ class RecordingReader:
                 for content in unpacker:
                     whole = unpacker.tell()
                     yield content
-            except (ValueError, msgpack.UnpackException) as error:
+            except OSError as error:
+                raise RecordingError(f"{self._path} cannot be read: {error.strerror or error}") from error
+            except (TypeError, ValueError, msgpack.UnpackException) as error:  # TypeError: a map as a key
                 what = str(error) or type(error).__name__
                 raise RecordingError(f"{self._path} is damaged after byte {whole}: {what}") from error
             self.loss.cut = max(0, size - whole)

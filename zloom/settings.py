@@ -61,13 +61,16 @@ def resolve_start_paused(seconds: float | None, environ: Mapping[str, str]) -> f
 def _check_seconds(settings: object) -> None:
     for each in fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, each.name)
-        if each.type in (int, float) and not (0 < value < math.inf):
-            raise SettingsError(f"{each.name} is {value!r}; expected a number above 0")
+        optional = each.type == float | None
+        if optional and value is None:
+            continue
+        if (optional or each.type in (int, float)) and not (0 < value < math.inf):
+            raise SettingsError(f"{each.name} is {value!r}; expected {'None or ' * optional}a number above 0")
 
 
 @dataclass(frozen=True, slots=True)
 class WeaveletSettings:
-    """Options of a weavelet. The defaults suit training; none of them can make a step wait.
+    """Options of a weavelet. The defaults suit training: with them no step waits for the network.
 
     Attributes:
         metric_points: Points that `report` keeps while no broker takes them; then the oldest are dropped.
@@ -81,7 +84,8 @@ class WeaveletSettings:
             while its broker is gone; None waits until it is back.
         hold_watch: Seconds without the GIL after which a watchdog writes the stacks of all threads to a file
             in the runtime folder of this user, for `zloom stacks`. It is the timer of Python's
-            `faulthandler`, of which a process has one; None leaves it to you.
+            `faulthandler`, of which a process has one: where you have set it, or when you do, there is no
+            watchdog, as there is none where that is not seen (elsewhere than on Linux). None is never.
         pause_poll: Seconds after which a paused trainer asks its `ready` predicates again, beside at each
             message.
         start_paused: Seconds for which the training is paused at its first step, unless somebody resumes it
@@ -111,8 +115,6 @@ class WeaveletSettings:
 
     def __post_init__(self) -> None:
         _check_seconds(self)
-        if self.start_paused is not None and not 0 < self.start_paused < math.inf:
-            raise SettingsError(f"start_paused is {self.start_paused!r}; expected None or a number above 0")
 
 
 @dataclass(frozen=True, slots=True)

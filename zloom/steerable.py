@@ -1,5 +1,6 @@
 """What a trainer says to its weavelet, whichever loop that runs on."""
 
+import asyncio
 import logging
 import os
 import socket
@@ -120,7 +121,7 @@ class Steerable(Declaring, Disownable):
 
     # --- reports ------------------------------------------------------------------------------
 
-    def report(self, **metrics: Any) -> None:
+    def report(self, /, **metrics: Any) -> None:
         """Report numbers or tensors of one element, at the step that is under way.
 
         Costs about a microsecond for a number and never waits, for a GPU neither. All points are kept for the
@@ -311,7 +312,6 @@ class Steerable(Declaring, Disownable):
             mailbox.run(training.step, now)
         finally:
             training.serving = False
-            mailbox.pause.holds(now)  # or ends, at its limit
             if _state(mailbox) != before:
                 self._post(Engine.status_changed)
         return mailbox.must_wait
@@ -364,9 +364,10 @@ def _state(mailbox: Mailbox) -> tuple[object, ...]:
 
 def reason_of(error: BaseException | None) -> str:
     """Return the reason to leave that an exception is."""
-    if error is None:
+    if error is None or (isinstance(error, SystemExit) and not error.code):
         return "finished"
-    if isinstance(error, KeyboardInterrupt):
+    # Ctrl-C reaches a task of asyncio as its cancellation.
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
         return "interrupted"
     text = f": {error}" if str(error) else ""
     return f"failed: {type(error).__name__}{text}"[:REASON_LIMIT]

@@ -123,6 +123,7 @@ class Weavelet(Steerable):
 
         Raises:
             UndoError: A rejected update could not be taken back, so the trainer's state is unknown.
+            HoldLimitExceeded: `hold_limit` seconds have passed, and it is not known what the ranks decided.
             DeclarationError: It was called by a handler.
         """
         if step is None:

@@ -7,7 +7,6 @@ import msgspec
 from zloom.model import HistoryEntry, Key, Outcome, Replica, Revision, Value
 from zloom_broker.ledger import Ledger, Setting
 from zloom_broker.records import (
-    Accepted,
     AttemptImage,
     AttemptStarted,
     GuardEnded,
@@ -18,6 +17,7 @@ from zloom_broker.records import (
     RevisionAccepted,
     RevisionAgreed,
     RevisionConcluded,
+    unpack,
 )
 
 MAX_TEXT = 2000
@@ -203,37 +203,25 @@ class Attempt:
 
     def agree(self, record: RevisionAgreed) -> None:
         """All replicas promised to carry out a consistent revision."""
-        self.ledgers[record.revision - 1].agreed = record
+        self._changed(record.revision).agreed = record
 
     def conclude(self, record: RevisionConcluded) -> None:
         """An agreed revision is kept or undone."""
-        self.ledgers[record.revision - 1].concluded = record
+        self._changed(record.revision).concluded = record
 
     def measure(self, record: GuardMeasured) -> None:
         """What metrics were before a guarded revision."""
-        ledger = self.ledgers[record.revision - 1]
+        ledger = self._changed(record.revision)
         for replica, baselines in record.baselines.items():
             ledger.baselines[replica] = ledger.baselines.get(replica, {}) | baselines
 
     def end_guard(self, record: GuardEnded) -> None:
         """The guard of a revision ended."""
-        self.ledgers[record.revision - 1].guard_end = record.end
+        self._changed(record.revision).guard_end = record.end
 
     def image(self) -> AttemptImage:
         """Return the attempt as an image, from which `restore` makes it again."""
-        revisions = [
-            Accepted(
-                item.revision,
-                item.targets,
-                list(item.outcomes.values()),
-                item.request,
-                item.agreed,
-                item.concluded,
-                item.baselines,
-                item.guard_end,
-            )
-            for item in self.ledgers
-        ]
+        revisions = [ledger.pack() for ledger in self.ledgers]
         replicas, left = list(self.replicas.values()), list(self.left.values())
         return AttemptImage(self.started, replicas, left, self.baseline, revisions)
 
@@ -244,7 +232,7 @@ class Attempt:
         attempt.replicas = {replica.id: replica for replica in image.replicas}
         attempt.left = {left.replica: left for left in image.left}
         attempt.baseline = dict(image.baseline)
-        for item in image.revisions:
+        for item in map(unpack, image.revisions):
             ledger = Ledger(item.revision, item.targets, item.outcomes, item.request)
             ledger.agreed, ledger.concluded = item.agreed, item.concluded
             ledger.baselines, ledger.guard_end = dict(item.baselines), item.guard
@@ -252,6 +240,12 @@ class Attempt:
         return attempt
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _changed(self, revision: int) -> Ledger:
+        """Return a revision that is about to be changed."""
+        ledger = self.ledgers[revision - 1]
+        ledger.packed = None
+        return ledger
 
     def _append(self, ledger: Ledger) -> None:
         self.ledgers.append(ledger)
@@ -261,7 +255,7 @@ class Attempt:
             _put(self._settings, ledger)
 
     def _answer(self, ledger: Ledger, outcome: Outcome) -> None:
-        was_void = ledger.void
+        was_void, ledger.packed = ledger.void, None
         ledger.outcomes[outcome.replica] = outcome
         if ledger.settled:
             self.open.discard(ledger.revision.revision)

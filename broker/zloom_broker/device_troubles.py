@@ -1,7 +1,6 @@
 """Trouble of devices: it becomes an event, a failure, and what a failure is to make of the run."""
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Literal
 
 from zloom.errors import Refused
@@ -13,6 +12,7 @@ from zloom_broker.device_rules import Trouble, happened, lasting
 from zloom_broker.errands import Errands
 from zloom_broker.hub import BROKER, Hub
 from zloom_broker.records import DeviceFailed
+from zloom_broker.requests import own_id
 
 QUIET = 60.0
 """Seconds in which an attempt is sent one command for failures: devices often fail together."""
@@ -38,7 +38,7 @@ class Reactions:
 
     def _send(self, key: AttemptKey, command: str, record: DeviceFailed, now: float) -> None:
         request = SendCommand(
-            id=_id("on-failure", *key, record.by, record.request_id),
+            id=own_id("on-failure", *key, record.by, record.request_id),
             run=key[0],
             attempt=key[1],
             command=command,
@@ -110,7 +110,8 @@ class Troubles:
         self, replica: Replica, device: str, trouble: Trouble, reading: DeviceStatus, now: float
     ) -> None:
         what = f"{trouble.kind} {reading.xid if trouble.kind == 'xid' else reading.ecc_errors}"
-        request = FailDevice(id=_id("trouble", replica.id, device, what), device=device, reason=trouble.text)
+        request_id = own_id("trouble", replica.id, device, what)
+        request = FailDevice(id=request_id, device=device, reason=trouble.text)
         # A replica names its devices itself: what it reads of one that others name too is for the runs of its
         # key, or it could stop any run.
         concerns = self._hub.weavelets[replica.id].access
@@ -130,8 +131,3 @@ class Troubles:
     ) -> None:
         told = f"{device} on {replica.host}: {text}"
         self._hub.event(Event(kind, attempt.run, attempt.id, 0.0, told, [replica.id], device), now)
-
-
-def _id(kind: str, *parts: str) -> str:
-    """Return the same request id for the same thing; names are too long to stand in one."""
-    return f"{kind}:{blake2b(chr(0).join(parts).encode(), digest_size=16).hexdigest()}"

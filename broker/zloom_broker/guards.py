@@ -69,6 +69,9 @@ class Guards:
         for attempt in hub.state.attempts.values():
             for ledger in attempt.ledgers:
                 self._arm(attempt, ledger)
+                end = ledger.guard_end
+                if end is not None and end.revision in attempt.open:
+                    self._reverts[attempt.key, end.revision] = ledger.revision.revision
 
     def revert_by(self, revert: Revert) -> None:
         """Take what makes a revision."""

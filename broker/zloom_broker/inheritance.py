@@ -42,8 +42,12 @@ def inherited(state: State, replica: Replica, at: float) -> RevisionAccepted | N
 
 def _acceptable(attempt: Attempt, replica: Replica) -> dict[str, Value]:
     schemas = {key.name: key.schema for key in replica.keys}
+    # What nobody has come to the step of is for that step of that attempt.
+    never = (
+        each.revision for each in attempt.ledgers if each.revision.at_step is not None and not each.begun
+    )
     return {
-        name: setting.value
-        for name, setting in attempt.config().items()
-        if setting.revision > 0 and name in schemas and check(setting.value, schemas[name]) is None
+        name: value
+        for name, value in attempt.config_without(never).items()
+        if name in schemas and check(value, schemas[name]) is None
     }

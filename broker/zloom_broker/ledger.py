@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from msgspec import Raw
+
 from zloom.model import GuardEnd, Outcome, OutcomeKind, Revision, Value
-from zloom_broker.records import RevisionAgreed, RevisionConcluded
+from zloom_broker.records import Accepted, RevisionAgreed, RevisionConcluded, pack
 
 VOIDING: frozenset[OutcomeKind | None] = frozenset({"rejected", "aborted", "cancelled", "superseded"})
 """Outcomes that take a revision out of the desired config when nobody applied it. `lost` and
@@ -32,6 +34,7 @@ class Ledger:
         "concluded",
         "guard_end",
         "outcomes",
+        "packed",
         "request",
         "revision",
         "targets",
@@ -50,6 +53,26 @@ class Ledger:
         self.baselines: dict[str, dict[str, float]] = {}
         """Of a guarded one: what metrics were before it, by replica and metric."""
         self.guard_end: GuardEnd | None = None
+        self.packed: Raw | None = None
+        """As an image has it, until anything changes; who changes anything takes it away."""
+
+    def pack(self) -> Raw:
+        """Return it as an image has it; that stays as long as nothing changes."""
+        if self.packed is None:
+            outcomes = list(self.outcomes.values())
+            self.packed = pack(
+                Accepted(
+                    self.revision,
+                    self.targets,
+                    outcomes,
+                    self.request,
+                    self.agreed,
+                    self.concluded,
+                    self.baselines,
+                    self.guard_end,
+                )
+            )
+        return self.packed
 
     @property
     def changes(self) -> dict[str, Value]:
@@ -80,6 +103,11 @@ class Ledger:
     def scheduled(self) -> bool:
         """It is config that waits for a step, or for all ranks to agree, and not every target has it."""
         return is_scheduled(self.revision) and not self.settled
+
+    @property
+    def begun(self) -> bool:
+        """A replica has applied it."""
+        return any(outcome.outcome == "applied" for outcome in self.outcomes.values())
 
     @property
     def void(self) -> bool:

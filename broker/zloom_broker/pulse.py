@@ -1,5 +1,7 @@
 """The beat: telling everybody that the broker lives, asking everybody whether they do."""
 
+from math import inf
+
 from zloom.codec import BEAT_TOPIC, steer_topic
 from zloom.messages import Beat, Ping, Pong
 from zloom.model import Event
@@ -23,23 +25,17 @@ class Pulse:
 
     def next_timer(self) -> float:
         """Return when `on_timer` must be called next."""
-        times = [self._next_beat]
-        for replica in self._hub.absent:
-            vitals = self._hub.vitals.get(replica)
-            lost_at = vitals.lost_at() if vitals else None
-            if vitals is not None and lost_at is not None:
-                times.append(lost_at)
-                if vitals.ping_sent is not None and not vitals.unroutable:
-                    times.append(vitals.ping_sent + PROBE_INTERVAL)
-        return min(times)
+        return min(self._next_beat, self._hub.look_at)
 
     def on_timer(self, now: float) -> None:
         """Do what is due."""
         if now >= self._next_beat:
             self._beat(now)
             self._next_beat = max(self._next_beat + self._hub.settings.beat, now)
-        for replica in list(self._hub.absent):
-            self._look_after(replica, now)
+        if now >= self._hub.look_at:
+            self._hub.look_at = inf
+            for replica in list(self._hub.absent):
+                self._look_after(replica, now)
 
     def subscription(self, nonce: str, now: float, *, present: bool) -> None:
         """An echo topic was subscribed, or its last subscriber is gone."""
@@ -103,8 +99,15 @@ class Pulse:
             self._hub.absent.discard(replica)
             reason = "the connection was closed" if vitals.unroutable else "nothing was heard of it"
             self._departures.lose(replica, reason, now)
-        elif peer is not None:
-            self._ping(peer, now)
+        else:
+            if peer is not None:
+                self._ping(peer, now)
+            self._look_again(vitals, lost_at)
+
+    def _look_again(self, vitals: Vitals, lost_at: float) -> None:
+        probing = vitals.ping_sent is not None and not vitals.unroutable
+        due = min(lost_at, vitals.ping_sent + PROBE_INTERVAL) if probing and vitals.ping_sent else lost_at
+        self._hub.look_at = min(self._hub.look_at, due)
 
     def _tell_stall(self, replica: str, vitals: Vitals, now: float) -> None:
         peer = self._hub.weavelets.get(replica)

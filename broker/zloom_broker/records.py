@@ -7,7 +7,7 @@ meaning gets a new record, so that an old journal can always be read.
 from typing import Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 from zloom.model import GuardEnd, Outcome, Replica, Revision, Value
 
@@ -181,7 +181,8 @@ class AttemptImage(Struct, frozen=True, omit_defaults=True):
     replicas: list[Replica]
     left: list[ReplicaLeft]
     baseline: dict[str, Value]
-    revisions: list[Accepted]
+    revisions: list[Raw]
+    """An `Accepted` each, encoded for itself: a long history cannot be encoded at once beside a beat."""
 
 
 class Image(Struct, frozen=True, omit_defaults=True):
@@ -197,6 +198,7 @@ class Image(Struct, frozen=True, omit_defaults=True):
 _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(AnyRecord)
 _images = msgspec.msgpack.Decoder(Image)
+_accepted = msgspec.msgpack.Decoder(Accepted)
 
 
 def encode(value: AnyRecord | Image) -> bytes:
@@ -212,6 +214,20 @@ def decode_record(payload: bytes) -> AnyRecord:
     """
     record: AnyRecord = _records.decode(payload)
     return record
+
+
+def pack(accepted: Accepted) -> Raw:
+    """Return a revision as an image has it."""
+    return Raw(_encoder.encode(accepted))
+
+
+def unpack(packed: Raw) -> Accepted:
+    """Return a revision of an image.
+
+    Raises:
+        msgspec.DecodeError: It is none that this version knows.
+    """
+    return _accepted.decode(packed)
 
 
 def decode_image(payload: bytes) -> Image:

@@ -110,3 +110,11 @@ class Requests:
 def digest_of(request: Request) -> bytes:
     """Return a digest of the request's body: another body under the same id is refused."""
     return blake2b(encode(request), digest_size=16).digest()
+
+
+def own_id(kind: str, *parts: str) -> str:
+    """Return an id for a request of the broker's own, the same for the same thing.
+
+    Names are too long to stand in one.
+    """
+    return f"{kind}:{blake2b(chr(0).join(parts).encode(), digest_size=16).hexdigest()}"

@@ -47,6 +47,9 @@ SNAPSHOT_ROWS = 1000
 SNAPSHOT_SHARE = 0.5
 """… and the share by which the journal must have grown, so that snapshots cost in proportion to rows."""
 
+PACKING_TIME = 0.005
+"""Seconds in one turn of the loop for a snapshot that is due: no beat, ping or change waits long for it."""
+
 
 class Server:
     """A broker on the running loop; `running` makes one. Not thread-safe."""
@@ -66,6 +69,8 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._committed = journal.recovered.last_seq
         self._snapshot_seq = journal.recovered.snapshot_seq
+        self._packing: Iterator[None] | None = None
+        """What a snapshot that is due still has to pack."""
         self._epoch_written: asyncio.Future[None] | None = None
         self._failing = ""
         """Why the newest commit failed; empty when it did not."""
@@ -195,7 +200,7 @@ class Server:
             while not self._handle(core, lambda: core.committed(seq)):
                 pass  # the commit that raised is done with: those after it are still to be told
             if seq - self._snapshot_seq >= max(SNAPSHOT_ROWS, SNAPSHOT_SHARE * self._snapshot_seq):
-                self._snapshot(core)
+                self._prepare_snapshot(core)
 
     def _on_commit_failed(self, seq: int, reason: str) -> None:
         self.measuring.load.commit_failed()
@@ -284,6 +289,25 @@ class Server:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _prepare_snapshot(self, core: Core) -> None:
+        if self._packing is None:
+            self._packing = core.state.pack()
+            self._loop.call_soon(self._pack)
+
+    def _pack(self) -> None:
+        """Pack revisions for a moment; the snapshot follows once there are no more."""
+        core, packing = self._core, self._packing
+        if core is None or packing is None:
+            return
+        until = self._loop.time() + PACKING_TIME
+        for _ in packing:
+            if self._loop.time() >= until:
+                self._loop.call_soon(self._pack)
+                return
+        self._packing = None
+        self._snapshot(core)
+        core.state.unpack()
 
     def _snapshot(self, core: Core) -> None:
         if self._committed > self._snapshot_seq:

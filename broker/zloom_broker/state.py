@@ -1,5 +1,7 @@
 """The broker's durable state: the fold of the records of the journal."""
 
+from collections.abc import Iterator
+
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.records import (
     AnyRecord,
@@ -69,6 +71,19 @@ class State:
             case AttemptForgotten():
                 self._forget((record.run, record.attempt))
                 self._remember(record)
+
+    def pack(self) -> Iterator[None]:
+        """Do what takes long about an image, one revision at each turn; records may be taken in between."""
+        for attempt in list(self.attempts.values()):
+            for ledger in attempt.ledgers:
+                ledger.pack()
+                yield
+
+    def unpack(self) -> None:
+        """Let go of what was packed: it takes as much memory as all else."""
+        for attempt in self.attempts.values():
+            for ledger in attempt.ledgers:
+                ledger.packed = None
 
     def image(self) -> Image:
         """Return the whole state, from which `restore` makes it again."""

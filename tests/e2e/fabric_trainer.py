@@ -4,6 +4,7 @@ Arguments: the run's name, and a folder where each rank leaves what it trained.
 """
 
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ def main() -> None:
     run, folder = sys.argv[1:]
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
     fabric.launch()
-    going = True
+    ended = threading.Event()
     module = Regression()
     model = torch.nn.Sequential(module.first, torch.nn.Tanh(), module.second)
     plain = torch.optim.SGD(model.parameters(), lr=0.02)
@@ -29,14 +30,13 @@ def main() -> None:
 
         @weavelet.on_command("stop")
         def stop() -> None:
-            nonlocal going
-            going = False
+            ended.set()
 
         batches = fabric.setup_dataloaders(loader())
-        while going:
+        while not ended.is_set():
             for features, target in batches:
                 weavelet.tick()
-                if not going:
+                if ended.is_set():
                     break
                 loss = mse_loss(model(features), target)
                 optimizer.zero_grad()

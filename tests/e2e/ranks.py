@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import multiprocessing
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
@@ -10,13 +9,9 @@ from random import Random
 from typing import Any
 
 import zloom
+from tests.e2e.forks import FORKS
 from tests.support import DEADLINE
 from zloom.messages import Reported
-
-FORKS = multiprocessing.get_context("forkserver")
-"""Ranks are forked from one process that has torch: importing it in each would take most of the time."""
-
-FORKS.set_forkserver_preload(["tests.e2e.storm_trainer", "tests.e2e.lightning_rank"])
 
 Changes = dict[str, Any]
 

@@ -4,6 +4,7 @@ Its final parameters are a function of what it was steered to, at which steps, a
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,10 @@ import torch
 
 import zloom
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
 
 STEPS = 400
 
@@ -53,7 +57,7 @@ def train(run: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]:
             inputs = torch.randn(batch_size, 8, generator=random)
             loss = (model(inputs).squeeze() - inputs.sum(1).sin()).square().mean()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             weavelet.report(loss=loss)
     return dict(model.state_dict())

@@ -82,16 +82,19 @@ class Story:
     ended: str = ""
 
 
+def join_group(plan: Plan) -> None:
+    address = f"tcp://127.0.0.1:{plan.port}"
+    dist.init_process_group("gloo", init_method=address, rank=plan.rank, world_size=plan.world_size)
+
+
 def main(plan: Plan) -> None:
     torch.set_num_threads(1)
-    place = {"rank": plan.rank, "world_size": plan.world_size}
-    address = f"tcp://127.0.0.1:{plan.port}"
     if plan.store:
-        dist.init_process_group("gloo", init_method=address, **place)
+        join_group(plan)
         trainer = Trainer(plan)
     else:  # a weavelet that is made before the group knows of no store
         trainer = Trainer(plan)
-        dist.init_process_group("gloo", init_method=address, **place)
+        join_group(plan)
     signal.signal(signal.SIGTERM, lambda *_: trainer.weavelet.depart("SIGTERM"))
     try:
         trainer.train()

@@ -13,10 +13,9 @@ STUCK_AT = 12
 
 def main(broker: str, port: int, rank: int, world_size: int, stuck: int) -> None:
     """Train until killed."""
-    place = {"rank": rank, "world_size": world_size}
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
     lock = threading.Lock()
-    with zloom.Weavelet("stuck", broker=broker, attempt="one", **place) as weavelet:
+    with zloom.Weavelet("stuck", broker=broker, attempt="one", rank=rank, world_size=world_size) as weavelet:
         weavelet.wait_until_active(60)
         while True:
             weavelet.tick()

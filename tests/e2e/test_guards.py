@@ -13,7 +13,10 @@ from typing import Any
 
 import zloom
 from tests.support import DEADLINE, broker_process, free_endpoint
+from zloom.client.feeds import Feed
+from zloom.client.operator import Observation
 from zloom.messages import Happened
+from zloom.model import Event
 
 TRAINER = Path(__file__).with_name("descent_trainer.py")
 GUARD = "loss > 5 * baseline or loss is nan within 100000 steps"
@@ -67,6 +70,14 @@ def rates(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
 
 
+async def guard_event(feed: Feed[Observation]) -> Event:
+    """Wait until something happens to a guard."""
+    async for seen in feed:
+        if isinstance(seen, Happened) and seen.event.kind.startswith("guard"):
+            return seen.event
+    raise AssertionError("the feed ended")
+
+
 async def test_a_loss_that_explodes_is_brought_back(tmp_path: Path) -> None:
     async with descending(tmp_path) as (endpoint, operator):
         async with operator.watch("descent") as feed, asyncio.timeout(DEADLINE):
@@ -75,10 +86,8 @@ async def test_a_loss_that_explodes_is_brought_back(tmp_path: Path) -> None:
             assert result.applied_everywhere
             applied = result.outcomes[0].step
             assert applied is not None
-            async for seen in feed:
-                if isinstance(seen, Happened) and seen.event.kind.startswith("guard"):
-                    break
-        assert seen.event.kind == "guard_reverted"
+            event = await guard_event(feed)
+        assert event.kind == "guard_reverted"
         reverted = await operator.follow("descent", 2, timeout=DEADLINE)
         assert reverted.applied_everywhere
         back = reverted.outcomes[0].step
@@ -87,7 +96,7 @@ async def test_a_loss_that_explodes_is_brought_back(tmp_path: Path) -> None:
         guarded = next(each for each in await operator.history("descent") if each.revision.revision == 1)
         assert guarded.guard is not None
         assert guarded.guard.revision == 2
-        assert f"revision 1 by revision 2: {guarded.guard.text}" == seen.event.text
+        assert f"revision 1 by revision 2: {guarded.guard.text}" == event.text
         await until(lambda: is_low(operator, back))
         shown = command_line(endpoint, "history", "descent").stdout
         assert f"revert if {GUARD} (reverted by 2: loss was " in shown
@@ -99,12 +108,8 @@ async def test_a_loss_that_is_lost_reverts_the_change(tmp_path: Path) -> None:
         guard = "loss is nan within 100000 steps"
         await operator.set("descent", {"learning_rate": 1.0}, revert_if=guard)  # grows threefold each step
         async with asyncio.timeout(DEADLINE):
-            async for seen in feed:
-                if isinstance(seen, Happened) and seen.event.kind.startswith("guard"):
-                    break
-        assert re.fullmatch(
-            r"revision 1 by revision 2: loss was (nan|inf) at step \d+ on rank 0", seen.event.text
-        )
+            event = await guard_event(feed)
+        assert re.fullmatch(r"revision 1 by revision 2: loss was (nan|inf) at step \d+ on rank 0", event.text)
         assert (await operator.follow("descent", 2, timeout=DEADLINE)).applied_everywhere
 
 

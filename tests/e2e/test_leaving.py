@@ -35,6 +35,7 @@ def crowd(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
         (signal.SIGSTOP, "closed", "raise"),
     ],
 )
+@pytest.mark.fault("trainer: ends by exception or sys.exit, with mail for a dead broker", "left")
 def test_g12_many_in_one_process_leave_within_two_seconds_together(
     tmp_path: Path, sign: signal.Signals, closing: str, ending: str
 ) -> None:

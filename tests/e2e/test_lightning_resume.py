@@ -1,6 +1,5 @@
 """Whose config holds where a fit goes on from a checkpoint, in the same attempt and in a new one."""
 
-import multiprocessing
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from tests.e2e.forks import FORKS
 from tests.e2e.lightning_models import QUIET, Regression, loader, trainer
 from tests.e2e.test_lightning_callback import Session, until
 from tests.support import DEADLINE, broker_process, free_endpoint
@@ -110,10 +110,6 @@ def test_anything_else_is_refused() -> None:
 
 # --- two ranks -----------------------------------------------------------------------------------
 
-# Its children begin with Lightning imported, which takes seconds.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload([__name__])
-
 
 class Log(Callback):
     """Notes the rate of each step of a rank, and ends the training once a file is there."""
@@ -155,7 +151,7 @@ class Job:
     def fit(self, part: str, script: Callable[[], object], checkpoint: str | None, **options: Any) -> None:
         """Train until the script has ended."""
         arguments = (self.operator.endpoint, self.run, self.folder, part, checkpoint, options)
-        process = FORKSERVER.Process(target=fit_on_two_ranks, args=arguments)
+        process = FORKS.Process(target=fit_on_two_ranks, args=arguments)
         process.start()
         try:
             self.wait_for_steps(part, 2)

@@ -16,21 +16,22 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 
 import zloom.torch
+from tests.e2e import fabric_trainer
+from tests.e2e.forks import as_by_torchrun
 from tests.e2e.lightning_models import QUIET, Regression, samples
-from tests.e2e.test_examples import started
+from tests.e2e.test_examples import all_train
 from tests.e2e.test_lightning_callback import until
 from tests.e2e.test_lightning_learning_rate import SCHEDULES
-from tests.support import DEADLINE, broker_process, free_endpoint
+from tests.support import DEADLINE, broker_process, free_endpoint, free_ports
 from zloom.client import Result, SyncOperator, connect_sync
 from zloom.errors import CannotSteer, Refused, SettingsError
+from zloom.model import Value
 from zloom.torch.learning_rate import LearningRate
 from zloom.torch.loop import LoopOptimization
 from zloom.torch.optimizer_type import OptimizerType, torch_optimizers
 from zloom.torch.succession import Succession
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 # SparseAdam alone trains no dense parameter.
 DENSE = sorted(torch_optimizers().keys() - {"sparseadam", "lbfgs"})
@@ -94,6 +95,7 @@ def _succeeded(old: str, new: str) -> Loop:
     loop = Loop(old, make=SCHEDULES["StepLR"]).steps(5)
     succession = Succession(loop.made, torch_optimizers()[new])
     loop.optimizer = succession.build(succession.rehearse())
+    assert loop.scheduler is not None
     loop.scheduler.optimizer = loop.optimizer
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Seems like `optimizer.step", UserWarning)
@@ -247,7 +249,7 @@ def test_a_loop_of_fabric_is_steered_paused_saved_and_goes_on(
     def script() -> None:
         until(lambda: trains(operator, run))
         assert list(operator.get(run)) == ["optimizer_type", "learning_rate", "weight_decay", "momentum"]
-        changes = {"momentum": 0.5, "learning_rate": 0.002, "optimizer_type": "sgd"}
+        changes: dict[str, Value] = {"momentum": 0.5, "learning_rate": 0.002, "optimizer_type": "sgd"}
         (changed,) = operator.set(run, changes).outcomes
         steps["changed"] = changed.step
         (refused,) = operator.set(run, {"momentum": 0.1, "optimizer_type": "lbfgs"}).outcomes
@@ -289,14 +291,15 @@ def step_of_both(result: Result) -> int | None:
     return step
 
 
-@pytest.mark.slow
-def test_two_ranks_of_fabric_change_at_one_step(run: str, tmp_path: Path) -> None:
-    script = Path(__file__).with_name("fabric_trainer.py")
-    with started(tmp_path, run, *TORCHRUN, str(script), run, str(tmp_path)) as (operator, process):
+def test_two_ranks_of_fabric_change_at_one_step(operator: SyncOperator, run: str, tmp_path: Path) -> None:
+    environment = {"ZLOOM_BROKER": operator.endpoint}
+    with as_by_torchrun(fabric_trainer.main, [run, str(tmp_path)], free_ports(), environment) as processes:
+        until(lambda: all_train(operator, run))
         assert step_of_both(operator.set(run, {"optimizer_type": "adamw", "learning_rate": 0.001}))
         operator.stop(run)
-        process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, (tmp_path / "err").read_text()
+        for process in processes:
+            process.join(DEADLINE)
+    assert [process.exitcode for process in processes] == [0, 0]
     (kind, weights), (other_kind, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert kind == other_kind == "AdamW"
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(weights, others, strict=True))

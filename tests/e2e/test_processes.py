@@ -95,6 +95,7 @@ async def test_a_change_is_applied_at_a_step_and_answered(tmp_path: Path, endpoi
         assert process.wait(DEADLINE) == 0
 
 
+@pytest.mark.fault("broker: killed in a burst, end to end", "kept", "consecutive", "once", "converged")
 async def test_g1_g4_g5_broker_killed_in_a_burst(tmp_path: Path, endpoint: str) -> None:
     """What was accepted is kept, each request has one effect, and the trainer goes on meanwhile."""
     data, log = tmp_path / "data", tmp_path / "log"
@@ -136,6 +137,7 @@ HELD_UP = 1.0
 
 
 @pytest.mark.parametrize("outage", ["killed", "stopped", "absent"])
+@pytest.mark.fault("broker: killed, stopped or absent while a trainer trains", "converged")
 async def test_g8_training_goes_on_without_a_broker(tmp_path: Path, endpoint: str, outage: str) -> None:
     """A broker that dies, that hangs or that was never there holds up no step, and is found when it comes."""
     data, log, progress, said = (tmp_path / name for name in ("data", "log", "progress", "said"))
@@ -183,6 +185,7 @@ def read_progress(path: Path) -> tuple[int, float]:
     return step, longest
 
 
+@pytest.mark.fault("trainer: kill -9", "detected")
 async def test_g10_killed_trainer_is_lost_within_two_seconds(tmp_path: Path, endpoint: str) -> None:
     async with steered(tmp_path, endpoint) as (operator, process):
         process.kill()
@@ -190,6 +193,7 @@ async def test_g10_killed_trainer_is_lost_within_two_seconds(tmp_path: Path, end
         assert took < 2.0
 
 
+@pytest.mark.fault("trainer: kill -9 with a forked child that survives", "detected")
 async def test_g10_killed_trainer_whose_child_survives_is_lost_within_six_seconds(
     tmp_path: Path, endpoint: str
 ) -> None:
@@ -232,6 +236,7 @@ async def test_g3_new_incarnation_gets_the_config_and_no_old_command(tmp_path: P
             assert second.wait(DEADLINE) == 0
 
 
+@pytest.mark.fault("trainer: SIGSTOP and SIGCONT", "detected", "told", "converged")
 async def test_g10_stopped_process_comes_back_by_itself(tmp_path: Path, endpoint: str) -> None:
     """A stopped process is lost within 6 s; when it goes on, it catches up and amends its outcome."""
     async with steered(tmp_path, endpoint) as (operator, process):
@@ -245,6 +250,7 @@ async def test_g10_stopped_process_comes_back_by_itself(tmp_path: Path, endpoint
         assert (await operator.set("loop", {"count": 2})).applied_everywhere
 
 
+@pytest.mark.fault("trainer: a call that holds the GIL for 7 s", "detected")
 async def test_g10_process_that_holds_the_gil_is_never_lost(tmp_path: Path, endpoint: str) -> None:
     async with steered(tmp_path, endpoint) as (operator, _):
         events: list[str] = []
@@ -283,6 +289,7 @@ def training_functions(threads: Sequence[ThreadStack]) -> list[str]:
     return [frame.function.rpartition(".")[2] for frame in frames]
 
 
+@pytest.mark.fault("trainer: SIGTERM with the broker dead", "left")
 async def test_g12_trainer_leaves_within_two_seconds_of_sigterm(tmp_path: Path, endpoint: str) -> None:
     with trainer(endpoint, tmp_path / "log") as process:
         with broker_process(tmp_path / "data", endpoint) as broker:

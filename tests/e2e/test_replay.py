@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -16,15 +15,12 @@ import torch
 
 import zloom
 from tests.e2e import seeded_trainer
+from tests.e2e.forks import FORKS
+from tests.e2e.test_lightning_callback import until
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom import recording
 from zloom.messages import Reported
 from zloom.recording_file import RecordingReader
-
-FORKS = multiprocessing.get_context("forkserver")
-"""Trainers are forked from one process that has torch: importing it in each would take most of the time."""
-
-FORKS.set_forkserver_preload(["tests.e2e.seeded_trainer"])
 
 ZLOOM = [sys.executable, "-m", "zloom"]
 
@@ -118,6 +114,7 @@ def test_a_replay_ends_with_the_parameters_of_the_recorded_run(
         training("hand", files["hand"], environment) as hand,
         zloom.connect_sync(environment["ZLOOM_BROKER"]) as operator,
     ):
+        until(file.exists)  # the recording has begun
         steer_by_hand(operator, "hand")
         finished(hand)
         recorded = json.loads(ended(recorder))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,14 +11,10 @@ import pytest
 
 import zloom
 from tests.e2e import stuck_trainer
+from tests.e2e.forks import FORKS
 from tests.e2e.stuck_trainer import STUCK_AT
 from tests.support import DEADLINE, broker_process, free_endpoint, free_ports
 from zloom.messages import Happened
-
-FORKS = multiprocessing.get_context("forkserver")
-"""Ranks are forked from one process that has torch: importing it in each would take most of the time."""
-
-FORKS.set_forkserver_preload(["tests.e2e.storm_trainer"])
 
 RANKS = 3
 STUCK = 1

@@ -11,15 +11,18 @@ import torch
 
 from tests.e2e.test_examples import started
 from tests.e2e.test_lightning_callback import until
-from tests.e2e.test_loop_steering import TORCHRUN, step_of_both
+from tests.e2e.test_loop_steering import step_of_both
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.client import SyncOperator, connect_sync
 from zloom.errors import Refused
+from zloom.model import Value
 
 transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
 
 from tests.e2e.transformers_trainer import trainer  # noqa: E402
 from zloom.transformers import WeaveletCallback  # noqa: E402
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 KEYS = [
     "optimizer_type",
@@ -165,11 +168,12 @@ def test_the_optimizer_changes_where_checkpoints_do_not_hold_it(
 
     def script() -> None:
         until(lambda: trains(operator, run))
-        changes = {"optimizer_type": "sgd", "learning_rate": 2e-3, "momentum": 0.5}
+        changes: dict[str, Value] = {"optimizer_type": "sgd", "learning_rate": 2e-3, "momentum": 0.5}
         (changed,) = operator.set(run, changes).outcomes
         assert changed.outcome == "applied", changed.error
         (refused,) = operator.command(run, "validate").outcomes
         assert "no evaluation" in refused.error
+        assert changed.step is not None
         seen["end"] = changed.step + 200
         assert operator.set(run, {"max_steps": seen["end"]}).applied_everywhere
 

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zloom_broker.journal import Journal, open_journal
+from zloom_broker.journal.chain import Link
+from zloom_broker.journal.folder import JournalFolder
+from zloom_broker.journal.head import read_head
 
 DEADLINE = 20.0
 """Seconds after which a wait has failed; nothing here takes as much as one."""
@@ -97,3 +100,10 @@ def line(process: "subprocess.Popen[str]") -> str:
     """The next line that a child prints; pytest's time-out bounds the wait."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+def head_of(folder: JournalFolder) -> Link:
+    """Return what the head file of a journal says, which must be something."""
+    link = read_head(folder.head)
+    assert link is not None
+    return link

@@ -37,6 +37,8 @@ class Peer:
         self.inbox: list[Any] = []
         self.updates: list[Any] = []
         self.context = context
+        self._received = 0
+        self._hello: m.Hello | None = None
         self._changed = asyncio.Event()
         self._control = DrainSocket(context, "dealer", self._on_control)
         self._control.connect(endpoint)
@@ -44,14 +46,23 @@ class Peer:
 
     def _on_control(self, frames: list[bytes]) -> None:
         message = codec.from_broker.decode(codec.control_payload(frames))
+        self._received = 1 if isinstance(message, m.Welcome) else self._received + 1
+        if self._received % 100 == 0:
+            self.send(m.Credit(received=self._received))
         if isinstance(message, m.Ping):
             self.send(m.Pong(id=message.id, received=message.received))
+        if isinstance(message, m.Wait) and self._hello is not None:
+            asyncio.get_running_loop().call_later(message.retry, self._send_again, self._hello)
         self.inbox.append(message)
         self._changed.set()
 
     def _on_update(self, frames: list[bytes]) -> None:
         self.updates.append(codec.published.decode(frames[1]))
         self._changed.set()
+
+    def _send_again(self, message: m.Message) -> None:
+        if not self._control.closed:
+            self.send(message)
 
     def send(self, message: m.Message) -> None:
         self._control.send(codec.control_frames(message))
@@ -86,6 +97,7 @@ class Peer:
         role: Any = "operator" if who is None else "weavelet"
         nonce = f"n{next(_numbers)}"
         hello = m.Hello(protocols=[1], role=role, user=user, endpoint=self.endpoint, nonce=nonce, replica=who)
+        self._hello = hello
         self.send(hello)
         welcome: m.Welcome = await self.get(m.Welcome)
         self.watch(welcome, b"watch/", codec.steer_topic("run", "one"), codec.echo_topic(nonce))

@@ -98,6 +98,21 @@ async def test_closing_ends_a_pause(broker: RunningBroker) -> None:
             await training
 
 
+async def test_another_thread_may_end_a_pause(broker: RunningBroker) -> None:
+    asyncio.get_running_loop().set_debug(True)  # so that what only this thread may do raises in another
+    async with steered(broker) as (weavelet, operator):
+        request = asyncio.create_task(operator.pause("run"))
+        training = asyncio.create_task(train_while(weavelet, request))
+        await request
+        async with asyncio.timeout(DEADLINE), operator.watch("run") as feed:
+            await asyncio.to_thread(weavelet.depart, "SIGTERM")
+            await training
+            assert await anext(
+                each async for each in feed if isinstance(each, m.Reported) and each.status.state == "live"
+            )
+    assert not weavelet.paused
+
+
 async def test_reports_and_own_topics(broker: RunningBroker) -> None:
     async with steered(broker) as (weavelet, operator):
         got: asyncio.Queue[bytes] = asyncio.Queue()

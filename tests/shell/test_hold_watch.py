@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import faulthandler
 import os
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.shell.test_stack_timer import wait_until_in_use
 from tests.support import DEADLINE
 from zloom import hold_watch
 from zloom.handlers import Registry
@@ -135,3 +137,37 @@ async def test_without_a_private_folder_nothing_is_written(folder: Path) -> None
     holds.start()
     assert os.listdir(folder) == ["r0.txt"], "the timer was let go"
     holds.stop()
+
+
+async def test_a_timer_that_the_program_has_set_before_is_let_alone(folder: Path, tmp_path: Path) -> None:
+    own = os.open(tmp_path / "own.txt", os.O_RDWR | os.O_CREAT)
+    faulthandler.dump_traceback_later(1.0, file=own)
+    wait_until_in_use()
+    holds = watch()
+    holds.start()
+    assert os.listdir(tmp_path) == ["own.txt"]
+    await _written(own)
+    holds.stop()
+    os.close(own)
+
+
+@pytest.mark.parametrize("stops", ["by itself", "on demand"])
+async def test_a_timer_that_the_program_sets_later_is_let_alone(
+    folder: Path, tmp_path: Path, stops: str
+) -> None:
+    holds = watch()
+    holds.start()
+    own = os.open(tmp_path / "own.txt", os.O_RDWR | os.O_CREAT)
+    faulthandler.dump_traceback_later(0.5, file=own)
+    if stops == "on demand":
+        holds.stop()
+    await _written(own)
+    assert os.listdir(folder) == []
+    holds.stop()
+    os.close(own)
+
+
+async def _written(file: int) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not os.fstat(file).st_size:  # noqa: ASYNC110 - a thread in C tells nobody
+            await asyncio.sleep(0.02)

@@ -1,5 +1,6 @@
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,24 +10,24 @@ from zloom_broker.journal import open_journal
 from zloom_broker.journal.folder import JournalFolder
 
 
-def test_the_folder_is_private(tmp_path):
+def test_the_folder_is_private(tmp_path: Path) -> None:
     open_journal(tmp_path / "a" / "b").close()
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match=r"file/data cannot be created: Not a directory"):
         open_journal(tmp_path / "file" / "data")
 
 
-def test_a_lock_file_that_cannot_be_opened_is_named(tmp_path):
+def test_a_lock_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with pytest.raises(JournalError, match="cannot be locked: Is a directory"):
         open_journal(tmp_path)
 
 
-def test_a_second_broker_is_refused_and_told_the_pid_of_the_first(tmp_path):
+def test_a_second_broker_is_refused_and_told_the_pid_of_the_first(tmp_path: Path) -> None:
     with child("write", tmp_path, 1, 0) as process:
         assert line(process) == "written"
         with pytest.raises(JournalError) as caught:
@@ -37,14 +38,14 @@ def test_a_second_broker_is_refused_and_told_the_pid_of_the_first(tmp_path):
     open_journal(tmp_path).close()
 
 
-def test_the_lock_is_given_back_when_opening_fails(tmp_path):
+def test_the_lock_is_given_back_when_opening_fails(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite3.new").mkdir()
     for _ in range(2):
         with pytest.raises(JournalError, match="cannot be opened"):
             open_journal(tmp_path)
 
 
-def test_quarantine_copies_what_is_there_once_for_each_damage(tmp_path):
+def test_quarantine_copies_what_is_there_once_for_each_damage(tmp_path: Path) -> None:
     folder = JournalFolder(tmp_path)
     folder.database.write_bytes(b"one")
     folder.head.write_bytes(b"head")
@@ -64,7 +65,7 @@ def test_quarantine_copies_what_is_there_once_for_each_damage(tmp_path):
     assert (first / "journal.sqlite3").read_bytes() == b"one"
 
 
-def test_a_copy_that_fails_leaves_no_part(tmp_path, monkeypatch):
+def test_a_copy_that_fails_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = JournalFolder(tmp_path)
     folder.database.write_bytes(b"one")
 

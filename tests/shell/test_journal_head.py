@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @given(st.integers(0, 2**64 - 1), st.binary(min_size=32, max_size=32), st.integers(0, 8 * SLOT_SIZE - 1))
-def test_a_slot_says_what_was_written_or_nothing(seq, chain, bit):
+def test_a_slot_says_what_was_written_or_nothing(seq: int, chain: bytes, bit: int) -> None:
     slot = encode_slot(Link(seq, chain))
     assert decode_slot(slot) == (seq, chain)
     damaged = bytearray(slot)
@@ -29,13 +29,13 @@ def test_a_slot_says_what_was_written_or_nothing(seq, chain, bit):
     assert decode_slot(bytes(damaged)) is None
 
 
-def test_missing_and_empty_files_say_nothing(path):
+def test_missing_and_empty_files_say_nothing(path: Path) -> None:
     assert read_head(path) is None
     path.touch()
     assert read_head(path) is None
 
 
-def test_the_last_write_is_read(path):
+def test_the_last_write_is_read(path: Path) -> None:
     head = HeadFile(path, GENESIS)
     assert read_head(path) == GENESIS
     for seq in (1, 2, 50):
@@ -47,7 +47,7 @@ def test_the_last_write_is_read(path):
 
 
 @given(torn_at=st.integers(0, SLOT_SIZE), before=st.integers(0, 4))
-def test_a_write_that_is_torn_anywhere_leaves_the_link_before(torn_at, before):
+def test_a_write_that_is_torn_anywhere_leaves_the_link_before(torn_at: int, before: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "head"
         head = HeadFile(path, GENESIS)
@@ -63,7 +63,7 @@ def test_a_write_that_is_torn_anywhere_leaves_the_link_before(torn_at, before):
         assert read_head(path) == link(before + 1 if torn == new else before)
 
 
-def test_damage_to_both_slots_is_noticed(path):
+def test_damage_to_both_slots_is_noticed(path: Path) -> None:
     head = HeadFile(path, link(1))
     head.write(link(2))
     head.close()
@@ -73,7 +73,7 @@ def test_damage_to_both_slots_is_noticed(path):
     assert read_head(path) is None
 
 
-def test_a_failed_write_is_repeated_in_the_same_slot(path, monkeypatch):
+def test_a_failed_write_is_repeated_in_the_same_slot(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head = HeadFile(path, link(1))
 
     def no_space(descriptor: int, data: bytes, offset: int) -> int:
@@ -90,7 +90,7 @@ def test_a_failed_write_is_repeated_in_the_same_slot(path, monkeypatch):
     assert read_head(path) == link(2)
 
 
-def test_opening_replaces_a_newer_head(path):
+def test_opening_replaces_a_newer_head(path: Path) -> None:
     HeadFile(path, link(9)).close()
     HeadFile(path, link(3)).close()
     assert read_head(path) == link(3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.shell.journal_driver import child, flip_bit, line, payload, start, state, write_rows
+from tests.shell.journal_driver import child, flip_bit, head_of, line, payload, start, state, write_rows
 from zloom.errors import JournalError
 from zloom_broker.journal import open_journal, repair, verify
 from zloom_broker.journal.chain import GENESIS
@@ -44,7 +44,7 @@ def crashed() -> Iterator[Path]:
         yield killed(Path(name), 200, 120).path
 
 
-def test_a_new_journal_is_empty_and_in_order(tmp_path):
+def test_a_new_journal_is_empty_and_in_order(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
         assert journal.read_only_reason is None
         assert journal.recovered.rows == []
@@ -53,7 +53,7 @@ def test_a_new_journal_is_empty_and_in_order(tmp_path):
     assert read_head(JournalFolder(tmp_path).head) == GENESIS
 
 
-def test_what_was_written_is_recovered(tmp_path):
+def test_what_was_written_is_recovered(tmp_path: Path) -> None:
     write_rows(tmp_path, 3)
     write_rows(tmp_path, 7)
     with open_journal(tmp_path) as journal:
@@ -61,7 +61,7 @@ def test_what_was_written_is_recovered(tmp_path):
         assert journal.recovered.last_seq == 7
 
 
-def test_a_start_replays_only_the_rows_after_the_snapshot(tmp_path):
+def test_a_start_replays_only_the_rows_after_the_snapshot(tmp_path: Path) -> None:
     write_rows(tmp_path, 50, snapshots=(10, 20, 45))
     with open_journal(tmp_path) as journal:
         assert (journal.recovered.snapshot, journal.recovered.snapshot_seq) == (state(45), 45)
@@ -69,7 +69,7 @@ def test_a_start_replays_only_the_rows_after_the_snapshot(tmp_path):
         assert journal.recovered.last_seq == 50
 
 
-def test_a_damaged_snapshot_costs_nothing_but_time(tmp_path):
+def test_a_damaged_snapshot_costs_nothing_but_time(tmp_path: Path) -> None:
     write_rows(tmp_path, 50, snapshots=(20, 45))
     database = JournalFolder(tmp_path).database
     flip_bit(database, database.read_bytes().index(state(45)[:200]))
@@ -81,7 +81,7 @@ def test_a_damaged_snapshot_costs_nothing_but_time(tmp_path):
         assert (journal.recovered.snapshot_seq, journal.recovered.rows) == (20, rows(21, 50))
 
 
-def test_rows_that_the_head_does_not_know_yet_are_valid(tmp_path):
+def test_rows_that_the_head_does_not_know_yet_are_valid(tmp_path: Path) -> None:
     write_rows(tmp_path, 5)
     folder = JournalFolder(tmp_path)
     old_head = folder.head.read_bytes()
@@ -90,11 +90,14 @@ def test_rows_that_the_head_does_not_know_yet_are_valid(tmp_path):
     with open_journal(tmp_path) as journal:
         assert journal.read_only_reason is None
         assert journal.recovered.rows == rows(1, 9)
-        assert read_head(folder.head).seq == 9
+        assert head_of(folder).seq == 9
 
 
 @pytest.mark.parametrize("durability", ["fsync", "buffered"])
-def test_kill_in_the_middle_of_bursts_loses_nothing_that_was_confirmed(tmp_path, durability):
+@pytest.mark.fault("journal: its process killed in bursts", "kept")
+def test_kill_in_the_middle_of_bursts_loses_nothing_that_was_confirmed(
+    tmp_path: Path, durability: str
+) -> None:
     for cycle in range(4):
         with child("burst", tmp_path, durability) as process:
             confirmed = [int(line(process)) for _ in range(15 + 40 * cycle)]
@@ -110,7 +113,8 @@ def test_kill_in_the_middle_of_bursts_loses_nothing_that_was_confirmed(tmp_path,
     assert report.rows == recovered.last_seq
 
 
-def test_a_bit_flipped_in_the_log_is_caught_by_the_head_alone(tmp_path):
+@pytest.mark.fault("journal: a bit flipped that only the head file shows", "kept")
+def test_a_bit_flipped_in_the_log_is_caught_by_the_head_alone(tmp_path: Path) -> None:
     folder = killed(tmp_path, 200)
     flip_bit(folder.wal, folder.wal.stat().st_size // 2)
     folder_without_head = copied(tmp_path, tmp_path / "without")
@@ -130,7 +134,7 @@ def test_a_bit_flipped_in_the_log_is_caught_by_the_head_alone(tmp_path):
         assert journal.recovered.last_seq == last
 
 
-def test_a_read_only_journal_serves_and_keeps_what_is_there(tmp_path):
+def test_a_read_only_journal_serves_and_keeps_what_is_there(tmp_path: Path) -> None:
     folder = killed(tmp_path, 40)
     flip_bit(folder.wal, folder.wal.stat().st_size // 2)
     before = {name: (tmp_path / name).read_bytes() for name in FILES}
@@ -138,11 +142,12 @@ def test_a_read_only_journal_serves_and_keeps_what_is_there(tmp_path):
         with open_journal(tmp_path) as journal:
             assert journal.read_only_reason is not None
             start(journal)
-            for use in (
+            uses: list[Callable[[], None]] = [
                 lambda: journal.submit(1, [b""]),
                 lambda: journal.write_snapshot(1, b""),
                 lambda: journal.resume(1),
-            ):
+            ]
+            for use in uses:
                 with pytest.raises(JournalError, match="the journal is read-only: the journal is in order"):
                     use()
             assert journal.counters.rows == 0
@@ -151,7 +156,7 @@ def test_a_read_only_journal_serves_and_keeps_what_is_there(tmp_path):
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
     (quarantine,) = tmp_path.glob("quarantine-*")
     assert {file.name: file.read_bytes() for file in quarantine.iterdir()} == before
-    assert str(quarantine) in journal.read_only_reason
+    assert str(quarantine) in (journal.read_only_reason or "")
 
 
 def truncate(folder: JournalFolder) -> None:
@@ -203,6 +208,7 @@ def all_but_the_log_gone(folder: JournalFolder) -> None:
         (all_but_the_log_gone, "journal.sqlite3 is missing", 0),
     ],
 )
+@pytest.mark.fault("journal: files cut, garbage, empty or gone", "told")
 def test_damage_makes_the_journal_read_only(
     tmp_path: Path, damage: Callable[[JournalFolder], None], reason: str, served: int | None
 ) -> None:
@@ -216,7 +222,7 @@ def test_damage_makes_the_journal_read_only(
     assert not verify(tmp_path).ok
 
 
-def test_a_torn_head_write_is_survived(tmp_path):
+def test_a_torn_head_write_is_survived(tmp_path: Path) -> None:
     write_rows(tmp_path, 3)
     folder = JournalFolder(tmp_path)
     slots = [
@@ -230,7 +236,9 @@ def test_a_torn_head_write_is_survived(tmp_path):
         assert journal.recovered.rows == rows(1, 3)
 
 
-def test_a_disk_without_room_for_a_copy_is_no_reason_not_to_serve(tmp_path, monkeypatch):
+def test_a_disk_without_room_for_a_copy_is_no_reason_not_to_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_rows(tmp_path, 3)
     head_gone(JournalFolder(tmp_path))
 
@@ -245,7 +253,7 @@ def test_a_disk_without_room_for_a_copy_is_no_reason_not_to_serve(tmp_path, monk
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_any_flipped_bit_is_noticed_or_harmless(crashed, name, place, bit):
+def test_any_flipped_bit_is_noticed_or_harmless(crashed: Path, name: str, place: float, bit: int) -> None:
     """What is served is what was written, and never silently less; a repair keeps a part that is in order."""
     with tempfile.TemporaryDirectory() as parent:
         folder = copied(crashed, Path(parent) / "copy")

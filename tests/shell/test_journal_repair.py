@@ -1,4 +1,5 @@
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def files(data_dir: Path) -> dict[str, bytes]:
     }
 
 
-def test_verify_tells_what_is_there(tmp_path):
+def test_verify_tells_what_is_there(tmp_path: Path) -> None:
     write_rows(tmp_path, 20, snapshots=(5, 15))
     report = verify(tmp_path)
     assert report.ok
@@ -33,7 +34,7 @@ def test_verify_tells_what_is_there(tmp_path):
     assert report.snapshots == (15, 5)
 
 
-def test_verify_finds_damage_that_a_start_does_not_look_at(tmp_path):
+def test_verify_finds_damage_that_a_start_does_not_look_at(tmp_path: Path) -> None:
     write_rows(tmp_path, 20, snapshots=(15,))
     execute(tmp_path, "UPDATE rows SET payload = x'00' WHERE seq = 3")
     with open_journal(tmp_path) as journal:
@@ -43,7 +44,7 @@ def test_verify_finds_damage_that_a_start_does_not_look_at(tmp_path):
     assert (report.rows, report.last_seq) == (2, 2)
 
 
-def test_verify_counts_a_damaged_snapshot(tmp_path):
+def test_verify_counts_a_damaged_snapshot(tmp_path: Path) -> None:
     write_rows(tmp_path, 20, snapshots=(5, 15))
     execute(tmp_path, "UPDATE snapshots SET payload = x'00' WHERE seq = 15")
     report = verify(tmp_path)
@@ -51,7 +52,7 @@ def test_verify_counts_a_damaged_snapshot(tmp_path):
     assert report.snapshots == (5,)
 
 
-def test_verify_while_a_broker_writes(tmp_path):
+def test_verify_while_a_broker_writes(tmp_path: Path) -> None:
     with child("burst", tmp_path, "fsync") as process:
         for _ in range(10):
             confirmed = int(line(process))
@@ -61,13 +62,13 @@ def test_verify_while_a_broker_writes(tmp_path):
 
 
 @pytest.mark.parametrize("use", [verify, lambda path: repair(path, accept_loss=True)])
-def test_where_there_is_no_journal(tmp_path, use):
+def test_where_there_is_no_journal(tmp_path: Path, use: Callable[[Path], object]) -> None:
     with pytest.raises(JournalError, match="there is no journal in"):
         use(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_journal_in_order_is_left_alone(tmp_path):
+def test_a_journal_in_order_is_left_alone(tmp_path: Path) -> None:
     write_rows(tmp_path, 5)
     before = files(tmp_path)
     report = repair(tmp_path, accept_loss=True)
@@ -75,14 +76,14 @@ def test_a_journal_in_order_is_left_alone(tmp_path):
     assert {name: files(tmp_path)[name] for name in before} == before
 
 
-def test_repair_waits_for_no_broker(tmp_path):
+def test_repair_waits_for_no_broker(tmp_path: Path) -> None:
     write_rows(tmp_path, 5)
     JournalFolder(tmp_path).head.unlink()
     with open_journal(tmp_path), pytest.raises(JournalError, match="in use by another broker"):
         repair(tmp_path, accept_loss=True)
 
 
-def test_without_consent_repair_only_tells_what_would_be_lost(tmp_path):
+def test_without_consent_repair_only_tells_what_would_be_lost(tmp_path: Path) -> None:
     write_rows(tmp_path, 20)
     execute(tmp_path, "UPDATE rows SET payload = x'00' WHERE seq = 13")
     before = files(tmp_path)
@@ -93,7 +94,7 @@ def test_without_consent_repair_only_tells_what_would_be_lost(tmp_path):
     assert not list(tmp_path.glob("quarantine*"))
 
 
-def test_repair_keeps_the_rows_before_the_damage_and_the_old_files(tmp_path):
+def test_repair_keeps_the_rows_before_the_damage_and_the_old_files(tmp_path: Path) -> None:
     write_rows(tmp_path, 20, snapshots=(5, 15))
     execute(tmp_path, "UPDATE rows SET payload = x'00' WHERE seq = 13")
     execute(tmp_path, "DELETE FROM snapshots WHERE seq = 15")
@@ -113,7 +114,7 @@ def test_repair_keeps_the_rows_before_the_damage_and_the_old_files(tmp_path):
     assert repair(tmp_path, accept_loss=True).repaired is False
 
 
-def test_damage_before_an_intact_snapshot_costs_old_rows_and_no_state(tmp_path):
+def test_damage_before_an_intact_snapshot_costs_old_rows_and_no_state(tmp_path: Path) -> None:
     write_rows(tmp_path, 20, snapshots=(5, 15))
     execute(tmp_path, "UPDATE rows SET payload = x'00' WHERE seq = 13")
     report = repair(tmp_path, accept_loss=True)
@@ -126,7 +127,7 @@ def test_damage_before_an_intact_snapshot_costs_old_rows_and_no_state(tmp_path):
         assert (journal.recovered.snapshot, journal.recovered.rows) == (state(15), rows(16, 25))
 
 
-def test_after_such_a_repair_the_snapshot_cannot_be_done_without(tmp_path):
+def test_after_such_a_repair_the_snapshot_cannot_be_done_without(tmp_path: Path) -> None:
     test_damage_before_an_intact_snapshot_costs_old_rows_and_no_state(tmp_path)
     execute(tmp_path, "UPDATE snapshots SET payload = x'00'")
     with open_journal(tmp_path) as journal:
@@ -138,7 +139,7 @@ def test_after_such_a_repair_the_snapshot_cannot_be_done_without(tmp_path):
         assert journal.read_only_reason is None
 
 
-def test_rows_in_the_log_of_a_killed_broker_are_kept(tmp_path):
+def test_rows_in_the_log_of_a_killed_broker_are_kept(tmp_path: Path) -> None:
     with child("write", tmp_path, 60, 0) as process:
         assert line(process) == "written"
     folder = JournalFolder(tmp_path)
@@ -155,7 +156,7 @@ def test_rows_in_the_log_of_a_killed_broker_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage " * 1000])
-def test_a_database_of_which_nothing_is_left_is_begun_anew(tmp_path, content):
+def test_a_database_of_which_nothing_is_left_is_begun_anew(tmp_path: Path, content: bytes | None) -> None:
     write_rows(tmp_path, 5)
     folder = JournalFolder(tmp_path)
     folder.database.unlink()
@@ -167,7 +168,7 @@ def test_a_database_of_which_nothing_is_left_is_begun_anew(tmp_path, content):
     assert verify(tmp_path).ok
 
 
-def test_the_log_of_a_database_that_is_gone_is_not_applied_to_the_new_one(tmp_path):
+def test_the_log_of_a_database_that_is_gone_is_not_applied_to_the_new_one(tmp_path: Path) -> None:
     with child("write", tmp_path, 30, 0) as process:
         assert line(process) == "written"
     folder = JournalFolder(tmp_path)
@@ -179,7 +180,9 @@ def test_the_log_of_a_database_that_is_gone_is_not_applied_to_the_new_one(tmp_pa
         assert journal.recovered.last_seq == 0
 
 
-def test_a_repair_that_is_interrupted_before_the_new_database_is_there_can_be_repeated(tmp_path, monkeypatch):
+def test_a_repair_that_is_interrupted_before_the_new_database_is_there_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with child("write", tmp_path, 60, 0) as process:
         assert line(process) == "written"
     folder = JournalFolder(tmp_path)
@@ -200,7 +203,7 @@ def test_a_repair_that_is_interrupted_before_the_new_database_is_there_can_be_re
 
 
 @pytest.mark.parametrize("lose_head", [True, False])
-def test_a_head_alone_is_made_again(tmp_path, lose_head):
+def test_a_head_alone_is_made_again(tmp_path: Path, lose_head: bool) -> None:
     write_rows(tmp_path, 5, snapshots=(3,))
     head = JournalFolder(tmp_path).head
     if lose_head:
@@ -213,7 +216,7 @@ def test_a_head_alone_is_made_again(tmp_path, lose_head):
         assert (journal.recovered.snapshot_seq, journal.recovered.rows) == (3, rows(4, 5))
 
 
-def test_a_repair_that_cannot_write_leaves_the_journal_as_it_is(tmp_path):
+def test_a_repair_that_cannot_write_leaves_the_journal_as_it_is(tmp_path: Path) -> None:
     write_rows(tmp_path, 5)
     JournalFolder(tmp_path).head.unlink()
     before = JournalFolder(tmp_path).database.read_bytes()

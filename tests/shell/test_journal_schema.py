@@ -1,5 +1,7 @@
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -19,13 +21,13 @@ def version(connection: sqlite3.Connection) -> int:
     return int(number)
 
 
-def test_a_connection_syncs_each_commit_to_a_write_ahead_log(tmp_path):
+def test_a_connection_syncs_each_commit_to_a_write_ahead_log(tmp_path: Path) -> None:
     with closing(connect(tmp_path / "a.sqlite3")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-def test_each_migration_runs_once(tmp_path):
+def test_each_migration_runs_once(tmp_path: Path) -> None:
     later = (*MIGRATIONS, ("CREATE TABLE extra (a)", "INSERT INTO extra VALUES (1)"))
     with closing(connect(tmp_path / "a.sqlite3")) as connection:
         migrate(connection)
@@ -36,7 +38,7 @@ def test_each_migration_runs_once(tmp_path):
         assert connection.execute("SELECT a FROM extra").fetchall() == [(1,)]
 
 
-def test_a_migration_that_fails_leaves_the_version_before(tmp_path):
+def test_a_migration_that_fails_leaves_the_version_before(tmp_path: Path) -> None:
     broken = (*MIGRATIONS, ("CREATE TABLE extra (a)", "no SQL"))
     with closing(connect(tmp_path / "a.sqlite3")) as connection:
         with pytest.raises(sqlite3.OperationalError):
@@ -45,7 +47,7 @@ def test_a_migration_that_fails_leaves_the_version_before(tmp_path):
         assert tables(connection) == {"base", "rows", "snapshots"}
 
 
-def test_a_transaction_commits_all_or_nothing(tmp_path):
+def test_a_transaction_commits_all_or_nothing(tmp_path: Path) -> None:
     with closing(connect(tmp_path / "a.sqlite3")) as connection:
         migrate(connection)
         twice = "INSERT INTO base VALUES (1, x'00')"
@@ -55,7 +57,9 @@ def test_a_transaction_commits_all_or_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("use", [open_journal, verify])
-def test_the_journal_of_a_newer_zloom_is_refused_and_left_alone(tmp_path, use):
+def test_the_journal_of_a_newer_zloom_is_refused_and_left_alone(
+    tmp_path: Path, use: Callable[[Path], object]
+) -> None:
     write_rows(tmp_path, 3)
     with closing(sqlite3.connect(JournalFolder(tmp_path).database)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -64,7 +68,7 @@ def test_the_journal_of_a_newer_zloom_is_refused_and_left_alone(tmp_path, use):
     assert not list(tmp_path.glob("quarantine*"))
 
 
-def test_a_database_without_a_schema_is_damaged(tmp_path):
+def test_a_database_without_a_schema_is_damaged(tmp_path: Path) -> None:
     write_rows(tmp_path, 3)
     JournalFolder(tmp_path).database.write_bytes(b"")
     with open_journal(tmp_path) as journal:

@@ -27,7 +27,7 @@ def numbers(rows: list[tuple[int, bytes]]) -> list[int]:
     return [seq for seq, _ in rows]
 
 
-def test_only_the_rows_after_the_newest_snapshot_are_read(folder):
+def test_only_the_rows_after_the_newest_snapshot_are_read(folder: JournalFolder) -> None:
     survey = survey_newest(folder)
     assert survey.snapshot is not None
     assert (survey.snapshot.link.seq, survey.snapshot.payload) == (8, state(8))
@@ -40,7 +40,9 @@ def test_only_the_rows_after_the_newest_snapshot_are_read(folder):
     ("damaged", "start"), [("seq = 8", 4), ("seq IN (4, 8)", 0)], ids=["the older one", "all rows"]
 )
 @pytest.mark.parametrize("column", ["payload = x'00'", "chain = x'00'", "digest = x'00'", "payload = 7"])
-def test_a_damaged_snapshot_is_replaced_by(folder, damaged, start, column):
+def test_a_damaged_snapshot_is_replaced_by(
+    folder: JournalFolder, damaged: str, start: int, column: str
+) -> None:
     execute(folder, f"UPDATE snapshots SET {column} WHERE {damaged}")
     survey = survey_newest(folder)
     assert (survey.snapshot.link.seq if survey.snapshot else 0) == start
@@ -63,14 +65,18 @@ def test_a_damaged_snapshot_is_replaced_by(folder, damaged, start, column):
         ("DROP TABLE snapshots", "the database is damaged: no such table: snapshots", [*range(1, 13)]),
     ],
 )
-def test_damage_is_named_and_what_is_intact_before_it_is_kept(folder, statement, problem, kept):
+def test_damage_is_named_and_what_is_intact_before_it_is_kept(
+    folder: JournalFolder, statement: str, problem: str, kept: list[int]
+) -> None:
     execute(folder, statement)
     survey = survey_newest(folder)
     assert problem in "; ".join(survey.problems)
     assert numbers(survey.rows) == kept
 
 
-def test_a_longer_journal_of_another_history_is_not_the_one_that_was_confirmed(folder, tmp_path):
+def test_a_longer_journal_of_another_history_is_not_the_one_that_was_confirmed(
+    folder: JournalFolder, tmp_path: Path
+) -> None:
     write_rows(tmp_path / "other", 3)
     folder.head.write_bytes((tmp_path / "other" / "head").read_bytes())
     assert survey_newest(folder).problems == []
@@ -78,7 +84,7 @@ def test_a_longer_journal_of_another_history_is_not_the_one_that_was_confirmed(f
     assert survey_newest(folder).problems == ["row 3 is not the one that was confirmed"]
 
 
-def test_without_a_base_and_a_snapshot_there_is_nothing_to_apply_rows_to(folder):
+def test_without_a_base_and_a_snapshot_there_is_nothing_to_apply_rows_to(folder: JournalFolder) -> None:
     execute(folder, "UPDATE base SET seq = 5")
     execute(folder, "DELETE FROM snapshots")
     survey = survey_newest(folder)
@@ -86,13 +92,15 @@ def test_without_a_base_and_a_snapshot_there_is_nothing_to_apply_rows_to(folder)
     assert survey.rows == []
 
 
-def test_looking_changes_nothing(folder):
+def test_looking_changes_nothing(folder: JournalFolder) -> None:
     before = {file: file.read_bytes() for file in (folder.database, folder.head)}
     survey_newest(folder)
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_a_database_that_is_in_use_is_not_damaged(folder, monkeypatch):
+def test_a_database_that_is_in_use_is_not_damaged(
+    folder: JournalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connect: Callable[..., sqlite3.Connection] = sqlite3.connect
     with closing(connect(folder.database, isolation_level=None)) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -102,7 +110,7 @@ def test_a_database_that_is_in_use_is_not_damaged(folder, monkeypatch):
             survey_newest(folder)
 
 
-def test_damage_is_reported_once_and_by_what_found_it():
+def test_damage_is_reported_once_and_by_what_found_it() -> None:
     problems: list[str] = []
     notes: list[str] = []
     for error in (sqlite3.DatabaseError("malformed"), sqlite3.DatabaseError("malformed"), ChainBroken("gap")):

@@ -1,7 +1,7 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def execute(journal: Journal, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_rows_that_wait_share_one_commit(journal):
+def test_rows_that_wait_share_one_commit(journal: Journal) -> None:
     listener = start(journal)
     hold(journal, listener, 1)
     for seq in range(2, 102):
@@ -52,7 +52,7 @@ def test_rows_that_wait_share_one_commit(journal):
     assert (journal.counters.commits, journal.counters.rows) == (2, 101)
 
 
-def test_several_rows_in_one_submission(journal):
+def test_several_rows_in_one_submission(journal: Journal) -> None:
     listener = start(journal)
     journal.submit(1, [payload(1), payload(2), payload(3)])
     journal.submit(4, [])
@@ -62,7 +62,7 @@ def test_several_rows_in_one_submission(journal):
 
 
 @pytest.mark.parametrize("seq", [1, 3])
-def test_a_gap_or_a_repetition_is_a_bug_of_the_caller(journal, seq):
+def test_a_gap_or_a_repetition_is_a_bug_of_the_caller(journal: Journal, seq: int) -> None:
     listener = start(journal)
     journal.submit(1, [payload(1)])
     with pytest.raises(LocalProtocolError, match=f"row {seq} was submitted where row 2 is next"):
@@ -71,19 +71,23 @@ def test_a_gap_or_a_repetition_is_a_bug_of_the_caller(journal, seq):
     listener.wait_committed(2)
 
 
-def test_use_before_start_after_close_or_twice_started_is_refused(journal):
+def test_use_before_start_after_close_or_twice_started_is_refused(journal: Journal) -> None:
     with pytest.raises(LocalProtocolError, match="call start"):
         journal.submit(1, [b""])
     start(journal)
     with pytest.raises(LocalProtocolError, match="started once"):
         start(journal)
     journal.close()
-    for use in (lambda: journal.submit(1, [b""]), lambda: journal.write_snapshot(1, b"")):
+    uses: list[Callable[[], None]] = [
+        lambda: journal.submit(1, [b""]),
+        lambda: journal.write_snapshot(1, b""),
+    ]
+    for use in uses:
         with pytest.raises(LocalProtocolError, match="closed"):
             use()
 
 
-def test_a_failed_commit_discards_all_that_was_queued_and_is_reported_once(journal):
+def test_a_failed_commit_discards_all_that_was_queued_and_is_reported_once(journal: Journal) -> None:
     listener = start(journal)
     hold(journal, listener, 1)
     break_disk(journal)
@@ -109,7 +113,9 @@ def test_a_failed_commit_discards_all_that_was_queued_and_is_reported_once(journ
         assert again.recovered.rows == [(1, payload(1)), (2, b"on the state as it is")]
 
 
-def test_rows_that_were_queued_during_a_failing_commit_are_discarded_too(journal, monkeypatch):
+def test_rows_that_were_queued_during_a_failing_commit_are_discarded_too(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listener = start(journal)
     syncing, may_fail = threading.Event(), threading.Event()
 
@@ -135,7 +141,7 @@ def test_rows_that_were_queued_during_a_failing_commit_are_discarded_too(journal
         assert again.recovered.rows == [(1, b"on the state as it is")]
 
 
-def test_resume_is_for_failures_and_at_the_next_row_only(journal):
+def test_resume_is_for_failures_and_at_the_next_row_only(journal: Journal) -> None:
     listener = start(journal)
     with pytest.raises(LocalProtocolError, match="nothing has failed"):
         journal.resume(1)
@@ -150,7 +156,7 @@ def test_resume_is_for_failures_and_at_the_next_row_only(journal):
     listener.wait_committed(1)
 
 
-def test_a_failure_can_follow_a_resume_at_once(journal):
+def test_a_failure_can_follow_a_resume_at_once(journal: Journal) -> None:
     listener = start(journal)
     break_disk(journal)
     for count in (1, 2, 3):
@@ -160,7 +166,7 @@ def test_a_failure_can_follow_a_resume_at_once(journal):
     assert journal.counters.failures == 3
 
 
-def test_a_disk_that_is_full_fails_the_commit_and_nothing_more(tmp_path):
+def test_a_disk_that_is_full_fails_the_commit_and_nothing_more(tmp_path: Path) -> None:
     with child("full", tmp_path) as process:
         seq, reason, dropped, committed = line(process).split("|")
         assert process.wait(10) == 0
@@ -171,7 +177,7 @@ def test_a_disk_that_is_full_fails_the_commit_and_nothing_more(tmp_path):
         assert journal.recovered.rows == [(1, payload(1)), (2, payload(2))]
 
 
-def test_a_snapshot_is_written_after_the_rows_that_it_covers(journal):
+def test_a_snapshot_is_written_after_the_rows_that_it_covers(journal: Journal) -> None:
     listener = start(journal)
     hold(journal, listener, 1)
     journal.submit(2, [payload(2)])
@@ -185,14 +191,16 @@ def test_a_snapshot_is_written_after_the_rows_that_it_covers(journal):
 
 
 @pytest.mark.parametrize("seq", [0, 2])
-def test_a_snapshot_of_a_row_that_was_not_submitted_is_a_bug_of_the_caller(journal, seq):
+def test_a_snapshot_of_a_row_that_was_not_submitted_is_a_bug_of_the_caller(
+    journal: Journal, seq: int
+) -> None:
     start(journal)
     journal.submit(1, [payload(1)])
     with pytest.raises(LocalProtocolError, match=f"snapshot of row {seq}, but the last row is 1"):
         journal.write_snapshot(seq, b"")
 
 
-def test_a_snapshot_that_fails_is_counted_and_harms_no_row(journal):
+def test_a_snapshot_that_fails_is_counted_and_harms_no_row(journal: Journal) -> None:
     listener = start(journal)
     execute(journal, "CREATE TRIGGER b BEFORE INSERT ON snapshots BEGIN SELECT RAISE(ABORT, 'no room'); END")
     journal.submit(1, [payload(1)])
@@ -204,7 +212,7 @@ def test_a_snapshot_that_fails_is_counted_and_harms_no_row(journal):
     assert (journal.counters.snapshot_failures, journal.counters.snapshot_error) == (1, "no room")
 
 
-def test_closing_commits_what_is_queued(journal):
+def test_closing_commits_what_is_queued(journal: Journal) -> None:
     listener = start(journal)
     for seq in range(1, 51):
         journal.submit(seq, [payload(seq)])
@@ -214,7 +222,7 @@ def test_closing_commits_what_is_queued(journal):
     assert "zloom-journal" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_closing_does_not_wait_for_a_disk_that_hangs_and_keeps_the_lock_meanwhile(journal):
+def test_closing_does_not_wait_for_a_disk_that_hangs_and_keeps_the_lock_meanwhile(journal: Journal) -> None:
     listener = start(journal)
     hold(journal, listener, 1)
     assert journal.close(timeout=0.01) is False
@@ -225,7 +233,7 @@ def test_closing_does_not_wait_for_a_disk_that_hangs_and_keeps_the_lock_meanwhil
     open_journal(journal.data_dir).close()
 
 
-def test_submissions_from_many_threads_while_committing(journal):
+def test_submissions_from_many_threads_while_committing(journal: Journal) -> None:
     listener = start(journal)
     turn = threading.Lock()
     numbers = iter(range(1, 401))
@@ -247,7 +255,7 @@ def test_submissions_from_many_threads_while_committing(journal):
     assert verify(journal.data_dir).rows == 400
 
 
-def test_buffered_rows_are_confirmed_at_once_and_durable_ones_reach_the_head(tmp_path):
+def test_buffered_rows_are_confirmed_at_once_and_durable_ones_reach_the_head(tmp_path: Path) -> None:
     with open_journal(tmp_path, durability="buffered") as journal:
         listener = start(journal)
         journal.submit(1, [payload(1)], durable=True)
@@ -262,7 +270,7 @@ def test_buffered_rows_are_confirmed_at_once_and_durable_ones_reach_the_head(tmp
     assert verify(tmp_path).head_seq == 4
 
 
-def test_durable_rows_sync_the_buffered_ones_that_share_their_commit(tmp_path):
+def test_durable_rows_sync_the_buffered_ones_that_share_their_commit(tmp_path: Path) -> None:
     with open_journal(tmp_path, durability="buffered") as journal:
         listener = start(journal)
         hold(journal, listener, 1)
@@ -273,7 +281,7 @@ def test_durable_rows_sync_the_buffered_ones_that_share_their_commit(tmp_path):
         assert verify(tmp_path).head_seq == 3
 
 
-def test_under_fsync_every_row_is_durable(journal):
+def test_under_fsync_every_row_is_durable(journal: Journal) -> None:
     listener = start(journal)
     journal.submit(1, [payload(1)], durable=False)
     listener.wait_committed(1)

@@ -57,10 +57,11 @@ def test_records_of_a_newer_version_are_passed_over_and_counted(path: Path) -> N
     assert read(path) == (RECORDS, Loss(unknown=2))
 
 
-def test_damage_is_named_with_its_place(path: Path) -> None:
+@pytest.mark.parametrize("garbage", [b"\xc1 and more", b"\x81\x80\x01", b"\x81\x90\x01"])
+def test_damage_is_named_with_its_place(path: Path, garbage: bytes) -> None:
     size = path.stat().st_size
     with path.open("ab") as file:
-        file.write(b"\xc1 and more")
+        file.write(garbage)
     with pytest.raises(RecordingError, match=rf"run\.zloom is damaged after byte {size}: "):
         read(path)
 

@@ -185,7 +185,8 @@ async def test_a_recorder_that_is_stopped_without_its_broker_says_that_it_may_la
 
 async def test_changes_of_one_key_are_replayed_at_each_step(endpoint: str, operator: zloom.Operator) -> None:
     async with trainer(endpoint) as training:
-        replaying = replay(operator, *((step, {"rate": step / 10}) for step in (1, 2, 2, 5)))
+        changes: list[tuple[int, dict[str, Value]]] = [(step, {"rate": step / 10}) for step in (1, 2, 2, 5)]
+        replaying = replay(operator, *changes)
         assert await replaying.differences() == [
             "rate began at 0.5, in the recording at 0.25",
             "it has 1 ranks, in the recording 2",

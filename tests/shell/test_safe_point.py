@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,7 +91,11 @@ def test_g7_handlers_run_between_steps_on_the_training_thread(
             places.append(weavelet.step)
 
     places: list[int] = []
-    for ask in (lambda: operating.set(rate=0.5), lambda: operating.command("save")):
+    asks: list[Callable[[], Background]] = [
+        lambda: operating.set(rate=0.5),
+        lambda: operating.command("save"),
+    ]
+    for ask in asks:
         weavelet.tick()
         weavelet._arrived.clear()
         before = list(witness.ran)

@@ -31,8 +31,11 @@ from zloom import messages as m
 from zloom.errors import JournalError, TransportError
 from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
+from zloom_broker import server
 from zloom_broker.addresses import Bound
+from zloom_broker.journal import open_journal, verify
 from zloom_broker.pulse import Pulse
+from zloom_broker.recovery import recover
 from zloom_broker.steering import Steering
 
 
@@ -73,6 +76,28 @@ def test_a_change_goes_round(tmp_path: Path, transport: Transport) -> None:
             assert (await operator.hear(m.Answered)).outcomes == [applied]
 
     asyncio.run(scenario())
+
+
+def test_a_snapshot_is_prepared_a_revision_at_a_time_beside_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SNAPSHOT_ROWS", 20)
+    monkeypatch.setattr(server, "PACKING_TIME", 0.0)
+
+    async def scenario() -> None:
+        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, weavelet):
+            for number in range(1, 60):
+                assert (await operator.ask(change(number))).revision == number
+                outcome = Outcome("a", 0, "applied", number)
+                weavelet.send(m.Outcomes(epoch=broker.server.epoch, outcomes={number: outcome}))
+                await weavelet.get(m.OutcomesReceived, revisions=[number])
+            image = broker.server._core.state.image() if broker.server._core else None
+        with open_journal(tmp_path / "broker") as journal:  # its newest snapshot is that of the end
+            assert journal.recovered.rows == []
+            assert recover(journal.recovered).image() == image
+
+    asyncio.run(scenario())
+    assert len(verify(tmp_path / "broker").snapshots) == 2, "none was written before the end"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -155,6 +180,7 @@ def test_a_bug_in_the_core_costs_neither_the_beat_nor_anybody_elses_answer(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.fault("abuse: garbage in messages, on each transport", "told", "counted")
 def test_garbage_leaves_others_served(tmp_path: Path, transport: Transport) -> None:
     async def scenario() -> None:
         async with running_broker(tmp_path, transport) as broker, one_of_each(broker) as (operator, _):
@@ -175,6 +201,7 @@ def test_garbage_leaves_others_served(tmp_path: Path, transport: Transport) -> N
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("abuse: a frame beyond the limit", "served")
 def test_a_frame_beyond_the_limit_costs_only_its_sender(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_broker(tmp_path, "tcp") as broker, one_of_each(broker) as (operator, _):
@@ -230,6 +257,7 @@ def test_another_broker_is_refused(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("journal: damaged, and served read-only", "told", "kept")
 def test_a_damaged_journal_is_served_read_only(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, _):
@@ -261,6 +289,7 @@ async def operator_at(endpoint: str) -> AsyncIterator[Peer]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.fault("broker: SIGTERM and SIGINT", "left")
 def test_g12_a_signal_ends_it_within_two_seconds(tmp_path: Path, number: signal.Signals) -> None:
     async def scenario() -> None:
         with free_endpoint("ipc") as endpoint, broker_process(tmp_path / "broker", endpoint) as broker:
@@ -277,6 +306,7 @@ def test_g12_a_signal_ends_it_within_two_seconds(tmp_path: Path, number: signal.
 
 
 @pytest.mark.parametrize("durability", ["fsync", "buffered"])
+@pytest.mark.fault("broker: killed in a burst, fsync and buffered", "kept", "consecutive", "once")
 def test_g1_kill_in_a_burst_loses_nothing_accepted(tmp_path: Path, durability: Any) -> None:
     async def burst(endpoint: str, kill: Callable[[], None]) -> dict[str, int]:
         accepted: dict[str, int] = {}
@@ -328,6 +358,7 @@ asyncio.run(main())
     ("transport", "number", "limit"),
     [("ipc", signal.SIGKILL, 2.0), ("tcp", signal.SIGKILL, 2.0), ("tcp", signal.SIGSTOP, 6.0)],
 )
+@pytest.mark.fault("trainer: killed or stopped, on ipc and tcp", "detected")
 def test_g10_a_process_that_is_gone_is_lost_in_time(
     tmp_path: Path, transport: Transport, number: signal.Signals, limit: float
 ) -> None:
@@ -361,6 +392,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
 """
 
 
+@pytest.mark.fault("broker: a limit on the size of files", "told", "kept")
 def test_g1_a_journal_without_room_refuses_and_reads_go_on(tmp_path: Path) -> None:
     async def scenario(endpoint: str) -> None:
         async with operator_at(endpoint) as operator:
@@ -387,6 +419,7 @@ def test_g1_a_journal_without_room_refuses_and_reads_go_on(tmp_path: Path) -> No
         asyncio.run(scenario(broker.endpoint))
 
 
+@pytest.mark.fault("broker: its data folder deleted", "told")
 def test_g1_a_data_folder_that_was_deleted_refuses_and_reads_go_on(tmp_path: Path) -> None:
     async def scenario(broker: BrokerProcess) -> None:
         async with operator_at(broker.endpoint) as operator:

@@ -218,6 +218,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.fault("trainer: a flood while it holds the GIL", "detected")
 def test_g10_a_flood_while_the_gil_is_held_is_neither_lost_nor_fatal(context: Context) -> None:
     """At its high-water mark a sub would stop reading, lose its connection, and abort the process."""
     flood = [b"%d" % number for number in range(20_000)]
@@ -368,6 +369,7 @@ def test_what_is_still_held_at_close_is_counted_as_dropped(context: Context) -> 
     asyncio.run(main())
 
 
+@pytest.mark.fault("network: a peer whose queue is full", "served")
 def test_a_peer_whose_queue_is_full_holds_up_nobody_else(context: Context) -> None:
     async def main() -> None:
         inbox = Inbox()

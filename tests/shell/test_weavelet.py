@@ -20,10 +20,13 @@ import zmq
 from tests.support import DEADLINE, broker_process, free_endpoint, running_broker
 from zloom import Meta, SettingsError, TransportError, UndoError
 from zloom.client import Result, SyncOperator, connect_sync
-from zloom.messages import Answered, Failure, Happened, Reported
+from zloom.messages import Answered, Failure, Happened, Reported, Status, ToBroker
 from zloom.model import Device, ReplicaStatus
+from zloom.session_sockets import SessionSockets
 from zloom.session_state import State
 from zloom.settings import WeaveletSettings
+from zloom.status_source import StatusSource
+from zloom.steerable import reason_of
 from zloom.weavelet import Weavelet
 
 QUICK = WeaveletSettings(pause_poll=0.05)
@@ -179,6 +182,7 @@ def declare_rate(weavelet: Weavelet) -> list[float]:
 # --- changes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("trainer: a handler that raises", "told")
 def test_an_update_of_several_keys_is_all_or_nothing(
     weavelet: Weavelet, operating: Operating, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -722,6 +726,7 @@ def test_without_a_thread_to_be_had_the_training_goes_on(run: str, monkeypatch: 
     assert weavelet.step == 1
 
 
+@pytest.mark.fault("trainer: a forked child that uses the weavelet", "told")
 def test_a_forked_child_does_nothing_and_the_parent_goes_on(weavelet: Weavelet, operating: Operating) -> None:
     seen = declare_rate(weavelet)
     with warnings.catch_warnings():
@@ -796,6 +801,7 @@ def test_a_process_that_closes_nothing_leaves_within_2_s_without_a_broker() -> N
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.fault("trainer: closes nothing, with a broker that died or hangs", "left")
 def test_a_process_leaves_within_2_s_of_a_broker_that_died_or_hangs(
     tmp_path: Path, sign: signal.Signals
 ) -> None:
@@ -818,3 +824,61 @@ def test_a_process_that_closes_nothing_says_goodbye(endpoint: str, operator: Syn
         trainer.communicate("\n", timeout=DEADLINE)
         finished = next(each for each in feed if isinstance(each, Happened) and each.event.kind == "finished")
     assert "the process ended" in finished.event.text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "finished"),
+        (SystemExit(), "finished"),
+        (SystemExit(0), "finished"),
+        (SystemExit(3), "failed: SystemExit: 3"),
+        (KeyboardInterrupt(), "interrupted"),
+        (asyncio.CancelledError(), "interrupted"),
+        (ValueError("the loss diverged"), "failed: ValueError: the loss diverged"),
+    ],
+)
+def test_how_a_training_ended_is_told_in_words(error: BaseException | None, reason: str) -> None:
+    assert reason_of(error) == reason
+
+
+def test_a_metric_may_have_any_name() -> None:
+    weavelet = Weavelet("run", broker="inproc://nobody")
+    weavelet.report(self=1.0, metrics=2.0)
+    assert weavelet._training.metrics.drain(2).keys() == {"self", "metrics"}
+
+
+def test_a_surprise_does_not_end_its_tries_to_reach_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = SessionSockets.send
+    surprised: list[ToBroker] = []
+
+    def surprise(sockets: SessionSockets, message: ToBroker) -> bool:
+        if not surprised:
+            surprised.append(message)
+            raise RuntimeError("nobody thought of this")
+        return send(sockets, message)
+
+    monkeypatch.setattr(SessionSockets, "send", surprise)
+    with Weavelet("run", broker="ipc:///tmp/zloom-nobody.sock", attempt="one") as weavelet:
+        end = time.monotonic() + DEADLINE
+        while weavelet.counters is None or weavelet.counters.session.hellos < 2:
+            assert time.monotonic() < end, "it has ended"
+            time.sleep(0.01)
+    assert surprised
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # so it is told
+def test_a_surprise_at_the_end_does_not_keep_it_from_saying_goodbye(
+    weavelet: Weavelet, operator: SyncOperator, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(*_: object) -> Status:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(StatusSource, "collect", surprise)
+    weavelet.report(loss=0.5)
+    assert weavelet._thread is not None
+    weavelet.close()
+    assert not weavelet._thread.is_alive()
+    with operator.watch(run):  # the goodbye came before this
+        [replica] = operator.replicas(run)
+    assert (replica.state, replica.reason) == ("finished", "finished")

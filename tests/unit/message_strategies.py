@@ -35,6 +35,10 @@ def messages(kind: type[Struct]) -> st.SearchStrategy[Any]:
 
 def _any(info: mi.Type) -> st.SearchStrategy[Any]:
     match info:
+        case mi.IntType() if info.ge is not None or info.le is not None:
+            return st.integers(info.ge, info.le)
+        case mi.FloatType() if info.ge is not None or info.le is not None:
+            return st.floats(info.ge, info.le)
         case mi.LiteralType():
             return st.sampled_from(info.values)
         case mi.UnionType():

@@ -237,5 +237,5 @@ class Guarantees(RuleBasedStateMachine):
                 "G6: the trainer is not what the registry says"
             )
             for each in trainer.registry.applications:
-                after = each.before | each.changes if each.applied else each.before
+                after = {**each.before, **each.changes} if each.applied else each.before
                 assert each.after == after, "G6: a part was applied, or something is left of what failed"

@@ -62,7 +62,8 @@ class Network:
     def gone(self) -> None:
         """The broker's sockets are no more."""
         self.listening = False
-        for connection in (*self.controls.values(), *self.outlets):
+        connections: list[Control | Updates] = [*self.controls.values(), *self.outlets]
+        for connection in connections:
             connection.cut = True
             connection.up.clear()
         self.controls.clear()

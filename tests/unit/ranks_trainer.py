@@ -49,6 +49,8 @@ class Rank(Trainer):
         """Promises that were not kept."""
         self.applied_at: dict[int, int | None] = {}
         """Step of each revision that was applied and kept here."""
+        self.departures: dict[int, str] = {}
+        """Why this rank was to end, by the step whose safe point it left with that."""
         self.heard: list[tuple[Control, list[bytes]]] = []
         """Messages about rounds, to be repeated."""
         self._train_at = world.now
@@ -57,6 +59,16 @@ class Rank(Trainer):
     def is_ready(self) -> bool:
         """Whether depth may change at this safe point."""
         return self.ready and self.training.step % self.window == 0
+
+    @property
+    def begun(self) -> int:
+        """The last step that it trains, or has trained."""
+        return self.training.step - self.held
+
+    def depart(self) -> None:
+        """Be told by its user to end, as by SIGTERM."""
+        self.mailbox.parting.depart("SIGTERM")
+        self.mailbox.pause.end()
 
     def die(self, *, arriving: bool = False) -> None:
         """Be killed."""
@@ -103,10 +115,11 @@ class Rank(Trainer):
             self.mailbox.run(self.training.step, self.world.now)
         finally:
             self.training.serving = False
-        self.mailbox.pause.holds(self.world.now)
         self.held = self.mailbox.must_wait
         self._time_hold()
         if not self.held:
+            if reason := self.mailbox.parting.reason:
+                self.departures[self.training.step] = reason
             self._begin()
 
     def _begin(self) -> None:

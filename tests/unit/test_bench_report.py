@@ -7,7 +7,7 @@ import pytest
 
 from bench import report, results, tables
 from bench.percentiles import Percentiles, Spread
-from bench.results import Cost, Machine, Ratio, RoundTrip, Run
+from bench.results import Absence, Cost, Figure, Machine, Ratio, RoundTrip, Run, Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +35,12 @@ RUN = Run(
         Cost("report(loss=0.5)", 900.0, 1000.0, 1000.0),
     ],
 )
+
+VERDICTS = [
+    Verdict("a", "b", "c", "zloom", "NATS", "ratio", Spread(0.9, 0.85, 1.2), "", 0.8, True),
+    Verdict("a", "b", "c", "zloom", "Python", "difference", Spread(90, 80, 95), "ms", 120, True),
+    Verdict("a", "b", "c", "zloom", "NATS", "itself", Spread(40, 40, 41), "MB", None, True),
+]
 
 
 def test_round_trips_are_in_milliseconds_and_a_p999_of_few_samples_is_left_open() -> None:
@@ -66,6 +72,41 @@ def test_the_page_has_every_table_and_the_machine() -> None:
     assert all(make(RUN).markdown() in page for make in (tables.round_trips, tables.ratios, tables.costs))
     assert "Some CPU, 2 cores, Linux 6.1" in page
     assert "zloom 0.1.0\n" in page  # no blank where there is no commit
+
+
+def test_a_page_has_no_section_for_what_was_not_measured() -> None:
+    page = report.render(msgspec.structs.replace(RUN, round_trips=[], ratios=[]))
+
+    assert "## Round trips" not in page
+    assert "## Goals" not in page
+    assert "## What a step pays" in page
+
+
+def test_the_page_says_what_was_not_measured_and_why() -> None:
+    run = msgspec.structs.replace(RUN, absent=[Absence("latency", "NATS", "no nats-server found")])
+
+    assert "| latency | NATS | no nats-server found |" in report.render(run)
+
+
+def test_a_verdict_names_both_sides_the_goal_and_whether_it_is_met() -> None:
+    rows = tables.verdicts(msgspec.structs.replace(RUN, verdicts=VERDICTS)).rows
+
+    assert [row[3:] for row in rows] == [
+        ["zloom / NATS", "0.9 (0.85-1.2)", "at most 0.8", "missed"],
+        ["zloom - Python", "90 (80-95) ms", "at most 120", "met"],
+        ["zloom, beside NATS", "40 (40-41) MB", "", ""],
+    ]
+
+
+def test_figures_are_those_of_their_bench() -> None:
+    figures = [
+        Figure("start", "import", "time", "ms", "zloom", [90.0, 80.0, 12345.6]),
+        Figure("herd", "restart", "time", "s", "zloom", [1.0]),
+    ]
+
+    assert tables.figures(msgspec.structs.replace(RUN, figures=figures), "start").rows == [
+        ["import", "time", "zloom", "90 (80-12,346)", "ms"]
+    ]
 
 
 def test_a_run_is_read_back_as_it_was_saved(tmp_path: Path) -> None:

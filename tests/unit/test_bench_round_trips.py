@@ -2,7 +2,7 @@
 
 from bench.percentiles import Spread
 from bench.results import Ratio
-from bench.round_trips import Samples, compared, summarized
+from bench.round_trips import Samples, compared, figures, summarized
 
 
 def micros(*values: int) -> list[int]:
@@ -39,3 +39,21 @@ def test_a_busy_training_in_the_operators_own_process_is_not_compared() -> None:
     }
 
     assert compared(summarized(samples)) == []
+
+
+def test_a_peer_that_is_not_there_is_not_compared() -> None:
+    samples: Samples = {
+        ("tcp", "idle", "zloom fsync"): [micros(40)],
+        ("tcp", "idle", "pyzmq"): [micros(10)],
+    }
+
+    assert [each.peer for each in compared(summarized(samples))] == ["pyzmq"]
+
+
+def test_goals_see_the_medians_and_the_tails_of_the_rounds() -> None:
+    samples: Samples = {("tcp", "idle", "NATS"): [micros(1, 2, 9), micros(3, 3, 3)]}
+
+    medians, tails = figures("latency", summarized(samples))
+
+    assert (medians.case, medians.what, medians.rounds) == ("tcp, idle", "p50", [2.0, 3.0])
+    assert (tails.what, tails.rounds) == ("p99", [9.0, 3.0])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_cli_ramps import APPLIED
+from tests.unit.test_cli import APPLIED
 from zloom.cli import report, shapes, tables
 from zloom.cli.guards import caret, pointed_at
 from zloom.errors import Refused

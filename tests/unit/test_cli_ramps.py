@@ -19,6 +19,7 @@ from zloom.model import (
     ReplicaStatus,
     Revision,
     Schema,
+    Value,
 )
 
 MIDWAY = RampState(7, 0.00055, 0.001, 3000)
@@ -73,7 +74,7 @@ def test_a_ramp_that_is_written_wrongly_is_wrong_usage(text: str, complaint: str
 
 
 def test_a_revision_tells_its_ramps_as_they_are_written() -> None:
-    changes = {"a": 0.001, "b": 3, "c": "x"}
+    changes: dict[str, Value] = {"a": 0.001, "b": 3, "c": "x"}
     revision = Revision(7, "config", changes, ramps={"a": Ramp(2000, 0.0001), "b": Ramp(1, shape="cosine")})
     assert report.what(revision) == "a=0.0001..0.001 over 2000 steps b=..3 over 1 step cosine c=x"
 

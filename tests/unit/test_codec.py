@@ -61,6 +61,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("payload", BOMBS.values(), ids=list(BOMBS))
 @pytest.mark.parametrize("side", SIDES)
+@pytest.mark.fault("abuse: MessagePack bombs", "told")
 def test_a_bomb_is_refused(side: str, payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         getattr(codec, side).decode(payload)
@@ -199,6 +200,26 @@ def test_a_number_that_is_not_finite_is_read_and_then_refused_by_the_broker(numb
         refusal = check(message.changes["k"], schema)
         assert refusal is not None
         assert refusal[0] == "bad_value"
+
+
+STATUS = {"type": "status", "seq": 1, "step": 5}
+HARMFUL: list[tuple[str, dict[str, Any]]] = [
+    *(("to_broker", STATUS | {"step_time": seconds}) for seconds in (0.0, -1.0, 5e-324, 1e308, float("nan"))),
+    *(("to_broker", STATUS | {"step": step}) for step in (-1, 2**53 + 1, 2**64 - 1)),
+    ("to_broker", STATUS | {"metrics": {"loss": {"steps": [2**63], "values": [1.0]}}}),
+    ("to_broker", {"type": "pong", "id": 1, "received": -(2**63)}),
+    ("to_broker", {"type": "goodbye", "step": 2**63}),
+    ("to_broker", {"type": "outcomes", "epoch": "", "outcomes": {1: {"replica": "r", "step": -1}}}),
+    *(("from_broker", {"type": "wait", "reason": "", "retry": retry}) for retry in (0.0, -1.0, float("nan"))),
+]
+
+
+@pytest.mark.parametrize(("side", "content"), HARMFUL, ids=range(len(HARMFUL)))
+def test_a_number_that_would_harm_whoever_computes_with_it_is_refused(
+    side: str, content: dict[str, Any]
+) -> None:
+    with pytest.raises(RemoteProtocolError, match=r"Expected `(int|float)` [<>]= .* at"):
+        getattr(codec, side).decode(pack(content))
 
 
 # --- frames ----------------------------------------------------------------------------------------

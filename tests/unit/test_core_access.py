@@ -5,7 +5,7 @@ import pytest
 from tests.unit.broker_support import GPU, Bench, replica, sent
 from zloom import messages as m
 from zloom_broker.core import MAX_TOPIC
-from zloom_broker.effects import Publish, Send
+from zloom_broker.effects import Effect, Publish, Send
 from zloom_broker.permissions import Access
 
 ALICE = Access("alice", "operator", ("run",))
@@ -29,7 +29,7 @@ def change(run: str = "run") -> m.SetConfig:
     return m.SetConfig(id="q1", run=run, changes={"learning_rate": 0.5})
 
 
-def only_answer(effects: list[object], peer: bytes) -> m.Message:
+def only_answer(effects: list[Effect], peer: bytes) -> m.Message:
     (answer,) = sent([effect for effect in effects if isinstance(effect, Send)], peer)
     return answer
 

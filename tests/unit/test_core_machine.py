@@ -224,7 +224,7 @@ def image_of(state: State) -> Image:
 
 TestBroker = Broker.TestCase
 TestBroker.settings = settings(
-    max_examples=2 * settings.default.max_examples,
+    max_examples=2 * settings().max_examples,
     stateful_step_count=50,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 import zloom
+from zloom import errors
 
 
 def test_exported_members_are_sorted_and_named_once() -> None:
@@ -28,6 +29,11 @@ def test_nothing_public_is_left_out() -> None:
         if not name.startswith("_") and not isinstance(value, ModuleType) and name not in machinery
     }
     assert at_once | zloom._LATER.keys() == set(zloom.__all__) - {"__version__"}
+
+
+def test_every_error_can_be_caught_by_its_name() -> None:
+    raised = {name for name, each in vars(errors).items() if isinstance(each, type)}
+    assert raised - set(zloom.__all__) == set()
 
 
 def test_a_star_imports_them_in_a_fresh_interpreter() -> None:

@@ -37,7 +37,7 @@ def reason(text: str, baseline: float | None = None, **values: float) -> str:
     ],
 )
 def test_a_condition_holds_and_says_why(text: str, values: dict[str, float], expected: str) -> None:
-    assert reason(text, **values) == expected  # type: ignore[arg-type]
+    assert reason(text, **values) == expected
 
 
 @pytest.mark.parametrize(

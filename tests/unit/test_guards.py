@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.broker_support import BATCH_SIZE, Bench, fold, published, replica, sent
-from tests.unit.steering_support import Job, prepared
+from tests.unit.steering_support import Job, prepared, restarted
 from zloom import messages as m
 from zloom.model import GuardEnd, HistoryEntry, Outcome, Problem, Revision, Series
 from zloom_broker.effects import Effect
@@ -500,6 +500,16 @@ def test_a_revert_that_the_ranks_could_not_agree_on_is_told() -> None:
     assert [each.text for each in told if each.kind == "guard_failed"] == [
         "revision 2 did not revert 1: aborted: rank 1 refuses: no"
     ]
+
+
+def test_a_revert_that_came_to_nothing_is_told_by_another_life_of_the_broker_too() -> None:
+    job, prepare = guarded_job()
+    status(job, 0, 2, prepare.step + 1, 99.0)
+    reborn = restarted(job, enter=False)
+    effects = reborn.advance(20.0)  # no rank comes back
+    told = [each.event for each in published(effects, b"watch/run/") if isinstance(each, m.Happened)]
+    (failed,) = [each.text for each in told if each.kind == "guard_failed"]
+    assert failed.startswith("revision 2 did not revert 1: ")
 
 
 def test_nothing_is_reverted_before_all_ranks_have_it() -> None:

@@ -30,23 +30,25 @@ def intact(rows: list[Row], start: Link = GENESIS) -> list[bytes]:
     return kept
 
 
-def test_hash_is_as_documented():
+def test_hash_is_as_documented() -> None:
     link = extend(Link(6, b"p" * 32), b"payload")
     expected = blake2b(b"p" * 32 + (7).to_bytes(8, "big") + b"payload", digest_size=32)
     assert link == (7, expected.digest())
 
 
 @given(payloads, st.integers(min_value=0, max_value=1000))
-def test_rows_verify_from_any_link(payloads, seq):
+def test_rows_verify_from_any_link(payloads: list[bytes], seq: int) -> None:
     start = Link(seq, blake2b(digest_size=32).digest())
     assert intact(rows_of(payloads, start), start) == payloads
 
 
 @given(payloads, st.data())
-def test_any_flipped_bit_ends_the_verified_rows_there(payloads, data):
+def test_any_flipped_bit_ends_the_verified_rows_there(payloads: list[bytes], data: st.DataObject) -> None:
     rows = rows_of(payloads)
     at = data.draw(st.integers(0, len(rows) - 1))
     seq, payload, chain = rows[at]
+    assert isinstance(payload, bytes)
+    assert isinstance(chain, bytes)
     content = payload + chain
     bit = data.draw(st.integers(0, 8 * len(content) - 1))
     damaged = bytearray(content)
@@ -56,7 +58,7 @@ def test_any_flipped_bit_ends_the_verified_rows_there(payloads, data):
 
 
 @given(payloads, st.data())
-def test_a_missing_row_ends_the_verified_rows_there(payloads, data):
+def test_a_missing_row_ends_the_verified_rows_there(payloads: list[bytes], data: st.DataObject) -> None:
     rows = rows_of(payloads)
     at = data.draw(st.integers(0, len(rows) - 1))
     del rows[at]
@@ -64,18 +66,18 @@ def test_a_missing_row_ends_the_verified_rows_there(payloads, data):
 
 
 @given(payloads)
-def test_rows_of_another_journal_do_not_verify(payloads):
+def test_rows_of_another_journal_do_not_verify(payloads: list[bytes]) -> None:
     other = rows_of(payloads, Link(0, b"\1" * 32))
     assert intact(other) == []
 
 
 @pytest.mark.parametrize("payload", [None, 3, 2.5, "text"])
-def test_a_payload_that_is_no_bytes_is_damage(payload):
+def test_a_payload_that_is_no_bytes_is_damage(payload: object) -> None:
     with pytest.raises(ChainBroken, match="row 1 is damaged"):
         list(verified([(1, payload, b"")], GENESIS))
 
 
-def test_snapshot_hash_covers_row_chain_and_payload_and_is_no_row_hash():
+def test_snapshot_hash_covers_row_chain_and_payload_and_is_no_row_hash() -> None:
     link = extend(GENESIS, b"a")
     digests = {
         snapshot_digest(link, b"state"),

@@ -41,6 +41,17 @@ class Shared:
         self.counts[key] += amount
         return self.counts[key]
 
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self.values for key in keys)
+
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        if self.values.get(key, "") == expected:
+            self.values[key] = desired
+        return self.values[key].encode()
+
+    def delete_key(self, key: str) -> bool:
+        return self.values.pop(key, None) is not None
+
 
 @pytest.mark.parametrize(
     ("rank", "world_size", "environ", "group", "expected"),
@@ -107,6 +118,15 @@ def test_ranks_share_the_attempt_of_rank_0_and_the_next_weavelet_has_another() -
     assert first != second
 
 
+def test_a_rank_that_waits_for_rank_0_in_vain_is_told_what_to_do() -> None:
+    class Timing(Shared):
+        def get(self, key: str) -> bytes:
+            raise RuntimeError("wait timeout after 300000ms")  # as torch's DistStoreError is one
+
+    with pytest.raises(SettingsError, match=r"rank 0 shared no attempt.*300000ms.*on every rank"):
+        resolve_attempt(None, "run", Place(1, 2), {}, Group(1, 2, Timing()))
+
+
 def test_ranks_without_a_store_must_be_told() -> None:
     with pytest.raises(SettingsError, match=r"2 ranks need one attempt id.*give attempt="):
         resolve_attempt(None, "run", Place(0, 2), {}, None)
@@ -142,6 +162,12 @@ def test_a_job_on_several_hosts_is_warned_when_no_broker_is_named(
     broker: str | None, environ: dict[str, str], warns: bool
 ) -> None:
     assert (remote_master(broker, environ) is not None) is warns
+
+
+def test_no_name_server_is_asked_for_a_master_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: pytest.fail("it may take half a minute"))
+    for master in ("127.0.0.1", "localhost", socket.gethostname()):
+        assert remote_master(None, {"MASTER_ADDR": master}) is None
 
 
 def test_without_an_initialised_group_there_is_none() -> None:

@@ -87,17 +87,21 @@ def cancel(number: int, cancels: int, *, step: int = 5) -> Round:
 def test_the_step_of_a_promise_is_held_until_the_decision() -> None:
     rank = Rank()
     round = rank.promise(config(1, a=1))
-    assert rank.run(4) == []
-    assert not rank.mailbox.must_wait
-    assert rank.run(5) == []
-    assert rank.mailbox.must_wait
+    waits: list[bool] = []
+
+    def run(step: int) -> list[str]:
+        outcomes = rank.run(step)
+        waits.append(rank.mailbox.must_wait)
+        return outcomes
+
+    assert run(4) == []
+    assert run(5) == []
     round.commit = True
-    rank.run(5)
+    run(5)
     assert rank.effective["a"] == 1
-    assert rank.mailbox.must_wait, "not concluded"
-    round.end = End(True)
-    assert rank.run(5) == ["1 applied@5"]
-    assert not rank.mailbox.must_wait
+    round.end = End(True)  # until then it is not concluded
+    assert run(5) == ["1 applied@5"]
+    assert waits == [False, True, True, False]
     assert not rank.mailbox.waiting
     assert rank.confirmed == [5]
 
@@ -162,9 +166,9 @@ def test_a_rank_that_is_to_end_takes_the_others_out_of_the_pause() -> None:
     other.parting.depart("SIGTERM")
     other.pause.end()
     other.run(5, 1.0)
-    assert one.must_wait
+    waited = one.must_wait
     one.run(5, 1.0)
-    assert not one.must_wait
+    assert (waited, one.must_wait) == (True, False)
     assert (one.parting.reason, other.parting.reason) == ("SIGTERM", "SIGTERM")
 
 
@@ -194,6 +198,63 @@ def test_a_rank_that_holds_and_is_to_end_takes_the_last_one_along() -> None:
     other.run(5, 2.0)
     one.run(5, 2.0)
     assert [rank.mailbox.parting.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
+
+
+def test_g9_one_that_is_to_end_does_not_leave_where_others_pass_by() -> None:
+    """Another rank was past the step already and promised nothing, so it does not come to this safe point."""
+    one, _ = pair()
+    one.promise(config(1, a=1), commit=False)
+    one.mailbox.parting.depart("SIGTERM")
+    one.run(5)
+    assert not one.mailbox.must_wait
+    assert one.mailbox.parting.reason == ""
+
+
+def test_g9_one_that_is_to_end_does_not_leave_where_another_rank_has_failed() -> None:
+    """The handler raised there, so that rank does not wait for how the update ends."""
+    one, other = pair()
+    for rank in (one, other):
+        rank.ready = False
+        rank.promise(config(1, a=1), commit=True)
+        rank.run(5)  # decided here, carried out where it may be
+        rank.ready = True
+    other.registry.add_key("a", lambda value: 1 / 0, initial=0)
+    one.run(7)
+    one.mailbox.parting.depart("SIGTERM")
+    assert other.run(7) == ["1 rejected@7 a: ZeroDivisionError: division by zero"]
+    one.run(7)
+    assert [rank.mailbox.must_wait for rank in (one, other)] == [False, False]
+    assert (one.mailbox.parting.reason, other.mailbox.parting.reason) == ("", "")
+
+
+def test_g9_a_pause_that_ends_at_its_limit_is_left_by_all_in_the_same_way() -> None:
+    one, other = pair()
+    for rank in (one, other):
+        rank.promise(command(1, "pause"), commit=True)
+        rank.run(5)
+    limit = one.mailbox.pause.until
+    assert limit is not None
+    one.run(5, limit)
+    assert not one.mailbox.must_wait
+    other.mailbox.parting.depart("SIGTERM")
+    other.mailbox.pause.end()
+    other.run(5, limit)
+    assert (one.mailbox.parting.reason, other.mailbox.parting.reason) == ("", "")
+
+
+def test_g9_a_rank_whose_pause_was_ended_asks_once_more_before_it_goes_on() -> None:
+    one, other = pair()
+    for rank in (one, other):
+        rank.promise(command(1, "pause"), commit=True)
+        rank.run(5)
+    one.mailbox.pause.end()
+    assert one.mailbox.must_wait, "what was agreed in the pause is not known yet"
+    other.mailbox.parting.depart("SIGTERM")
+    other.mailbox.pause.end()
+    other.run(5, 1.0)
+    one.run(5, 1.0)
+    assert [rank.mailbox.parting.reason for rank in (one, other)] == ["SIGTERM", "SIGTERM"]
+    assert not one.mailbox.must_wait
 
 
 # --- all or none ---------------------------------------------------------------------------------

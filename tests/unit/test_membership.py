@@ -177,6 +177,25 @@ def test_inherit_begins_with_what_was_steered_before() -> None:
     assert snapshot.pending[0].note == "inherited from attempt one"
 
 
+def test_a_change_whose_step_never_came_is_not_inherited() -> None:
+    bench = Bench()
+    bench.active()
+    bench.operator()
+    bench.set("q1", learning_rate=0.5)
+    bench.answer(1)
+    for step, rate in ((100, 0.25), (200, 0.125)):
+        changes = {"learning_rate": rate}
+        at = m.SetConfig(
+            id=f"at{step}", run="run", changes={**changes}, mode="at_step", at_step=step, queue=True
+        )
+        bench.receive(b"op", at)
+    bench.answer(2, step=100)
+    bench.receive(b"a", m.Goodbye(step=150))
+    bench.join("b", attempt="two", inherit=True)
+    (made,) = bench.core.state.attempts["run", "two"].ledgers
+    assert made.revision.changes == {"learning_rate": 0.25}
+
+
 def test_a_start_that_inherits_is_written_whole_or_not_at_all() -> None:
     bench = Bench()
     bench.active()

@@ -172,6 +172,13 @@ def test_the_oldest_points_are_dropped_and_counted() -> None:
     assert buffer.drain(EVERYTHING)["a"].steps == [15, 16, 17, 18, 19]
 
 
+def test_a_count_that_two_threads_lost_makes_no_length_below_0(buffer: MetricBuffer) -> None:
+    buffer.append(1, {"a": 1})
+    buffer._appended -= 1  # as when both read it before one wrote it
+    buffer.drain(EVERYTHING)
+    assert len(buffer) == 0
+
+
 def test_nothing_reported_takes_no_room(buffer: MetricBuffer) -> None:
     for step in range(1000):
         buffer.append(step, {})

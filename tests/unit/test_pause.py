@@ -18,10 +18,10 @@ class Held:
 
     def trained(self, first: int, last: int, now: float = 0.0) -> list[int]:
         """Begin steps from `first` on until the pause holds; return those that are trained."""
-        steps = []
+        steps: list[int] = []
         for step in range(first, last + 1):
             self.pause.reach(step, now)
-            if self.pause.holds(now):
+            if self.pause.active:
                 return steps
             steps.append(step)
         return steps

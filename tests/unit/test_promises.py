@@ -1,9 +1,11 @@
 """The loop's answers to prepares, with a real mailbox and registry: messages in, promises out."""
 
+import threading
 from collections.abc import Callable
 
 import pytest
 
+from tests.support import DEADLINE
 from zloom.handlers import Registry
 from zloom.mailbox import Mailbox
 from zloom.messages import Conclusion, Decision, Prepare, Promise
@@ -207,6 +209,35 @@ def test_a_pause_that_ends_while_the_loop_promises_promises_the_step_that_was_as
     assert loop.promises.prepare(prepare(90)) == promise(90)
     loop.tick()
     assert not loop.held
+
+
+def test_a_pause_that_ends_at_the_safe_point_that_is_under_way_is_held(loop: Loop) -> None:
+    """The training thread is between its look at the rounds and the resume when the loop promises."""
+    paused(loop)
+    looked, promised = threading.Event(), threading.Event()
+
+    def between() -> None:
+        looked.set()
+        assert promised.wait(DEADLINE)
+
+    loop.registry.add_command("between", between)
+    loop.mailbox.put(Revision(10, "command", command="between"))
+    loop.mailbox.put(Revision(11, "command", command="resume"))
+    training = threading.Thread(target=loop.tick)
+
+    def run() -> None:
+        loop.read = lambda: None
+        training.start()
+        assert looked.wait(DEADLINE)
+
+    loop.read = run
+    assert loop.promises.prepare(prepare(90)) == promise(4)
+    promised.set()
+    training.join(DEADLINE)
+    assert not loop.mailbox.pause.active
+    assert loop.mailbox.must_wait
+    loop.tick()
+    assert (loop.step, loop.held) == (4, True)
 
 
 # --- the broker's word ---------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """Beats, pings and the losses that they show."""
 
+import pytest
+
 from tests.unit.broker_support import Bench, events, published, sent
 from zloom import messages as m
 from zloom.model import Outcome
+from zloom_broker.liveness import Vitals
 
 
 def pings(bench: Bench, seconds: float, peer: bytes = b"a") -> list[m.Message]:
@@ -132,3 +135,27 @@ def test_g11_a_pong_gives_back_the_credit_of_what_was_lost() -> None:
     (stats,) = [x for x in sent(bench.receive(b"op", m.GetStats(id="s"))) if isinstance(x, m.Stats)]
     assert stats.counters["dropped_for_credit"] > 0
     assert stats.counters["lost_to_peers"] > 0
+
+
+def test_a_message_costs_no_look_at_all_who_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart 1,000 are absent, and each of their messages would otherwise cost 1,000 looks."""
+    before = Bench()
+    for rank in range(20):
+        before.join(f"r{rank}", rank=rank, world_size=20)
+    bench = Bench(before.journal, epoch="second")
+    looks: list[Vitals] = []
+    lost_at = Vitals.lost_at
+
+    def counted(self: Vitals) -> float | None:
+        looks.append(self)
+        return lost_at(self)
+
+    monkeypatch.setattr(Vitals, "lost_at", counted)
+    bench.operator()
+    for number in range(100):
+        bench.receive(b"op", m.GetRuns(id=f"q{number}"))
+        bench.core.next_timer()
+    assert not looks
+    bench.advance(7.0)
+    assert len(looks) < 20 * 20
+    assert not list(bench.core.state.attempts["run", "one"].present())

@@ -19,6 +19,9 @@ from zloom_broker.ledger import Ledger
 SETTLING = 70.0
 """Seconds until all is said: the longest hold, and 6 until one that is absent is lost."""
 
+CATCHING_UP = 20.0
+"""Seconds in which all ranks come to where the furthest was."""
+
 SLACK = 2.0
 """Seconds that a hold may be found to have lasted longer, because nobody looked."""
 
@@ -107,7 +110,19 @@ class Ranks(Ends):
     @rule(
         data=st.data(),
         what=st.sampled_from(
-            ["pace", "race", "race", "mute", "ready", "all ready", "handler", "kill", "replace", "pause"]
+            [
+                "pace",
+                "race",
+                "race",
+                "mute",
+                "ready",
+                "all ready",
+                "handler",
+                "kill",
+                "replace",
+                "pause",
+                "depart",
+            ]
         ),
         pick=picks,
     )
@@ -131,6 +146,8 @@ class Ranks(Ends):
                 self.replace_rank()
             case "pause":
                 self.end_pause_by_hand(pick)
+            case "depart":
+                self.depart(pick)
 
     @rule(moves=st.integers(1, 14), pick=picks)
     def get_on(self, moves: int, pick: int) -> None:
@@ -194,9 +211,13 @@ class Ranks(Ends):
         rank = self.trainers[pick % len(self.trainers)]
         rank.line.cut_control(0, 0)
         rank.line.cut_updates(0)
-        self.world.notice_cuts()
-        rank.line.control.up.clear()
-        self.world.advance(1.5, lambda: (self.world.notice_cuts(), rank.line.control.up.clear()))
+
+        def stay_cut() -> None:
+            self.world.notice_cuts()
+            rank.line.control.up.clear()
+
+        stay_cut()
+        self.world.advance(1.5, stay_cut)
 
     # --- the broker -------------------------------------------------------------------------------
 
@@ -267,6 +288,12 @@ class Ranks(Ends):
                 self.same = False
                 rank.mailbox.pause.end()
 
+    def depart(self, pick: int) -> None:
+        """Some are told to end, and end the pause that they are in for all."""
+        for rank in self.some(pick):
+            self.same = self.same and not rank.mailbox.pause.active
+            rank.depart()
+
     # --- the operator -----------------------------------------------------------------------------
 
     def ask(self, request: m.FromOperator) -> None:
@@ -296,6 +323,13 @@ class Ranks(Ends):
         token = self.fresh()
         arguments: dict[str, Value] = {"token": token} if name == "mark" else {}
         self.ask(m.SendCommand(id=token, run="run", command=name, arguments=arguments))
+
+    @rule(limit=st.sampled_from([0.0, 1.0]))
+    def pause_for(self, limit: float) -> None:
+        """Each rank ends it by its own clock."""
+        self.same = False
+        arguments: dict[str, Value] = {"limit": limit}
+        self.ask(m.SendCommand(id=self.fresh(), run="run", command="pause", arguments=arguments))
 
     def cancel(self, age: int) -> None:
         self.ask(m.Cancel(id=self.fresh(), run="run", revision=max(1, len(self.history) - age)))
@@ -327,6 +361,14 @@ class Ranks(Ends):
             for rank in self.everyone
             if revision.revision in rank.applied_at and revision.kind != "cancel"
         }
+
+    @invariant()
+    def g9_ranks_leave_a_safe_point_together(self) -> None:
+        """Where one ends, none trains that step: it would wait for the other in its collective for ever."""
+        for rank in self.trainers if len(self.everyone) == self.size else ():
+            for step in rank.departures:
+                alone = [o.name for o in self.trainers if o.begun >= step and step not in o.departures]
+                assert not alone, f"G9: {rank.name} ended at {step}, and {alone} trained it"
 
     @invariant()
     def g9_nothing_holds_longer_than_its_limit(self) -> None:
@@ -376,8 +418,11 @@ class Ranks(Ends):
         self.g9_all_train()
 
     def ease(self) -> None:
+        furthest = max((rank.training.step for rank in self.trainers), default=0)
         for rank in self.trainers:
-            rank.ready, rank.mute, rank.races, rank.pace = True, False, False, 1.0
+            rank.ready, rank.mute, rank.races = True, False, False
+            # What was promised for a step comes in time on ranks that lag far behind, too.
+            rank.pace = CATCHING_UP / (CATCHING_UP + furthest - rank.training.step)
             rank.meanwhile = lambda: None
 
     def g9_all_are_the_same(self) -> None:

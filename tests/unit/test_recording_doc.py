@@ -34,7 +34,7 @@ def test_the_reader_of_the_document_prints_the_points(
 ) -> None:
     program = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert program
-    records = [
+    records: list[recording.AnyRecord] = [
         recording.Header(magic=recording.MAGIC, version=recording.VERSION, run="lm", attempt="one"),
         recording.Reported(
             status=ReplicaStatus("r1", "lm", "one", rank=0), metrics={"loss": Series([7, 8], [0.5, 0.25])}

@@ -26,8 +26,6 @@ def test_a_training_starts_paused_by_the_argument_then_by_the_variable() -> None
 def test_what_is_no_time_to_start_paused_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"START_PAUSED is .*; expected a number of seconds above 0"):
         resolve_start_paused(None, {"ZLOOM_START_PAUSED": text})
-    with pytest.raises(SettingsError, match=r"start_paused is .*; expected None or a number above 0"):
-        WeaveletSettings(start_paused=-1.0)
 
 
 @pytest.mark.parametrize("endpoint", ["head:5555", "http://head:5555", "tcp://", "udp://x:1", "tcp://h"])
@@ -51,6 +49,14 @@ def test_a_port_that_is_none_is_refused(port: str) -> None:
 def test_a_weavelets_numbers_are_above_0(field: str, value: float) -> None:
     with pytest.raises(SettingsError, match=rf"{field} is .*; expected a number above 0"):
         WeaveletSettings(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["hold_limit", "hold_watch", "start_paused"])
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+def test_a_weavelets_optional_numbers_are_none_or_above_0(field: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=rf"{field} is .*; expected None or a number above 0"):
+        WeaveletSettings(**{field: value})  # type: ignore[arg-type]
+    assert getattr(WeaveletSettings(**{field: None}), field) is None  # type: ignore[arg-type]
 
 
 def test_a_clients_numbers_are_above_0() -> None:

@@ -312,7 +312,7 @@ def test_a_goodbye_while_the_decision_is_written_does_not_take_it_back(job: Job)
     job.receive(b"r1", m.Goodbye(reason="finished"))
     effects = job.confirm()
     assert told(effects, 0)[0] == decision(asked, True)
-    assert [type(each) for each in told(effects, 0)] == [m.Decision, m.Conclusion]
+    assert [type(each).__name__ for each in told(effects, 0)] == ["Decision", "Conclusion"]
 
 
 def test_an_outcome_of_a_rank_that_decided_by_itself_ends_the_revision(job: Job) -> None:

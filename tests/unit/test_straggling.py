@@ -69,7 +69,7 @@ class Job:
                         self.bench.receive(peer, m.Pong(id=ping.id, received=1))
                 status = m.Status(
                     seq=self.seq, step=self.seq, step_time=1.0, waits=name in waits, phase=phase
-                )  # type: ignore[arg-type]
+                )
                 self.bench.receive(peer, status)
             for told in published(effects, b"watch/run/"):
                 if isinstance(told, m.Happened) and told.event.kind in ("straggler", "caught_up"):

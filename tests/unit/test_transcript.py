@@ -95,7 +95,11 @@ def test_the_end_of_a_guard_is_written_once() -> None:
 
 def test_another_attempt_is_not_written() -> None:
     written = transcript()
-    others = [revised(1, "two"), answered(1, applied(5), attempt="two"), reported(3, attempt="two")]
+    others: list[messages.Reported | messages.Answered | messages.Happened | messages.Revised] = [
+        revised(1, "two"),
+        answered(1, applied(5), attempt="two"),
+        reported(3, attempt="two"),
+    ]
     assert [written.see(each, NOW) for each in others] == [[], [], []]
     assert written.see(messages.Happened(event=Event("lost", "lm", "two")), NOW) == []
     assert (written.points, written.events, written.revisions) == (0, 0, 0)

@@ -59,6 +59,8 @@ class Store:
         self.end = end
         self._synchronous = True
         self._broken: str | None = None
+        self._surplus = False
+        """There are rows after `end` that were neither confirmed nor taken back."""
         # Rows may be in the system's memory only; once the head names them, losing them counts as damage.
         folder.flush()
         self._connection = connect(folder.database)
@@ -84,6 +86,8 @@ class Store:
         if self._broken is not None:
             raise JournalError(self._broken)
         self._custody.check()
+        if self._surplus:
+            self._take_back()
         self._set_synchronous(sync)
         rows = list(_chained(self.end, payloads))
         with transaction(self._connection):
@@ -117,6 +121,8 @@ class Store:
         try:
             with suppress(JournalError, sqlite3.Error, OSError):
                 self._custody.check()
+                if self._surplus:
+                    self._take_back()
                 self._connection.execute(f"PRAGMA busy_timeout = {_CLOSING_BUSY_TIMEOUT_MS}")
                 (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 # A checkpoint has synced the rows that `append` did not, so the head may name them.
@@ -138,6 +144,7 @@ class Store:
         try:
             self._head.write(end)
         except OSError:
+            self._surplus = True
             self._take_back()
             raise
 
@@ -157,10 +164,12 @@ class Store:
             with transaction(self._connection):
                 self._connection.execute("DELETE FROM rows WHERE seq > ?", (self.end.seq,))
         except (OSError, sqlite3.Error) as error:
-            self._broken = (
+            # Tried again with the next rows. Should the process die before that, these may be there.
+            raise JournalError(
                 f"rows after {self.end.seq} could be neither confirmed nor taken back ({error}); "
-                "check the disk and start the broker again: they may then be there"
-            )
+                "check the disk: the next change tries it again"
+            ) from error
+        self._surplus = False
 
 
 def _chained(link: Link, payloads: Iterable[bytes]) -> Iterator[tuple[Link, bytes]]:

@@ -1,0 +1,98 @@
+"""Many weavelets, or many subscribers of NATS, in one process, whose handlers run on its loop at once.
+
+Each has connections of its own, as if it were a process. It says that it is ready when all of them are
+connected, and ends with its input.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import zloom
+from bench.nats_worker import CHANGES
+from bench.roles import announce
+from bench.trainer import KEY, RUN
+from zloom.settings import WeaveletSettings
+from zloom.socket_options import Context, new_context
+
+CROWD_DEADLINE = 60.0
+"""Seconds until all of a crowd must be connected."""
+
+RECONNECT = 0.1
+"""Seconds between two tries of a subscriber: zloom's first one is after about as long; by default 2 s."""
+
+ATTEMPT = "one"
+
+
+async def weavelets(endpoint: str, ranks: range, world_size: int, stack: AsyncExitStack) -> None:
+    """Start one weavelet for each of the ranks, and wait until all are active."""
+    context = new_context()
+    stack.callback(context.destroy, linger=0)
+    started = [_weavelet(endpoint, rank, world_size, context) for rank in ranks]
+    for each in started:
+        await stack.enter_async_context(each)
+    active = await asyncio.gather(*(each.wait_until_active(CROWD_DEADLINE) for each in started))
+    if not all(active):
+        raise TimeoutError(f"{active.count(False)} of {len(active)} weavelets are not active")
+
+
+def _weavelet(endpoint: str, rank: int, world_size: int, context: Context) -> zloom.AsyncWeavelet:
+    weavelet = zloom.AsyncWeavelet(
+        RUN,
+        broker=endpoint,
+        rank=rank,
+        world_size=world_size,
+        attempt=ATTEMPT,
+        context=context,
+        settings=WeaveletSettings(hold_watch=None),
+    )
+
+    @weavelet.on_config(KEY, initial=0.1, immediate=True)
+    def set_learning_rate(value: float) -> None:
+        """Do nothing: what is measured is the way here and back."""
+
+    return weavelet
+
+
+async def subscribers(endpoint: str, ranks: range, world_size: int, stack: AsyncExitStack) -> None:
+    """Connect one subscriber for each of the ranks, which answers what is published."""
+    import nats
+
+    async def answer(message: Any) -> None:
+        await message.respond(message.data)
+
+    async def lost(error: Exception) -> None:
+        """Say nothing: it connects again, as it should."""
+
+    for _ in ranks:
+        connection = await nats.connect(
+            endpoint, reconnect_time_wait=RECONNECT, max_reconnect_attempts=-1, error_cb=lost
+        )
+        stack.push_async_callback(connection.close)
+        await connection.subscribe(CHANGES, cb=answer)
+        await connection.flush()
+
+
+Join = Callable[[str, range, int, AsyncExitStack], Awaitable[None]]
+
+KINDS: dict[str, Join] = {"zloom": weavelets, "nats": subscribers}
+
+
+def shares(total: int, parts: int) -> list[range]:
+    """Return the ranks below `total`, shared out among so many processes; none is left without any."""
+    parts = min(parts, total)
+    return [range(total * part // parts, total * (part + 1) // parts) for part in range(parts)]
+
+
+async def main(kind: str, endpoint: str, first: str, end: str, world_size: str) -> None:
+    """Join with the ranks from `first` to before `end`, until the input ends."""
+    async with AsyncExitStack() as stack:
+        await KINDS[kind](endpoint, range(int(first), int(end)), int(world_size), stack)
+        announce()
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

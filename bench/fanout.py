@@ -1,0 +1,159 @@
+"""One change to many weavelets, until the operator has the outcomes of all, beside the same on core NATS."""
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from statistics import median
+
+import psutil
+
+import zloom
+from bench import crowd, nats_server, roles
+from bench.collected import Collected
+from bench.extent import Extent
+from bench.goals import Goal
+from bench.nats_worker import CHANGES
+from bench.orders import PAYLOAD
+from bench.results import Absence, Figure
+from bench.trainer import KEY, RUN
+
+NAME = "fanout"
+ZLOOM, NATS = "zloom buffered", "NATS"
+TIME, CPU = "all outcomes", "server's CPU"
+
+SIZES, QUICK_SIZES = (1, 10, 100, 1000), (1, 8)
+PROCESSES = 4
+"""Among which the weavelets are shared out."""
+
+CHANGES_A_TURN = {1: 100, 10: 50, 100: 20, 1000: 5}
+"""By the number of weavelets; the median of a turn's is a round's."""
+
+QUICK_CHANGES = 2
+
+GOALS = tuple(
+    goal
+    for size in (*QUICK_SIZES, *SIZES[1:])
+    for goal in (
+        Goal(f"{size} weavelets", TIME, ZLOOM, NATS, 0.7 if size == SIZES[-1] else None),
+        Goal(f"{size} weavelets", CPU, ZLOOM, NATS),
+    )
+)
+
+Change = Callable[[], Awaitable[None]]
+"""Makes a change, and returns when all have answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A contender that is running.
+
+    Attributes:
+        change: See `Change`.
+        server: Its broker or server.
+    """
+
+    change: Change
+    server: psutil.Process
+
+
+def measure(extent: Extent) -> list[Figure]:
+    """Make changes, in turns, to ever more weavelets."""
+    collected = Collected(NAME)
+    for size in QUICK_SIZES if extent.quick else SIZES:
+        asyncio.run(_measure(extent, size, collected))
+    return collected.figures()
+
+
+def absent() -> list[Absence]:
+    """Return whom this machine lacks."""
+    why = nats_server.missing()
+    return [Absence(NAME, NATS, why)] if why else []
+
+
+async def _measure(extent: Extent, size: int, collected: Collected) -> None:
+    async with AsyncExitStack() as stack:
+        sides = {ZLOOM: await stack.enter_async_context(_zloom(extent, size))}
+        if not nats_server.missing():
+            sides[NATS] = await stack.enter_async_context(_nats(extent, size))
+        count = QUICK_CHANGES if extent.quick else CHANGES_A_TURN[size]
+        for number in range(extent.rounds):
+            extent.say(f"{NAME}, {size}: round {number + 1} of {extent.rounds}")
+            for name, side in sides.items():
+                millis, cpu = await _turn(side, count)
+                collected.add(f"{size} weavelets", TIME, "ms", name, millis)
+                collected.add(f"{size} weavelets", CPU, "ms", name, cpu)
+
+
+async def _turn(side: Side, count: int) -> tuple[float, float]:
+    """Return the median milliseconds of a change, and the server's of CPU for each."""
+    await side.change()
+    before, millis = _cpu_seconds(side.server), []
+    for _ in range(count):
+        started = time.perf_counter()
+        await side.change()
+        millis.append((time.perf_counter() - started) * 1000)
+    return median(millis), (_cpu_seconds(side.server) - before) / count * 1000
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+@contextlib.contextmanager
+def crowd_of(kind: str, endpoint: str, size: int) -> Iterator[None]:
+    """Run a crowd in `PROCESSES` processes, which start at the same time, as long as the block lasts."""
+    with ExitStack() as stack:
+        parts = [
+            stack.enter_context(
+                roles.begun("bench.crowd", kind, endpoint, str(ranks.start), str(ranks.stop), str(size))
+            )
+            for ranks in crowd.shares(size, PROCESSES)
+        ]
+        for part in parts:
+            part.listen(crowd.CROWD_DEADLINE)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _zloom(extent: Extent, size: int) -> AsyncIterator[Side]:
+    data_dir = extent.folder / secrets.token_hex(4)
+    options = ["--bind", "tcp://127.0.0.1:*", "--no-auth", "--data-dir", str(data_dir)]
+    values = itertools.cycle((0.2, 0.3))
+    with (
+        roles.running(
+            "zloom", "broker", "--log-level", "error", "--durability", "buffered", *options
+        ) as broker,
+        crowd_of("zloom", broker.endpoint, size),
+    ):
+        async with zloom.connect(broker.endpoint) as operator:
+
+            async def change() -> None:
+                result = await operator.set(RUN, {KEY: next(values)}, mode="immediate")
+                assert result.applied_everywhere, result
+                assert len(result.outcomes) == size, result
+
+            yield Side(change, psutil.Process(broker.pid))
+
+
+@contextlib.asynccontextmanager
+async def _nats(extent: Extent, size: int) -> AsyncIterator[Side]:
+    import nats
+
+    with nats_server.running(extent.folder) as server, crowd_of("nats", server.endpoint, size):
+        connection = await nats.connect(server.endpoint)
+        inbox = connection.new_inbox()
+        answers = await connection.subscribe(inbox)
+
+        async def change() -> None:
+            await connection.publish(CHANGES, PAYLOAD, reply=inbox)
+            for _ in range(size):
+                await answers.next_msg(roles.DEADLINE)
+
+        yield Side(change, psutil.Process(server.pid))
+        await connection.close()

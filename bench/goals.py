@@ -1,0 +1,74 @@
+"""From figures and goals to verdicts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.percentiles import Spread, difference, ratio, spread
+from bench.results import By, Figure, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Whom a contender is compared with, and how well it should do.
+
+    Attributes:
+        case: In which of the bench's cases.
+        what: Of its figures.
+        limit: See `Verdict`; None to compare without a goal.
+        at_most: Likewise.
+        by: Likewise.
+    """
+
+    case: str
+    what: str
+    contender: str
+    peer: str
+    limit: float | None = None
+    at_most: bool = True
+    by: By = "ratio"
+
+
+def judge(figures: Sequence[Figure], goals: Iterable[Goal]) -> list[Verdict]:
+    """Return a verdict for each goal whose contender and peer were both measured.
+
+    A figure without its peer is not judged, and so not told: the machine alone could explain it. Nor is a
+    ratio to a peer who was too quick for the clock in a round.
+
+    Args:
+        figures: Of one bench.
+        goals: Of the same.
+    """
+    found = {(each.case, each.what, each.contender): each for each in figures}
+    verdicts = []
+    for goal in goals:
+        ours = found.get((goal.case, goal.what, goal.contender))
+        peer = found.get((goal.case, goal.what, goal.peer))
+        if ours is not None and peer is not None and (goal.by != "ratio" or all(peer.rounds)):
+            verdicts.append(_verdict(goal, ours, peer))
+    return verdicts
+
+
+def _verdict(goal: Goal, ours: Figure, peer: Figure) -> Verdict:
+    unit = "" if goal.by == "ratio" else ours.unit
+    return Verdict(
+        ours.bench,
+        goal.case,
+        goal.what,
+        goal.contender,
+        goal.peer,
+        goal.by,
+        _compared(goal.by, ours.rounds, peer.rounds),
+        unit,
+        goal.limit,
+        goal.at_most,
+    )
+
+
+def _compared(by: By, ours: list[float], peer: list[float]) -> Spread:
+    match by:
+        case "ratio":
+            return ratio(ours, peer)
+        case "difference":
+            return difference(ours, peer)
+        case "itself":
+            return spread(ours)

@@ -1,0 +1,166 @@
+"""The words of docs/performance.md, section by section."""
+
+HEAD = """\
+# Performance
+
+<!-- Written by `python -m bench report`; do not edit. -->
+
+How long a change takes from an operator to a trainer's handler and back, beside what one would use instead
+in the same run, and what zloom costs a training. `make bench` measures it on your machine and saves it in
+`out/bench/`; `python -m bench report FILE.json` writes this page from what was saved.
+
+{machine}
+"""
+
+GOALS = """\
+## Goals
+
+Who is compared takes turns, A B A B, within each round. The figure is the median of the rounds' ratios (`/`)
+or differences (`-`), and in brackets stand the least and the greatest.
+
+{verdicts}
+"""
+
+ROUND_TRIPS = """\
+## Round trips
+
+For zloom: `await operator.set(…)` of one key, from the call to the result that names the step at which the
+trainer applied it: operator → broker → journal → weavelet → handler at the next safe point → broker →
+journal → operator. With `fsync` the change and its outcome are each on disk before anybody is told; with
+`buffered` the operating system has them.
+
+`sockets`, `pyzmq` and `zmq.asyncio` are echoes of {payload} bytes over the same two hops, client → router →
+worker and back: the floor, on which nothing is validated, numbered, written or handed to the training thread.
+`sockets` are those of the system, blocking, with no library at all.
+
+`NATS` is a request to a handler in the trainer and its answer; the server keeps nothing. With `JetStream` the
+change goes to a stream on files, whose acknowledgement the operator waits for, and its outcome to another,
+which the operator reads; its files are on disk every two minutes. With `JetStream always` they are before it
+answers. Nobody asks for keys, and nothing is encrypted.
+
+*Idle*: the training waits, zloom's in a pause inside `tick()`, and changes are made one right after the
+other. {loads}
+
+Over ipc and tcp the operator, the broker and the trainer are processes of their own. Over inproc all of
+them share one process and one interpreter, each in a thread; while the training is busy they take turns,
+and the clock starts when the operator has its turn.
+
+Milliseconds, of the n samples of all rounds together; a p99.9 takes {thousandth} of them at least. Where the
+package `hdrhistogram` is installed, the saved run has all samples of each row as an HdrHistogram.
+
+{round_trips}
+"""
+
+BUSY = """\
+*Busy*: it makes steps of {step_ms:.2f} ms in pure Python, in the thread beside the weavelet or the
+worker, and between two changes lie {apart_ms:.1f} ms at most, in which it gets the interpreter back. Such
+steps never give the interpreter up by themselves: whoever else wants it waits for the switch interval, 5 ms
+by default, each time; unless it comes in the moment before the training itself has woken up, and then it is
+served as if idle. The medians lie between these two kinds, and so differ from round to round. Most
+operations of PyTorch let go of the interpreter: a real training lies between idle and busy."""
+
+TORCH = """
+
+*Torch*: it trains a small model of PyTorch on one thread, {step_ms:.2f} ms a step. The handlers of zloom and
+of NATS run between two steps; the echoes answer from their thread at once."""
+
+PROPORTION = """\
+## In proportion
+
+zloom's median divided by a peer's median of the same round; the contenders take turns within each of
+{rounds} rounds. The table has the median of the rounds' ratios, and in brackets the least and the greatest.
+A busy training over inproc is left out: which thread of the one interpreter runs next is up to chance.
+
+{ratios}
+"""
+
+COSTS = """\
+## What a step pays
+
+One call on the training thread, with a broker connected that takes the points: the best and the median of
+batches of {batch} calls. The tensor is on the CPU. The loop of the measurement is in each figure, those of
+the empty methods too. Nanoseconds; a goal is met when the median is below it:
+
+{costs}
+"""
+
+ABSENT = """\
+## Not measured in this run
+
+{absent}
+"""
+
+START = """\
+## Start
+
+`import`: a Python that imports it and ends. `--help`: `zloom --help`, beside a Python that does nothing.
+`broker`: from the start of the process to when it can be connected to, with an empty journal (`NATS`: with
+JetStream, on files), and what it then holds in memory (RSS). Of a round's starts the fastest counts.
+
+{figures}
+"""
+
+TRAINER = """\
+## Steps of a training
+
+Steps a second of a loop in pure Python, which never lets go of the interpreter, so that each thread beside it
+takes something away. With zloom a step has a `tick()` and a `report(loss=…)`: its broker is there, was killed
+with -9 before the first turn, or never was. `NATS publish` sends a message a step from a thread that has
+nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
+
+{figures}
+"""
+
+FANOUT = """\
+## Fan-out
+
+One change to all weavelets of a run, over tcp, whose handlers run on their loops at once
+(`mode="immediate"`), until the operator has the outcome of each. They are shared out among a few processes,
+each weavelet with connections of its own. `NATS` publishes to as many subscribers, each with a connection of
+its own, and waits for the answer of each; its server keeps nothing. The server's CPU is what the broker used
+for a change.
+
+{figures}
+"""
+
+JOURNAL = """\
+## Journal
+
+*Rows*: the journal by itself, on disk before it confirms, given rows one after the other, each when the one
+before was confirmed, or all at once. *Changes at once*: accepted changes a second of one operator, a thousand
+on their way together, to one weavelet whose outcomes are journaled too; `JetStream always` acknowledges as
+many messages. *Restart*: from the start of the process to when it can be connected to, on what it kept when
+it was killed with -9; a start reads the newest snapshot and the rows after it.
+
+{figures}
+"""
+
+HERD = """\
+## A herd comes back
+
+The server is killed with -9 and started again, on the same port of tcp and with what it kept; from when it
+can be connected to until all are back and one change, or message, was answered by each. The memory (RSS) is
+what it holds then.
+
+{figures}
+"""
+
+INGEST = """\
+## Metrics
+
+Four trainers report ten metrics a step, as fast as they can, until the one operator who watches has all
+points of all of them, none lost; over tcp. A weavelet sends what it has once a beat, 20,000 points at most.
+`NATS` publishes a message a point to one subscriber.
+
+{figures}
+"""
+
+BENCHES: dict[str, str] = {
+    "start": START,
+    "trainer": TRAINER,
+    "fanout": FANOUT,
+    "herd": HERD,
+    "ingest": INGEST,
+    "journal": JOURNAL,
+}
+"""By the name of a bench: its section."""

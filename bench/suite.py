@@ -1,0 +1,90 @@
+"""The benches by name, each measured into the parts of a run."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bench import fanout, herd, ingest, journal, round_trips, start, steps
+from bench.extent import Extent
+from bench.goals import Goal, judge
+from bench.results import LOADS, TRANSPORTS, Absence, Figure, Load, RoundTrip, Transport, Verdict
+
+Measure = Callable[[Extent], list[Figure]]
+
+SIMPLE: dict[str, tuple[Measure, Sequence[Goal], Callable[[], list[Absence]]]] = {
+    start.NAME: (start.measure, start.GOALS, start.absent),
+    fanout.NAME: (fanout.measure, fanout.GOALS, fanout.absent),
+    herd.NAME: (herd.measure, herd.GOALS, herd.absent),
+    ingest.NAME: (ingest.measure, ingest.GOALS, ingest.absent),
+    journal.NAME: (journal.measure, journal.GOALS, journal.absent),
+    steps.NAME: (steps.measure, steps.GOALS, steps.absent),
+}
+"""By name: what measures it, what it should reach, and what this machine lacks for it."""
+
+ROUND_TRIPS = {"latency": round_trips.IDLE_GOALS, "busy": round_trips.BUSY_GOALS}
+"""Those that measure round trips, and what they should reach."""
+
+NAMES = (*ROUND_TRIPS, *SIMPLE)
+
+
+@dataclass(slots=True)
+class Found:
+    """What the benches of one run have found so far."""
+
+    round_trips: list[RoundTrip] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    absent: list[Absence] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """What the round trips are limited to.
+
+    Attributes:
+        transports: Over which they go.
+        loads: What the training does meanwhile, in `busy`.
+    """
+
+    transports: Sequence[Transport] = TRANSPORTS
+    loads: Sequence[Load] = LOADS
+
+
+def measure(names: Sequence[str], extent: Extent, only: Only) -> Found:
+    """Measure some benches, one after the other.
+
+    Args:
+        names: Of `NAMES`.
+        extent: How much.
+        only: What the round trips are limited to.
+    """
+    found = Found()
+    together = [name for name in ROUND_TRIPS if name in names]
+    if together:
+        _round_trips(together, extent, only, found)
+    for name in names:
+        if name in SIMPLE:
+            extent.say(f"{name} …")
+            _simple(name, extent, found)
+    return found
+
+
+def _simple(name: str, extent: Extent, found: Found) -> None:
+    work, goals, absent = SIMPLE[name]
+    figures = work(extent)
+    found.figures += figures
+    found.verdicts += judge(figures, goals)
+    found.absent += absent()
+
+
+def _round_trips(names: Sequence[str], extent: Extent, only: Only, found: Found) -> None:
+    """Measure `latency`, `busy` or both, on the same processes."""
+    schedule = (round_trips.quick if extent.quick else round_trips.full)(extent.rounds)
+    wanted = ("idle", *only.loads)
+    loads = [load for name in names for load in round_trips.loads(name) if load in wanted]
+    measured = round_trips.measure(only.transports, loads, schedule, extent.folder, extent.say)
+    found.round_trips += round_trips.summarized(asyncio.run(measured))
+    for name in names:
+        own = [each for each in found.round_trips if each.load in round_trips.loads(name)]
+        found.verdicts += judge(round_trips.figures(name, own), ROUND_TRIPS[name])
+        found.absent += round_trips.absent(name)

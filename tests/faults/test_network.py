@@ -1,0 +1,154 @@
+"""Connections that are cut, silent, one-sided, slow or half open, between one rank and the broker.
+
+The other rank and the operator are connected directly: what happens to one must not reach them.
+"""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.faults.oracles import until
+from tests.faults.proxy import Network, network
+from tests.faults.survivors import Survivor, converge
+from tests.faults.table import Tally
+from tests.faults.test_broker import Burst, check_history, operating
+from tests.shell.scripted_peer import Peer
+from tests.support import DEADLINE, broker_process, free_ports
+from zloom import messages as m
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs a second address of loopback")
+
+LOST = 6.5
+"""Seconds in which one that was cut off is known as lost: 6, and what a machine under load adds."""
+
+BACK = 12.0
+"""Seconds in which it is itself again, once it may: a silent peer gives up after 3, tries again within 1, and
+asks for its rank each second."""
+
+Cut = Literal["partition", "up", "down"]
+
+
+@dataclass
+class Place:
+    """A broker, one rank behind a network, one beside it, and an operator."""
+
+    between: Network
+    far: Survivor
+    near: Survivor
+    operator: Peer
+    burst: Burst
+
+    async def change(self) -> None:
+        """Send changes; they are all accepted, whoever hears of them."""
+        self.burst.make(5)
+        await self.burst.finish(self.operator)
+        assert not self.burst.refused
+
+    async def far_state(self) -> str:
+        name = f"far-{time.monotonic_ns()}"
+        found = await self.operator.ask(m.GetReplicas(id=name, run="run"))
+        return next((each.state for each in found.replicas if each.rank == 1), "absent")
+
+
+@contextlib.asynccontextmanager
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    endpoint = f"tcp://127.0.0.1:{free_ports()}"
+    with broker_process(tmp_path / "data", endpoint):
+        async with network(endpoint) as (between, far_endpoint), operating(endpoint) as operator:
+            near, far = Survivor(endpoint, 0, 2), Survivor(far_endpoint, 1, 2)
+            tasks = [asyncio.create_task(each.train()) for each in (near, far)]
+            try:
+                await converge(operator, 2, DEADLINE)
+                yield Place(between, far, near, operator, Burst(0))
+            finally:
+                between.heal()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def check_recovered(here: Place, tally: Tally) -> None:
+    """Both ranks are at the newest revision, and took each once and in order."""
+    await converge(here.operator, 2, BACK)
+    tally.held("converged", 2)
+    await check_history(here.operator, [here.near, here.far], here.burst.accepted, tally)
+
+
+@pytest.mark.parametrize("cut", ["partition", "up", "down"])
+@pytest.mark.fault("network: partition, and loss in one direction alone")
+async def test_cut_off(tmp_path: Path, tally: Tally, long_form: bool, cut: Cut) -> None:
+    if cut != "down" and not long_form:
+        pytest.skip("in the long form")
+    async with place(tmp_path) as here:
+        for _ in range(3 if long_form else 1):
+            await here.change()
+            if cut == "partition":
+                here.between.partition()
+            else:
+                (here.between.up if cut == "up" else here.between.down).clear()
+            steps, begun = here.far.step, time.monotonic()
+            await here.change()
+            await until(lambda: is_lost(here), f"{cut}: the rank that is cut off is lost")
+            assert time.monotonic() - begun < LOST
+            tally.held("detected")
+            assert here.far.step > steps
+            tally.held("served")
+            here.between.heal()
+            await check_recovered(here, tally)
+
+
+async def is_lost(here: Place) -> bool:
+    return await here.far_state() == "lost"
+
+
+@pytest.mark.fault("network: connections that are reset")
+async def test_reset(tmp_path: Path, tally: Tally, long_form: bool) -> None:
+    async with place(tmp_path) as here:
+        for _ in range(50 if long_form else 3):
+            opened = here.between.opened
+            here.between.reset()
+            await here.change()
+            await until(lambda opened=opened: here.between.opened >= opened + 2, "both connect again")  # type: ignore[misc]
+            await converge(here.operator, 2, BACK)
+            tally.held("detected")
+        await check_recovered(here, tally)
+        told = [each.event.kind for each in here.operator.updates if isinstance(each, m.Happened)]
+        assert "lost" not in told
+
+
+@pytest.mark.fault("network: connections that are open at one end only")
+async def test_half_open(tmp_path: Path, tally: Tally, long_form: bool) -> None:
+    if not long_form:
+        pytest.skip("in the long form: it takes the heartbeat's time-out")
+    async with place(tmp_path) as here:
+        for _ in range(3):
+            here.between.half_close()
+            begun = time.monotonic()
+            await here.change()
+            await check_recovered(here, tally)
+            assert time.monotonic() - begun < BACK
+            tally.held("detected")
+
+
+@pytest.mark.fault("network: 300 ms each way")
+async def test_latency(tmp_path: Path, tally: Tally, long_form: bool) -> None:
+    async with place(tmp_path) as here:
+        here.between.latency = 0.3
+        for _ in range(20 if long_form else 2):
+            begun = time.monotonic()
+            await here.change()
+            assert time.monotonic() - begun < 0.3 + DEADLINE / 10, "whoever is near does not wait for the far"
+            tally.held("served")
+            await converge(here.operator, 2, BACK)
+            tally.held("converged", 2)
+        await check_recovered(here, tally)
+        told = [each.event.kind for each in here.operator.updates if isinstance(each, m.Happened)]
+        assert "lost" not in told
+        tally.held("detected")

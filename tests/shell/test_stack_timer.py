@@ -1,0 +1,112 @@
+"""The timer of faulthandler: seen where others have set it, and unset while a process forks."""
+
+import faulthandler
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.support import DEADLINE
+from zloom.stack_timer import StackTimer, is_in_use
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    """Return a file to write stacks to."""
+    with open(tmp_path / "stacks.txt", "wb") as opened:
+        yield opened.fileno()
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture
+def timer() -> Iterator[StackTimer]:
+    """Return a timer that the process lets go of in the end."""
+    timer = StackTimer()
+    yield timer
+    timer.release()
+
+
+def wait_until_in_use() -> None:
+    """Wait for the timer's thread, which has a few instructions to do before it waits."""
+    deadline = time.monotonic() + DEADLINE
+    while not is_in_use():
+        assert time.monotonic() < deadline, "the timer is not set"
+
+
+def test_a_timer_that_the_program_has_set_is_left_to_it(file: int, timer: StackTimer) -> None:
+    faulthandler.dump_traceback_later(DEADLINE, file=file)
+    wait_until_in_use()
+    assert not timer.claim()
+    faulthandler.cancel_dump_traceback_later()
+    assert not is_in_use()
+    assert timer.claim()
+
+
+def test_threads_that_wait_for_something_else_are_not_taken_for_it() -> None:
+    context = zmq.Context()  # its threads take no signals either
+    socket = context.socket(zmq.DEALER)
+    socket.connect("tcp://127.0.0.1:1")
+    over = threading.Event()
+    waiting = threading.Thread(target=over.wait, args=(DEADLINE,))
+    waiting.start()
+    try:
+        assert not is_in_use()
+    finally:
+        over.set()
+        waiting.join()
+        context.destroy(linger=0)
+
+
+def test_it_is_known_when_somebody_else_has_set_it(file: int, timer: StackTimer) -> None:
+    assert timer.claim()
+    timer.set(DEADLINE, file)
+    over = [timer.is_over]
+    faulthandler.dump_traceback_later(DEADLINE, file=file)
+    assert [*over, timer.is_over] == [False, True]
+    timer.release()
+    wait_until_in_use()  # what somebody else has set stays set
+
+
+def test_one_at_a_time_has_it(timer: StackTimer) -> None:
+    other = StackTimer()
+    assert timer.claim()
+    assert not other.claim()
+    timer.release()
+    assert other.claim()
+    other.release()
+
+
+def test_a_forked_child_exits_and_the_parent_has_the_timer_again(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", _FORK, str(tmp_path / "stacks.txt")],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert told.stdout.split() == ["child", "0", "set", "again"], told.stderr
+
+
+_FORK = """
+import os, sys
+from zloom.stack_timer import StackTimer, is_in_use
+
+timer = StackTimer()
+timer.claim()
+with open(sys.argv[1], "wb") as file:
+    timer.set(60, file.fileno())
+    pid = os.fork()
+    if not pid:
+        own = StackTimer()
+        claimed = own.claim()
+        own.set(60, file.fileno())  # this waits for the end of the thread before, and so does the exit
+        sys.exit(0 if claimed else 1)
+    print("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    print("set again" if is_in_use() and not timer.is_over else "not set")
+    timer.release()
+"""

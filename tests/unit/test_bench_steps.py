@@ -1,0 +1,24 @@
+"""bench.steps and bench.steps_trainer."""
+
+from bench import steps
+from bench.steps_trainer import train
+
+
+def test_steps_are_counted_and_each_is_told_of_once() -> None:
+    told: list[int] = []
+
+    rate = train(0.05, 100, told.append)
+
+    assert told == list(range(1, len(told) + 1))
+    assert rate <= len(told) / 0.05
+
+
+def test_the_bare_loop_is_the_measure_whatever_the_broker_does() -> None:
+    limited = [goal for goal in steps.GOALS if goal.limit is not None]
+
+    assert {(goal.case, goal.contender) for goal in limited} == {
+        (f"{millis} ms a step", ours)
+        for millis in steps.MILLIS
+        for ours in (steps.ALIVE, steps.DEAD, steps.ABSENT)
+    }
+    assert not any(goal.at_most for goal in limited)

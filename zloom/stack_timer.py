@@ -1,0 +1,164 @@
+"""The timer of `faulthandler`, which writes stacks without the GIL and of which a process has one.
+
+It may be somebody else's: the program's own, or pytest's. Python does not tell whether it is set, and setting
+it takes it away from whoever had. But it is a thread in C, and Linux shows those; so what is set by others is
+seen, and let alone. Where that cannot be seen the timer is let alone too.
+
+A forked child lacks the thread but remembers the timer, and waits for ever for its end when it exits
+(`_PyFaulthandler_Fini`, up to CPython 3.14). So it is unset while the process forks.
+"""
+
+import contextlib
+import faulthandler
+import os
+import platform
+import threading
+
+_TASKS = "/proc/self/task"
+"""A folder for each thread of this process, on Linux."""
+
+_ALL_SIGNALS = 0x7FFFFFFF
+_UNBLOCKABLE = 1 << 8 | 1 << 18
+"""SIGKILL and SIGSTOP, of 31 signals."""
+
+_FUTEX = {"x86_64": "202", "aarch64": "98"}
+"""Number of the system call that a thread waits in for a lock."""
+
+_WAITS, _FLAGS = (0, 9), 0x7F
+"""What of that call is a wait, below its flags."""
+
+_lock = threading.RLock()
+"""Held while the timer is set or unset, and during a fork; by a signal handler again."""
+
+_owner: "StackTimer | None" = None
+"""The one of this process that uses the timer."""
+
+
+class StackTimer:
+    """A turn at the timer, for one thread; forks may happen on any."""
+
+    def __init__(self) -> None:
+        self._threads: set[str] = set()
+        self._seconds, self._file = 0.0, -1
+        self._interrupted = False
+        """It is unset only for the length of a fork."""
+
+    def claim(self) -> bool:
+        """Have the timer from now on; False where another has it, or may have it."""
+        global _owner
+        with _lock:
+            if _owner is not None or is_in_use():
+                return False
+            _owner = self
+            return True
+
+    def release(self) -> None:
+        """Unset it, and leave it to others."""
+        global _owner
+        with _lock:
+            self.unset()
+            if _owner is self:
+                _owner = None
+
+    def set(self, seconds: float, file: int) -> None:
+        """Have the stacks of all threads written once, unless `unset` comes before.
+
+        Args:
+            seconds: From now.
+            file: Descriptor to write to.
+
+        Raises:
+            RuntimeError: There is no thread to be had.
+        """
+        with _lock:
+            self._seconds, self._file = seconds, file
+            before = set(os.listdir(_TASKS))
+            faulthandler.dump_traceback_later(seconds, file=file)
+            self._threads = set(os.listdir(_TASKS)) - before
+            if not self._threads:  # it would write to a file that is closed by then
+                faulthandler.cancel_dump_traceback_later()
+
+    def unset(self) -> None:
+        """Have nothing written any more, and wait for what is being written."""
+        with _lock:
+            if self._is_running():
+                faulthandler.cancel_dump_traceback_later()
+            self._threads = set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was set and waits no more: it has written, or somebody else has set or unset it."""
+        return bool(self._threads) and not self._is_running()
+
+    def _is_running(self) -> bool:
+        return any(os.path.exists(f"{_TASKS}/{thread}") for thread in self._threads)
+
+    # --- forks --------------------------------------------------------------------------------
+
+    def _before_fork(self) -> None:
+        self._interrupted = self._is_running()
+        if self._interrupted:
+            self.unset()
+
+    def _after_fork(self) -> None:
+        if self._interrupted:
+            with contextlib.suppress(RuntimeError):
+                self.set(self._seconds, self._file)
+
+
+def is_in_use() -> bool:
+    """Return whether the timer is set, as far as Linux shows; elsewhere it may always be."""
+    try:
+        return any(_looks_like_it(thread) for thread in os.listdir(_TASKS))
+    except OSError:
+        return True
+
+
+def _looks_like_it(thread: str) -> bool:
+    """Return whether a thread takes no signal and waits for a lock with a time-out, as none but it does."""
+    try:
+        status = _read_status(thread)
+        if not _blocks_signals(status) or status["Name"].startswith("ZMQ"):
+            return False
+        with open(f"{_TASKS}/{thread}/syscall", encoding="ascii") as file:
+            number, *arguments = file.read().split()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return False
+    except OSError:
+        return True
+    futex = _FUTEX.get(platform.machine())
+    if futex is None or number != futex:
+        return futex is None
+    return int(arguments[1], 16) & _FLAGS in _WAITS and arguments[3] != "0x0"
+
+
+def _read_status(thread: str) -> dict[str, str]:
+    with open(f"{_TASKS}/{thread}/status", encoding="ascii", errors="replace") as file:
+        return dict(line.split(":\t", 1) for line in file if ":\t" in line)
+
+
+def _blocks_signals(status: dict[str, str]) -> bool:
+    if "SigBlk" not in status:  # a kernel that is not Linux, and only looks like it
+        return True
+    return (int(status["SigBlk"], 16) | _UNBLOCKABLE) & _ALL_SIGNALS == _ALL_SIGNALS
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    if _owner is not None:
+        _owner._before_fork()
+
+
+def _after_in_parent() -> None:
+    if _owner is not None:
+        _owner._after_fork()
+    _lock.release()
+
+
+def _after_in_child() -> None:
+    global _lock, _owner
+    _lock, _owner = threading.RLock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
