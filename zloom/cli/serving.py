@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zloom.cli.options import AuthDir
+from zloom.cli.options import AuthDir, Json
 
 
 class DurabilityChoice(enum.StrEnum):
@@ -43,7 +43,6 @@ DataDir = Annotated[
         file_okay=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 journal = typer.Typer(help="Check or repair a broker's journal, without a broker.", no_args_is_help=True)
 
