@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zloom.cli.options import AuthDir, Json
+from zloom.cli.options import AuthDir, Json, expanded
 
 
 class DurabilityChoice(enum.StrEnum):
@@ -41,6 +41,7 @@ DataDir = Annotated[
         help="Folder of the journal; by default zloom in your state folder.",
         show_default=False,
         file_okay=False,
+        callback=expanded,
     ),
 ]
 
