@@ -108,7 +108,7 @@ class Mailbox:
         return revision in self._settled
 
     def end_of(self, revision: int) -> str:
-        """Return what became of a revision, in words."""
+        """Return what became of a revision, in words. Any thread may ask."""
         return self._settled.end_of(revision)
 
     def poll(self, now: float) -> float | None:

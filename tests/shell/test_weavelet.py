@@ -493,12 +493,27 @@ def test_a_phase_is_told_at_once_and_ends_with_its_block(
 
 def test_steps_are_counted_on_when_the_trainer_names_them_wrongly(run: str, endpoint: str) -> None:
     weavelet = Weavelet(run, broker=endpoint)
+    weavelet.start()
     weavelet.tick()
     weavelet.tick(10)
     with pytest.warns(RuntimeWarning, match=r"tick\(10\) does not increase; steps are counted on, now 11"):
         weavelet.tick(10)
     weavelet.tick(3)  # warned of once
     assert weavelet.step == 12
+    weavelet.close()
+
+
+def test_a_trainer_that_forgot_to_start_its_weavelet_is_warned_once(run: str, endpoint: str) -> None:
+    weavelet = Weavelet(run, broker=endpoint)
+    with pytest.warns(
+        RuntimeWarning, match=r"never started, .*; use it in a `with` block, or call start\(\)"
+    ) as warned:
+        weavelet.tick()
+    assert [each.filename for each in warned] == [__file__]
+    weavelet.tick()
+    assert weavelet.step == 2
+    weavelet.close()
+    weavelet.tick()
 
 
 def test_own_topics_reach_a_trainer(weavelet: Weavelet, operator: SyncOperator) -> None:
@@ -879,6 +894,7 @@ def test_a_surprise_at_the_end_does_not_keep_it_from_saying_goodbye(
     assert weavelet._thread is not None
     weavelet.close()
     assert not weavelet._thread.is_alive()
-    with operator.watch(run):  # the goodbye came before this
-        [replica] = operator.replicas(run)
-    assert (replica.state, replica.reason) == ("finished", "finished")
+    end = time.monotonic() + DEADLINE
+    while [(each.state, each.reason) for each in operator.replicas(run)] != [("finished", "finished")]:
+        assert time.monotonic() < end, "it said no goodbye"
+        time.sleep(0.01)
