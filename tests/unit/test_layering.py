@@ -30,7 +30,8 @@ _PURE = """
     zloom_broker.guard_ends zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards
     zloom_broker.hub zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger
     zloom_broker.liveness zloom_broker.load zloom_broker.membership zloom_broker.newcomers
-    zloom_broker.outcomes zloom_broker.permissions zloom_broker.previews zloom_broker.pulse
+    zloom_broker.outcomes zloom_broker.own_topics zloom_broker.permissions zloom_broker.previews
+    zloom_broker.pulse
     zloom_broker.queries zloom_broker.ramping zloom_broker.records zloom_broker.requests
     zloom_broker.rounds zloom_broker.rules zloom_broker.state zloom_broker.steering
     zloom_broker.straggling zloom_broker.subscriptions zloom_broker.users zloom_broker.validation
