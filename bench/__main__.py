@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench import calls, machine, report, results, round_trips, suite, tables, training
 from bench.extent import Extent
-from bench.results import LOADS, TRANSPORTS, Run
+from bench.results import LOADS, OURS, PEERS, TRANSPORTS, Run
 from bench.tables import Grid
 
 FOLDER = Path("out", "bench")
@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--load", action="append", choices=LOADS, help="of busy, what the training does; can be repeated"
     )
+    parser.add_argument(
+        "--contender", action="append", choices=(*OURS, *PEERS), help="of the round trips; can be repeated"
+    )
     parser.add_argument("--output", type=Path, help="where to save (default: a new file in out/bench)")
     return parser
 
@@ -111,7 +114,9 @@ def _measure(options: argparse.Namespace, console: Console) -> Run:
         described = machine.describe(folder)
         step_ms = training.step_ms("busy")
         torch_step_ms = training.step_ms("torch") if training.has_torch() and "busy" in names else None
-        only = suite.Only(options.transport or TRANSPORTS, options.load or LOADS)
+        only = suite.Only(
+            options.transport or (), options.load or LOADS, options.contender or (*OURS, *PEERS)
+        )
         found = suite.measure([each for each in names if each != "calls"], extent, only)
         batches = QUICK_BATCHES if options.quick else BATCHES
         costs = calls.measure(batches, folder) if "calls" in names else []

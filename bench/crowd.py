@@ -5,6 +5,7 @@ connected, and ends with its input.
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -23,12 +24,15 @@ CROWD_DEADLINE = 60.0
 RECONNECT = 0.1
 """Seconds between two tries of a subscriber: zloom's first one is after about as long; by default 2 s."""
 
+SOCKETS_EACH = 8
+"""Two that are open, and those of earlier tries that libzmq has not taken down yet."""
+
 ATTEMPT = "one"
 
 
 async def weavelets(endpoint: str, ranks: range, world_size: int, stack: AsyncExitStack) -> None:
     """Start one weavelet for each of the ranks, and wait until all are active."""
-    context = new_context()
+    context = new_context(SOCKETS_EACH * len(ranks) + SOCKETS_EACH)
     stack.callback(context.destroy, linger=0)
     started = [_weavelet(endpoint, rank, world_size, context) for rank in ranks]
     for each in started:
@@ -88,6 +92,7 @@ def shares(total: int, parts: int) -> list[range]:
 
 async def main(kind: str, endpoint: str, first: str, end: str, world_size: str) -> None:
     """Join with the ranks from `first` to before `end`, until the input ends."""
+    logging.getLogger("zloom").setLevel(logging.ERROR)  # each of them would say that its broker is gone
     async with AsyncExitStack() as stack:
         await KINDS[kind](endpoint, range(int(first), int(end)), int(world_size), stack)
         announce()

@@ -19,7 +19,7 @@ from bench.extent import Extent
 from bench.goals import Goal
 from bench.nats_worker import CHANGES
 from bench.orders import PAYLOAD
-from bench.results import Absence, Figure
+from bench.results import Absence
 from bench.trainer import KEY, RUN
 
 NAME = "fanout"
@@ -44,7 +44,7 @@ GOALS = tuple(
     )
 )
 
-Change = Callable[[], Awaitable[None]]
+Change = Callable[[], Awaitable[object]]
 """Makes a change, and returns when all have answered."""
 
 
@@ -61,12 +61,10 @@ class Side:
     server: psutil.Process
 
 
-def measure(extent: Extent) -> list[Figure]:
+def measure(extent: Extent, collected: Collected) -> None:
     """Make changes, in turns, to ever more weavelets."""
-    collected = Collected(NAME)
     for size in QUICK_SIZES if extent.quick else SIZES:
         asyncio.run(_measure(extent, size, collected))
-    return collected.figures()
 
 
 def absent() -> list[Absence]:
@@ -120,6 +118,18 @@ def crowd_of(kind: str, endpoint: str, size: int) -> Iterator[None]:
         yield
 
 
+async def change_all(operator: zloom.Operator, value: float, size: int) -> None:
+    """Make a change that so many weavelets apply at once.
+
+    Raises:
+        TimeoutError: Not all of them did in time.
+    """
+    result = await operator.set(RUN, {KEY: value}, mode="immediate", timeout=crowd.CROWD_DEADLINE)
+    applied = sum(each.outcome == "applied" for each in result.outcomes)
+    if applied < size:
+        raise TimeoutError(f"{applied} of {size} weavelets applied a change in {result.latency:.0f} s")
+
+
 @contextlib.asynccontextmanager
 async def _zloom(extent: Extent, size: int) -> AsyncIterator[Side]:
     data_dir = extent.folder / secrets.token_hex(4)
@@ -132,13 +142,7 @@ async def _zloom(extent: Extent, size: int) -> AsyncIterator[Side]:
         crowd_of("zloom", broker.endpoint, size),
     ):
         async with zloom.connect(broker.endpoint) as operator:
-
-            async def change() -> None:
-                result = await operator.set(RUN, {KEY: next(values)}, mode="immediate")
-                assert result.applied_everywhere, result
-                assert len(result.outcomes) == size, result
-
-            yield Side(change, psutil.Process(broker.pid))
+            yield Side(lambda: change_all(operator, next(values), size), psutil.Process(broker.pid))
 
 
 @contextlib.asynccontextmanager
@@ -155,5 +159,7 @@ async def _nats(extent: Extent, size: int) -> AsyncIterator[Side]:
             for _ in range(size):
                 await answers.next_msg(roles.DEADLINE)
 
-        yield Side(change, psutil.Process(server.pid))
-        await connection.close()
+        try:
+            yield Side(change, psutil.Process(server.pid))
+        finally:
+            await connection.close()

@@ -31,8 +31,8 @@ class Goal:
 def judge(figures: Sequence[Figure], goals: Iterable[Goal]) -> list[Verdict]:
     """Return a verdict for each goal whose contender and peer were both measured.
 
-    A figure without its peer is not judged, and so not told: the machine alone could explain it. Nor is a
-    ratio to a peer who was too quick for the clock in a round.
+    A figure without its peer is not judged: the machine alone could explain it. Nor are those of which one
+    broke off before the other, nor a ratio to a peer who was too quick for the clock in a round.
 
     Args:
         figures: Of one bench.
@@ -43,9 +43,13 @@ def judge(figures: Sequence[Figure], goals: Iterable[Goal]) -> list[Verdict]:
     for goal in goals:
         ours = found.get((goal.case, goal.what, goal.contender))
         peer = found.get((goal.case, goal.what, goal.peer))
-        if ours is not None and peer is not None and (goal.by != "ratio" or all(peer.rounds)):
+        if ours is not None and peer is not None and _comparable(goal, ours, peer):
             verdicts.append(_verdict(goal, ours, peer))
     return verdicts
+
+
+def _comparable(goal: Goal, ours: Figure, peer: Figure) -> bool:
+    return len(ours.rounds) == len(peer.rounds) and (goal.by != "ratio" or all(peer.rounds))
 
 
 def _verdict(goal: Goal, ours: Figure, peer: Figure) -> Verdict:

@@ -20,18 +20,21 @@ from bench import nats_server, roles
 from bench.collected import Collected
 from bench.crowd import CROWD_DEADLINE
 from bench.extent import Extent
-from bench.fanout import crowd_of
+from bench.fanout import change_all, crowd_of
 from bench.goals import Goal
 from bench.nats_worker import CHANGES
 from bench.orders import PAYLOAD
-from bench.results import Absence, Figure
-from bench.trainer import KEY, RUN
+from bench.results import Absence
+from bench.trainer import RUN
 
 NAME = "herd"
 ZLOOM, NATS = "zloom", "NATS"
 TIME, MEMORY = "all back after ready", "server's memory"
 
 SIZE, QUICK_SIZE = 1000, 8
+MOST_ROUNDS = 3
+"""Each starts a thousand weavelets anew."""
+
 POLL = 0.02
 """Seconds between two looks at who is back."""
 
@@ -57,16 +60,15 @@ AllBack = Callable[[str, int], Coroutine[Any, Any, None]]
 """Returns when so many are back at the endpoint."""
 
 
-def measure(extent: Extent) -> list[Figure]:
+def measure(extent: Extent, collected: Collected) -> None:
     """Kill each server once a round, in turns."""
-    collected = Collected(NAME)
     size = QUICK_SIZE if extent.quick else SIZE
-    for number in range(extent.rounds):
-        extent.say(f"{NAME}: round {number + 1} of {extent.rounds}")
+    rounds = min(extent.rounds, MOST_ROUNDS)
+    for number in range(rounds):
+        extent.say(f"{NAME}: round {number + 1} of {rounds}")
         _restart(ZLOOM, "zloom", _broker, _all_active, size, extent, collected)
         if not nats_server.missing():
             _restart(NATS, "nats", _server, _all_subscribed, size, extent, collected)
-    return collected.figures()
 
 
 def absent() -> list[Absence]:
@@ -117,7 +119,8 @@ def _free_port() -> int:
 @contextlib.contextmanager
 def _broker(home: Path, port: int) -> Iterator[roles.Running]:
     options = ["--bind", f"tcp://127.0.0.1:{port}", "--no-auth", "--data-dir", str(home)]
-    with roles.running("zloom", "broker", "--log-level", "error", *options) as running:
+    quiet = ["--log-level", "error", "--durability", "buffered"]
+    with roles.running("zloom", "broker", *quiet, *options) as running:
         yield running
 
 
@@ -130,8 +133,7 @@ async def _all_active(endpoint: str, size: int) -> None:
     async with zloom.connect(endpoint) as operator, asyncio.timeout(CROWD_DEADLINE):
         while sum(each.live for each in await operator.runs(RUN)) < size:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(POLL)
-        result = await operator.set(RUN, {KEY: time.time()}, mode="immediate")
-        assert result.applied_everywhere, result
+        await change_all(operator, time.time(), size)
 
 
 async def _all_subscribed(endpoint: str, size: int) -> None:
@@ -139,10 +141,12 @@ async def _all_subscribed(endpoint: str, size: int) -> None:
     import nats
 
     connection = await nats.connect(endpoint)
-    async with asyncio.timeout(CROWD_DEADLINE):
-        while await _answers(connection, size) < size:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(POLL)
-    await connection.close()
+    try:
+        async with asyncio.timeout(CROWD_DEADLINE):
+            while await _answers(connection, size) < size:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(POLL)
+    finally:
+        await connection.close()
 
 
 async def _answers(connection: Any, size: int) -> int:

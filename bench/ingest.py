@@ -13,7 +13,7 @@ from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal
 from bench.ingest_source import SUBJECT
-from bench.results import Absence, Figure
+from bench.results import Absence
 from bench.trainer import RUN
 from zloom.messages import Reported
 
@@ -39,11 +39,9 @@ Receive = Callable[[int], Awaitable[None]]
 """Returns when so many points have come."""
 
 
-def measure(extent: Extent) -> list[Figure]:
+def measure(extent: Extent, collected: Collected) -> None:
     """Have all trainers report at once, in turns."""
-    collected = Collected(NAME)
     asyncio.run(_measure(extent, collected))
-    return collected.figures()
 
 
 def absent() -> list[Absence]:
@@ -135,5 +133,7 @@ async def _nats(extent: Extent) -> AsyncIterator[tuple[list[roles.Conversation],
 
         await connection.subscribe(SUBJECT, cb=take)
         await connection.flush()
-        yield sources, receive
-        await connection.close()
+        try:
+            yield sources, receive
+        finally:
+            await connection.close()

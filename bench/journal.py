@@ -19,7 +19,7 @@ from bench.extent import Extent
 from bench.goals import Goal
 from bench.nats_worker import CHANGES
 from bench.orders import PAYLOAD
-from bench.results import Absence, Figure
+from bench.results import Absence
 from bench.trainer import KEY, RUN
 from zloom_broker.journal import open_journal
 
@@ -30,6 +30,9 @@ RATE, READY = "taken", "restart after kill -9"
 ROWS, BURST = "rows of 128 bytes into the journal", "changes of an operator at once"
 
 BURST_SIZE, QUICK_BURST_SIZE = 10_000, 200
+OPERATED, QUICK_OPERATED = 3000, 200
+"""Changes of an operator in a turn."""
+
 SINGLES, QUICK_SINGLES = 200, 20
 """Rows that are committed one by one: each costs a disk two fsyncs."""
 
@@ -54,9 +57,8 @@ Burst = Callable[[int], Awaitable[None]]
 """Makes so many changes and returns when all are confirmed."""
 
 
-def measure(extent: Extent) -> list[Figure]:
+def measure(extent: Extent, collected: Collected) -> None:
     """Measure the journal by itself, then the broker with changes of an operator, then its restart."""
-    collected = Collected(NAME)
     for number in range(extent.rounds):
         extent.say(f"{NAME}, rows: round {number + 1} of {extent.rounds}")
         _commit(extent, collected)
@@ -65,7 +67,6 @@ def measure(extent: Extent) -> list[Figure]:
     _replay("zloom", _broker, _zloom, extent, count, collected)
     if not nats_server.missing():
         _replay("JetStream", _jetstream, _nats, extent, count, collected)
-    return collected.figures()
 
 
 def absent() -> list[Absence]:
@@ -105,7 +106,7 @@ def _await_row(committed: "queue.SimpleQueue[int]", seq: int) -> None:
 
 
 async def _bursts(extent: Extent, collected: Collected) -> None:
-    count = QUICK_BURST_SIZE if extent.quick else BURST_SIZE
+    count = QUICK_OPERATED if extent.quick else OPERATED
     async with contextlib.AsyncExitStack() as stack:
         broker = stack.enter_context(_broker(extent.folder / secrets.token_hex(4), "fsync"))
         sides = {ZLOOM: await stack.enter_async_context(_zloom(broker))}
@@ -152,8 +153,10 @@ async def _nats(server: roles.Running) -> AsyncIterator[Burst]:
             numbers = range(first, min(first + AT_ONCE, count))
             await asyncio.gather(*[await streams.publish_async(CHANGES, PAYLOAD) for _ in numbers])
 
-    yield burst
-    await connection.close()
+    try:
+        yield burst
+    finally:
+        await connection.close()
 
 
 @contextlib.contextmanager

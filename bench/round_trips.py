@@ -1,7 +1,7 @@
 """Round trips of all contenders, in turns: A B C D, A B C D, … so that they share the machine's moods."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,34 +56,28 @@ class Schedule:
     Attributes:
         rounds: How often it is each contender's turn.
         warm_up: Before each turn; not counted.
-        idle: What a turn is while the training waits.
-        busy: What a turn is while it makes steps.
-        busy_inproc: Likewise over inproc: shorter, as nobody steers a training from inside its process.
+        turns: What a turn is, by what the training does meanwhile.
     """
 
     rounds: int
     warm_up: Plan
-    idle: Plan
-    busy: Plan
-    busy_inproc: Plan
-
-    def turn(self, transport: Transport, load: Load) -> Plan:
-        """Return what a turn is."""
-        if load == "idle":
-            return self.idle
-        return self.busy_inproc if transport == "inproc" else self.busy
+    turns: dict[Load, Plan]
 
 
 def full(rounds: int) -> Schedule:
-    """Return the schedule of a whole run: with 5 rounds, samples for a p99.9 in two minutes and a half."""
-    busy, busy_inproc = Plan(200, 3.6, BUSY_APART), Plan(100, 1.0, BUSY_APART)
-    return Schedule(rounds, Plan(20, 0.2), Plan(300, 1.2), busy, busy_inproc)
+    """Return the schedule of a whole run: with 5 rounds, samples for a p99.9, in six minutes."""
+    turns: dict[Load, Plan] = {
+        "idle": Plan(300, 1.2),
+        "busy": Plan(100, 1.8, BUSY_APART),
+        "torch": Plan(200, 3.6, BUSY_APART),
+    }
+    return Schedule(rounds, Plan(20, 0.2), turns)
 
 
 def quick(rounds: int) -> Schedule:
     """Return a schedule that only shows that everything works."""
     busy = Plan(5, 0.3, BUSY_APART)
-    return Schedule(rounds, Plan(2, 0.1), Plan(20, 0.3), busy, busy)
+    return Schedule(rounds, Plan(2, 0.1), {"idle": Plan(20, 0.3), "busy": busy, "torch": busy})
 
 
 def loads(bench: str) -> tuple[Load, ...]:
@@ -104,42 +98,42 @@ def absent(bench: str) -> list[Absence]:
     return found
 
 
-def present(transport: Transport) -> list[Contender]:
-    """Return who can be measured over a transport, in the order of their turns."""
+def present(transport: Transport, wanted: Sequence[Contender] = (*OURS, *PEERS)) -> list[Contender]:
+    """Return who of those wanted can be measured over a transport, in the order of their turns."""
     lacking = NATS if nats_server.missing() else ()
-    return [each for each in (*OURS, *PEERS) if each not in lacking and contenders.reaches(each, transport)]
+    return [each for each in wanted if each not in lacking and contenders.reaches(each, transport)]
 
 
 async def measure(
-    transports: Sequence[Transport],
-    loads: Sequence[Load],
+    loads: Mapping[Transport, Sequence[Load]],
+    wanted: Sequence[Contender],
     schedule: Schedule,
     folder: Path,
     say: Callable[[str], object],
 ) -> Samples:
-    """Measure every contender over every transport.
+    """Measure contenders in turns.
 
     Args:
-        transports: Over which.
-        loads: While the training does what.
+        loads: What the training does meanwhile, by the transports over which to measure.
+        wanted: Who, as far as they are here.
         schedule: How much.
         folder: For the journals.
         say: Takes a line on how far it is.
     """
     samples: Samples = defaultdict(list)
-    for transport in transports:
+    for transport, here in loads.items():
         async with AsyncExitStack() as stack:
             # All of them live as long as the transport is measured; who has no turn waits, and costs nothing.
             benches = {
                 contender: await stack.enter_async_context(contenders.start(contender, transport, folder))
-                for contender in present(transport)
+                for contender in present(transport, wanted)
             }
             for number in range(schedule.rounds):
-                say(f"{transport}, {' and '.join(loads)}: round {number + 1} of {schedule.rounds}")
-                for load in loads:
+                say(f"{transport}, {' and '.join(here)}: round {number + 1} of {schedule.rounds}")
+                for load in here:
                     for contender, bench in benches.items():
                         samples[transport, load, contender].append(
-                            await _turn(bench, load, schedule.warm_up, schedule.turn(transport, load))
+                            await _turn(bench, load, schedule.warm_up, schedule.turns[load])
                         )
     return samples
 

@@ -16,7 +16,7 @@ from bench import nats_server, roles
 from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal
-from bench.results import Absence, Figure
+from bench.results import Absence
 
 NAME = "start"
 IMPORT, HELP, READY = "import", "--help", "broker"
@@ -30,7 +30,7 @@ GOALS = (
     Goal(READY, MEMORY, ZLOOM, NATS, 48, by="itself"),
 )
 
-TURNS = 5
+TURNS = 3
 """Starts of each contender in one round, of which the fastest counts: others had the disk or the core."""
 
 COMMANDS: dict[str, dict[str, list[str]]] = {
@@ -45,9 +45,8 @@ COMMANDS: dict[str, dict[str, list[str]]] = {
 """By case and contender: what Python runs."""
 
 
-def measure(extent: Extent) -> list[Figure]:
+def measure(extent: Extent, collected: Collected) -> None:
     """Start everything, in turns."""
-    collected = Collected(NAME)
     lacking = {"nats-py", NATS} if nats_server.missing() else set()
     turns = 1 if extent.quick else TURNS
     for number in range(extent.rounds):
@@ -59,7 +58,6 @@ def measure(extent: Extent) -> list[Figure]:
         for name, server in SERVERS.items():
             if name not in lacking:
                 _serve(server, name, turns, extent.folder, collected)
-    return collected.figures()
 
 
 def absent() -> list[Absence]:

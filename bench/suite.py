@@ -5,11 +5,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench import fanout, herd, ingest, journal, round_trips, start, steps
+from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal, judge
-from bench.results import LOADS, TRANSPORTS, Absence, Figure, Load, RoundTrip, Transport, Verdict
+from bench.results import (
+    LOADS,
+    OURS,
+    PEERS,
+    TRANSPORTS,
+    Absence,
+    Contender,
+    Figure,
+    Load,
+    RoundTrip,
+    Transport,
+    Verdict,
+)
+from zloom import ZloomError
 
-Measure = Callable[[Extent], list[Figure]]
+Measure = Callable[[Extent, Collected], None]
 
 SIMPLE: dict[str, tuple[Measure, Sequence[Goal], Callable[[], list[Absence]]]] = {
     start.NAME: (start.measure, start.GOALS, start.absent),
@@ -23,6 +37,8 @@ SIMPLE: dict[str, tuple[Measure, Sequence[Goal], Callable[[], list[Absence]]]] =
 
 ROUND_TRIPS = {"latency": round_trips.IDLE_GOALS, "busy": round_trips.BUSY_GOALS}
 """Those that measure round trips, and what they should reach."""
+
+BUSY_TRANSPORTS: tuple[Transport, ...] = ("tcp",)
 
 NAMES = (*ROUND_TRIPS, *SIMPLE)
 
@@ -42,12 +58,25 @@ class Only:
     """What the round trips are limited to.
 
     Attributes:
-        transports: Over which they go.
+        transports: Over which they go. By default all that there are, but tcp alone while the training is
+            busy: NATS has no other.
         loads: What the training does meanwhile, in `busy`.
+        contenders: Who makes them.
     """
 
-    transports: Sequence[Transport] = TRANSPORTS
+    transports: Sequence[Transport] = ()
     loads: Sequence[Load] = LOADS
+    contenders: Sequence[Contender] = (*OURS, *PEERS)
+
+    def plan(self, names: Sequence[str]) -> dict[Transport, list[Load]]:
+        """Return what `latency`, `busy` or both measure: the loads by transport, none without any."""
+        found: dict[Transport, list[Load]] = {}
+        for name in names:
+            usual = TRANSPORTS if name == "latency" else BUSY_TRANSPORTS
+            for transport in self.transports or usual:
+                loads = (load for load in round_trips.loads(name) if load in ("idle", *self.loads))
+                found.setdefault(transport, []).extend(loads)
+        return {transport: loads for transport, loads in found.items() if loads}
 
 
 def measure(names: Sequence[str], extent: Extent, only: Only) -> Found:
@@ -71,18 +100,21 @@ def measure(names: Sequence[str], extent: Extent, only: Only) -> Found:
 
 def _simple(name: str, extent: Extent, found: Found) -> None:
     work, goals, absent = SIMPLE[name]
-    figures = work(extent)
-    found.figures += figures
-    found.verdicts += judge(figures, goals)
+    collected = Collected(name)
+    try:
+        work(extent, collected)
+    except (TimeoutError, ZloomError) as error:  # the others are worth measuring all the same
+        why = str(error) or "somebody did not answer in time"
+        found.absent.append(Absence(name, "what is not here", why))
+    found.figures += collected.figures()
+    found.verdicts += judge(collected.figures(), goals)
     found.absent += absent()
 
 
 def _round_trips(names: Sequence[str], extent: Extent, only: Only, found: Found) -> None:
     """Measure `latency`, `busy` or both, on the same processes."""
     schedule = (round_trips.quick if extent.quick else round_trips.full)(extent.rounds)
-    wanted = ("idle", *only.loads)
-    loads = [load for name in names for load in round_trips.loads(name) if load in wanted]
-    measured = round_trips.measure(only.transports, loads, schedule, extent.folder, extent.say)
+    measured = round_trips.measure(only.plan(names), only.contenders, schedule, extent.folder, extent.say)
     found.round_trips += round_trips.summarized(asyncio.run(measured))
     for name in names:
         own = [each for each in found.round_trips if each.load in round_trips.loads(name)]

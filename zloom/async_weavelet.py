@@ -78,7 +78,9 @@ class AsyncWeavelet(Steerable):
         await self._hold()
 
     async def _hold(self) -> None:
-        if not self._mailbox.waiting or self._is_forked() or self._closed or self._engine is None:
+        if not self._mailbox.waiting:
+            return
+        if self._is_unstarted() or self._is_forked() or self._closed or self._engine is None:
             return
         self._begin()
         self._arrived.clear()

@@ -13,7 +13,7 @@ Answer = Callable[[int, Outcome], object]
 
 
 class Settlement:
-    """The ends of revisions. `in` may be asked by any thread, the rest belongs to the training thread."""
+    """The ends of revisions. Any thread may ask `in` and `end_of`, the rest is the training thread's."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer

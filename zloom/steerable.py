@@ -41,6 +41,11 @@ from zloom.training import Training
 REASON_LIMIT = 500
 """Characters of a reason to leave: a line or two of an exception's text."""
 
+UNSTARTED = (
+    "this weavelet was never started, so nothing can steer the training; use it in a `with` block, or call "
+    "start() before the first step"
+)
+
 
 class Steerable(Declaring, Disownable):
     """The part that `zloom.Weavelet` and `zloom.AsyncWeavelet` share.
@@ -111,8 +116,9 @@ class Steerable(Declaring, Disownable):
         start_paused = resolve_start_paused(self._settings.start_paused, os.environ)
         if start_paused is not None:
             self._mailbox.pause.begin_with(start_paused)
-        self._mailbox.waiting = inherit or start_paused is not None
+        self._mailbox.waiting = True  # so that a `tick` before the start takes the long way, where it is seen
         self._begun = False
+        self._started = False
         self._closed = False
         self._forked = False
         self._warned: set[str] = set()
@@ -159,7 +165,12 @@ class Steerable(Declaring, Disownable):
             self._post(Engine.status_changed)
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Publish on a topic of your own, at most once. What cannot be sent now is dropped and counted."""
+        """Publish on a topic of your own, at most once. What cannot be sent now is dropped and counted.
+
+        Raises:
+            SettingsError: The topic is no text, or the payload no bytes.
+        """
+        _check_own(topic, payload)
         if not self._is_forked():
             self._post(Engine.publish, topic, payload)
 
@@ -280,6 +291,8 @@ class Steerable(Declaring, Disownable):
     def _check_startable(self) -> None:
         if self._closed or self._engine is not None:
             raise SettingsError("a weavelet is started once; make a new one")
+        self._started = True
+        self._mailbox.waiting = self._inherit or self._mailbox.pause.coming
         self._training.thread = threading.get_ident()  # most likely; a safe point will tell
 
     def _begin(self) -> None:
@@ -340,11 +353,23 @@ class Steerable(Declaring, Disownable):
             self._warn_once(f"the weavelet of {self._run} does nothing in this forked process")
         return self._forked
 
-    def _warn_once(self, text: str) -> None:
+    def _warn_once(self, text: str, calls: int = 3) -> None:
+        """Warn of the line that called a method so many calls up from here."""
         kind = text.partition("(")[0]
         if kind not in self._warned:
             self._warned.add(kind)
-            warnings.warn(text, RuntimeWarning, stacklevel=4)
+            warnings.warn(text, RuntimeWarning, stacklevel=calls + 1)
+
+    def _is_unstarted(self) -> bool:
+        if not (self._started or self._closed or self._forked):
+            self._warn_once(UNSTARTED, calls=4)
+        return not self._started
+
+
+def _check_own(topic: object, payload: object) -> None:
+    if not isinstance(topic, str) or not isinstance(payload, bytes):
+        kinds = f"{type(topic).__name__} and {type(payload).__name__}"
+        raise SettingsError(f"publish({kinds}): expected a topic of str and a payload of bytes")
 
 
 def _log_error(what: str, error: Exception) -> None:

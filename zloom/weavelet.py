@@ -19,6 +19,10 @@ START_TIMEOUT = 5.0
 """Seconds that `start` waits for the new thread to open its socket, to learn if the endpoint can be used.
 On an idle machine that takes milliseconds."""
 
+CONFIG_WAIT = 2.0
+"""Seconds that a Trainer's callback waits for the config of its attempt; without a broker the training begins
+that much later."""
+
 UNSTEERED = "the training goes on unsteered"
 
 
@@ -177,7 +181,7 @@ class Weavelet(Steerable):
             self._hold()
 
     def _hold(self) -> None:
-        if self._is_forked() or self._closed or self._thread is None:
+        if self._is_unstarted() or self._is_forked() or self._closed or self._thread is None:
             return
         self._begin()
         self._arrived.clear()

@@ -21,6 +21,9 @@ from zloom_broker.records import AnyRecord, encode
 from zloom_broker.state import State
 from zloom_broker.users import BROKER_NAME
 
+MAX_GAP = 1_000_000
+"""Messages that one gap counts for at most: a counter must still fit into a message whatever a peer says."""
+
 
 @dataclass(frozen=True, slots=True)
 class CoreSettings:
@@ -235,6 +238,11 @@ class Hub:
     def wall(self, now: float) -> float:
         """Return the time since the Unix epoch."""
         return now + self.wall_offset
+
+    def count_gap(self, counter: str, before: int | None, seq: int) -> None:
+        """Count what did not arrive between two messages that their sender numbered."""
+        if before is not None and seq > before + 1:
+            self.counters[counter] += min(seq - before - 1, MAX_GAP)
 
     # --- commits -----------------------------------------------------------------------------
 

@@ -493,12 +493,27 @@ def test_a_phase_is_told_at_once_and_ends_with_its_block(
 
 def test_steps_are_counted_on_when_the_trainer_names_them_wrongly(run: str, endpoint: str) -> None:
     weavelet = Weavelet(run, broker=endpoint)
+    weavelet.start()
     weavelet.tick()
     weavelet.tick(10)
     with pytest.warns(RuntimeWarning, match=r"tick\(10\) does not increase; steps are counted on, now 11"):
         weavelet.tick(10)
     weavelet.tick(3)  # warned of once
     assert weavelet.step == 12
+    weavelet.close()
+
+
+def test_a_trainer_that_forgot_to_start_its_weavelet_is_warned_once(run: str, endpoint: str) -> None:
+    weavelet = Weavelet(run, broker=endpoint)
+    with pytest.warns(
+        RuntimeWarning, match=r"never started, .*; use it in a `with` block, or call start\(\)"
+    ) as warned:
+        weavelet.tick()
+    assert [each.filename for each in warned] == [__file__]
+    weavelet.tick()
+    assert weavelet.step == 2
+    weavelet.close()
+    weavelet.tick()
 
 
 def test_own_topics_reach_a_trainer(weavelet: Weavelet, operator: SyncOperator) -> None:
@@ -587,6 +602,12 @@ def test_what_was_not_reached_is_said(endpoint: str, run: str, operator: SyncOpe
         weavelet.close()
         answered = next(each for each in feed if isinstance(each, Answered))
     assert [each.outcome for each in answered.outcomes] == ["not_reached"]
+
+
+def test_what_is_published_must_be_text_and_bytes(run: str) -> None:
+    weavelet: Any = Weavelet(run)
+    with pytest.raises(SettingsError, match=r"publish\(str and str\): expected a topic of str"):
+        weavelet.publish("net/", "text")
 
 
 def test_without_a_broker_training_goes_on_with_one_warning(
@@ -879,6 +900,7 @@ def test_a_surprise_at_the_end_does_not_keep_it_from_saying_goodbye(
     assert weavelet._thread is not None
     weavelet.close()
     assert not weavelet._thread.is_alive()
-    with operator.watch(run):  # the goodbye came before this
-        [replica] = operator.replicas(run)
-    assert (replica.state, replica.reason) == ("finished", "finished")
+    end = time.monotonic() + DEADLINE
+    while [(each.state, each.reason) for each in operator.replicas(run)] != [("finished", "finished")]:
+        assert time.monotonic() < end, "it said no goodbye"
+        time.sleep(0.01)

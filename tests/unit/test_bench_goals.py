@@ -44,3 +44,9 @@ def test_there_is_no_ratio_to_a_peer_who_was_too_quick_for_the_clock() -> None:
     figures = [Figure(*case, "zloom", [1.0, 1.0]), Figure(*case, "NATS", [0.5, 0.0])]
 
     assert judge(figures, [Goal("1 weavelets", "CPU", "zloom", "NATS")]) == []
+
+
+def test_what_broke_off_is_not_judged() -> None:
+    figures = [FIGURES[0], Figure("fanout", "10 weavelets", "all outcomes", "ms", "NATS", [4.0, 8.0])]
+
+    assert judge(figures, [goal()]) == []

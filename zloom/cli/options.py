@@ -123,6 +123,15 @@ CheckpointFirst = Annotated[
     typer.Option("--checkpoint-first", help="Save a checkpoint before it; if that fails, change nothing."),
 ]
 
+
+def expanded(path: Path | None) -> Path | None:
+    """Return a path with its ~ expanded, which a shell leaves in --data-dir=~/x, and a unit file anywhere."""
+    try:
+        return None if path is None else path.expanduser()
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{path}: {error}") from error
+
+
 AuthDir = Annotated[
     Path | None,
     typer.Option(
@@ -131,6 +140,7 @@ AuthDir = Annotated[
         help="Folder of the broker's keys; by default zloom/auth in your config folder.",
         show_default=False,
         file_okay=False,
+        callback=expanded,
     ),
 ]
 

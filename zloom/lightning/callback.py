@@ -15,10 +15,7 @@ from zloom.lightning.sigterm import Termination
 from zloom.lightning.steer import Place, Position
 from zloom.settings import WeaveletSettings
 from zloom.steerable import reason_of
-from zloom.weavelet import Weavelet
-
-CONFIG_WAIT = 2.0
-"""Seconds that a fit waits for the config of its attempt; without a broker it begins that much later."""
+from zloom.weavelet import CONFIG_WAIT, Weavelet
 
 Resume = Literal["checkpoint", "newest"]
 

@@ -9,7 +9,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from zloom.lightning.schedules import outrun
 from zloom.lightning.steer import Place, Position, Steer
-from zloom.torch.base import Undo, set_attributes
+from zloom.torch.base import Undo, set_attributes, undo_all
 
 
 class BatchSize(Steer):
@@ -71,12 +71,7 @@ class BatchSize(Steer):
         undos = [set_attributes(loader.batch_sampler, batch_size=value), _note_size(loader, value)]
         if _has_length(trainer):
             undos.append(_adjust_lengths(trainer, _batches(trainer, value)))
-
-        def undo() -> None:
-            for one in reversed(undos):
-                one()
-
-        return undo
+        return undo_all(undos)
 
 
 def begin_iteration_again(trainer: Trainer) -> None:
@@ -133,9 +128,4 @@ def _adjust_lengths(trainer: Trainer, batches: int) -> Undo:
     interval = trainer.val_check_interval
     if isinstance(interval, float) and trainer.val_check_batch is not None:
         undos.append(set_attributes(trainer, val_check_batch=max(1, int(batches * interval))))
-
-    def undo() -> None:
-        for one in undos:
-            one()
-
-    return undo
+    return undo_all(undos)

@@ -8,8 +8,7 @@ from zloom.lightning.data import BatchSize
 from zloom.lightning.limits import AccumulateGradBatches, GradientClipVal, LogEveryNSteps, MaxEpochs, MaxSteps
 from zloom.lightning.optimizer import LearningRate, Momentum, OptimizerType, WeightDecay
 from zloom.lightning.steer import Position, Steer
-from zloom.markers import CommandMarker, find_marked
-from zloom.torch.keys import Keys
+from zloom.torch.keys import Keys, declare_marked_commands
 from zloom.weavelet import Weavelet
 
 STEERS: tuple[type[Steer], ...] = (
@@ -60,9 +59,7 @@ class Commands:
         for name, action in self._actions.items():
             ready = partial(action.ready, self._position)
             self._weavelet.on_command(name, description=action.description, ready=ready)(methods[name])
-        for marker, method in find_marked(self._trainer.lightning_module):
-            if isinstance(marker, CommandMarker):
-                self._weavelet.on_command(marker.name, description=marker.description)(method)
+        declare_marked_commands(self._weavelet, self._trainer.lightning_module)
 
     def stop(self, force: bool = False) -> str:
         """End the training after this batch, and a pause that it came in."""

@@ -5,7 +5,7 @@ from functools import partial, wraps
 from typing import Any
 
 from zloom.errors import CannotSteer
-from zloom.markers import ConfigMarker, find_marked
+from zloom.markers import CommandMarker, ConfigMarker, find_marked
 from zloom.torch.base import Steer, Undo, Window
 from zloom.weavelet import Weavelet
 
@@ -152,6 +152,13 @@ class Keys:
             return marker.ready(method.__self__, value)  # type: ignore[attr-defined]
         steer = self._steers.get(name)
         return steer is None or steer.ready(self._position, value)
+
+
+def declare_marked_commands(weavelet: Weavelet, owner: object) -> None:
+    """Declare the commands that methods of `owner` are marked for; one takes the place of the same name."""
+    for marker, method in find_marked(owner):
+        if isinstance(marker, CommandMarker):
+            weavelet.on_command(marker.name, description=marker.description)(method)
 
 
 def _marked_keys(owner: object) -> dict[str, tuple[ConfigMarker, Callable[..., Any]]]:

@@ -7,16 +7,12 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from zloom.errors import CannotSteer
-from zloom.markers import CommandMarker, find_marked
 from zloom.model import Phase
 from zloom.settings import WeaveletSettings
-from zloom.torch.keys import Keys
+from zloom.torch.keys import Keys, declare_marked_commands
 from zloom.torch.learning_rate import effective_rate
 from zloom.transformers.keys import STEERS, Training
-from zloom.weavelet import Weavelet
-
-CONFIG_WAIT = 2.0
-"""Seconds that a training waits for the config of its attempt; without a broker it begins that much later."""
+from zloom.weavelet import CONFIG_WAIT, Weavelet
 
 # Beside the states of callbacks in `trainer_state.json`. Not the class's name, under which the Trainer would
 # look for arguments to make another callback with.
@@ -223,9 +219,7 @@ class _Steering:
         self.weavelet.on_command("stop", ready=ends)(self.stop)
         for name, method in ("checkpoint", self.checkpoint), ("validate", self.validate):
             self.weavelet.on_command(name, ready=lambda: ends() and not self.weavelet.paused)(method)
-        for marker, method in find_marked(self._training.module):
-            if isinstance(marker, CommandMarker):
-                self.weavelet.on_command(marker.name, description=marker.description)(method)
+        declare_marked_commands(self.weavelet, self._training.module)
 
     def _resumed(self) -> dict[str, dict[str, Any]]:
         noted = (self._training.state.stateful_callbacks or {}).get(_STATE)

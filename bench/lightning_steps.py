@@ -1,0 +1,100 @@
+"""The training of `bench.steps_trainer` as a Trainer of Lightning, with zloom's callback or without."""
+
+import itertools
+import logging
+import sys
+import time
+import warnings
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader, IterableDataset
+
+from bench.roles import announce
+from bench.training import step
+from zloom.lightning import WeaveletCallback
+
+WARM_UP = 20
+"""Batches before the first turn."""
+
+
+class Endless(IterableDataset[int]):
+    """Batches as long as they are wanted."""
+
+    def __iter__(self) -> Any:
+        return itertools.repeat(0)
+
+
+class Module(LightningModule):
+    """Whose step is the same as everywhere else; the parameter is only there to have an optimizer.
+
+    Args:
+        rounds: Of a step.
+    """
+
+    def __init__(self, rounds: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self._rounds = rounds
+        self._weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: Any, number: int) -> None:
+        """Compute, and log a metric, which zloom reports when it is there."""
+        step(self._rounds)
+        self.log("loss", 0.5)
+
+    def configure_optimizers(self) -> Any:
+        """Return an optimizer, whose learning rate zloom steers."""
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Turns(Callback):
+    """Counts the steps of as many seconds as each line of the input says, and prints how many a second."""
+
+    def __init__(self) -> None:
+        self._began = self._end = 0.0
+        self._count = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count one, and wait for the next turn when this one is over."""
+        if batch_idx < WARM_UP:
+            return
+        self._count += 1
+        now = time.perf_counter()
+        if now < self._end:
+            return
+        if self._end:
+            print(self._count / (now - self._began), flush=True)
+        else:
+            announce()
+        line = sys.stdin.readline()
+        trainer.should_stop = not line
+        self._count, self._began = 0, time.perf_counter()
+        self._end = self._began + float(line or 1)
+
+
+def main(kind: str, address: str, rounds: str) -> None:
+    """Train until the input ends; `kind` is bare or zloom, and `address` the broker's."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    callbacks: list[Callback] = [Turns()]
+    if kind == "zloom":
+        callbacks.insert(0, WeaveletCallback(run="bench", broker=address))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Module(int(rounds)), DataLoader(Endless(), batch_size=None))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
