@@ -22,6 +22,9 @@ SLOWDOWN = 3.0
 UNNOTICED = 0.05
 """… or up to which, in seconds, it does not matter: a machine with two cores has such pauses in calm too."""
 
+HELD_UP = 1.0
+"""Seconds that no test beside this one takes from a round trip, and a broker that is stuck does."""
+
 LEAVE = 2.0
 """Seconds in which a process is gone once it is told."""
 
@@ -109,9 +112,9 @@ async def round_trips(operator: Peer, count: int = 300) -> float:
     return sorted(times)[int(count * 0.99)]
 
 
-def assert_served(calm: float, abused: float) -> None:
-    """A healthy peer hardly notices."""
-    limit = max(SLOWDOWN * calm, UNNOTICED)
+def assert_served(calm: float, abused: float, *, alone: bool) -> None:
+    """A healthy peer hardly notices; where other tests share the machine, it is not held up for long."""
+    limit = max(SLOWDOWN * calm, UNNOTICED if alone else HELD_UP)
     assert abused <= limit, f"p99 {abused * 1000:.1f} ms; in calm {calm * 1000:.1f} ms"
 
 
