@@ -52,6 +52,7 @@ ExpectRevision = Annotated[
         "--expect-revision",
         metavar="N",
         min=0,
+        max=2**53,
         help="Refuse the change if the newest revision is another.",
         show_default=False,
     ),
@@ -80,14 +81,24 @@ Mode = Annotated[
 AtStep = Annotated[
     int | None,
     typer.Option(
-        "--at-step", metavar="STEP", min=0, help="Apply it before this step, not before.", show_default=False
+        "--at-step",
+        metavar="STEP",
+        min=0,
+        max=2**53,
+        help="Apply it before this step, not before.",
+        show_default=False,
     ),
 ]
 
 After = Annotated[
     int | None,
     typer.Option(
-        "--after", metavar="N", min=1, help="Apply it N steps after it was accepted.", show_default=False
+        "--after",
+        metavar="N",
+        min=1,
+        max=2**53,
+        help="Apply it N steps after it was accepted.",
+        show_default=False,
     ),
 ]
 
