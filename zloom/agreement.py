@@ -1,6 +1,6 @@
 """The training thread's part in changing all ranks at one step: it holds, asks the register, obeys. Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
 from zloom.errors import HoldLimitExceeded
@@ -71,6 +71,18 @@ class Agreement:
     def drop(self, revision: int) -> Round | None:
         """Have a round never carried out, because all ranks end its revision before its step; return it."""
         return self._rounds.pop(revision, None)
+
+    def forget(self, epoch: str, kept: Container[bytes]) -> None:
+        """The broker's history was replaced: what it lacks is for no rank, and nobody asks what became of it.
+
+        Args:
+            epoch: Of the broker that has the new history: its own rounds are of that.
+            kept: Digests of the revisions that the new history has too.
+        """
+        for round in [*self._rounds.values(), *([self.done.round] if self.done is not None else [])]:
+            if round.epoch != epoch and round.revision.chain not in kept:
+                round.forgotten = True
+                round.end = round.end or End(False, "the broker's history was replaced")
 
     def promised(self) -> list[Round]:
         """Return the rounds that may still be carried out, in order of their revisions."""

@@ -197,7 +197,7 @@ class Engine:
 
     def answer(self, revision: int, outcome: Outcome) -> None:
         """Take what became of a revision."""
-        self._promises.answered(revision)
+        self._promises.answered(revision, outcome.chain)
         self._run(self._session.answer(revision, outcome, self._loop.time()))
 
     def confirm(self, round: Round, step: int) -> None:

@@ -23,6 +23,8 @@ class History:
         self._epoch = ""
         self._early: dict[int, Revision] = {}
         self._restored = False
+        self._chains: dict[int, bytes] | None = None
+        """Digests of what may be answered, since the broker's history replaced this one; None before that."""
 
     def connected(self) -> None:
         """A connection begins: whatever was kept may belong to another history."""
@@ -39,7 +41,16 @@ class History:
             return []
         self._restored, self._epoch, self.incomplete = True, snapshot.epoch, False
         self.revision, self._chain = snapshot.revision, snapshot.chain
-        restore = Restore(snapshot.revision, snapshot.config, snapshot.pending, snapshot.rolled_back)
+        if snapshot.rolled_back:
+            self._chains = {each.revision: each.chain for each in snapshot.pending}
+        restore = Restore(
+            snapshot.revision,
+            snapshot.config,
+            snapshot.pending,
+            snapshot.epoch,
+            frozenset(each.chain for each in snapshot.pending if each.mode == "consistent"),
+            snapshot.rolled_back,
+        )
         return [restore, *self._advance(())]
 
     def take_log(self, log: Log) -> list[Effect]:
@@ -56,6 +67,10 @@ class History:
             return []
         return self._advance([revision])
 
+    def is_of_another(self, revision: int, chain: bytes) -> bool:
+        """Whether a digest is of a history that was replaced, in which that number means another revision."""
+        return self._chains is not None and chain not in (b"", self._chains.get(revision))
+
     def told(self, newest: int) -> None:
         """The broker told its newest revision."""
         self.incomplete = self.incomplete or newest > self.revision
@@ -71,6 +86,8 @@ class History:
         for revision in (*log, *(self._early[number] for number in sorted(self._early))):
             if revision.revision == self.revision + 1:
                 self.revision, self._chain = revision.revision, revision.chain
+                if self._chains is not None:
+                    self._chains[revision.revision] = revision.chain
                 effects.append(Deliver(revision))
         self._early = {number: each for number, each in self._early.items() if number > self.revision}
         self.incomplete = bool(self._early)

@@ -247,6 +247,7 @@ class Mailbox:
             # The broker's history replaces this side's: the same numbers mean other revisions there.
             self._schedule.clear()
             self._settled.forget()
+            self._agreement.forget(restore.epoch, restore.rounds)
             cancels.clear()
             self.ramps.forget()
         for revision in restore.pending:
@@ -285,13 +286,15 @@ class Mailbox:
         """Learn what was decided about rounds whose step has come; return whether the training may go on."""
         for round in list(self._agreement.reached(self._step)):
             number = round.revision.revision
-            settled = number in self._settled
-            commit = self._agreement.decision(round, self._now, refused=settled)
+            moot = round.forgotten or number in self._settled
+            commit = self._agreement.decision(round, self._now, refused=moot)
             if commit is None:
                 return False
             if commit:
                 self.parting.decided(round.name)
-            if settled:
+            if commit and round.forgotten:
+                self._agreement.failed(round, self._step, "its history was replaced")
+            if moot:
                 continue
             if commit and round.revision.kind == "cancel":
                 self._cancel(round.revision)
@@ -335,20 +338,25 @@ class Mailbox:
         end = self._agreement.end(self._now)
         if end is None:
             return False
-        revision = done.round.revision
-        number, chain = revision.revision, revision.chain
         if end.keep:
             self.parting.concluded(done.round.name)
-            self._restoring.note(revision.changes)
-            self._settle(number, "applied", step=done.step, chain=chain)
+            self._end_round(done.round, "applied", step=done.step)
             return True
         try:
             done.undo()
         except BaseException as error:
-            self._settle(number, "aborted", f"{end.reason}; undoing it failed: {error}", chain=chain)
+            self._end_round(done.round, "aborted", f"{end.reason}; undoing it failed: {error}")
             raise
-        self._settle(number, "aborted", end.reason, chain=chain)
+        self._end_round(done.round, "aborted", end.reason)
         return True
+
+    def _end_round(self, round: Round, kind: OutcomeKind, error: str = "", step: int | None = None) -> None:
+        """Answer for an update that was carried out here, unless it is of a history that was replaced."""
+        if round.forgotten:
+            return
+        if kind == "applied":
+            self._restoring.note(round.revision.changes)
+        self._settle(round.revision.revision, kind, error, chain=round.revision.chain, step=step)
 
     def _end_undone(self) -> None:
         """End updates that wait for their place here, and of which no rank can keep any more."""

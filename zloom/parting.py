@@ -18,7 +18,8 @@ class Parting:
         """Why the ranks that met at the last safe point are to end; empty where they go on."""
         self._own = ""
         self._meeting = ""
-        self._in_pause = ""
+        self._in_pause = "start"
+        """What made the ranks pause: a round, before the first that they were started so."""
 
     def depart(self, reason: str) -> None:
         """This rank is to end. It takes no lock."""
@@ -43,7 +44,7 @@ class Parting:
     def paused(self, step: int, round: str = "") -> None:
         """All ranks pause here, by a command of this round; again by the last one, where none is named."""
         self._in_pause = round or self._in_pause
-        self._meeting = f"{self._in_pause}/paused/{step}" if self._in_pause else ""
+        self._meeting = f"{self._in_pause}/paused/{step}"
 
     def _meet(self, meeting: str) -> None:
         # The first counts: it is the same everywhere, and what a pause serves comes after the pause.

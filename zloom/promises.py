@@ -55,9 +55,11 @@ class Promises:
         if round is not None:
             round.end = End(conclusion.keep, conclusion.reason)
 
-    def answered(self, revision: int) -> None:
-        """It is known what became of the revision here."""
-        self._rounds.pop(revision, None)
+    def answered(self, revision: int, chain: bytes = b"") -> None:
+        """It is known what became of the revision here; its digest, if known, tells it from a namesake."""
+        round = self._rounds.get(revision)
+        if round is not None and chain in (b"", round.revision.chain):
+            del self._rounds[revision]
 
     def _find(self, said: Decision | Conclusion) -> Round | None:
         round = self._rounds.get(said.revision)

@@ -14,6 +14,10 @@ class Restore:
     revision: int
     config: dict[str, Value] = field(default_factory=dict)
     pending: list[Revision] = field(default_factory=list)
+    epoch: str = ""
+    """Of the broker that gave it."""
+    rounds: frozenset[bytes] = frozenset()
+    """Digests of the consistent revisions that this replica has still to answer."""
     rolled_back: bool = False
     """Keys that are absent from `config` return to their baseline."""
     together: bool = False

@@ -56,6 +56,8 @@ class Round:
     commit: bool | None = None
     """What the broker said of the round; None until it did."""
     reason: str = ""
+    forgotten: bool = False
+    """Its revision is of a history that was replaced: no rank is to keep it, and nobody asks for it."""
     end: End | None = None
     """What the broker said of the update's end."""
 

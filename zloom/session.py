@@ -76,10 +76,10 @@ class Session:
 
     def answer(self, revision: int, outcome: Outcome, now: float) -> list[Effect]:
         """Take what became of a revision; it is sent when the timer rings, with others of the same moment."""
-        self._rounds.settled(revision)
-        if revision > self.revision:
+        if revision > self.revision or self._history.is_of_another(revision, outcome.chain):
             self.counters.stale += 1  # of a history that a rollback has replaced meanwhile
         else:
+            self._rounds.settled(revision)
             self._reports.answer(revision, outcome, now)
         return []
 

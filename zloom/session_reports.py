@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from zloom.gaps import MAX_PLACES
 from zloom.messages import Declare, Failure, FailureReceived, Outcomes, Publish, Status
 from zloom.model import Command, Key, Outcome
 from zloom.outcome_table import OutcomeTable
@@ -98,7 +99,10 @@ class Reports:
 
     def publish(self, topic: str, payload: bytes, *, welcome: bool) -> list[Effect]:
         """Send a user's payload now or never."""
-        seq = self._publish_seqs[topic] = self._publish_seqs.get(topic, 0) + 1  # so that receivers see a gap
+        seq = self._publish_seqs.pop(topic, 0) + 1  # so that receivers see a gap
+        self._publish_seqs[topic] = seq
+        if len(self._publish_seqs) > MAX_PLACES:
+            del self._publish_seqs[next(iter(self._publish_seqs))]
         if not welcome or not self._link.may_send:
             self._link.counters.publish_dropped += 1
             return []

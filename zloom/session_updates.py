@@ -2,7 +2,8 @@
 
 from zloom.codec import BEAT_TOPIC, echo_topic, own_topic, steer_topic
 from zloom.effects import Connect, Subscribe, Unsubscribe
-from zloom.messages import Echo, Own, Published
+from zloom.gaps import Gaps
+from zloom.messages import Echo, Published
 from zloom.session_effects import Effect
 
 
@@ -21,7 +22,7 @@ class Updates:
         self._topics = [BEAT_TOPIC, self.steer]
         self._endpoint = ""
         self._nonce = ""
-        self._last: dict[tuple[bytes, str], int] = {}
+        self._gaps = Gaps()
 
     def closed(self) -> None:
         """The socket was closed."""
@@ -53,16 +54,8 @@ class Updates:
 
     def see(self, topic: bytes, message: Published) -> int:
         """Take note of a publication; return how many before it did not come."""
-        if isinstance(message, Echo):
-            return 0
-        if isinstance(message, Own):
-            place, seq = (topic, message.sender), message.sender_seq
-        else:
-            place, seq = (topic, ""), message.seq
-        missed = seq - self._last.get(place, seq) - 1
-        self._last[place] = seq
-        return max(0, missed)
+        return self._gaps.see(topic, message)
 
     def restart(self) -> None:
         """Another life of the broker counts from the beginning."""
-        self._last.clear()
+        self._gaps.restart()

@@ -165,7 +165,12 @@ class Steerable(Declaring, Disownable):
             self._post(Engine.status_changed)
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Publish on a topic of your own, at most once. What cannot be sent now is dropped and counted."""
+        """Publish on a topic of your own, at most once. What cannot be sent now is dropped and counted.
+
+        Raises:
+            SettingsError: The topic is no text, or the payload no bytes.
+        """
+        _check_own(topic, payload)
         if not self._is_forked():
             self._post(Engine.publish, topic, payload)
 
@@ -359,6 +364,12 @@ class Steerable(Declaring, Disownable):
         if not (self._started or self._closed or self._forked):
             self._warn_once(UNSTARTED, calls=4)
         return not self._started
+
+
+def _check_own(topic: object, payload: object) -> None:
+    if not isinstance(topic, str) or not isinstance(payload, bytes):
+        kinds = f"{type(topic).__name__} and {type(payload).__name__}"
+        raise SettingsError(f"publish({kinds}): expected a topic of str and a payload of bytes")
 
 
 def _log_error(what: str, error: Exception) -> None:

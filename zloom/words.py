@@ -1,7 +1,9 @@
 """Schemas and values in words: what an error or a table shows, and what a command line says."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from difflib import get_close_matches
+from itertools import islice
 
 import msgspec
 
@@ -16,9 +18,21 @@ MAX_SHOWN = 80
 """Characters of a refused value that an error repeats."""
 
 
+MAX_LIKENED, MAX_LIKENED_LENGTH = 100, 128
+"""Names, and characters of one, that are compared for a hint: a pair of long ones takes a millisecond."""
+
+
 def shorten(text: str) -> str:
     """Return the text as an error shows it: not all of it when it is long."""
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return a hint at the known name that is most like another, for within a sentence; empty if none is."""
+    # Of very many only those with its first letter.
+    like = known if len(known) <= MAX_LIKENED else [each for each in known if each[:1] == name[:1]]
+    near = get_close_matches(name[:MAX_LIKENED_LENGTH], islice(like, MAX_LIKENED), n=1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def type_of(value: Scalar) -> JsonType:

@@ -6,7 +6,7 @@ Time is the argument `now`, in seconds on any monotonic clock.
 
 from collections.abc import Collection, Mapping
 
-from zloom.codec import own_topic, watch_topic
+from zloom.codec import watch_topic
 from zloom.errors import Refused
 from zloom.messages import (
     Cancel,
@@ -31,7 +31,6 @@ from zloom.messages import (
     Hello,
     HelloRequired,
     Outcomes,
-    Own,
     Pong,
     Promise,
     Publish,
@@ -60,7 +59,8 @@ from zloom_broker.hub import CoreSettings, Hub, Peer
 from zloom_broker.inspection import Inspection
 from zloom_broker.membership import Membership
 from zloom_broker.newcomers import Newcomers
-from zloom_broker.permissions import OWNER, Access, check_request, publish_problem
+from zloom_broker.own_topics import OwnTopics
+from zloom_broker.permissions import OWNER, Access, check_request
 from zloom_broker.pulse import Pulse
 from zloom_broker.queries import Queries
 from zloom_broker.ramping import failures
@@ -70,15 +70,6 @@ from zloom_broker.steering import Steering
 from zloom_broker.subscriptions import Subscriptions
 
 ECHO = "echo/"
-
-MAX_TOPICS = 1000
-"""Own topics of one connection of which the newest sequence number is kept."""
-
-MAX_TOPIC = 1024
-"""Characters of one, so that what is kept of them stays small."""
-
-MAX_GAP = 1_000_000
-"""Messages that one gap counts for at most: a counter must still fit into a message whatever a peer says."""
 
 
 class Core:
@@ -109,6 +100,7 @@ class Core:
             self._hub, requests, self._queries, self._outcomes, self._steering, self._guards
         )
         self._subscriptions = Subscriptions(self._hub)
+        self._own_topics = OwnTopics(self._hub)
         self._newcomers = Newcomers(self._hub, self._changes)
         reactions = Reactions(self._hub, self._changes)
         self._errands = Errands(
@@ -284,7 +276,7 @@ class Core:
             case Credit():
                 peer.acknowledge(message.received)
             case Publish():
-                self._own(peer, message)
+                self._own_topics.publish(peer, message)
             case Goodbye():
                 self._departures.goodbye(peer, message, now)
             case _ if not peer.replica:
@@ -342,7 +334,7 @@ class Core:
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         before, readings = peer.vitals.status, dict(peer.vitals.devices)
-        self._count_gap("status_missed", before.seq if before else None, status.seq)
+        self._hub.count_gap("status_missed", before.seq if before else None, status.seq)
         self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)
         peer.vitals.clock = status.at - self._hub.wall(now) if status.at else None
         attempt = self._hub.state.attempts[peer.attempt]
@@ -356,23 +348,3 @@ class Core:
         self._troubles.status(attempt, replica, readings, status, now)
         if status.lacks_config:
             self._newcomers.look(attempt, now)
-
-    def _own(self, peer: Peer, message: Publish) -> None:
-        problem = publish_problem(peer.access, message.topic)
-        if len(message.topic) > MAX_TOPIC:
-            text = f"the topic has {len(message.topic)} characters; at most {MAX_TOPIC} may be published on"
-            problem = Error(code="bad_name", text=text)
-        if problem is not None:
-            self._hub.send(peer, problem)
-            return
-        self._count_gap("own_missed", peer.publish_seqs.pop(message.topic, None), message.seq)
-        peer.publish_seqs[message.topic] = message.seq
-        if len(peer.publish_seqs) > MAX_TOPICS:
-            del peer.publish_seqs[next(iter(peer.publish_seqs))]
-        sender = peer.replica or peer.user
-        own = Own(topic=message.topic, payload=message.payload, sender=sender, sender_seq=message.seq)
-        self._hub.publish(own_topic(message.topic), own)
-
-    def _count_gap(self, counter: str, before: int | None, seq: int) -> None:
-        if before is not None and seq > before + 1:
-            self._hub.counters[counter] += min(seq - before - 1, MAX_GAP)

@@ -76,7 +76,8 @@ class Troubles:
             now: Seconds on the monotonic clock.
         """
         devices = {device.id: device for device in replica.devices}
-        for reading in status.devices:
+        # One of each device, or a status could have thousands of failures written down.
+        for reading in {each.id: each for each in status.devices}.values():
             if reading.id in devices:
                 # It hears of XIDs from its start on; the memory errors of before are not its own.
                 first = DeviceStatus(reading.id, ecc_errors=reading.ecc_errors)

@@ -12,10 +12,10 @@ factor     = "-" factor | number | metric | "baseline" | "(" sum ")"
 import math
 import re
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from zloom.errors import Refused
+from zloom.words import did_you_mean
 from zloom_broker.guard_conditions import (
     COMPARATORS,
     NAME,
@@ -94,8 +94,7 @@ def check(text: str, known: Iterable[str]) -> Guard:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    hint = did_you_mean(name, known)
     hint += "for a division put blanks around the slash; " if "/" in name else ""
     more = f", and {len(known) - MAX_KNOWN} more" if len(known) > MAX_KNOWN else ""
     return f"unknown metric {name!r}; {hint}known are: {', '.join(known[:MAX_KNOWN])}{more}"

@@ -1,6 +1,6 @@
 """What the parts of the core share: peers, effects to be carried out, and commits under way."""
 
-from collections import Counter, deque
+from collections import Counter, UserDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -20,6 +20,9 @@ from zloom_broker.permissions import OWNER, Access
 from zloom_broker.records import AnyRecord, encode
 from zloom_broker.state import State
 from zloom_broker.users import BROKER_NAME
+
+MAX_GAP = 1_000_000
+"""Messages that one gap counts for at most: a counter must still fit into a message whatever a peer says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,37 @@ class Peer:
         self.acked = max(self.acked, min(received, self.sent))
 
 
+class Connections(UserDict[str, Peer]):
+    """The connection of each replica that has one, by its id; found by nonce too, without a search.
+
+    Anybody may subscribe to any echo topic, as often as he likes.
+    """
+
+    def __init__(self) -> None:
+        self._by_nonce: dict[str, Peer] = {}
+        super().__init__()
+
+    def __setitem__(self, replica: str, peer: Peer) -> None:
+        """Remember the connection of a replica, in place of the one before."""
+        self._forget_nonce(replica)
+        self._by_nonce[peer.nonce] = peer
+        super().__setitem__(replica, peer)
+
+    def __delitem__(self, replica: str) -> None:
+        """Forget the connection of a replica."""
+        self._forget_nonce(replica)
+        super().__delitem__(replica)
+
+    def of_nonce(self, nonce: str) -> Peer | None:
+        """Return the connection whose hello had this nonce."""
+        return self._by_nonce.get(nonce)
+
+    def _forget_nonce(self, replica: str) -> None:
+        before = self.data.get(replica)
+        if before is not None and self._by_nonce.get(before.nonce) is before:
+            del self._by_nonce[before.nonce]
+
+
 BROKER = Peer(b"", BROKER_NAME)
 """Who asks when the broker changes something by itself; what it is answered goes nowhere."""
 
@@ -101,7 +135,7 @@ class Hub:
         self.state = state
         self.settings = settings
         self.peers: dict[bytes, Peer] = {}
-        self.weavelets: dict[str, Peer] = {}
+        self.weavelets = Connections()
         """The connection of each replica that has one."""
         self.vitals: dict[str, Vitals] = {}
         """Of each replica that is neither lost nor finished."""
@@ -204,6 +238,11 @@ class Hub:
     def wall(self, now: float) -> float:
         """Return the time since the Unix epoch."""
         return now + self.wall_offset
+
+    def count_gap(self, counter: str, before: int | None, seq: int) -> None:
+        """Count what did not arrive between two messages that their sender numbered."""
+        if before is not None and seq > before + 1:
+            self.counters[counter] += min(seq - before - 1, MAX_GAP)
 
     # --- commits -----------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ def problems(
         request: What is asked for.
         refused: The first reason that was found.
     """
+    if refused.code == "too_large":
+        return [Problem(refused.code, refused.text)]
     found: dict[tuple[str, str], list[str]] = {}
     for replica in attempt.present():
         for code, text in _against(attempt, request, replica):

@@ -39,12 +39,12 @@ class Pulse:
 
     def subscription(self, nonce: str, now: float, *, present: bool) -> None:
         """An echo topic was subscribed, or its last subscriber is gone."""
-        for peer in self._hub.weavelets.values():
-            if peer.nonce == nonce and present:
-                peer.vitals.subscribe()
-            elif peer.nonce == nonce:
-                self._hub.miss(peer.replica, now)
-                self._ping(peer, now)
+        peer = self._hub.weavelets.of_nonce(nonce)
+        if peer is not None and present:
+            peer.vitals.subscribe()
+        elif peer is not None:
+            self._hub.miss(peer.replica, now)
+            self._ping(peer, now)
 
     def unroutable(self, peer: Peer, now: float) -> None:
         """A peer's connection is closed."""

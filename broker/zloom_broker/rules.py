@@ -1,7 +1,7 @@
 """What may be changed: every reason for which the broker refuses a change, before anything is sent."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -10,6 +10,7 @@ from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
 from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
+from zloom.words import did_you_mean
 from zloom_broker.attempt import Attempt
 from zloom_broker.ledger import Setting, is_scheduled
 from zloom_broker.ramping import MAX_STEPS, check_ramps
@@ -144,6 +145,7 @@ def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
     known = sorted({command.name for replica in present for command in replica.commands})
     if request.command not in known:
         raise Refused("unknown_command", _unknown("command", request.command, known))
+    _check_size(request.arguments)
     declaring = [r for r in _reachable(attempt) if any(c.name == request.command for c in r.commands)]
     for replica in present:
         schema = next((c.schema for c in replica.commands if c.name == request.command), None)
@@ -152,7 +154,6 @@ def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
             expected = ", ".join(f"{n} ({describe(p)})" for n, p in (schema.properties or {}).items())
             text = f"{request.command}: {problem[1]}; expected arguments: {expected or 'none'}"
             raise Refused("bad_arguments", text)
-    _check_size(request.arguments)
     mode = _command_mode(attempt, request)
     revision = Revision(
         0, "command", command=request.command, arguments=request.arguments, mode=mode, note=request.note
@@ -205,6 +206,7 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
     present, changes = _present(attempt), wanted.changes
     if not changes:
         raise Refused("bad_value", "no key was named; expected at least one key=value")
+    _check_size(changes)  # before each item is looked at
     declared = [(replica, key) for replica in present for key in replica.keys]
     known = {key.name for _, key in declared}
     for name, value in changes.items():
@@ -214,7 +216,6 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
             if key.name == name:
                 check_value(key, value, replica)
     check_ramps(wanted.ramps, changes, present)
-    _check_size(changes)
     pending = _pending(changes, attempt, tentative)
     if wanted.queue:
         pending = _not_before(wanted, pending)
@@ -311,7 +312,8 @@ def _resolved(attempt: Attempt, mode: Mode | None) -> Mode:
     if mode in ("next", "immediate"):
         return mode
     here = {replica.rank for replica in attempt.present()}
-    missing = [str(rank) for rank in range(attempt.world_size) if rank not in here]
+    absent = (str(rank) for rank in range(attempt.world_size) if rank not in here)
+    missing = list(islice(absent, MAX_NAMED + 1))  # whatever a replica says that the world size is
     if missing:
         raise Refused(
             "ranks_missing",
@@ -360,9 +362,7 @@ def _notes(*notes: str) -> str:
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"unknown {what} {name[:64]!r}; {hint}known are: {', '.join(known) or 'none'}"
+    return f"unknown {what} {name[:64]!r}; {did_you_mean(name, known)}known are: {', '.join(known) or 'none'}"
 
 
 def _unknown_revision(attempt: Attempt, revision: int) -> Refused:

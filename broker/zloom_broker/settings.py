@@ -1,6 +1,7 @@
 """What a broker is told when it starts."""
 
 import ipaddress
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,8 @@ class BrokerSettings:
             raise SettingsError(f"--metrics-port is {self.metrics_port}; expected 0 to {LAST_PORT}")
         if self.advertise is not None:
             _check_tcp("--advertise", self.advertise)
-        return [warning for endpoint in self.bind for warning in self._check_endpoint(endpoint)]
+        warnings = [warning for endpoint in self.bind for warning in self._check_endpoint(endpoint)]
+        return [*warnings, *self._check_data_dir()]
 
     @property
     def secured(self) -> bool:
@@ -114,6 +116,15 @@ class BrokerSettings:
                 "them with `zloom auth init` and `zloom auth add NAME --role ROLE`, or bind an ipc:// "
                 "endpoint, or say with --no-auth that everybody who can reach it may steer every run"
             )
+
+    def _check_data_dir(self) -> Iterator[str]:
+        try:
+            mode = stat.S_IMODE(self.data_dir.stat().st_mode)
+        except OSError:  # a broker makes its folder with mode 0700; what it cannot use it says
+            return
+        if mode & 0o077:
+            may = "change" if mode & 0o022 else "read"
+            yield f"{self.data_dir} has mode {mode:04o}, so others on this host may {may} the journal in it"
 
     def _check_abstract(self, endpoint: str) -> Iterator[str]:
         if not self.no_auth:

@@ -18,6 +18,9 @@ from zloom.errors import Refused
 from zloom.model import Key, Replica, Schema
 from zloom.schema import describe
 
+CHECKS_KEPT = 64
+"""Checks that are remembered: a thousand ranks declare the same key, and 64 KiB of numbers take a second."""
+
 KEYWORDS = (
     "type",
     "enum",
@@ -69,6 +72,12 @@ def check(value: object, schema: Schema) -> tuple[str, str] | None:
 
     Codes are `wrong_type`, `out_of_bounds` and `bad_value`.
     """
+    return _checked(msgspec.msgpack.encode(value), msgspec.json.encode(schema))
+
+
+@lru_cache(maxsize=CHECKS_KEPT)
+def _checked(encoded: bytes, schema: bytes) -> tuple[str, str] | None:
+    value = msgspec.msgpack.decode(encoded)
     if not _is_finite(value):
         return "bad_value", f"{_show(value)} is not finite"
     error = _first_error(value, schema)
@@ -109,8 +118,8 @@ def _is_finite(value: object) -> bool:
     return all(_is_finite(part) for part in parts)
 
 
-def _first_error(value: object, schema: Schema) -> Any:
-    errors = _validator(msgspec.json.encode(schema)).iter_errors(value)
+def _first_error(value: object, schema: bytes) -> Any:
+    errors = _validator(schema).iter_errors(value)
     # A wrong type explains more than the bound that it breaks as well.
     return min(errors, key=lambda error: error.validator != "type", default=None)
 

@@ -501,6 +501,17 @@ def test_keys_are_given_out_used_and_revoked(place: Place, tmp_path: Path) -> No
             assert "revoked" in refused.stderr
 
 
+def test_a_folder_may_begin_with_home(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.environment["HOME"] = str(tmp_path)
+    assert place.json("auth", "init", "--auth-dir=~/keys")["folder"] == str(tmp_path / "keys")
+    assert (
+        f"no journal in {tmp_path}/data" in place.run("journal", "verify", "--data-dir=~/data", code=1).stderr
+    )
+    unknown = place.run("auth", "list", "--auth-dir=~nobody-of-this-name/keys", code=2)
+    assert "~nobody-of-this-name/keys" in unknown.stderr
+
+
 def test_an_address_that_others_reach_needs_no_auth(place: Place, tmp_path: Path) -> None:
     arguments = ("broker", "--data-dir", str(tmp_path / "open"), "--bind", "tcp://0.0.0.0:*")
     assert "--no-auth" in place.run_apart(*arguments, code=2).stderr

@@ -1,15 +1,17 @@
 """What must hold whatever goes wrong, as checks; and what is measured for them."""
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
-from tests.shell.scripted_peer import Peer
+from tests.shell.scripted_peer import Peer, first
 from tests.support import DEADLINE
 from zloom import messages as m
 from zloom.model import HistoryEntry
@@ -19,6 +21,9 @@ SLOWDOWN = 3.0
 
 UNNOTICED = 0.05
 """… or up to which, in seconds, it does not matter: a machine with two cores has such pauses in calm too."""
+
+HELD_UP = 1.0
+"""Seconds that no test beside this one takes from a round trip, and a broker that is stuck does."""
 
 LEAVE = 2.0
 """Seconds in which a process is gone once it is told."""
@@ -37,6 +42,27 @@ async def until(
         await asyncio.sleep(0.02)
 
 
+async def query(operator: Peer, request: m.Request) -> Any:
+    """Ask a question as an operator does, again each second and with a new hello where the broker wants one.
+
+    On a machine under load a connection may be given up though nothing is wrong with either end.
+    """
+
+    def found(peer: Peer) -> Any:
+        return next((each for each in peer.inbox if getattr(each, "id", None) == request.id), None)
+
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        if first(operator.inbox, m.HelloRequired) is not None:
+            operator.inbox.clear()
+            await operator.hello()
+        operator.send(request)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                return await operator.until(found)
+    raise AssertionError(f"no answer within {DEADLINE:g} s to {request}")
+
+
 # --- history ---------------------------------------------------------------------------------------
 
 
@@ -46,7 +72,7 @@ async def whole_history(operator: Peer, run: str = "run") -> list[HistoryEntry]:
     before: int | None = None
     while True:
         name = f"history-{time.monotonic_ns()}"
-        page = await operator.ask(m.GetHistory(id=name, run=run, before=before, limit=1000))
+        page = await query(operator, m.GetHistory(id=name, run=run, before=before, limit=1000))
         assert isinstance(page, m.History), page
         entries += page.entries
         if not page.more:
@@ -86,9 +112,9 @@ async def round_trips(operator: Peer, count: int = 300) -> float:
     return sorted(times)[int(count * 0.99)]
 
 
-def assert_served(calm: float, abused: float) -> None:
-    """A healthy peer hardly notices."""
-    limit = max(SLOWDOWN * calm, UNNOTICED)
+def assert_served(calm: float, abused: float, *, alone: bool) -> None:
+    """A healthy peer hardly notices; where other tests share the machine, it is not held up for long."""
+    limit = max(SLOWDOWN * calm, UNNOTICED if alone else HELD_UP)
     assert abused <= limit, f"p99 {abused * 1000:.1f} ms; in calm {calm * 1000:.1f} ms"
 
 
@@ -118,6 +144,6 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 async def counters(operator: Peer) -> Counter[str]:
     """Return the broker's counters; one that was never needed is 0."""
-    stats = await operator.ask(m.GetStats(id=f"stats-{time.monotonic_ns()}"))
+    stats = await query(operator, m.GetStats(id=f"stats-{time.monotonic_ns()}"))
     assert isinstance(stats, m.Stats)
     return Counter(stats.counters)

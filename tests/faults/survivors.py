@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import zloom
-from tests.faults.oracles import until
+from tests.faults.oracles import query, until
 from tests.shell.scripted_peer import Peer
 from zloom import messages as m
 
@@ -61,8 +61,8 @@ async def converge(operator: Peer, count: int, seconds: float) -> float:
 
     async def converged() -> bool:
         name = f"converge-{id(numbers)}-{next(numbers)}"
-        runs = await operator.ask(m.GetRuns(id=f"{name}-runs", run="run"))
-        found = await operator.ask(m.GetReplicas(id=f"{name}-replicas", run="run"))
+        runs = await query(operator, m.GetRuns(id=f"{name}-runs", run="run"))
+        found = await query(operator, m.GetReplicas(id=f"{name}-replicas", run="run"))
         if not runs.runs:
             return False
         here = [r for r in found.replicas if r.state == "live" and r.revision == runs.runs[-1].revision]

@@ -42,7 +42,7 @@ class Peer:
         self._changed = asyncio.Event()
         self._control = DrainSocket(context, "dealer", self._on_control)
         self._control.connect(endpoint)
-        self._sub: DrainSocket | None = None
+        self._subs: list[DrainSocket] = []
 
     def _on_control(self, frames: list[bytes]) -> None:
         message = codec.from_broker.decode(codec.control_payload(frames))
@@ -109,16 +109,17 @@ class Peer:
 
     def watch(self, welcome: m.Welcome, *topics: bytes) -> None:
         """Subscribe to updates."""
-        self._sub = DrainSocket(self.context, "sub", self._on_update)
-        self._sub.connect(updates_of(welcome, self.endpoint))
+        sub = DrainSocket(self.context, "sub", self._on_update)
+        self._subs.append(sub)
+        sub.connect(updates_of(welcome, self.endpoint))
         for topic in topics:
-            self._sub.subscribe(topic)
+            sub.subscribe(topic)
 
     def close(self) -> None:
         """Vanish."""
         self._control.close()
-        if self._sub is not None:
-            self._sub.close()
+        for sub in self._subs:
+            sub.close()
 
 
 def first(messages: list[Any], kind: type[m.Message], **fields: object) -> Any:

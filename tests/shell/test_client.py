@@ -238,6 +238,16 @@ async def test_the_end_of_the_wait_is_not_the_end_of_the_change(
     assert (await operator.follow("lm", result.revision)).applied_everywhere
 
 
+async def test_what_looks_at_the_progress_may_time_out_itself(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    def give_up(_: object) -> None:
+        raise TimeoutError("of the caller")
+
+    with pytest.raises(TimeoutError, match="of the caller"):
+        await operator.set("lm", {"learning_rate": 0.25}, on_progress=give_up)
+
+
 async def test_cancel_on_timeout_takes_back_what_is_pending(
     operator: zloom.Operator, trainer: Trainer
 ) -> None:

@@ -604,6 +604,12 @@ def test_what_was_not_reached_is_said(endpoint: str, run: str, operator: SyncOpe
     assert [each.outcome for each in answered.outcomes] == ["not_reached"]
 
 
+def test_what_is_published_must_be_text_and_bytes(run: str) -> None:
+    weavelet: Any = Weavelet(run)
+    with pytest.raises(SettingsError, match=r"publish\(str and str\): expected a topic of str"):
+        weavelet.publish("net/", "text")
+
+
 def test_without_a_broker_training_goes_on_with_one_warning(
     run: str, caplog: pytest.LogCaptureFixture
 ) -> None:

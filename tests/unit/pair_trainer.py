@@ -220,7 +220,7 @@ class Trainer:
         self._posted.append(lambda: self._answer(number, outcome))
 
     def _answer(self, number: int, outcome: Outcome) -> None:
-        self.promises.answered(number)
+        self.promises.answered(number, outcome.chain)
         self._run(self.session.answer(number, outcome, self.world.now))
 
     def _confirm(self, round: Round, step: int) -> None:

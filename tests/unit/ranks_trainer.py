@@ -178,7 +178,7 @@ class Rank(Trainer):
         self._run(self.session.insist(promise, self.world.now))
 
     def _read_step(self) -> int:
-        if self.races:
+        if self.races and not self.training.serving:
             self.races = False
             self.train()
         return self.training.step

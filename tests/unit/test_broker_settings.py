@@ -111,3 +111,15 @@ def test_by_default_it_binds_a_socket_in_a_folder_of_this_user(
     assert folder.is_relative_to(tmp_path)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert made.check() == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "may"), [(0o755, "read"), (0o710, "read"), (0o777, "change"), (0o770, "change")]
+)
+def test_a_data_folder_that_others_can_enter_is_told(tmp_path: Path, mode: int, may: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(mode)
+    (warning,) = BrokerSettings(bind=("inproc://x",), data_dir=tmp_path / "data").check()
+    assert warning.endswith(f"data has mode {mode:04o}, so others on this host may {may} the journal in it")
+    (tmp_path / "data").chmod(0o700)
+    assert BrokerSettings(bind=("inproc://x",), data_dir=tmp_path / "data").check() == []

@@ -1,12 +1,12 @@
-"""Feeds: gaps and drops are counted, a cancelled reader loses nothing, and an end is seen."""
+"""Feeds: drops are counted, a cancelled reader loses nothing, and an end is seen."""
 
 import asyncio
 
 import pytest
 
-from zloom.client.feeds import FEED_LIMIT, Feed, Gaps
+from zloom.client.feeds import FEED_LIMIT, Feed
 from zloom.errors import Refused
-from zloom.messages import Beat, Happened, Own, Published
+from zloom.messages import Happened, Own
 from zloom.model import Event
 
 
@@ -16,41 +16,6 @@ def happened(seq: int) -> Happened:
 
 def own(sender: str, seq: int) -> Own:
     return Own(topic="net/a", payload=b"", sender=sender, sender_seq=seq)
-
-
-def seen(*messages: tuple[bytes, Published]) -> int:
-    gaps = Gaps()
-    for topic, message in messages:
-        gaps.see(topic, message)
-    return gaps.missed
-
-
-def test_the_first_message_of_a_topic_begins_its_count() -> None:
-    assert seen((b"watch/a/", happened(40)), (b"watch/a/", happened(41))) == 0
-
-
-def test_a_gap_is_what_is_missing_in_between() -> None:
-    assert seen((b"watch/a/", happened(1)), (b"watch/a/", happened(5))) == 3
-
-
-def test_topics_count_apart() -> None:
-    assert seen((b"watch/a/", happened(1)), (b"watch/b/", happened(7)), (b"watch/a/", happened(2))) == 0
-
-
-def test_own_topics_count_for_each_sender() -> None:
-    assert seen((b"own/net/a", own("x", 1)), (b"own/net/a", own("y", 9)), (b"own/net/a", own("x", 3))) == 1
-
-
-def test_beats_do_not_count() -> None:
-    assert seen((b"beat/", Beat(seq=1, epoch="e")), (b"beat/", Beat(seq=9, epoch="e"))) == 0
-
-
-def test_another_life_of_the_broker_is_no_gap() -> None:
-    gaps = Gaps()
-    gaps.see(b"watch/a/", happened(3))
-    gaps.restart()
-    gaps.see(b"watch/a/", happened(9))
-    assert gaps.missed == 0
 
 
 @pytest.fixture

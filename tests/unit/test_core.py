@@ -451,16 +451,6 @@ def test_a_gap_counts_for_what_a_counter_can_hold() -> None:
     assert stats.counters["status_missed"] == 1_000_002
 
 
-def test_own_payloads_are_passed_on_and_gaps_counted() -> None:
-    bench = steered()
-    bench.receive(b"a", m.Publish(topic="net/x", payload=b"1", seq=1))
-    (own,) = published(bench.receive(b"a", m.Publish(topic="net/x", payload=b"3", seq=3)), b"own/net/x")
-    assert own == m.Own(topic="net/x", payload=b"3", sender="a", sender_seq=3)
-    (stats,) = sent(bench.receive(b"op", m.GetStats(id="s")))
-    assert isinstance(stats, m.Stats)
-    assert stats.counters["own_missed"] == 1
-
-
 def test_an_answer_that_is_too_long_is_a_refusal_under_its_id() -> None:
     bench = steered()
     keys = m.Keys(id="k", run="run", attempt="one", revision=0, keys=[], commands=[])

@@ -4,8 +4,7 @@ import pytest
 
 from tests.unit.broker_support import GPU, Bench, replica, sent
 from zloom import messages as m
-from zloom_broker.core import MAX_TOPIC
-from zloom_broker.effects import Effect, Publish, Send
+from zloom_broker.effects import Effect, Send
 from zloom_broker.permissions import Access
 
 ALICE = Access("alice", "operator", ("run",))
@@ -104,15 +103,6 @@ def test_an_observer_publishes_nothing() -> None:
     publish = m.Publish(topic="run/note", payload=b"x", seq=1)
     assert isinstance(only_answer(broker.receive(b"olga", publish, OLGA), b"olga"), m.Error)
     assert len(broker.receive(b"alice", publish, ALICE)) == 1
-
-
-def test_the_name_of_an_own_topic_has_an_end() -> None:
-    broker = bench(ALICE)
-    for length, told in ((MAX_TOPIC, m.Own), (MAX_TOPIC + 1, m.Error)):
-        topic = "run/".ljust(length, "x")
-        (effect,) = broker.receive(b"alice", m.Publish(topic=topic, payload=b"x", seq=1), ALICE)
-        assert isinstance(effect, Send | Publish)
-        assert isinstance(effect.message, told)
 
 
 def test_a_weavelet_joins_its_own_run_alone() -> None:

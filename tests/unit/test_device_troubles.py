@@ -120,3 +120,13 @@ def test_what_a_weavelet_reads_of_a_device_does_nothing_to_runs_that_are_not_its
     }
     assert (told_of_it, commands(bench)) == ({b"b", b"c"}, [])
     assert bench.core.state.attempts["other", "one"].ledgers[0].revision.command == "stop"
+
+
+def test_of_a_status_one_reading_of_each_device_counts() -> None:
+    bench = job()
+    report(bench, 1, ecc_errors=0)
+    before = len(bench.journal)
+    readings = [DeviceStatus(GPU.id, ecc_errors=errors) for errors in range(1, 1001)]
+    effects = bench.receive(b"a", m.Status(seq=2, step=2, devices=readings))
+    assert events(effects) == ["device_failed"]
+    assert len(bench.journal) == before + 1

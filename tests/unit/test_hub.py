@@ -8,7 +8,7 @@ from tests.unit.broker_support import Bench, sent
 from zloom import messages as m
 from zloom.messages import Beat
 from zloom_broker.effects import Commit, Publish
-from zloom_broker.hub import CoreSettings, Hub
+from zloom_broker.hub import Connections, CoreSettings, Hub, Peer
 from zloom_broker.records import EpochStarted
 from zloom_broker.state import State
 
@@ -23,6 +23,17 @@ def record(counter: int) -> EpochStarted:
 
 def note(log: list[str], text: str) -> Callable[[], None]:
     return lambda: log.append(text)
+
+
+def test_a_connection_is_found_by_the_newest_nonce_of_its_replica() -> None:
+    connections = Connections()
+    first, second, other = Peer(b"1", "", nonce="n1"), Peer(b"2", "", nonce="n2"), Peer(b"3", "", nonce="n3")
+    connections["a"], connections["b"] = first, other
+    connections["a"] = second
+    assert [connections.of_nonce(nonce) for nonce in ("n1", "n2", "n3")] == [None, second, other]
+    assert connections.pop("a") is second
+    assert connections.pop("a", None) is None
+    assert [connections.of_nonce(nonce) for nonce in ("n2", "n3")] == [None, other]
 
 
 def test_each_topic_counts_for_itself() -> None:

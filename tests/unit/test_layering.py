@@ -14,6 +14,7 @@ SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_bro
 
 _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.digests zloom.effects zloom.errors
+    zloom.gaps
     zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
     zloom.outcome_table zloom.pace zloom.parting zloom.pause zloom.promises zloom.ramps zloom.recording
     zloom.replay_schedule zloom.restoring zloom.rounds zloom.schedule zloom.schema zloom.session
@@ -29,7 +30,8 @@ _PURE = """
     zloom_broker.guard_ends zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards
     zloom_broker.hub zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger
     zloom_broker.liveness zloom_broker.load zloom_broker.membership zloom_broker.newcomers
-    zloom_broker.outcomes zloom_broker.permissions zloom_broker.previews zloom_broker.pulse
+    zloom_broker.outcomes zloom_broker.own_topics zloom_broker.permissions zloom_broker.previews
+    zloom_broker.pulse
     zloom_broker.queries zloom_broker.ramping zloom_broker.records zloom_broker.requests
     zloom_broker.rounds zloom_broker.rules zloom_broker.state zloom_broker.steering
     zloom_broker.straggling zloom_broker.subscriptions zloom_broker.users zloom_broker.validation

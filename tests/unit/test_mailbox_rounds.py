@@ -172,6 +172,20 @@ def test_a_rank_that_is_to_end_takes_the_others_out_of_the_pause() -> None:
     assert (one.parting.reason, other.parting.reason) == ("SIGTERM", "SIGTERM")
 
 
+def test_g9_ranks_that_were_started_paused_end_together_too() -> None:
+    ranks = pair()
+    for rank in ranks:
+        rank.mailbox.pause.begin_with(60.0)
+        rank.run(1)
+    one, other = (rank.mailbox for rank in ranks)
+    other.parting.depart("SIGTERM")
+    other.pause.end()
+    other.run(1, 1.0)
+    one.run(1, 1.0)
+    assert [rank.mailbox.must_wait for rank in ranks] == [False, False]
+    assert (one.parting.reason, other.parting.reason) == ("SIGTERM", "SIGTERM")
+
+
 def test_ranks_that_hold_for_one_that_is_to_end_end_with_it() -> None:
     ranks = pair()
     for rank in ranks:
@@ -381,10 +395,42 @@ def test_an_outcome_tells_of_which_history_it_is() -> None:
     rank = Rank()
     round = rank.promise(config(1, a=1), commit=True)
     rank.run(5)
-    rank.mailbox.put(Restore(1, {}, rolled_back=True))
+    rank.mailbox.put(Restore(1, {}, epoch="e2", rounds=frozenset([b"c1"]), rolled_back=True))
     round.end = End(True)
     assert rank.run(5)[0] == "1 applied@5"
     assert rank.chains[0] == b"c1"
+
+
+def test_g4_a_number_of_another_history_does_not_answer_for_its_namesake() -> None:
+    rank = Rank()
+    rank.promise(config(1, a=1), commit=True)
+    rank.run(5)
+    rank.mailbox.put(Restore(0, {}, epoch="e2", rolled_back=True))
+    assert rank.run(5) == []
+    assert rank.effective["a"] == 0
+    assert not rank.mailbox.must_wait
+    rank.mailbox.put(Revision(1, "config", {"a": 7}))
+    assert rank.run(6) == ["1 applied@6"]
+
+
+def test_a_round_that_the_new_history_asks_for_is_none_of_the_old_one() -> None:
+    rank = Rank()
+    rank.mailbox.put(Restore(0, {}, epoch="e1", rolled_back=True))
+    round = rank.promise(config(1, a=1), commit=True)
+    rank.run(5)
+    round.end = End(True)
+    assert rank.run(5) == ["1 applied@5"]
+
+
+def test_g9_what_one_rank_s_history_lacks_no_rank_keeps() -> None:
+    one, other = pair()
+    for rank in (one, other):
+        rank.promise(config(1, a=1), commit=True)
+    one.mailbox.put(Restore(0, {}, epoch="e2", rolled_back=True))
+    other.run(5)
+    assert one.run(5) == []
+    assert other.run(5) == ["1 aborted rank 0: its history was replaced"]
+    assert (one.effective["a"], other.effective["a"]) == (0, 0)
 
 
 def test_a_value_for_a_key_that_is_declared_later_is_the_kept_one() -> None:

@@ -412,6 +412,7 @@ class Ranks(Ends):
             )
         for rank in self.trainers:
             rank.mailbox.pause.end()
+        self.ease()
         self.world.advance(SETTLING, self.calm)
         self.check_settled()
         self.g9_all_are_the_same()

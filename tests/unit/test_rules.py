@@ -1,5 +1,6 @@
 """Every reason for which a change is refused."""
 
+import time
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def command(name: str = "pause", **more: Any) -> m.SendCommand:
         (update(at_step=5), "bad_mode"),
         (update(mode="at_step"), "bad_mode"),
         (update(mode="immediate"), "bad_mode"),
-        (update(changes={"learning_rate": "x" * 70_000}), "wrong_type"),
+        (update(changes={"learning_rate": "x" * 70_000}), "too_large"),
         (command(), ""),
         (command(arguments={"limit": 5}), ""),
         (command(arguments={"limit": "long"}), "bad_arguments"),
@@ -166,3 +167,30 @@ def test_the_config_must_fit_into_a_snapshot() -> None:
     assert codes[-1] == "too_large"
     assert codes.count("") * 60_000 < 512 * 1024
     assert code(bench, m.SetConfig(id="big", run="run", changes={"key0": "x" * 70_000})) == "too_large"
+
+
+def test_what_a_replica_says_of_the_world_size_holds_up_nobody() -> None:
+    bench = Bench()
+    bench.active(world_size=2**64 - 1)
+    bench.operator()
+    (refusal,) = sent(bench.receive(b"op", update()))
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.code == "ranks_missing"
+    assert refusal.text.endswith("missing: 1, 2, 3, 4, 5, 6, 7, 8, …")
+
+
+def test_a_long_value_is_looked_at_once_for_all_ranks_that_declare_it_alike() -> None:
+    layers = Key("layers", Schema(["array"], items=Schema(["integer"], minimum=0)), [1])
+    bench = bench_of(64, keys=[layers])
+    begun = time.monotonic()
+    assert code(bench, update(changes={"layers": [1] * 20_000})) == ""
+    assert code(bench, update(changes={"layers": [1] * 20_000}, preview=True)) == ""
+    assert time.monotonic() - begun < 5.0, "it takes 20 s when each rank is looked at"
+
+
+def test_a_hint_among_thousands_of_names_holds_up_nobody() -> None:
+    names = [f"{'abcdefgh' * 15}{number:05d}" for number in range(6000)]
+    bench = bench_of(keys=[Key(name, Schema(["number"]), 0.1) for name in names])
+    begun = time.monotonic()
+    assert code(bench, update(changes={"abcdefgh" * 15 + "x": 1.0})) == "unknown_key"
+    assert time.monotonic() - begun < 3.0, "it takes 6 s when all are compared"

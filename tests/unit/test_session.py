@@ -290,7 +290,7 @@ def test_a_snapshot_restores_and_activates() -> None:
     snapshot = m.Snapshot(
         epoch="e1", revision=7, chain=chain(7), config={"learning_rate": 0.5}, pending=[pending]
     )
-    assert session.receive_control(snapshot, 0.1) == [Restore(7, {"learning_rate": 0.5}, [pending])]
+    assert session.receive_control(snapshot, 0.1) == [Restore(7, {"learning_rate": 0.5}, [pending], "e1")]
     assert is_active(session)
     assert session.revision == 7
 
@@ -300,7 +300,7 @@ def test_what_comes_before_the_snapshot_is_kept_and_what_it_holds_is_dropped() -
     for number in (6, 7, 8, 9):
         assert session.receive_update(STEER, revised(number), 0.1) == []
     effects = session.receive_control(m.Snapshot(epoch="e1", revision=7, chain=chain(7)), 0.2)
-    assert effects == [Restore(7), Deliver(change(8)), Deliver(change(9))]
+    assert effects == [Restore(7, epoch="e1"), Deliver(change(8)), Deliver(change(9))]
     assert session.revision == 9
 
 
@@ -308,7 +308,7 @@ def test_a_snapshot_behind_what_was_kept_asks_for_the_rest() -> None:
     session = syncing()
     session.receive_update(STEER, revised(9), 0.1)
     effects = session.receive_control(m.Snapshot(epoch="e1", revision=7, chain=chain(7)), 0.2)
-    assert effects == [Restore(7), sync(revision=7, epoch="e1")]
+    assert effects == [Restore(7, epoch="e1"), sync(revision=7, epoch="e1")]
     assert session.state is State.SYNCING
     effects = session.receive_control(m.Log(epoch="e1", revisions=[change(8), change(9)]), 0.3)
     assert effects == [Deliver(change(8)), Deliver(change(9))]
@@ -368,12 +368,27 @@ def test_another_history_replaces_this_one() -> None:
     session.receive_control(replace(WELCOME, epoch="e2"), 1.1)
     session.receive_update(echo_topic("n2"), m.Echo(nonce="n2"), 1.2)
     snapshot = m.Snapshot(epoch="e2", revision=5, chain=b"other", rolled_back=True)
-    assert session.receive_control(snapshot, 1.3) == [Restore(5, rolled_back=True)]
+    assert session.receive_control(snapshot, 1.3) == [Restore(5, epoch="e2", rolled_back=True)]
     assert session.revision == 5
     assert session.on_timer(1.3) == [CollectStatus()], "the outcome of the other history's 9 is not told"
     assert session.receive_control(snapshot, 1.4) == [], "one that was sent twice rolls back once"
     session.receive_update(STEER, m.Beat(epoch="e2", revision=6), 1.5)
     assert session.receive_control(snapshot, 1.6) == [], "nor does it after a gap"
+
+
+def test_g4_an_answer_of_a_history_that_was_replaced_is_not_taken_for_its_namesake_s() -> None:
+    session = active(revision=9)
+    session.receive_update(BEAT_TOPIC, m.Beat(epoch="e2"), 1.0)
+    session.receive_control(replace(WELCOME, epoch="e2"), 1.1)
+    session.receive_update(echo_topic("n2"), m.Echo(nonce="n2"), 1.2)
+    snapshot = m.Snapshot(epoch="e2", revision=5, chain=chain(5), pending=[change(5)], rolled_back=True)
+    session.receive_control(snapshot, 1.3)
+    session.receive_update(STEER, revised(6, "e2"), 1.3)
+    for number, digest in ((5, chain(5)), (6, chain(6)), (4, b"old"), (5, b"old"), (6, b"old")):
+        session.answer(number, replace(applied(), chain=digest), 1.4)
+    assert session.counters.stale == 3
+    (told,) = [each for each in sent(session.on_timer(1.4)) if isinstance(each, m.Outcomes)]
+    assert {number: each.chain for number, each in told.outcomes.items()} == {5: chain(5), 6: chain(6)}
 
 
 def test_an_answer_to_a_revision_that_a_rollback_took_away_is_dropped() -> None:
@@ -395,7 +410,7 @@ def test_the_buffer_is_bounded_and_the_log_makes_up_for_it() -> None:
     for number in range(2, BUFFER_LIMIT + 4):
         session.receive_update(STEER, revised(number), 0.1)
     effects = session.receive_control(m.Snapshot(epoch="e1", revision=1, chain=chain(1)), 0.2)
-    assert effects == [Restore(1), sync(revision=1, epoch="e1")]
+    assert effects == [Restore(1, epoch="e1"), sync(revision=1, epoch="e1")]
     log = [change(number) for number in range(2, BUFFER_LIMIT + 4)]
     effects = session.receive_control(m.Log(epoch="e1", revisions=log), 0.3)
     assert effects == [Deliver(each) for each in log]

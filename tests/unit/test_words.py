@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from zloom.errors import SettingsError
 from zloom.model import Schema, Value
 from zloom.schema import Meta, schema_of
-from zloom.words import describe, parse
+from zloom.words import MAX_LIKENED, describe, did_you_mean, parse
 
 
 class Window(TypedDict, total=False):
@@ -127,3 +127,10 @@ def test_any_word_is_read_or_refused(text: str, annotation: Any) -> None:
     except SettingsError:
         return
     assert not isinstance(value, float) or math.isfinite(value)
+
+
+def test_a_hint_is_the_name_that_is_most_like_it() -> None:
+    assert did_you_mean("learning_rat", ["batch_size", "learning_rate"]) == "did you mean learning_rate? "
+    assert did_you_mean("x", ["batch_size", "learning_rate"]) == ""
+    many = [*(f"metric{number}" for number in range(MAX_LIKENED)), "learning_rate"]
+    assert did_you_mean("learning_rat", many) == "did you mean learning_rate? "

@@ -1,12 +1,12 @@
 """`key=value` words of a command line, read by the types that the run declares."""
 
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 
 from zloom.errors import Refused, SettingsError
 from zloom.messages import Keys
 from zloom.model import Schema, Value
 from zloom.schema import parse
+from zloom.words import did_you_mean
 
 
 def split(words: Sequence[str]) -> dict[str, str]:
@@ -76,6 +76,6 @@ def _read(
 
 
 def _unknown(lacks: str, code: str, name: str, known: Collection[str]) -> Refused:
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return Refused(code, f"{lacks} {name!r}; {hint}known are: {', '.join(sorted(known)) or 'none'}")
+    return Refused(
+        code, f"{lacks} {name!r}; {did_you_mean(name, known)}known are: {', '.join(sorted(known)) or 'none'}"
+    )

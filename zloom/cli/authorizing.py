@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from zloom.cli.options import AuthDir
+from zloom.cli.options import AuthDir, Json
 
 auth = typer.Typer(help="Keys: who may connect on TCP, and what he may do.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user.", show_default=False)]
 
 

@@ -52,6 +52,7 @@ ExpectRevision = Annotated[
         "--expect-revision",
         metavar="N",
         min=0,
+        max=2**53,
         help="Refuse the change if the newest revision is another.",
         show_default=False,
     ),
@@ -80,14 +81,24 @@ Mode = Annotated[
 AtStep = Annotated[
     int | None,
     typer.Option(
-        "--at-step", metavar="STEP", min=0, help="Apply it before this step, not before.", show_default=False
+        "--at-step",
+        metavar="STEP",
+        min=0,
+        max=2**53,
+        help="Apply it before this step, not before.",
+        show_default=False,
     ),
 ]
 
 After = Annotated[
     int | None,
     typer.Option(
-        "--after", metavar="N", min=1, help="Apply it N steps after it was accepted.", show_default=False
+        "--after",
+        metavar="N",
+        min=1,
+        max=2**53,
+        help="Apply it N steps after it was accepted.",
+        show_default=False,
     ),
 ]
 
@@ -123,6 +134,15 @@ CheckpointFirst = Annotated[
     typer.Option("--checkpoint-first", help="Save a checkpoint before it; if that fails, change nothing."),
 ]
 
+
+def expanded(path: Path | None) -> Path | None:
+    """Return a path with its ~ expanded, which a shell leaves in --data-dir=~/x, and a unit file anywhere."""
+    try:
+        return None if path is None else path.expanduser()
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{path}: {error}") from error
+
+
 AuthDir = Annotated[
     Path | None,
     typer.Option(
@@ -131,6 +151,7 @@ AuthDir = Annotated[
         help="Folder of the broker's keys; by default zloom/auth in your config folder.",
         show_default=False,
         file_okay=False,
+        callback=expanded,
     ),
 ]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zloom.cli.options import AuthDir
+from zloom.cli.options import AuthDir, Json, expanded
 
 
 class DurabilityChoice(enum.StrEnum):
@@ -41,9 +41,9 @@ DataDir = Annotated[
         help="Folder of the journal; by default zloom in your state folder.",
         show_default=False,
         file_okay=False,
+        callback=expanded,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 journal = typer.Typer(help="Check or repair a broker's journal, without a broker.", no_args_is_help=True)
 

@@ -7,37 +7,13 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from zloom.errors import ZloomError
-from zloom.messages import Beat, Echo, Own, Published
+from zloom.gaps import Gaps
+from zloom.messages import Published
 
 T = TypeVar("T")
 
 FEED_LIMIT = 10_000
 """Messages kept for a reader that is slow; beyond it the oldest are dropped and counted."""
-
-
-class Gaps:
-    """How many publications did not come, by the sequence numbers of those that did. Pure."""
-
-    def __init__(self) -> None:
-        self._last: dict[tuple[bytes, str], int] = {}
-        self.missed = 0
-
-    def see(self, topic: bytes, message: Published) -> None:
-        """Take note of a publication. The first of a topic begins its count."""
-        if isinstance(message, Beat | Echo):
-            return
-        if isinstance(message, Own):
-            place, seq = (topic, message.sender), message.sender_seq
-        else:
-            place, seq = (topic, ""), message.seq
-        last = self._last.get(place)
-        if last is not None and seq > last + 1:
-            self.missed += seq - last - 1
-        self._last[place] = seq
-
-    def restart(self) -> None:
-        """Another life of the broker counts from the beginning."""
-        self._last.clear()
 
 
 class Feed(AsyncIterator[T], Generic[T]):
@@ -65,6 +41,7 @@ class Feed(AsyncIterator[T], Generic[T]):
         self._changed = asyncio.Event()
         self._confirmed = asyncio.Event()
         self._gaps = Gaps()
+        self._missed = 0
         self._dropped = 0
         self._restarts = 0
         self._ended: ZloomError | None = None
@@ -73,7 +50,7 @@ class Feed(AsyncIterator[T], Generic[T]):
     @property
     def missed(self) -> int:
         """Publications that never came here, as their sequence numbers show."""
-        return self._gaps.missed
+        return self._missed
 
     @property
     def dropped(self) -> int:
@@ -132,7 +109,7 @@ class Feed(AsyncIterator[T], Generic[T]):
 
     def put(self, topic: bytes, message: Published) -> None:
         """Take a publication."""
-        self._gaps.see(topic, message)
+        self._missed += self._gaps.see(topic, message)
         item = self._read(topic, message)
         if item is None:
             return

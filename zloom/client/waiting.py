@@ -85,13 +85,17 @@ class Waiting(Caller):
         result: Result | None = None
         started = loop.time()
         timeout = self._timeout if how.timeout is None else how.timeout
-        with self._link.asked(request) as answers, contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while result is None or (how.wait and not result.settled):
-                    state = expect(await answers.next(), RevisionState)
-                    result = _result(state, loop.time() - started)
-                    if how.on_progress is not None:
-                        how.on_progress(result)
+        deadline = started + timeout
+        with self._link.asked(request) as answers:
+            while result is None or (how.wait and not result.settled):
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        state = expect(await answers.next(), RevisionState)
+                except TimeoutError:
+                    break
+                result = _result(state, loop.time() - started)
+                if how.on_progress is not None:
+                    how.on_progress(result)
         if result is None:
             raise self._link.unanswered(request.id, timeout)
         if how.wait and not result.settled:
