@@ -46,8 +46,9 @@ types: install  ## check the types
 	$(BIN)/mypy examples
 	$(BIN)/mypy bench
 
+# Half of the time tests wait, for time-outs and for processes to start, so three run at once on two cores.
 test: lint types  ## lint, check the types and run all tests
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
+	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
 
 soak: install  ## try the state machines on many more examples, other ones each time
 	$(BIN)/python -m pytest --hypothesis-profile=soak --timeout=0 tests/unit/test_core_machine.py tests/unit/test_pair_machine.py tests/unit/test_ranks_machine.py

@@ -264,7 +264,6 @@ class Pair(Ends):
 
 TestPair = Pair.TestCase
 TestPair.settings = settings(
-    max_examples=2 * settings().max_examples,
     stateful_step_count=50,
     suppress_health_check=[HealthCheck.too_slow],
 )
