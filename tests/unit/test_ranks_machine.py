@@ -490,7 +490,7 @@ class Ranks(Ends):
 
 TestRanks = Ranks.TestCase
 TestRanks.settings = settings(
-    max_examples=settings.default.max_examples // 2,  # each takes a fifth of a second
+    max_examples=settings().max_examples // 2,  # each takes a fifth of a second
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow],
 )
