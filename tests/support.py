@@ -1,6 +1,8 @@
 """The real broker for tests: on the test's own loop, or in a process of its own."""
 
 import contextlib
+import os
+import random
 import secrets
 import select
 import signal
@@ -56,12 +58,24 @@ def free_endpoint(transport: Transport) -> Iterator[str]:
 
 
 def free_ports() -> int:
-    """Return a port of loopback that is free, and so is the next one."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
+    """Return a port of loopback that is free, and so is the next one; no other test gets it.
+
+    It is below those that Linux hands out by itself, which gloo takes dozens of while a job starts.
+    """
+    for port in _PORTS:
+        with contextlib.suppress(OSError):
+            with socket.create_server(("127.0.0.1", port)), socket.create_server(("127.0.0.1", port + 1)):
                 return port
+    raise AssertionError("all ports were handed out")
+
+
+def _ports_of_this_worker() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + 2_000 * (worker % 10)
+    return iter(random.SystemRandom().sample(range(first, first + 2_000, 2), 1_000))
+
+
+_PORTS = _ports_of_this_worker()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import faulthandler
 import os
 import platform
 import threading
+import time
 
 _TASKS = "/proc/self/task"
 """A folder for each thread of this process, on Linux."""
@@ -26,6 +27,9 @@ _FUTEX = {"x86_64": "202", "aarch64": "98"}
 
 _WAITS, _FLAGS = (0, 9), 0x7F
 """What of that call is a wait, below its flags."""
+
+_SETTLED_WITHIN = 0.1
+"""Seconds in which a thread that was just started, or told to end, has come to wait or has ended."""
 
 _lock = threading.RLock()
 """Held while the timer is set or unset, and during a fork; by a signal handler again."""
@@ -81,22 +85,36 @@ class StackTimer:
     def unset(self) -> None:
         """Have nothing written any more, and wait for what is being written."""
         with _lock:
-            if self._is_running():
+            if self._waits():
                 faulthandler.cancel_dump_traceback_later()
             self._threads = set()
 
     @property
     def is_over(self) -> bool:
         """Whether it was set and waits no more: it has written, or somebody else has set or unset it."""
-        return bool(self._threads) and not self._is_running()
+        return bool(self._threads) and not self._running()
 
-    def _is_running(self) -> bool:
-        return any(os.path.exists(f"{_TASKS}/{thread}") for thread in self._threads)
+    def _running(self) -> list[str]:
+        return [thread for thread in self._threads if os.path.exists(f"{_TASKS}/{thread}")]
+
+    def _waits(self) -> bool:
+        """Return whether it is set, and not somebody else's instead.
+
+        When another sets the timer, the thread of before is told to end, and is still seen until it has.
+        """
+        deadline = time.monotonic() + _SETTLED_WITHIN
+        while running := self._running():
+            if any(_looks_like_it(thread) for thread in running):
+                return True
+            if time.monotonic() > deadline:  # rather another's timer unset than ours written to a closed file
+                return True
+            time.sleep(0.0005)
+        return False
 
     # --- forks --------------------------------------------------------------------------------
 
     def _before_fork(self) -> None:
-        self._interrupted = self._is_running()
+        self._interrupted = self._waits()
         if self._interrupted:
             self.unset()
 

@@ -67,9 +67,18 @@ def test_it_is_known_when_somebody_else_has_set_it(file: int, timer: StackTimer)
     timer.set(DEADLINE, file)
     over = [timer.is_over]
     faulthandler.dump_traceback_later(DEADLINE, file=file)
+    wait_until_in_use()
     assert [*over, timer.is_over] == [False, True]
-    timer.release()
-    wait_until_in_use()  # what somebody else has set stays set
+
+
+def test_what_somebody_else_has_set_stays_set(file: int, timer: StackTimer) -> None:
+    assert timer.claim()
+    for _ in range(200):  # the thread of before has often not quite ended when it is looked for
+        timer.set(DEADLINE, file)
+        faulthandler.dump_traceback_later(DEADLINE, file=file)
+        timer.unset()
+        wait_until_in_use()
+        faulthandler.cancel_dump_traceback_later()
 
 
 def test_one_at_a_time_has_it(timer: StackTimer) -> None:
