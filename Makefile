@@ -47,6 +47,8 @@ types: install  ## check the types
 	$(BIN)/mypy bench
 
 # Half of the time tests wait, for time-outs and for processes to start, so three run at once on two cores.
+# Hundreds of processes start: where bytecode may not be written, each compiles zloom and the tests anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint types  ## lint, check the types and run all tests
 	$(BIN)/python -m pytest --numprocesses=3 --dist=worksteal
 

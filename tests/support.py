@@ -63,9 +63,12 @@ def free_ports() -> int:
     It is below those that Linux hands out by itself, which gloo takes dozens of while a job starts.
     """
     for port in _PORTS:
-        with contextlib.suppress(OSError):
-            with socket.create_server(("127.0.0.1", port)), socket.create_server(("127.0.0.1", port + 1)):
-                return port
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + 1)),
+        ):
+            return port
     raise AssertionError("all ports were handed out")
 
 

@@ -1,11 +1,11 @@
-"""One rank of a training in lockstep, run as a process of its own: each step ends with a collective of all.
+"""One rank of a training in lockstep, in a process of its own: each step ends with a collective of all.
 
 It appends what happens to a file, one JSON object a line: `{"step", "rate"}` for each call of the handler,
 and `{"unequal"}` for a step at which the ranks trained with different rates.
 """
 
-import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,27 +15,46 @@ import torch.distributed as dist
 import zloom
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("broker")
-    parser.add_argument("log", type=Path)
-    parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--world-size", type=int, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--no-store", action="store_true", help="Leave the decisions to the broker.")
-    parser.add_argument("--bad", type=float, default=0.0, help="A rate at which this rank's handler raises.")
-    arguments = parser.parse_args()
-    address = f"tcp://127.0.0.1:{arguments.port}"
-    place = {"rank": arguments.rank, "world_size": arguments.world_size}
-    if arguments.no_store:  # a weavelet that is made before the group knows of none
-        weavelet = zloom.Weavelet("ranks", broker=arguments.broker, attempt="one", **place)
-        dist.init_process_group("gloo", init_method=address, **place)
-    else:
-        dist.init_process_group("gloo", init_method=address, **place)
-        weavelet = zloom.Weavelet("ranks", broker=arguments.broker, attempt="one", **place)
-    with arguments.log.open("a", buffering=1) as log:
-        train(weavelet, log, arguments.bad)
+@dataclass(frozen=True)
+class Plan:
+    """What one rank does.
+
+    Attributes:
+        broker: Endpoint.
+        log: File to append to.
+        rank: Its number.
+        world_size: How many there are.
+        port: Where rank 0 opens the store.
+        has_store: Whether the ranks decide by their store; otherwise the broker does.
+        bad: A rate at which its handler raises; at -1 its checkpoint does.
+    """
+
+    broker: str
+    log: Path
+    rank: int
+    world_size: int
+    port: int
+    has_store: bool = True
+    bad: float = 0.0
+
+
+def main(plan: Plan) -> None:
+    """Train until told to stop."""
+    if not plan.has_store:  # a weavelet that is made before the group knows of none
+        weavelet = _weavelet(plan)
+    address = f"tcp://127.0.0.1:{plan.port}"
+    dist.init_process_group("gloo", init_method=address, rank=plan.rank, world_size=plan.world_size)
+    if plan.has_store:
+        weavelet = _weavelet(plan)
+    with plan.log.open("a", buffering=1) as log:
+        train(weavelet, log, plan.bad)
     dist.destroy_process_group()
+
+
+def _weavelet(plan: Plan) -> zloom.Weavelet:
+    return zloom.Weavelet(
+        "ranks", broker=plan.broker, attempt="one", rank=plan.rank, world_size=plan.world_size
+    )
 
 
 def train(weavelet: zloom.Weavelet, log: Any, bad: float) -> None:
@@ -67,7 +86,3 @@ def train(weavelet: zloom.Weavelet, log: Any, bad: float) -> None:
             dist.all_reduce(rates, dist.ReduceOp.MAX)
             if rates[0] != -rates[1]:
                 log.write(json.dumps({"unequal": weavelet.step}) + "\n")
-
-
-if __name__ == "__main__":
-    main()

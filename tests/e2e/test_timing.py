@@ -3,59 +3,42 @@
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zloom
+from tests.e2e import rank_trainer
+from tests.e2e.rank_trainer import Plan
+from tests.e2e.ranks import all_train, ended, ranks
 from tests.support import DEADLINE, broker_process, free_endpoint, free_ports
 from zloom.messages import Happened, Reported
 
-TRAINER = Path(__file__).with_name("rank_trainer.py")
 RANKS = 2
 
 
-@contextlib.contextmanager
-def trainers(endpoint: str, folder: Path, *arguments: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-    with contextlib.ExitStack() as stack:
-        port, processes = free_ports(), []
-        for rank in range(RANKS):
-            place = ["--rank", str(rank), "--world-size", str(RANKS), "--port", str(port)]
-            # What is odd about a rank is odd about the last one only.
-            odd = [word for word in arguments if rank == RANKS - 1 or word == "--no-store"]
-            command = [sys.executable, str(TRAINER), endpoint, str(folder / f"{rank}.log"), *place, *odd]
-            process = stack.enter_context(subprocess.Popen(command))
-            stack.callback(process.kill)
-            processes.append(process)
-        yield processes
-
-
 @contextlib.asynccontextmanager
-async def steered(tmp_path: Path, *arguments: str) -> AsyncIterator[zloom.Operator]:
-    """A broker, two ranks that train, and an operator."""
-    with (
-        free_endpoint("ipc") as endpoint,
-        broker_process(tmp_path / "data", endpoint),
-        trainers(endpoint, tmp_path, *arguments) as processes,
-    ):
-        async with zloom.connect(endpoint) as operator:
-            async with operator.watch("ranks") as feed:
-                paces: dict[int, float | None] = {}
-
-                def all_train(told: Reported) -> bool:
-                    paces[told.status.rank] = told.status.step_time
-                    return len(paces) == RANKS and None not in paces.values()
-
-                await until(feed, all_train)
-            yield operator
-            await operator.stop("ranks")
-            assert [process.wait(DEADLINE) for process in processes] == [0] * RANKS
+async def steered(
+    tmp_path: Path, *, has_store: bool = True, bad: float = 0.0
+) -> AsyncIterator[zloom.Operator]:
+    """A broker, two ranks that train, and an operator; only the last rank has a bad rate."""
+    with free_endpoint("ipc") as endpoint, broker_process(tmp_path / "data", endpoint):
+        port = free_ports()
+        plans = [
+            Plan(endpoint, tmp_path / f"{rank}.log", rank, RANKS, port, has_store) for rank in range(RANKS)
+        ]
+        plans[-1] = replace(plans[-1], bad=bad)
+        with ranks(rank_trainer.main, plans) as processes:
+            async with zloom.connect(endpoint) as operator:
+                await all_train(operator, "ranks", RANKS)
+                yield operator
+                await operator.stop("ranks")
+                assert await ended(processes) == [0] * RANKS
     logs = [noted(tmp_path, rank) for rank in range(RANKS)]
-    if "--bad" not in arguments:
+    if not bad:
         assert logs[0] == logs[1]  # the same rates at the same steps
         assert not any("unequal" in line for line in logs[0])
 
@@ -83,9 +66,9 @@ def steps_of(result: zloom.Result) -> int:
     return step
 
 
-@pytest.mark.parametrize("arguments", [(), ("--no-store",)], ids=["store", "broker"])
-async def test_a_ramp_keeps_the_ranks_equal_at_every_step(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    async with steered(tmp_path, *arguments) as operator:
+@pytest.mark.parametrize("has_store", [True, False], ids=["store", "broker"])
+async def test_a_ramp_keeps_the_ranks_equal_at_every_step(tmp_path: Path, has_store: bool) -> None:
+    async with steered(tmp_path, has_store=has_store) as operator:
         ramps = {"rate": zloom.Ramp(50, 2.0)}
         first = steps_of(await operator.set("ranks", {"rate": 3.0}, ramps=ramps, timeout=DEADLINE))
         async with operator.watch("ranks") as feed:
@@ -109,7 +92,7 @@ async def test_a_cancelled_ramp_ends_at_one_value_on_all_ranks(tmp_path: Path) -
 
 
 async def test_a_handler_that_raises_on_one_rank_is_told_to_operators(tmp_path: Path) -> None:
-    async with steered(tmp_path, "--bad", "2.5") as operator, operator.watch("ranks") as feed:
+    async with steered(tmp_path, bad=2.5) as operator, operator.watch("ranks") as feed:
         ramps = {"rate": zloom.Ramp(4, 2.0)}
         await operator.set("ranks", {"rate": 3.0}, ramps=ramps, timeout=DEADLINE)
         told = await until(feed, lambda told: told.event.kind == "ramp_failed", Happened)
@@ -118,11 +101,9 @@ async def test_a_handler_that_raises_on_one_rank_is_told_to_operators(tmp_path: 
         assert [noted(tmp_path, rank)[-1]["rate"] for rank in range(RANKS)] == [4.0, 4.0]
 
 
-@pytest.mark.parametrize("arguments", [(), ("--no-store",)], ids=["store", "broker"])
-async def test_a_bounded_resume_pauses_all_ranks_at_one_step(
-    tmp_path: Path, arguments: tuple[str, ...]
-) -> None:
-    async with steered(tmp_path, *arguments) as operator:
+@pytest.mark.parametrize("has_store", [True, False], ids=["store", "broker"])
+async def test_a_bounded_resume_pauses_all_ranks_at_one_step(tmp_path: Path, has_store: bool) -> None:
+    async with steered(tmp_path, has_store=has_store) as operator:
         paused = steps_of(await operator.pause("ranks", timeout=DEADLINE))
         for turn in (1, 2):
             assert steps_of(await operator.resume("ranks", steps=5, timeout=DEADLINE)) == paused + 5 * (
@@ -165,7 +146,7 @@ async def test_what_waits_for_its_step_is_superseded_or_cancelled_on_all_ranks(t
 
 
 async def test_a_checkpoint_that_one_rank_cannot_save_keeps_all_from_changing(tmp_path: Path) -> None:
-    async with steered(tmp_path, "--bad", "-1") as operator:
+    async with steered(tmp_path, bad=-1.0) as operator:
         with pytest.raises(zloom.CheckpointFailed, match="rank 1: rejected: checkpoint: OSError: disk full"):
             await operator.set("ranks", {"rate": 2.0}, checkpoint_first=True, timeout=DEADLINE)
         assert [entry.revision.command for entry in await operator.history("ranks")] == ["checkpoint"]
