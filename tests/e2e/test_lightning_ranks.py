@@ -42,16 +42,19 @@ COMMANDS = ("checkpoint", "validate")
 
 @contextlib.asynccontextmanager
 async def job(
-    folder: Path, world_size: int, **odd: Any
+    folder: Path, world_size: int, delay: float = 0.01, **odd: Any
 ) -> AsyncIterator[tuple[zloom.Operator, list[BaseProcess]]]:
-    """A fit that is under way; what is odd about a rank is odd about the last one only."""
+    """A fit that is under way; what is odd about a rank is odd about the last one only.
+
+    Its delay is every rank's pace: jobs that train as fast as they can leave nothing to those beside them.
+    """
     folder.mkdir()  # noqa: ASYNC240
     port = free_ports()
     with free_endpoint("ipc") as endpoint, broker_process(folder / "data", endpoint):
         plans = [
             Plan(endpoint, folder, rank, world_size, port, seed=world_size) for rank in range(world_size)
         ]
-        plans[-1] = replace(plans[-1], **odd)
+        plans[-1] = replace(plans[-1], delay=delay, **odd)
         with ranks(lightning_rank.main, plans) as processes:
             async with zloom.connect(endpoint) as operator:
                 await all_train(operator, folder.name, world_size)
@@ -148,7 +151,7 @@ async def signalled_while_another_holds(folder: Path) -> None:
 
 async def signalled_in_training(folder: Path, rank: int) -> None:
     """Lightning tells the other ranks when rank 0 is to end; another than 0 they miss in their next batch."""
-    async with job(folder, 2, delay=0.01) as (operator, processes):
+    async with job(folder, 2) as (operator, processes):
         terminate(processes[rank])
         if rank == 0:
             await all_terminated(folder, operator, processes)
