@@ -19,12 +19,18 @@ class Pace:
         """Median seconds a step, None before one was seen to pass."""
         return median(self._samples) if self._samples else None
 
-    def look(self, step: int, now: float, *, training: bool) -> None:
-        """Take note of the step that is under way; while no training goes on, time does not count."""
-        if not training:
+    def look(self, step: int, trained: float, *, waits: bool) -> None:
+        """Take note of the step that is under way.
+
+        Args:
+            step: Its number.
+            trained: Seconds from any moment on, less those in which something else than training went on.
+            waits: It is held up, for nobody knows how long: what is between two such looks does not count.
+        """
+        if waits:
             self._since = None
         elif self._since is None:
-            self._since = step, now
-        elif step > self._since[0] and now > self._since[1]:
-            self._samples.append((now - self._since[1]) / (step - self._since[0]))
-            self._since = step, now
+            self._since = step, trained
+        elif step > self._since[0] and trained > self._since[1]:
+            self._samples.append((trained - self._since[1]) / (step - self._since[0]))
+            self._since = step, trained

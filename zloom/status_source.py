@@ -1,6 +1,7 @@
 """What a status says: the trainer's step, its pace, its metrics and its devices."""
 
 import time
+from collections.abc import Callable
 
 from zloom.digests import digest
 from zloom.messages import Status
@@ -25,9 +26,18 @@ class StatusSource:
         training: Whose.
         points: How many points of metrics go into one status.
         together: It is one of several ranks, which may wait for each other.
+        clock: The one whose times `Training.enter` is told.
     """
 
-    def __init__(self, training: Training, points: int, *, together: bool) -> None:
+    def __init__(
+        self,
+        training: Training,
+        points: int,
+        *,
+        together: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._together = together and not training.elsewhere
         self.devices: list[DeviceStatus] = []
         """The newest reading, until a status has told it."""
@@ -41,8 +51,9 @@ class StatusSource:
     def collect(self, now: float) -> Status:
         """Take what there is to report; its number is for the session to fill in."""
         training, mailbox = self._training, self._training.mailbox
-        trains = training.phase == "training" and not (mailbox.pause.active or mailbox.holding)
-        self._pace.look(training.step, now, training=trains)
+        moment = self._clock()
+        trained = moment - training.away(moment)
+        self._pace.look(training.step, trained, waits=mailbox.pause.active or mailbox.holding)
         devices, self.devices = self.devices, []
         metrics = training.metrics.drain(self._points)
         if metrics and training.phase == "training":

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -161,7 +162,7 @@ class Steerable(Declaring, Disownable):
 
     def _set_phase(self, name: Phase) -> None:
         if not self._is_forked():
-            self._training.phase = name
+            self._training.enter(name, time.monotonic())
             self._post(Engine.status_changed)
 
     def publish(self, topic: str, payload: bytes) -> None:

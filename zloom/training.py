@@ -19,8 +19,8 @@ def _nobody(*_: object) -> None:
 class Training:
     """One trainer, as the loop sees it and as it sees the loop.
 
-    The training thread writes `step`, `phase`, `thread`, `serving` and `stood`, the loop writes `broken`;
-    each reads the other's without a lock, because a value that is a moment old is as good.
+    The training thread writes `step`, `phase`, `thread`, `serving` and `stood`, and calls `enter`, the loop
+    writes `broken`; each reads the other's without a lock, because a value that is a moment old is as good.
     """
 
     registry: Registry
@@ -34,6 +34,9 @@ class Training:
     """Called on the loop's thread with a failure to be told."""
     step: int = 0
     phase: Phase = "training"
+    """To be set by `enter`."""
+    _away: tuple[float, float | None] = 0.0, None
+    """Seconds in other phases that are over, and since when there is another; one tuple, so of one moment."""
     thread: int | None = None
     """Identifier of the training thread, as far as it is known."""
     elsewhere: str = ""
@@ -46,6 +49,16 @@ class Training:
     """An immediate update could not be taken back; the training thread is to raise this."""
     subscribers: list[tuple[str, Callable[[str, bytes, str], object]]] = field(default_factory=list)
     """Prefixes of own topics, and who takes topic, payload and sender on the loop's thread."""
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """Take note of what the trainer does from now on, in seconds of one clock."""
+        self._away = self.away(now), None if phase == "training" else now
+        self.phase = phase
+
+    def away(self, now: float) -> float:
+        """Return the seconds so far in which the trainer was in another phase than training."""
+        over, since = self._away
+        return over if since is None else over + now - since
 
     @property
     def is_quiet(self) -> bool:

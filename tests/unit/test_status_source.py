@@ -37,7 +37,7 @@ def test_one_that_has_only_begun_or_reports_nothing_may_have_them_yet(training: 
 
 
 def test_one_that_validates_before_its_first_step_may_have_them_yet(training: Training) -> None:
-    training.phase = "validating"
+    training.enter("validating", 0.0)
     assert not reported(training, 100.0, 200.0).lacks_safe_points
 
 
@@ -46,3 +46,27 @@ def test_one_that_was_at_a_safe_point_has_them(training: Training, place: str) -
     training.step = int(place == "tick")
     training.stood = place == "safe_point"
     assert not reported(training, 100.0, 200.0).lacks_safe_points
+
+
+def test_the_step_time_is_known_where_no_look_finds_it_training_twice(training: Training) -> None:
+    now = 0.0
+    source = StatusSource(training, 100, together=False, clock=lambda: now)
+    told = []
+    for _ in range(3):  # epochs of eight steps, after each of which the trainer validates for longer
+        training.enter("training", now)
+        told.append(source.collect(now).step_time)
+        training.step += 8
+        now += 4.0
+        training.enter("validating", now)
+        told.append(source.collect(now).step_time)
+        now += 60.0
+    assert told == [None, *5 * [0.5]]
+
+
+def test_time_in_other_phases_is_added_up(training: Training) -> None:
+    training.enter("validating", 1.0)
+    assert training.away(3.0) == 2.0
+    training.enter("saving", 4.0)
+    assert training.away(4.0) == 3.0
+    training.enter("training", 6.0)
+    assert training.away(100.0) == 5.0
