@@ -171,7 +171,8 @@ async def all_terminated(folder: Path, operator: zloom.Operator, processes: list
     """Wait until all ranks have ended, after the same step, and have said why."""
     assert await ended(processes) == [0, 0]
     await all_finished(operator, folder.name, "terminated by SIGTERM")
-    first, second = stories(folder, 2)
+    # A signal that comes while they validate ends that on one rank, and the other validates to the end.
+    first, second = (replace(story, validations=[]) for story in stories(folder, 2))
     assert first == second
     assert first.ended == "SIGTERMException: "
 
