@@ -173,8 +173,7 @@ class Mailbox:
 
     def _reach(self, step: int, now: float) -> None:
         paused = self.pause.active
-        self.pause.reach(step, now)
-        if self.pause.active and not paused:
+        if self.pause.reach(step, now):
             self.parting.paused(step)
         elif paused and self.parting.is_over():
             self.pause.end()
@@ -398,8 +397,10 @@ class Mailbox:
     def _carry_out(self, pending: Pending) -> None:
         revision = pending.revision
         if revision.kind == "command":
-            self._perform(revision.revision, lambda: self._registry.run(revision.command, revision.arguments))
-            if revision.command == "pause" and pending.round is not None and self.pause.active:
+            run = self._registry.run
+            applied = self._perform(revision.revision, lambda: run(revision.command, revision.arguments))
+            # A signal may have ended the pause on this rank already: the others wait in it to hear of that.
+            if applied and revision.command == "pause" and pending.round is not None:
                 self.parting.paused(self._step, pending.round.name)
         elif pending.round is not None:
             self._carry_out_together(pending.round)
@@ -407,7 +408,8 @@ class Mailbox:
             self._restoring.note(revision.changes)
             self._perform(revision.revision, lambda: self.ramps.apply(revision, self._step))
 
-    def _perform(self, number: int, action: Callable[[], Applied | Rejected]) -> None:
+    def _perform(self, number: int, action: Callable[[], Applied | Rejected]) -> bool:
+        """Carry a revision out and answer for it; return whether it was applied."""
         try:
             result = action()
         except BaseException as error:
@@ -417,6 +419,7 @@ class Mailbox:
             self._settle(number, "applied", detail=result.detail)
         else:
             self._settle(number, "rejected", result.error)
+        return isinstance(result, Applied)
 
     def _settle(
         self,

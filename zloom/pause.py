@@ -47,18 +47,23 @@ class Pause:
         """Have the training pause at its first step, for so many seconds at most. Call it before that."""
         self._limit, self._again = limit, 1
 
-    def reach(self, step: int, now: float) -> None:
+    def reach(self, step: int, now: float) -> bool:
         """A safe point is reached: end a pause at its limit, or pause again after a bounded resume.
 
         Args:
             step: The step that is about to begin, or under way.
             now: Seconds on a monotonic clock.
+
+        Returns:
+            Whether it pauses again, although a signal may have ended that by now.
         """
         self._step, self._now = step, now
         if self.until is not None and now >= self.until:
             self.end()
-        if self._again is not None and step >= self._again and self.ready():
+        pauses = self._again is not None and step >= self._again and self.ready()
+        if pauses:
             self._pause(self._limit)
+        return pauses
 
     def end(self) -> None:
         """End a pause, and do not pause again after some steps."""

@@ -120,7 +120,7 @@ class Trainer:
         self.training = Training(self.registry, mailbox, MetricBuffer())
         self.promises = Promises(mailbox, self._read_step)
         self._delivery = Delivery(self.training, self._decide_now, together=together)
-        self._status = StatusSource(self.training, 100, together=False)
+        self._status = StatusSource(self.training, 100, together=False, clock=lambda: world.now)
         world.peers.append(self)
 
     def _declare(self) -> None:

@@ -172,6 +172,27 @@ def test_a_rank_that_is_to_end_takes_the_others_out_of_the_pause() -> None:
     assert (one.parting.reason, other.parting.reason) == ("SIGTERM", "SIGTERM")
 
 
+def test_g9_a_rank_that_is_to_end_while_it_is_pausing_takes_the_others_along() -> None:
+    """An operator has heard that both pause, and a signal comes before the last rank has got to waiting."""
+    one, other = pair()
+    for rank in (one, other):
+        rank.promise(command(1, "pause"), commit=True)
+    one.run(5)
+
+    class Signalled(list[str]):
+        def append(self, outcome: str) -> None:
+            super().append(outcome)
+            other.mailbox.parting.depart("SIGTERM")
+            other.mailbox.pause.end()
+
+    other.outcomes = Signalled()
+    assert other.run(5) == ["1 applied@5"]
+    assert not other.mailbox.must_wait
+    one.run(5, 1.0)
+    assert not one.mailbox.must_wait
+    assert [rank.mailbox.parting.reason for rank in (one, other)] == ["SIGTERM", "SIGTERM"]
+
+
 def test_g9_ranks_that_were_started_paused_end_together_too() -> None:
     ranks = pair()
     for rank in ranks:
