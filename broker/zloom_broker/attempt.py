@@ -142,9 +142,7 @@ class Attempt:
 
     def owed(self, replica: str) -> list[Ledger]:
         """Return the revisions that a replica has not answered."""
-        return [
-            item for item in self._unsettled() if replica in item.targets and replica not in item.outcomes
-        ]
+        return [item for item in self._unsettled() if replica in item.missing]
 
     def is_new(self, revision: int, outcome: Outcome) -> bool:
         """Whether an outcome says something: the first of a target wins, but a lost one may amend."""
@@ -154,7 +152,7 @@ class Attempt:
         known = ledger.outcomes.get(outcome.replica)
         if known is not None:
             return known.outcome == "lost" and outcome.outcome != "lost"
-        return outcome.replica in ledger.targets or outcome.error != UNDECLARED
+        return ledger.is_target(outcome.replica) or outcome.error != UNDECLARED
 
     def is_beside_config(self, revision: int, outcome: Outcome) -> bool:
         """Whether a joiner that took the config as of a revision names one that is no part of it.
@@ -256,7 +254,7 @@ class Attempt:
 
     def _answer(self, ledger: Ledger, outcome: Outcome) -> None:
         was_void, ledger.packed = ledger.void, None
-        ledger.outcomes[outcome.replica] = outcome
+        ledger.answer(outcome)
         if ledger.settled:
             self.open.discard(ledger.revision.revision)
         if ledger.void != was_void or outcome.values:

@@ -68,7 +68,7 @@ class Conclusions:
             self._send(peer, message, RevisionConcluded(run="", attempt="", revision=0, keep=False))
         elif ledger.concluded is not None:
             self._send(peer, message, ledger.concluded)
-        elif not agreed.store and peer.replica in ledger.targets:
+        elif not agreed.store and ledger.is_target(peer.replica):
             entry = self._entry(attempt, message.revision, now)
             entry.steps[peer.replica] = message.step
             self.answered(attempt, ledger, now)  # a loss may be all that a former life could write down
@@ -82,13 +82,12 @@ class Conclusions:
         if agreed.store and ledger.settled:
             self._open.pop((attempt.key, ledger.revision.revision), None)
             return
-        for outcome in attempt.outcomes(ledger):
-            if outcome.outcome not in (None, "applied"):
-                why = f"rank {outcome.rank}: {outcome.error or outcome.outcome}"
-                entry = self._entry(attempt, ledger.revision.revision, now)
-                entry.why, entry.deadline = why, now + WRITE_RETRY
-                self._conclude(attempt, ledger, why)
-                return
+        outcome = ledger.first_refusal
+        if outcome is not None:
+            why = f"rank {attempt.rank(outcome.replica)}: {outcome.error or outcome.outcome}"
+            entry = self._entry(attempt, ledger.revision.revision, now)
+            entry.why, entry.deadline = why, now + WRITE_RETRY
+            self._conclude(attempt, ledger, why)
 
     def _entry(self, attempt: Attempt, number: int, now: float) -> _Open:
         return self._open.setdefault((attempt.key, number), _Open(now + CONFIRM_TIMEOUT))

@@ -1,6 +1,6 @@
 """One revision with its targets, and what became of it on each. Durable state only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 from msgspec import Raw
@@ -11,6 +11,10 @@ from zloom_broker.records import Accepted, RevisionAgreed, RevisionConcluded, pa
 VOIDING: frozenset[OutcomeKind | None] = frozenset({"rejected", "aborted", "cancelled", "superseded"})
 """Outcomes that take a revision out of the desired config when nobody applied it. `lost` and
 `not_reached` do not: the operator still wants the value, there was nobody to take it."""
+
+
+NOBODY: frozenset[str] = frozenset()
+"""One for all revisions that are settled, of which there may be a million."""
 
 
 class Setting(NamedTuple):
@@ -33,6 +37,7 @@ class Ledger:
         "baselines",
         "concluded",
         "guard_end",
+        "missing",
         "outcomes",
         "packed",
         "request",
@@ -46,6 +51,8 @@ class Ledger:
         self.revision = revision
         self.targets = targets
         self.outcomes = {outcome.replica: outcome for outcome in outcomes}
+        self.missing: Set[str] = set(targets).difference(self.outcomes) or NOBODY
+        """Targets that have not answered."""
         self.request = request
         self.agreed: RevisionAgreed | None = None
         """Of a consistent one: at which step all replicas carry it out."""
@@ -55,6 +62,17 @@ class Ledger:
         self.guard_end: GuardEnd | None = None
         self.packed: Raw | None = None
         """As an image has it, until anything changes; who changes anything takes it away."""
+
+    def answer(self, outcome: Outcome) -> None:
+        """Take what became of it on a replica, in place of what was known."""
+        self.outcomes[outcome.replica] = outcome
+        if isinstance(self.missing, set):
+            self.missing.discard(outcome.replica)
+            self.missing = self.missing or NOBODY
+
+    def is_target(self, replica: str) -> bool:
+        """Whether it is for this replica."""
+        return replica in self.missing or replica in self.targets
 
     def pack(self) -> Raw:
         """Return it as an image has it; that stays as long as nothing changes."""
@@ -97,7 +115,7 @@ class Ledger:
     @property
     def settled(self) -> bool:
         """Each target has answered."""
-        return all(target in self.outcomes for target in self.targets)
+        return not self.missing
 
     @property
     def scheduled(self) -> bool:
@@ -110,15 +128,22 @@ class Ledger:
         return any(outcome.outcome == "applied" for outcome in self.outcomes.values())
 
     @property
+    def first_refusal(self) -> Outcome | None:
+        """What the first replica says that did not apply it, or None."""
+        return next((each for each in self.outcomes.values() if each.outcome != "applied"), None)
+
+    @property
     def void(self) -> bool:
         """Nobody has applied it and nobody will.
 
         A consistent one that a rank was lost in is for none: others, or that one when it comes back, go on
         without it.
         """
+        if not self.settled:
+            return False
         kinds = {outcome.outcome for outcome in self.outcomes.values()}
         voiding = VOIDING | {"lost"} if self.revision.mode == "consistent" else VOIDING
-        return self.settled and "applied" not in kinds and bool(kinds & voiding)
+        return "applied" not in kinds and bool(kinds & voiding)
 
     @property
     def may_turn_void(self) -> bool:

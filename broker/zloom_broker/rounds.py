@@ -127,9 +127,14 @@ class Rounds:
         round = self._rounds.get(peer.attempt)
         if round is None or not round.is_of(promise, self._hub.settings.epoch):
             self._tell_of_past(peer, promise)
-        elif peer.replica in round.ledger.targets and not round.deciding:
+        elif round.ledger.is_target(peer.replica) and not round.deciding:
             round.promises[peer.replica] = promise
-            self._look_at(round, now)
+            if promise.refused:
+                self._refuse(
+                    round, f"rank {round.attempt.rank(peer.replica)} refuses: {promise.refused}", now
+                )
+            else:
+                self._look_at(round, now)
 
     def stop(self, attempt: Attempt, ledger: Ledger, why: str) -> None:
         """End the round of a revision, if there is one, and have the ranks go on."""
@@ -143,10 +148,6 @@ class Rounds:
 
     def _look_at(self, round: _Round, now: float) -> None:
         """See what the promises say so far."""
-        for name, promise in round.promises.items():
-            if promise.refused:
-                self._refuse(round, f"rank {round.attempt.rank(name)} refuses: {promise.refused}", now)
-                return
         if len(round.promises) < len(round.ledger.targets):
             return
         promises = round.promises.values()
