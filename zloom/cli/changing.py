@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zloom.cli.bounds import integer
 from zloom.cli.options import (
     DEFAULT_TIMEOUT,
     After,
@@ -133,7 +134,15 @@ def set_(
 
 def rollback(
     run: Run,
-    revision: Annotated[int, typer.Argument(min=0, help="0 is the trainer's own.", show_default=False)],
+    revision: Annotated[
+        int,
+        typer.Argument(
+            metavar="REVISION",
+            parser=integer("REVISION", 0),
+            help="0 is the trainer's own.",
+            show_default=False,
+        ),
+    ],
     mode: Mode = None,
     supersede: Supersede = False,
     checkpoint_first: CheckpointFirst = False,
@@ -184,7 +193,7 @@ def rollback(
 
 def command(
     run: Run,
-    name: Annotated[str, typer.Argument(help="Name of the command.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the command.", show_default=False)],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments.", show_default=False),
@@ -245,7 +254,12 @@ def command(
 
 def cancel(
     run: Run,
-    revision: Annotated[int, typer.Argument(min=1, help="Which one.", show_default=False)],
+    revision: Annotated[
+        int,
+        typer.Argument(
+            metavar="REVISION", parser=integer("REVISION", 1), help="Which one.", show_default=False
+        ),
+    ],
     attempt: Attempt = "",
     request_id: RequestId = None,
     no_wait: NoWait = False,

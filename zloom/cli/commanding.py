@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zloom.cli.bounds import integer, number
 from zloom.cli.options import (
     DEFAULT_TIMEOUT,
     Attempt,
@@ -46,7 +47,13 @@ def register(app: typer.Typer) -> None:
 def pause(
     run: Run,
     limit: Annotated[
-        float, typer.Option("--for", metavar="SECONDS", min=0.0, help="The pause ends by itself after this.")
+        float,
+        typer.Option(
+            "--for",
+            metavar="SECONDS",
+            parser=number("--for", least=0),
+            help="The pause ends by itself after this.",
+        ),
     ] = PAUSE_LIMIT,
     no_limit: Annotated[bool, typer.Option("--no-limit", help="The pause does not end by itself.")] = False,
     attempt: Attempt = "",
@@ -69,7 +76,11 @@ def resume(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", metavar="N", min=1, help="Train N steps, then pause again.", show_default=False
+            "--steps",
+            metavar="N",
+            parser=integer("--steps", 1),
+            help="Train N steps, then pause again.",
+            show_default=False,
         ),
     ] = None,
     attempt: Attempt = "",

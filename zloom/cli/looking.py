@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zloom.cli.bounds import integer
 from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
 
 if TYPE_CHECKING:
@@ -15,7 +16,13 @@ WIDE = 140
 
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", metavar="N", min=1, help="At most so many; all by default.", show_default=False),
+    typer.Option(
+        "--limit",
+        metavar="N",
+        parser=integer("--limit", 1),
+        help="At most so many; all by default.",
+        show_default=False,
+    ),
 ]
 
 

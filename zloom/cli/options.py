@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from zloom.cli.bounds import choice, integer, number
+
 
 class ModeChoice(enum.StrEnum):
     """When a change is applied."""
@@ -30,7 +32,13 @@ Broker = Annotated[
 ]
 
 Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="How long to wait for answers.")
+    float,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        parser=number("--timeout", above=0),
+        help="How long to wait for answers; above 0.",
+    ),
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -51,8 +59,7 @@ ExpectRevision = Annotated[
     typer.Option(
         "--expect-revision",
         metavar="N",
-        min=0,
-        max=2**53,
+        parser=integer("--expect-revision", 0),
         help="Refuse the change if the newest revision is another.",
         show_default=False,
     ),
@@ -72,6 +79,8 @@ Mode = Annotated[
     ModeChoice | None,
     typer.Option(
         "--mode",
+        metavar="next|consistent|immediate",
+        parser=choice("--mode", ModeChoice),
         help="next: each replica's next safe point. consistent: the same step on all. immediate: at once, "
         "for keys that allow it.",
         show_default=False,
@@ -83,8 +92,7 @@ AtStep = Annotated[
     typer.Option(
         "--at-step",
         metavar="STEP",
-        min=0,
-        max=2**53,
+        parser=integer("--at-step", 0),
         help="Apply it before this step, not before.",
         show_default=False,
     ),
@@ -95,8 +103,7 @@ After = Annotated[
     typer.Option(
         "--after",
         metavar="N",
-        min=1,
-        max=2**53,
+        parser=integer("--after", 1),
         help="Apply it N steps after it was accepted.",
         show_default=False,
     ),
@@ -147,6 +154,7 @@ AuthDir = Annotated[
     Path | None,
     typer.Option(
         "--auth-dir",
+        metavar="FOLDER",
         envvar="ZLOOM_AUTH_DIR",
         help="Folder of the broker's keys; by default zloom/auth in your config folder.",
         show_default=False,

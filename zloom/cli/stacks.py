@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zloom.cli.bounds import integer
 from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
 
 if TYPE_CHECKING:
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from zloom.model import ThreadStack
 
 Rank = Annotated[
-    int | None, typer.Option("--rank", metavar="N", min=0, help="Only this rank.", show_default=False)
+    int | None,
+    typer.Option(
+        "--rank", metavar="N", parser=integer("--rank", 0), help="Only this rank.", show_default=False
+    ),
 ]
 
 
