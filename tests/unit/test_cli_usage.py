@@ -52,8 +52,50 @@ def test_a_variable_is_read_as_its_option_is() -> None:
     assert "--metrics-port is 70000; expected an integer >= 0, <= 65535" in done.stderr
 
 
+GUARD = ("--revert-if", "loss >> 2 within 5 steps")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("pause", "lm", "--for", "10", "--no-limit"), "--for and --no-limit exclude each other"),
+        (("set", "lm", "a=1", "--after", "5", "--at-step", "10"), "--after and --at-step exclude each other"),
+        (("set", "lm", "a=1", "--mode", "next", "--after", "5"), "--mode and --after exclude each other"),
+        (("set", "lm", "a=1", "--mode", "next", "--at-step", "5"), "--mode and --at-step exclude each other"),
+        (("set", "lm", "a=1", "--queue"), "--queue needs --at-step or --after"),
+        (
+            ("set", "lm", "a=1", "--queue", "--supersede", "--after", "5"),
+            "--queue and --supersede exclude each other",
+        ),
+        (("set", "lm", "a=1", *GUARD), "column 7: expected a metric, a number, 'baseline' or '(', found '>'"),
+        (("set", "lm", "a=1", "--dry-run", *GUARD), "column 7: "),
+        (("set", "lm", "a"), "'a' is no change; expected key=value"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_before_anything_is_sent(
+    arguments: tuple[str, ...], text: str
+) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"zloom: {text}")
+    assert ("\n        ^\n" in done.stderr) == ("--revert-if" in arguments)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--after", "5", "--queue"),
+        ("--at-step", "5", "--queue"),
+        ("--at-step", "5", "--supersede"),
+        ("--revert-if", "loss > 2 within 5 steps"),
+    ],
+)
+def test_options_that_go_together_are_sent(options: tuple[str, ...]) -> None:
+    assert run("set", "lm", "a=1", *options, "--timeout", "0.01").exit_code == 3
+
+
 def test_words_that_an_option_takes_reach_the_command() -> None:
-    options = ("--at-step", "0", "--mode", "next", "--timeout", "0.01")
+    options = ("--at-step", "0", "--expect-revision", "0", "--timeout", "0.01")
     assert run("set", "lm", "a=1", *options).exit_code == 3
 
 

@@ -78,12 +78,14 @@ def set_(
 
     Values are read by the type that each key declares; `zloom keys RUN` lists them.
     """
-    from zloom.cli import arguments, guards, ramps, report
+    from zloom.cli import arguments, guards, ramps, report, usage
     from zloom.cli.connection import reported
 
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     with reported(as_json=as_json):
+        usage.check_step(mode, at_step, after, queue=queue, supersede=supersede)
+        guards.check(revert_if)
         texts = arguments.split(words)
     chosen: ModeWord | None = None if mode is None else mode.value
 

@@ -47,14 +47,15 @@ def register(app: typer.Typer) -> None:
 def pause(
     run: Run,
     limit: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--for",
             metavar="SECONDS",
             parser=number("--for", least=0),
-            help="The pause ends by itself after this.",
+            help=f"The pause ends by itself after this; by default {PAUSE_LIMIT:g}.",
+            show_default=False,
         ),
-    ] = PAUSE_LIMIT,
+    ] = None,
     no_limit: Annotated[bool, typer.Option("--no-limit", help="The pause does not end by itself.")] = False,
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
@@ -66,9 +67,13 @@ def pause(
     as_json: Json = False,
 ) -> None:
     """Pause training; `zloom resume` or the limit ends it."""
+    from zloom.cli import connection, usage
+
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
-    _send(change, "pause", {"limit": None if no_limit else limit})
+    with connection.reported(as_json=as_json):
+        usage.exclusive(**{"for": limit is not None}, no_limit=no_limit)
+    _send(change, "pause", {"limit": None if no_limit else PAUSE_LIMIT if limit is None else limit})
 
 
 def resume(
