@@ -476,9 +476,10 @@ def test_keys_are_given_out_used_and_revoked(place: Place, tmp_path: Path) -> No
         patch.setitem(place.environment, "ZLOOM_AUTH_DIR", str(tmp_path / "auth"))
         assert "zloom auth init" in place.run("auth", "list", code=2).stderr
         place.run("auth", "init")
-        assert "is there already" in place.run("auth", "init", code=2).stderr
+        assert "is there already" in place.run("auth", "init", code=1).stderr
         key = place.json("auth", "add", "olga", "--role", "observer", "--run", "tiny-*")["key"]
-        assert "already" in place.run("auth", "add", "olga", "--role", "operator", code=2).stderr
+        assert "already" in place.run("auth", "add", "olga", "--role", "operator", code=1).stderr
+        assert "no user 'nobody'" in place.run("auth", "revoke", "nobody", code=1).stderr
         (row,) = place.json("auth", "list")
         assert (row["name"], row["role"], row["runs"]) == ("olga", "observer", ["tiny-*"])
         assert "tiny-*" in place.run("auth", "list").stdout
