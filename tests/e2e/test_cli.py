@@ -20,7 +20,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -133,11 +133,13 @@ def _checked(
     return subprocess.CompletedProcess(arguments, returned, out, err)
 
 
-def first_line(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], DEADLINE)
+def first_line(process: "subprocess.Popen[str]", stream: IO[str] | None = None) -> str:
+    """Return what comes next on stdout, or on another stream."""
+    stream = stream or process.stdout
+    assert stream is not None
+    ready, _, _ = select.select([stream], [], [], DEADLINE)
     assert ready, "nothing was printed in time"
-    return process.stdout.readline()
+    return stream.readline()
 
 
 @contextlib.contextmanager
@@ -423,7 +425,12 @@ def test_a_reader_that_closes_the_pipe_ends_a_watch_quietly(trained: Place) -> N
 
 
 def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> None:
-    with ended(trainer(trained, "short")) as process:
+    with contextlib.ExitStack() as stack:
+        watching = stack.enter_context(ended(trained.start("watch", "short", "--timeout", "2")))
+        said = first_line(watching, watching.stderr)
+        assert re.fullmatch(r"no run 'short' yet; known are: .*\blm\b.*; waiting for it\n", said)
+        process = stack.enter_context(ended(trainer(trained, "short")))
+        assert "  short  attempt started: " in first_line(watching)
         device = trained.json("devices")[0]["device"]["id"]
         assert len(trained.json("fail-device", device, "--reason", "fell off")["replicas"]) == 2
         assert "failed: fell off" in trained.run("devices").stdout
@@ -432,6 +439,9 @@ def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> Non
         assert process.wait(DEADLINE) == 0
         assert trained.json(*stop)["revision"] == revision  # of a run that has ended
         assert trained.json("ps", "short")[0]["state"] == "finished"
+        gone = "zloom: no replica of short (one) is there: rank 0: finished\n"
+        for looked in (("stacks", "short"), ("stacks", "short", "--rank", "7"), ("set", "short", "gated=1")):
+            assert trained.run(*looked, code=1).stderr == gone
         for _ in range(2):
             told = trained.json("forget", "short", "--request-id", "gone")
             assert told == {"run": "short", "attempt": "", "forgotten": True}

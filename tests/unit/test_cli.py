@@ -285,6 +285,14 @@ def test_what_a_watcher_sees(observation: Reported | Revised | Answered | Happen
     assert line.endswith(f"  {text}")
 
 
+def test_a_run_that_is_not_there_yet_is_waited_for_in_words() -> None:
+    assert report.awaited("nope", []) == "no run 'nope' yet; known are: none; waiting for it"
+    assert report.awaited("tiny-ml", ["tiny-lm", "a"]) == (
+        "no run 'tiny-ml' yet; did you mean tiny-lm? known are: a, tiny-lm; waiting for it"
+    )
+    assert "r19, and 5 more; waiting" in report.awaited("nope", [f"r{number:02}" for number in range(25)])
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -143,7 +143,10 @@ def watch(
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Print what happens as it happens: status, changes, outcomes, events. Ctrl-C ends it."""
+    """Print what happens as it happens: status, changes, outcomes, events. Ctrl-C ends it.
+
+    A run that is not there yet is waited for; --timeout bounds the connection, and not the watch.
+    """
     from zloom.cli import connection
 
     connection.ask(Target(broker, timeout, as_json), lambda operator: _watch(operator, run, as_json))
@@ -155,6 +158,9 @@ async def _watch(operator: "Operator", run: str, as_json: bool) -> None:
     from zloom.cli import output, report, shapes
 
     async with operator.watch(run) as feed:
+        runs = await operator.runs() if run else []
+        if run not in {"", *(each.run for each in runs)}:
+            output.remark(report.awaited(run, {each.run for each in runs}))
         missed = 0
         async for observation in feed:
             if as_json:

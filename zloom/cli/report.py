@@ -10,6 +10,10 @@ from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised
 from zloom.model import Outcome, RampState, ReplicaStatus, Revision, Value
+from zloom.words import did_you_mean
+
+MAX_RUNS = 20
+"""Runs that are named beside one that is not there."""
 
 MAIN_METRICS = 3
 """Metrics of a replica that `ps` has room for."""
@@ -176,6 +180,14 @@ def why_pending(texts: Collection[str], keys: Keys, at_step: int | None) -> list
         if state.key.name in texts and state.key.description
     ]
     return [f"not applied yet: a change is applied {when}", *described]
+
+
+def awaited(run: str, known: Collection[str]) -> str:
+    """Return what is said of a run that is watched and has not been there yet."""
+    names = sorted(known)
+    more = f", and {len(names) - MAX_RUNS} more" if len(names) > MAX_RUNS else ""
+    listed = f"{', '.join(names[:MAX_RUNS])}{more}" if names else "none"
+    return f"no run {run!r} yet; {did_you_mean(run, names)}known are: {listed}; waiting for it"
 
 
 def observation_lines(observation: Observation, now: float) -> Iterator[str]:
