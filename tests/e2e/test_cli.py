@@ -34,7 +34,7 @@ ZLOOM = [sys.executable, "-m", "zloom"]
 
 TRAINER = """
 import sys, threading
-from typing import Annotated
+from typing import Annotated, Literal
 import zloom
 
 gate = threading.Event()
@@ -47,6 +47,9 @@ def set_rate(value: Annotated[float, zloom.Meta(gt=0, le=1)]) -> None:
 
 @weavelet.on_config("optimizer", initial="adamw")
 def set_optimizer(value: str) -> None: ...
+
+@weavelet.on_config("shape", initial="round")
+def set_shape(value: Literal["round", "square"]) -> None: ...
 
 @weavelet.on_config("gated", initial=0, description="Waits for the gate", ready=lambda _: gate.is_set())
 def set_gated(value: int) -> None: ...
@@ -226,6 +229,7 @@ def test_set_as_json_is_the_result(trained: Place) -> None:
         (("set",), 2, "Missing argument 'RUN'"),
         (("set", "lm"), 2, "Missing argument"),
         (("ps", "nosuch"), 1, "unknown run 'nosuch'; known are: lm"),
+        (("set", "lm", "shape=Round"), 1, '"Round" is not one of round, square; did you mean round?'),
         (("stop", "lm", "--force"), 1, "force"),
         (("set", "lm", "learning_rate=1", "--mode", "soon"), 2, "--mode"),
         (("ps", "--broker", "nonsense"), 2, "expected tcp://HOST:PORT"),
@@ -250,6 +254,26 @@ def test_an_error_as_json_has_a_code(trained: Place) -> None:
     assert trained.json("set", "lm", "x=5", code=1)["error"]["code"] == "unknown_key"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem", "code"),
+    [
+        (("set", "lm", "shape=Round"), 'shape: "Round" is not one of round, square', "wrong_type"),
+        (("set", "lm", "learning_rat=1"), "lm has no key 'learning_rat'; did you mean", "unknown_key"),
+        (("set", "lm", "learning_rate=5"), "learning_rate: 5.0 is out of bounds", "out_of_bounds"),
+        (("command", "lm", "open_gate", "wide=maybe"), "wide: ", "bad_arguments"),
+    ],
+)
+def test_a_dry_run_says_in_one_form_what_would_be_refused(
+    trained: Place, arguments: tuple[str, ...], problem: str, code: str
+) -> None:
+    done = trained.run(*arguments, "--dry-run", code=1)
+    assert done.stdout.startswith(f"dry run · would be refused\n  {problem}")
+    assert done.stderr == ""
+    preview = trained.json(*arguments, "--dry-run", code=1)
+    assert [each["code"] for each in preview["problems"]] == [code]
+    assert (preview["run"], preview["attempt"], preview["revision"]) == ("lm", "one", None)
+
+
 def test_what_a_handler_raised_is_shown_harmlessly(trained: Place) -> None:
     done = trained.run("set", "lm", "learning_rate=0.666", code=1)
     assert "applied on 0/1 replica" in done.stdout
@@ -260,7 +284,12 @@ def test_what_a_handler_raised_is_shown_harmlessly(trained: Place) -> None:
 def test_rollback_and_history(trained: Place) -> None:
     trained.run("set", "lm", "learning_rate=0.125")
     assert trained.json("rollback", "lm", "0")["applied_everywhere"]
-    assert trained.json("get", "lm") == {"learning_rate": 0.5, "optimizer": "adamw", "gated": 0}
+    assert trained.json("get", "lm") == {
+        "learning_rate": 0.5,
+        "optimizer": "adamw",
+        "shape": "round",
+        "gated": 0,
+    }
     newest = trained.json("history", "lm", "--limit", "2")
     assert [entry["note"] for entry in newest] == ["rollback to 0", ""]
     assert {"revision", "changes", "by", "at", "request_id", "outcomes"} <= set(newest[1])

@@ -80,6 +80,7 @@ def set_(
     """
     from zloom.cli import arguments, guards, ramps, report, usage
     from zloom.cli.connection import reported
+    from zloom.errors import Refused
 
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
@@ -92,9 +93,13 @@ def set_(
     async def preview(operator: "Operator") -> "Preview":
         keys = await operator.keys(run, attempt=attempt)
         ends, steps = ramps.split(texts, keys)
+        try:
+            values = arguments.changes(ends, keys)
+        except Refused as error:
+            return arguments.refused(error, keys)
         return await operator.preview_set(
             run,
-            arguments.changes(ends, keys),
+            values,
             ramps=steps,
             mode=chosen,
             at_step=at_step,
@@ -216,6 +221,7 @@ def command(
     """Have a command carried out once by each replica; `zloom keys RUN` lists them."""
     from zloom.cli import arguments
     from zloom.cli.connection import reported
+    from zloom.errors import Refused
 
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
@@ -225,10 +231,14 @@ def command(
 
     async def preview(operator: "Operator") -> "Preview":
         keys = await operator.keys(run, attempt=attempt)
+        try:
+            values = arguments.command_arguments(name, texts, keys)
+        except Refused as error:
+            return arguments.refused(error, keys)
         return await operator.preview_command(
             run,
             name,
-            arguments.command_arguments(name, texts, keys),
+            values,
             mode=chosen,
             attempt=attempt,
             expected_revision=expect_revision,
