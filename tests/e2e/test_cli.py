@@ -197,6 +197,12 @@ def test_set_says_what_became_of_it(trained: Place) -> None:
     assert done.stdout.endswith(" ms\n")
     assert trained.json("get", "lm")["learning_rate"] == 0.3
     assert trained.run("get", "lm", "optimizer").stdout == "sgd\n"
+    assert done.stderr == ""
+    late = trained.run("set", "lm", "learning_rate=0.3", "--at-step", "1")
+    found = re.fullmatch(r"note: step 1 has passed: applied at step (\d+)\n", late.stderr)
+    assert found is not None
+    ahead = ("--at-step", str(int(found[1]) + 500))
+    assert trained.run("set", "lm", "learning_rate=0.3", *ahead).stderr == ""
 
 
 def test_set_as_json_is_the_result(trained: Place) -> None:

@@ -114,6 +114,7 @@ def set_(
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         keys = await operator.keys(run, attempt=attempt)
         progress.describe = lambda result: report.why_pending(texts, keys, result.at_step)
+        progress.note = lambda result: report.step_passed(result, texts, keys)
         ends, steps = ramps.split(texts, keys)
         with guards.pointed_at(revert_if):
             return await operator.set(
