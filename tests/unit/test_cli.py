@@ -2,10 +2,12 @@
 
 import dataclasses
 import io
+import json
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -342,6 +344,15 @@ def test_the_shape_of_a_result_names_everything() -> None:
     }
 
 
+def test_the_documented_shape_of_a_result_has_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    found = re.search(r"^\$ zloom set .* --json\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    documented, shape = json.loads(found[1]), shapes.of_result(result(APPLIED))
+    assert list(documented) == list(shape)
+    assert list(documented["outcomes"][0]) == list(shape["outcomes"][0])
+
+
 def test_the_shape_of_history_names_who_what_and_when() -> None:
     revision = Revision(3, "config", {"lr": 0.1}, by="me@here", at=5.0, request_id="r1", chain=b"\x01\xff")
     shape = shapes.of_history(HistoryEntry(revision, [APPLIED], settled=True))
@@ -395,6 +406,7 @@ def test_the_shape_of_what_a_watcher_sees(
 
 def test_the_shape_of_an_error_has_the_brokers_code() -> None:
     assert shapes.of_error(Refused("unknown_key", "no")) == {"error": {"code": "unknown_key", "text": "no"}}
+    assert shapes.of_error(SettingsError("no"))["error"]["code"] == "bad_usage"
     assert shapes.of_error(BrokerUnreachable("none"))["error"]["code"] == "BrokerUnreachable"
 
 

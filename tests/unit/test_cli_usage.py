@@ -1,5 +1,6 @@
 """Wrong usage of the command line: found before anything is sent, and said in zloom's own words."""
 
+import json
 import re
 
 import pytest
@@ -79,6 +80,9 @@ def test_options_that_contradict_each_other_are_refused_before_anything_is_sent(
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith(f"zloom: {text}")
     assert ("\n        ^\n" in done.stderr) == ("--revert-if" in arguments)
+    told = run(*arguments, "--json")
+    assert (told.exit_code, json.loads(told.stdout)["error"]["code"]) == (2, "bad_usage")
+    assert told.stderr == done.stderr
 
 
 @pytest.mark.parametrize(
