@@ -107,7 +107,11 @@ def stop(
     run: Run,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Also before the trainer's own minimum; refused where it has none."),
+        typer.Option(
+            "--force",
+            help="Also before the trainer's own minimum (Lightning's min_epochs); refused where the "
+            "trainer's stop knows no force.",
+        ),
     ] = False,
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,

@@ -81,8 +81,8 @@ Mode = Annotated[
         "--mode",
         metavar="next|consistent|immediate",
         parser=choice("--mode", ModeChoice),
-        help="next: each replica's next safe point. consistent: the same step on all. immediate: at once, "
-        "for keys that allow it.",
+        help="next: each replica by itself, when the step that it is in has ended (its next safe point). "
+        "consistent: the same step on all. immediate: at once, for keys that allow it.",
         show_default=False,
     ),
 ]

@@ -33,7 +33,11 @@ def stacks(
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Show where the threads of a run are right now, also while they are blocked or hold the GIL."""
+    """Show where the threads of a run are right now, also while they are blocked.
+
+    Also of a process whose native code lets no other thread run Python (it holds the GIL): at once where they
+    are asked for on its host, elsewhere when that is over.
+    """
     from zloom.cli import connection, output, shapes
 
     target = Target(broker, timeout, as_json)
