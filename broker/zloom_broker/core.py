@@ -187,6 +187,10 @@ class Core:
             self._hub.send(peer, error)
         return self._hub.take()
 
+    def minds(self, topic: bytes) -> bool:
+        """Return whether `subscription` has anything to do for a topic: a peer may subscribe millions."""
+        return self._hub.settings.secured or topic.startswith(ECHO.encode())
+
     def subscription(
         self, topic: bytes, now: float, *, present: bool, access: Access | None = OWNER
     ) -> list[Effect]:

@@ -174,6 +174,8 @@ class Server:
     def _on_subscription(self, frames: list[bytes]) -> None:
         if (core := self._core) is not None and len(frames) == 1 and frames[0][:1] in (b"\0", b"\1"):
             topic, present = frames[0][1:], frames[0][:1] == b"\1"
+            if not core.minds(topic):
+                return
             updates = self._ports.subscriber()
             known = present or updates.sender != NOBODY
             access = self._access(updates) if known else None

@@ -40,6 +40,13 @@ def test_the_echo_follows_the_admission() -> None:
     assert published(effects[1:], ECHO) == [m.Echo(nonce="0123456789abcdef")]
 
 
+def test_without_keys_only_echoes_are_minded() -> None:
+    bench, topics = Bench(), (ECHO, b"watch/a/", b"config/", b"")
+    assert [bench.core.minds(topic) for topic in topics] == [True, False, False, False]
+    assert all(not bench.subscription(topic, present=True) for topic in topics if not bench.core.minds(topic))
+    assert all(secured().core.minds(topic) for topic in topics)
+
+
 def test_what_is_unsubscribed_is_had_no_more() -> None:
     bench = secured()
     bench.subscription(b"watch/a/", present=True, access=OF_A)
