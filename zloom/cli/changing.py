@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zloom.cli.bounds import integer
 from zloom.cli.options import (
     DEFAULT_TIMEOUT,
     After,
@@ -15,11 +14,13 @@ from zloom.cli.options import (
     Change,
     CheckpointFirst,
     DryRun,
+    EarlierRevision,
     ExpectRevision,
     Json,
     Mode,
     Note,
     NoWait,
+    OneRevision,
     Queue,
     RequestId,
     RevertIf,
@@ -142,15 +143,7 @@ def set_(
 
 def rollback(
     run: Run,
-    revision: Annotated[
-        int,
-        typer.Argument(
-            metavar="REVISION",
-            parser=integer("REVISION", 0),
-            help="0 is the trainer's own.",
-            show_default=False,
-        ),
-    ],
+    revision: EarlierRevision,
     mode: Mode = None,
     supersede: Supersede = False,
     checkpoint_first: CheckpointFirst = False,
@@ -267,12 +260,7 @@ def command(
 
 def cancel(
     run: Run,
-    revision: Annotated[
-        int,
-        typer.Argument(
-            metavar="REVISION", parser=integer("REVISION", 1), help="Which one.", show_default=False
-        ),
-    ],
+    revision: OneRevision,
     attempt: Attempt = "",
     request_id: RequestId = None,
     no_wait: NoWait = False,

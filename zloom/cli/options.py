@@ -65,6 +65,21 @@ ExpectRevision = Annotated[
     ),
 ]
 
+EarlierRevision = Annotated[
+    int,
+    typer.Argument(
+        metavar="REVISION",
+        parser=integer("REVISION", 0),
+        help="0 is the trainer's own.",
+        show_default=False,
+    ),
+]
+
+OneRevision = Annotated[
+    int,
+    typer.Argument(metavar="REVISION", parser=integer("REVISION", 1), help="Which one.", show_default=False),
+]
+
 RequestId = Annotated[
     str | None,
     typer.Option(
