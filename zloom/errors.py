@@ -16,6 +16,7 @@ The name says whose fault it was::
     ├── BrokerUnreachable          no broker answered within the time-out
     ├── Refused                    the broker refused a request; nothing was changed
     ├── CheckpointFailed           the checkpoint before a change was not saved; nothing was changed
+    ├── KeyringError               a key is there already, or nobody has it; nothing was changed
     ├── RecordingError             a recording cannot be written, read, or replayed exactly
     └── JournalError               the broker's journal cannot be used as it is
 """
@@ -102,6 +103,10 @@ class CheckpointFailed(ZloomError):
     def __init__(self, revision: int, why: str) -> None:
         super().__init__(f"nothing was changed: checkpoint {revision} was not saved everywhere: {why}")
         self.revision = revision
+
+
+class KeyringError(ZloomError):
+    """A name or a file of the broker's keys is taken, or nobody has that name; nothing was changed."""
 
 
 class RecordingError(ZloomError):

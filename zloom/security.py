@@ -11,7 +11,7 @@ import msgspec
 import zmq
 from msgspec import Struct
 
-from zloom.errors import SettingsError
+from zloom.errors import KeyringError, SettingsError
 from zloom.socket_options import SocketOptions
 
 KEY_VARIABLE = "ZLOOM_KEY"
@@ -143,7 +143,8 @@ def write_private(path: Path, content: bytes, *, new: bool) -> None:
         new: It must not be there yet.
 
     Raises:
-        SettingsError: It is there already, or it cannot be written.
+        KeyringError: It is there already.
+        SettingsError: It cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -160,7 +161,7 @@ def write_private(path: Path, content: bytes, *, new: bool) -> None:
         _sync_folder(path.parent)
     except FileExistsError:
         beside.unlink(missing_ok=True)
-        raise SettingsError(f"{path} is there already; move it away first") from None
+        raise KeyringError(f"{path} is there already; move it away first") from None
     except OSError as error:
         raise SettingsError(f"cannot write {path}: {error.strerror}") from error
 
@@ -192,7 +193,7 @@ def read_key(path: Path, kind: type[K]) -> K:
 
 
 def write_key(path: Path, key: BrokerKey | ClientKey) -> None:
-    """Write a key to a new file; raises SettingsError as `write_private` does."""
+    """Write a key to a new file; raises as `write_private` does."""
     write_private(path, msgspec.json.format(msgspec.json.encode(key), indent=2) + b"\n", new=True)
 
 

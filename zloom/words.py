@@ -28,11 +28,16 @@ def shorten(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return a hint at the known name that is most like another, for within a sentence; empty if none is."""
+    """Return a hint at the known name that is most like another, for within a sentence; empty if none is.
+
+    Capital letters count as small ones.
+    """
+    name = name[:MAX_LIKENED_LENGTH].lower()
     # Of very many only those with its first letter.
-    like = known if len(known) <= MAX_LIKENED else [each for each in known if each[:1] == name[:1]]
-    near = get_close_matches(name[:MAX_LIKENED_LENGTH], islice(like, MAX_LIKENED), n=1)
-    return f"did you mean {near[0]}? " if near else ""
+    like = known if len(known) <= MAX_LIKENED else [each for each in known if each[:1].lower() == name[:1]]
+    names = {each.lower(): each for each in islice(like, MAX_LIKENED)}
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean {names[near[0]]}? " if near else ""
 
 
 def type_of(value: Scalar) -> JsonType:
@@ -126,7 +131,8 @@ def _parse_enum(text: str, schema: Schema) -> Value:
             # `1e-1` is the 0.1 of the enum; each type reads only its own values.
             if type_of(value) == name and _reads_as(read, text, value):
                 return value
-    raise SettingsError(f'"{shorten(text)}" is not {describe(schema)}')
+    hint = did_you_mean(text, [value for value in values if isinstance(value, str)]).rstrip()
+    raise SettingsError(f'"{shorten(text)}" is not {describe(schema)}{f"; {hint}" if hint else ""}')
 
 
 def _reads_as(read: Callable[[str], Value], text: str, value: Scalar) -> bool:

@@ -54,7 +54,8 @@ class Keyring:
         """Make the folder, a key for the broker and an empty list.
 
         Raises:
-            SettingsError: There is a key already, or it cannot be written.
+            KeyringError: There is a key already.
+            SettingsError: It cannot be written.
         """
         make_private_folder(self.folder)
         make_private_folder(self.folder / KEYS)
@@ -66,7 +67,8 @@ class Keyring:
         """Give out a key, and return the file that holds it.
 
         Raises:
-            SettingsError: The name is taken or none, or a file cannot be read or written.
+            KeyringError: The name is taken, or there is a file where its key should be.
+            SettingsError: It is no name, or a file cannot be read or written.
         """
         with self._changing():
             broker_key, users = self.broker_key(), self.users()
@@ -82,7 +84,8 @@ class Keyring:
         """Take a key back: brokers on this folder refuse it at once.
 
         Raises:
-            SettingsError: Nobody has that name, or a file cannot be read or written.
+            KeyringError: Nobody has that name.
+            SettingsError: A file cannot be read or written.
         """
         with self._changing():
             write_private(self._list, self.users().without(name).encode(), new=False)

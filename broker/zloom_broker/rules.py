@@ -329,9 +329,10 @@ def _resolved(attempt: Attempt, mode: Mode | None) -> Mode:
 def _present(attempt: Attempt) -> list[Replica]:
     present = list(attempt.present())
     if not present:
-        gone = [f"rank {attempt.replicas[name].rank}: {left.reason}" for name, left in attempt.left.items()]
-        newest = ", ".join(gone[-MAX_NAMED:]) or "none ever was"
-        raise Refused("no_replica", f"no replica of {attempt.run} ({attempt.id}) is there: {newest}")
+        newest = list(attempt.left.items())[-MAX_NAMED:]
+        gone = sorted((attempt.replicas[name].rank, left.reason) for name, left in newest)
+        named = ", ".join(f"rank {rank}: {reason}" for rank, reason in gone) or "none ever was"
+        raise Refused("no_replica", f"no replica of {attempt.run} ({attempt.id}) is there: {named}")
     return present
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import msgspec
 from msgspec import Struct
 
-from zloom.errors import SettingsError
+from zloom.errors import KeyringError, SettingsError
 from zloom.model import NAME, NAME_RULE
 
 Role = Literal["observer", "operator", "weavelet"]
@@ -53,7 +53,7 @@ class Users:
         for user in users:
             _check(user)
             if user.name in self._by_name:
-                raise SettingsError(f"there is a user {user.name!r} already; revoke that first")
+                raise SettingsError(_taken(user.name))
             if user.public_key in self._by_key:
                 raise SettingsError(f"the key of {user.name!r} is that of another user too")
             self._by_name[user.name] = self._by_key[user.public_key] = user
@@ -66,18 +66,25 @@ class Users:
         return self._by_key.get(public_key)
 
     def with_user(self, user: User) -> "Users":
-        """Return these and one more; raises SettingsError as the constructor does."""
+        """Return these and one more.
+
+        Raises:
+            KeyringError: There is one of that name.
+            SettingsError: As of the constructor.
+        """
+        if user.name in self._by_name:
+            raise KeyringError(_taken(user.name))
         return Users([*self._by_name.values(), user])
 
     def without(self, name: str) -> "Users":
         """Return these but one.
 
         Raises:
-            SettingsError: There is no such user.
+            KeyringError: There is no such user.
         """
         if name not in self._by_name:
             known = ", ".join(sorted(self._by_name)) or "none"
-            raise SettingsError(f"there is no user {name[:64]!r}; known are: {known[:1000]}")
+            raise KeyringError(f"there is no user {name[:64]!r}; known are: {known[:1000]}")
         return Users(user for user in self._by_name.values() if user.name != name)
 
     def encode(self) -> bytes:
@@ -104,6 +111,10 @@ def decode(text: bytes) -> Users:
 def matches(pattern: str, run: str) -> bool:
     """Whether a run is one of those that a pattern stands for."""
     return run.startswith(pattern[:-1]) if pattern.endswith("*") else run == pattern
+
+
+def _taken(name: str) -> str:
+    return f"there is a user {name!r} already; revoke that first"
 
 
 def _check(user: User) -> None:

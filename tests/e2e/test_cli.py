@@ -20,7 +20,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -34,7 +34,7 @@ ZLOOM = [sys.executable, "-m", "zloom"]
 
 TRAINER = """
 import sys, threading
-from typing import Annotated
+from typing import Annotated, Literal
 import zloom
 
 gate = threading.Event()
@@ -47,6 +47,9 @@ def set_rate(value: Annotated[float, zloom.Meta(gt=0, le=1)]) -> None:
 
 @weavelet.on_config("optimizer", initial="adamw")
 def set_optimizer(value: str) -> None: ...
+
+@weavelet.on_config("shape", initial="round")
+def set_shape(value: Literal["round", "square"]) -> None: ...
 
 @weavelet.on_config("gated", initial=0, description="Waits for the gate", ready=lambda _: gate.is_set())
 def set_gated(value: int) -> None: ...
@@ -133,11 +136,13 @@ def _checked(
     return subprocess.CompletedProcess(arguments, returned, out, err)
 
 
-def first_line(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], DEADLINE)
+def first_line(process: "subprocess.Popen[str]", stream: IO[str] | None = None) -> str:
+    """Return what comes next on stdout, or on another stream."""
+    stream = stream or process.stdout
+    assert stream is not None
+    ready, _, _ = select.select([stream], [], [], DEADLINE)
     assert ready, "nothing was printed in time"
-    return process.stdout.readline()
+    return stream.readline()
 
 
 @contextlib.contextmanager
@@ -192,6 +197,12 @@ def test_set_says_what_became_of_it(trained: Place) -> None:
     assert done.stdout.endswith(" ms\n")
     assert trained.json("get", "lm")["learning_rate"] == 0.3
     assert trained.run("get", "lm", "optimizer").stdout == "sgd\n"
+    assert done.stderr == ""
+    late = trained.run("set", "lm", "learning_rate=0.3", "--at-step", "1")
+    found = re.fullmatch(r"note: step 1 has passed: applied at step (\d+)\n", late.stderr)
+    assert found is not None
+    ahead = ("--at-step", str(int(found[1]) + 500))
+    assert trained.run("set", "lm", "learning_rate=0.3", *ahead).stderr == ""
 
 
 def test_set_as_json_is_the_result(trained: Place) -> None:
@@ -224,6 +235,7 @@ def test_set_as_json_is_the_result(trained: Place) -> None:
         (("set",), 2, "Missing argument 'RUN'"),
         (("set", "lm"), 2, "Missing argument"),
         (("ps", "nosuch"), 1, "unknown run 'nosuch'; known are: lm"),
+        (("set", "lm", "shape=Round"), 1, '"Round" is not one of round, square; did you mean round?'),
         (("stop", "lm", "--force"), 1, "force"),
         (("set", "lm", "learning_rate=1", "--mode", "soon"), 2, "--mode"),
         (("ps", "--broker", "nonsense"), 2, "expected tcp://HOST:PORT"),
@@ -248,6 +260,26 @@ def test_an_error_as_json_has_a_code(trained: Place) -> None:
     assert trained.json("set", "lm", "x=5", code=1)["error"]["code"] == "unknown_key"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem", "code"),
+    [
+        (("set", "lm", "shape=Round"), 'shape: "Round" is not one of round, square', "wrong_type"),
+        (("set", "lm", "learning_rat=1"), "lm has no key 'learning_rat'; did you mean", "unknown_key"),
+        (("set", "lm", "learning_rate=5"), "learning_rate: 5.0 is out of bounds", "out_of_bounds"),
+        (("command", "lm", "open_gate", "wide=maybe"), "wide: ", "bad_arguments"),
+    ],
+)
+def test_a_dry_run_says_in_one_form_what_would_be_refused(
+    trained: Place, arguments: tuple[str, ...], problem: str, code: str
+) -> None:
+    done = trained.run(*arguments, "--dry-run", code=1)
+    assert done.stdout.startswith(f"dry run · would be refused\n  {problem}")
+    assert done.stderr == ""
+    preview = trained.json(*arguments, "--dry-run", code=1)
+    assert [each["code"] for each in preview["problems"]] == [code]
+    assert (preview["run"], preview["attempt"], preview["revision"]) == ("lm", "one", None)
+
+
 def test_what_a_handler_raised_is_shown_harmlessly(trained: Place) -> None:
     done = trained.run("set", "lm", "learning_rate=0.666", code=1)
     assert "applied on 0/1 replica" in done.stdout
@@ -258,7 +290,12 @@ def test_what_a_handler_raised_is_shown_harmlessly(trained: Place) -> None:
 def test_rollback_and_history(trained: Place) -> None:
     trained.run("set", "lm", "learning_rate=0.125")
     assert trained.json("rollback", "lm", "0")["applied_everywhere"]
-    assert trained.json("get", "lm") == {"learning_rate": 0.5, "optimizer": "adamw", "gated": 0}
+    assert trained.json("get", "lm") == {
+        "learning_rate": 0.5,
+        "optimizer": "adamw",
+        "shape": "round",
+        "gated": 0,
+    }
     newest = trained.json("history", "lm", "--limit", "2")
     assert [entry["note"] for entry in newest] == ["rollback to 0", ""]
     assert {"revision", "changes", "by", "at", "request_id", "outcomes"} <= set(newest[1])
@@ -324,8 +361,6 @@ def test_a_change_queues_behind_what_waits_for_an_earlier_step(trained: Place) -
     assert "dry run · would be revision" in trained.run(*later, "--queue", "--dry-run").stdout
     second = trained.json(*later, "--queue", "--no-wait", code=5)
     assert second["revision"] == first["revision"] + 1
-    without = trained.run("set", "lm", "optimizer=adam", "--queue", code=1)
-    assert "queue is for a change at a step" in without.stderr
     for waiting in (second, first):
         trained.run("cancel", "lm", str(waiting["revision"]))
 
@@ -425,7 +460,12 @@ def test_a_reader_that_closes_the_pipe_ends_a_watch_quietly(trained: Place) -> N
 
 
 def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> None:
-    with ended(trainer(trained, "short")) as process:
+    with contextlib.ExitStack() as stack:
+        watching = stack.enter_context(ended(trained.start("watch", "short", "--timeout", "2")))
+        said = first_line(watching, watching.stderr)
+        assert re.fullmatch(r"no run 'short' yet; known are: .*\blm\b.*; waiting for it\n", said)
+        process = stack.enter_context(ended(trainer(trained, "short")))
+        assert "  short  attempt started: " in first_line(watching)
         device = trained.json("devices")[0]["device"]["id"]
         assert len(trained.json("fail-device", device, "--reason", "fell off")["replicas"]) == 2
         assert "failed: fell off" in trained.run("devices").stdout
@@ -434,6 +474,9 @@ def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> Non
         assert process.wait(DEADLINE) == 0
         assert trained.json(*stop)["revision"] == revision  # of a run that has ended
         assert trained.json("ps", "short")[0]["state"] == "finished"
+        gone = "zloom: no replica of short (one) is there: rank 0: finished\n"
+        for looked in (("stacks", "short"), ("stacks", "short", "--rank", "7"), ("set", "short", "gated=1")):
+            assert trained.run(*looked, code=1).stderr == gone
         for _ in range(2):
             told = trained.json("forget", "short", "--request-id", "gone")
             assert told == {"run": "short", "attempt": "", "forgotten": True}
@@ -478,9 +521,10 @@ def test_keys_are_given_out_used_and_revoked(place: Place, tmp_path: Path) -> No
         patch.setitem(place.environment, "ZLOOM_AUTH_DIR", str(tmp_path / "auth"))
         assert "zloom auth init" in place.run("auth", "list", code=2).stderr
         place.run("auth", "init")
-        assert "is there already" in place.run("auth", "init", code=2).stderr
+        assert "is there already" in place.run("auth", "init", code=1).stderr
         key = place.json("auth", "add", "olga", "--role", "observer", "--run", "tiny-*")["key"]
-        assert "already" in place.run("auth", "add", "olga", "--role", "operator", code=2).stderr
+        assert "already" in place.run("auth", "add", "olga", "--role", "operator", code=1).stderr
+        assert "no user 'nobody'" in place.run("auth", "revoke", "nobody", code=1).stderr
         (row,) = place.json("auth", "list")
         assert (row["name"], row["role"], row["runs"]) == ("olga", "observer", ["tiny-*"])
         assert "tiny-*" in place.run("auth", "list").stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zloom.errors import SettingsError
+from zloom.errors import KeyringError, SettingsError, ZloomError
 from zloom.security import BrokerKey, ClientKey, read_key
 from zloom_broker.keyring import Keyring
 
@@ -51,15 +51,19 @@ def test_a_key_that_is_given_out_pins_the_broker_and_is_on_the_list(keyring: Key
 
 def test_a_broker_has_one_key_for_good(keyring: Keyring) -> None:
     before = keyring.broker_key()
-    with pytest.raises(SettingsError, match=r"broker\.secret is there already; move it away first"):
+    with pytest.raises(KeyringError, match=r"broker\.secret is there already; move it away first"):
         keyring.init()
     assert keyring.broker_key() == before
 
 
 def test_what_cannot_be_added_leaves_nothing(keyring: Keyring) -> None:
     ann = read_key(keyring.add("ann", "observer", ["*"]), ClientKey)
-    for name, complaint in (("ann", "a user 'ann' already"), ("../ann", "user '../ann': expected")):
-        with pytest.raises(SettingsError, match=complaint):
+    refusals: list[tuple[str, type[ZloomError], str]] = [
+        ("ann", KeyringError, "a user 'ann' already"),
+        ("../ann", SettingsError, "user '../ann': expected"),
+    ]
+    for name, kind, complaint in refusals:
+        with pytest.raises(kind, match=complaint):
             keyring.add(name, "operator", ["*"])
     assert names(keyring) == ["ann"]
     assert os.listdir(keyring.folder / "keys") == ["ann.key"]
@@ -68,7 +72,7 @@ def test_what_cannot_be_added_leaves_nothing(keyring: Keyring) -> None:
 
 def test_a_file_that_stands_where_a_key_should_is_left_alone(keyring: Keyring, tmp_path: Path) -> None:
     (keyring.folder / "keys" / "ann.key").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SettingsError, match=r"ann.key is there already"):
+    with pytest.raises(KeyringError, match=r"ann.key is there already"):
         keyring.add("ann", "observer", ["*"])
     assert not (tmp_path / "elsewhere").exists()
     assert names(keyring) == []
@@ -82,7 +86,7 @@ def test_what_is_revoked_is_off_the_list_and_its_file_is_gone(keyring: Keyring) 
     assert keyring.stamp() != stamp
     assert names(keyring) == ["bob"]
     assert os.listdir(keyring.folder / "keys") == ["bob.key"]
-    with pytest.raises(SettingsError, match="no user 'ann'; known are: bob"):
+    with pytest.raises(KeyringError, match="no user 'ann'; known are: bob"):
         keyring.revoke("ann")
 
 

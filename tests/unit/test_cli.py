@@ -1,10 +1,13 @@
 """The command line's pure parts: arguments, lines, shapes and exit codes."""
 
+import dataclasses
 import io
+import json
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -285,6 +288,14 @@ def test_what_a_watcher_sees(observation: Reported | Revised | Answered | Happen
     assert line.endswith(f"  {text}")
 
 
+def test_a_run_that_is_not_there_yet_is_waited_for_in_words() -> None:
+    assert report.awaited("nope", []) == "no run 'nope' yet; known are: none; waiting for it"
+    assert report.awaited("tiny-ml", ["tiny-lm", "a"]) == (
+        "no run 'tiny-ml' yet; did you mean tiny-lm? known are: a, tiny-lm; waiting for it"
+    )
+    assert "r19, and 5 more; waiting" in report.awaited("nope", [f"r{number:02}" for number in range(25)])
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -331,6 +342,15 @@ def test_the_shape_of_a_result_names_everything() -> None:
         "latency": 0.038,
         "applied_everywhere": True,
     }
+
+
+def test_the_documented_shape_of_a_result_has_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    found = re.search(r"^\$ zloom set .* --json\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    documented, shape = json.loads(found[1]), shapes.of_result(result(APPLIED))
+    assert list(documented) == list(shape)
+    assert list(documented["outcomes"][0]) == list(shape["outcomes"][0])
 
 
 def test_the_shape_of_history_names_who_what_and_when() -> None:
@@ -386,6 +406,7 @@ def test_the_shape_of_what_a_watcher_sees(
 
 def test_the_shape_of_an_error_has_the_brokers_code() -> None:
     assert shapes.of_error(Refused("unknown_key", "no")) == {"error": {"code": "unknown_key", "text": "no"}}
+    assert shapes.of_error(SettingsError("no"))["error"]["code"] == "bad_usage"
     assert shapes.of_error(BrokerUnreachable("none"))["error"]["code"] == "BrokerUnreachable"
 
 
@@ -466,6 +487,28 @@ def test_why_a_change_is_pending_names_the_keys_that_say_more() -> None:
     assert "at the end of the step that runs" in first
     assert others == ["  learning_rate: Step size"]
     assert "at the start of step 9" in report.why_pending({}, KEYS, 9)[0]
+
+
+def test_a_key_that_has_a_place_of_its_own_is_pending_for_that_alone() -> None:
+    batch_size = Key("batch_size", Schema(["integer"]), 1, "Samples; applies at the end of the epoch")
+    keys = msgspec.structs.replace(KEYS, keys=[KEYS.keys[0], KeyState(batch_size, 2)])
+    texts = {"learning_rate": "1", "batch_size": "2"}
+    own = "  batch_size: Samples; applies at the end of the epoch"
+    assert report.why_pending(texts, keys, None) == ["not applied yet: waits for the place of", own]
+    assert report.why_pending(texts, keys, 9) == [
+        "not applied yet: waits from step 9 on for the place of",
+        own,
+    ]
+    late = dataclasses.replace(result(APPLIED), at_step=1800)
+    assert report.step_passed(late, texts, keys) == ""
+
+
+def test_a_step_that_has_passed_is_pointed_out() -> None:
+    for at_step, note in ((1839, "note: step 1839 has passed: applied at step 1840"), (1840, ""), (None, "")):
+        met = dataclasses.replace(result(APPLIED, outcome(1, "applied", 1840)), at_step=at_step)
+        assert report.step_passed(met, {"learning_rate": "1"}, KEYS) == note
+    pending = dataclasses.replace(result(PENDING, settled=False), at_step=7)
+    assert report.step_passed(pending, {"learning_rate": "1"}, KEYS) == ""
 
 
 def test_the_table_of_devices_leaves_out_what_is_not_known() -> None:

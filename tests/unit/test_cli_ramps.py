@@ -63,6 +63,7 @@ def test_what_is_no_ramp_is_left_alone() -> None:
         ("1e-3 over 20 steps", "is no ramp"),
         ("1e-4..1e-3 over 20 epochs", "is no ramp"),
         ("1e-4..1e-3 over 20 steps sine", "is no ramp"),
+        ("..1e-3 over 0 steps", "learning_rate: a ramp over 0 steps; expected 1 or more"),
         ("1e-4..1e-3 over many steps", "'many' is no number of steps"),
         ("low..1e-3 over 20 steps", '"low" is not a number'),
     ],

@@ -29,7 +29,7 @@ def test_a_clock_that_is_wrong_is_named(ahead: float) -> None:
 
 def test_clocks_that_agree_are_fine() -> None:
     found = list(findings.of_clocks(1.9, [replica(0, clock=-1.9)]))
-    assert seen(found) == [("ok", "2 agree within 2 s")]
+    assert seen(found) == [("ok", "2 clocks within 2 s of the broker's")]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,9 @@ def test_replicas_that_do_not_get_on_are_named_with_what_to_do() -> None:
 
 @pytest.mark.parametrize("state", ["live", "paused", "holding"])
 def test_replicas_that_get_on_are_fine(state: str) -> None:
-    assert seen(list(findings.of_runs([replica(0, state=state)])))[0][0] == "ok"
+    one, two = [replica(0, state=state)], [replica(0, state=state), replica(1, state=state)]
+    assert seen(list(findings.of_runs(one))) == [("ok", "1 run with 1 replica: it gets on")]
+    assert seen(list(findings.of_runs(two))) == [("ok", "1 run with 2 replicas: all get on")]
     assert seen(list(findings.of_runs([]))) == [("ok", "none is there")]
 
 

@@ -128,6 +128,15 @@ def test_nobody_there() -> None:
     assert "rank 0: trained" in refusal.text
 
 
+def test_ranks_that_are_gone_are_named_in_their_order() -> None:
+    bench = bench_of(2)
+    for name in ("r1", "r0"):
+        bench.receive(name.encode(), m.Goodbye(reason="finished"))
+    (refusal,) = sent(bench.receive(b"op", update()))
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.text == "no replica of run (one) is there: rank 0: finished, rank 1: finished"
+
+
 def test_a_rollback_brings_back_what_was() -> None:
     bench = bench_of()
     bench.set("q1", learning_rate=0.5)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zloom.errors import SettingsError
+from zloom.errors import KeyringError, SettingsError
 from zloom.security import ClientKey, new_pair, read_key, resolve_key, with_key, write_key, write_private
 from zloom.socket_options import SocketOptions
 
@@ -79,7 +79,7 @@ def test_a_key_that_others_may_read_is_refused_and_so_is_its_folder(tmp_path: Pa
 def test_a_key_is_written_once_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     file = key(tmp_path)
     before = file.read_bytes()
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(KeyringError, match="is there already"):
         key(tmp_path)
     assert file.read_bytes() == before
     assert os.listdir(tmp_path) == ["ann.key"]

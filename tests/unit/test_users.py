@@ -2,7 +2,7 @@
 
 import pytest
 
-from zloom.errors import SettingsError
+from zloom.errors import KeyringError, SettingsError
 from zloom_broker.users import Role, User, Users, decode, matches
 
 KEY = "a" * 40
@@ -43,8 +43,10 @@ def test_what_cannot_be_a_user_is_refused(others: dict[str, object], complaint: 
 
 
 def test_a_name_and_a_key_are_given_once() -> None:
-    with pytest.raises(SettingsError, match="a user 'alice' already; revoke that first"):
+    with pytest.raises(KeyringError, match="a user 'alice' already; revoke that first"):
         Users([user()]).with_user(user(key=OTHER_KEY))
+    with pytest.raises(SettingsError, match="a user 'alice' already"):  # a file that somebody edited
+        Users([user(), user(key=OTHER_KEY)])
     with pytest.raises(SettingsError, match="the key of 'bob' is that of another"):
         Users([user()]).with_user(user("bob"))
 
@@ -52,7 +54,7 @@ def test_a_name_and_a_key_are_given_once() -> None:
 def test_one_leaves_and_the_others_stay() -> None:
     users = Users([user(), user("bob", key=OTHER_KEY)]).without("alice")
     assert [each.name for each in users] == ["bob"]
-    with pytest.raises(SettingsError, match="no user 'alice'; known are: bob"):
+    with pytest.raises(KeyringError, match="no user 'alice'; known are: bob"):
         users.without("alice")
 
 

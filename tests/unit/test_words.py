@@ -95,6 +95,8 @@ MISREAD: list[tuple[str, Any, str]] = [
     ("yes", bool, '"yes" is not true or false'),
     ("x", int | None, '"x" is not null or an integer'),
     ("lion", Literal["adam", "sgd"] | None, '"lion" is not one of adam, sgd or null'),
+    ("AdamW", Literal["adam", "adamw"], '"AdamW" is not one of adam, adamw; did you mean adamw?'),
+    ("Adamm", Literal["adam", "sgd", 3], '"Adamm" is not one of 3, adam, sgd; did you mean adam?'),
     ("1", Literal[True], '"1" is not one of true'),
     ("1.0", Literal[1, 2], '"1.0" is not one of 1, 2'),
     ("1,2", list[int], '"1,2" is not a JSON array'),
@@ -132,5 +134,6 @@ def test_any_word_is_read_or_refused(text: str, annotation: Any) -> None:
 def test_a_hint_is_the_name_that_is_most_like_it() -> None:
     assert did_you_mean("learning_rat", ["batch_size", "learning_rate"]) == "did you mean learning_rate? "
     assert did_you_mean("x", ["batch_size", "learning_rate"]) == ""
+    assert did_you_mean("ADAMw", ["Adam", "AdamW"]) == "did you mean AdamW? "
     many = [*(f"metric{number}" for number in range(MAX_LIKENED)), "learning_rate"]
     assert did_you_mean("learning_rat", many) == "did you mean learning_rate? "

@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from zloom.cli import authorizing, changing, commanding, doctor, looking, recording, serving, stacks, telling
+from zloom.cli import (
+    authorizing,
+    changing,
+    commanding,
+    doctor,
+    helping,
+    looking,
+    recording,
+    serving,
+    stacks,
+    telling,
+)
 from zloom.version import __version__
 
 app = typer.Typer(
@@ -32,3 +43,4 @@ def _options(
 
 for part in (serving, authorizing, looking, stacks, doctor, changing, commanding, recording, telling):
     part.register(app)
+helping.plain(app)

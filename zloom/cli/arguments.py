@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from zloom.errors import Refused, SettingsError
-from zloom.messages import Keys
-from zloom.model import Schema, Value
+from zloom.messages import Keys, Preview
+from zloom.model import Problem, Schema, Value
 from zloom.schema import parse
 from zloom.words import did_you_mean
 
@@ -59,6 +59,12 @@ def command_arguments(name: str, texts: Mapping[str, str], keys: Keys) -> dict[s
         raise _unknown(f"{keys.run} has no command", "unknown_command", name, schemas)
     arguments = schemas[name].properties or {}
     return _read(texts, arguments, f"{name} has no argument", "bad_arguments", "bad_arguments")
+
+
+def refused(error: Refused, keys: Keys) -> Preview:
+    """Return what a dry run shows of words that are refused here already."""
+    problems = [Problem(error.code, error.text)]
+    return Preview(id="", run=keys.run, attempt=keys.attempt, problems=problems)
 
 
 def _read(

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from zloom.cli.bounds import choice
 from zloom.cli.options import AuthDir, Json
 
 auth = typer.Typer(help="Keys: who may connect on TCP, and what he may do.", no_args_is_help=True)
@@ -50,6 +51,8 @@ def add(
         RoleChoice,
         typer.Option(
             "--role",
+            metavar="observer|operator|weavelet",
+            parser=choice("--role", RoleChoice),
             help="observer: sees. operator: changes too. weavelet: is steered, in a trainer.",
             show_default=False,
         ),

@@ -14,11 +14,13 @@ from zloom.cli.options import (
     Change,
     CheckpointFirst,
     DryRun,
+    EarlierRevision,
     ExpectRevision,
     Json,
     Mode,
     Note,
     NoWait,
+    OneRevision,
     Queue,
     RequestId,
     RevertIf,
@@ -77,21 +79,28 @@ def set_(
 
     Values are read by the type that each key declares; `zloom keys RUN` lists them.
     """
-    from zloom.cli import arguments, guards, ramps, report
+    from zloom.cli import arguments, guards, ramps, report, usage
     from zloom.cli.connection import reported
+    from zloom.errors import Refused
 
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     with reported(as_json=as_json):
+        usage.check_step(mode, at_step, after, queue=queue, supersede=supersede)
+        guards.check(revert_if)
         texts = arguments.split(words)
     chosen: ModeWord | None = None if mode is None else mode.value
 
     async def preview(operator: "Operator") -> "Preview":
         keys = await operator.keys(run, attempt=attempt)
         ends, steps = ramps.split(texts, keys)
+        try:
+            values = arguments.changes(ends, keys)
+        except Refused as error:
+            return arguments.refused(error, keys)
         return await operator.preview_set(
             run,
-            arguments.changes(ends, keys),
+            values,
             ramps=steps,
             mode=chosen,
             at_step=at_step,
@@ -106,6 +115,7 @@ def set_(
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         keys = await operator.keys(run, attempt=attempt)
         progress.describe = lambda result: report.why_pending(texts, keys, result.at_step)
+        progress.note = lambda result: report.step_passed(result, texts, keys)
         ends, steps = ramps.split(texts, keys)
         with guards.pointed_at(revert_if):
             return await operator.set(
@@ -133,7 +143,7 @@ def set_(
 
 def rollback(
     run: Run,
-    revision: Annotated[int, typer.Argument(min=0, help="0 is the trainer's own.", show_default=False)],
+    revision: EarlierRevision,
     mode: Mode = None,
     supersede: Supersede = False,
     checkpoint_first: CheckpointFirst = False,
@@ -184,7 +194,7 @@ def rollback(
 
 def command(
     run: Run,
-    name: Annotated[str, typer.Argument(help="Name of the command.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the command.", show_default=False)],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments.", show_default=False),
@@ -205,6 +215,7 @@ def command(
     """Have a command carried out once by each replica; `zloom keys RUN` lists them."""
     from zloom.cli import arguments
     from zloom.cli.connection import reported
+    from zloom.errors import Refused
 
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
@@ -214,10 +225,14 @@ def command(
 
     async def preview(operator: "Operator") -> "Preview":
         keys = await operator.keys(run, attempt=attempt)
+        try:
+            values = arguments.command_arguments(name, texts, keys)
+        except Refused as error:
+            return arguments.refused(error, keys)
         return await operator.preview_command(
             run,
             name,
-            arguments.command_arguments(name, texts, keys),
+            values,
             mode=chosen,
             attempt=attempt,
             expected_revision=expect_revision,
@@ -245,7 +260,7 @@ def command(
 
 def cancel(
     run: Run,
-    revision: Annotated[int, typer.Argument(min=1, help="Which one.", show_default=False)],
+    revision: OneRevision,
     attempt: Attempt = "",
     request_id: RequestId = None,
     no_wait: NoWait = False,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zloom.cli.bounds import integer, number
 from zloom.cli.options import (
     DEFAULT_TIMEOUT,
     Attempt,
@@ -46,8 +47,15 @@ def register(app: typer.Typer) -> None:
 def pause(
     run: Run,
     limit: Annotated[
-        float, typer.Option("--for", metavar="SECONDS", min=0.0, help="The pause ends by itself after this.")
-    ] = PAUSE_LIMIT,
+        float | None,
+        typer.Option(
+            "--for",
+            metavar="SECONDS",
+            parser=number("--for", least=0),
+            help=f"The pause ends by itself after this; by default {PAUSE_LIMIT:g}.",
+            show_default=False,
+        ),
+    ] = None,
     no_limit: Annotated[bool, typer.Option("--no-limit", help="The pause does not end by itself.")] = False,
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,
@@ -59,9 +67,13 @@ def pause(
     as_json: Json = False,
 ) -> None:
     """Pause training; `zloom resume` or the limit ends it."""
+    from zloom.cli import connection, usage
+
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
-    _send(change, "pause", {"limit": None if no_limit else limit})
+    with connection.reported(as_json=as_json):
+        usage.exclusive(**{"for": limit is not None}, no_limit=no_limit)
+    _send(change, "pause", {"limit": None if no_limit else PAUSE_LIMIT if limit is None else limit})
 
 
 def resume(
@@ -69,7 +81,11 @@ def resume(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", metavar="N", min=1, help="Train N steps, then pause again.", show_default=False
+            "--steps",
+            metavar="N",
+            parser=integer("--steps", 1),
+            help="Train N steps, then pause again.",
+            show_default=False,
         ),
     ] = None,
     attempt: Attempt = "",
@@ -91,7 +107,11 @@ def stop(
     run: Run,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Also before the trainer's own minimum; refused where it has none."),
+        typer.Option(
+            "--force",
+            help="Also before the trainer's own minimum (Lightning's min_epochs); refused where the "
+            "trainer's stop knows no force.",
+        ),
     ] = False,
     attempt: Attempt = "",
     expect_revision: ExpectRevision = None,

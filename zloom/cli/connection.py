@@ -32,6 +32,8 @@ class Progress:
         self.result: Result | None = None
         self.describe: Callable[[Result], list[str]] = lambda _: [report.WHY_PENDING]
         """Returns lines that say why there is no answer yet."""
+        self.note: Callable[[Result], str] = lambda _: ""
+        """Returns what is odd about an answer, for stderr; empty where nothing is."""
         self._explained = False
 
     def __call__(self, result: Result) -> None:
@@ -97,6 +99,8 @@ def steer(change: Change, work: Steering) -> None:
         _say_interrupted(change, progress.result)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     _say(change, result)
+    if note := progress.note(result):
+        output.remark(note)
     if change.wait and not result.settled and not change.target.as_json:
         progress.explain()
     raise typer.Exit(exits.of_result(result))

@@ -5,10 +5,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from zloom.cli.output import clean
-from zloom.errors import Refused
+from zloom.errors import Refused, SettingsError
 from zloom.model import HistoryEntry
 
 _COLUMN = re.compile(r"column (\d+): ")
+
+
+def check(guard: str) -> None:
+    """Refuse what is no guard, as far as that can be told without the run; empty is none.
+
+    Raises:
+        SettingsError: It is written wrongly; its notes point at where.
+    """
+    from zloom_broker import guard_grammar
+
+    if not guard:
+        return
+    try:
+        guard_grammar.parse(guard)
+    except Refused as refused:
+        error = SettingsError(refused.text)
+        for line in caret(guard, refused.code, refused.text):
+            error.add_note(line)
+        raise error from None
 
 
 @contextmanager

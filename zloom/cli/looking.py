@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zloom.cli.bounds import integer
 from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
 
 if TYPE_CHECKING:
@@ -15,7 +16,13 @@ WIDE = 140
 
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", metavar="N", min=1, help="At most so many; all by default.", show_default=False),
+    typer.Option(
+        "--limit",
+        metavar="N",
+        parser=integer("--limit", 1),
+        help="At most so many; all by default.",
+        show_default=False,
+    ),
 ]
 
 
@@ -136,7 +143,10 @@ def watch(
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Print what happens as it happens: status, changes, outcomes, events. Ctrl-C ends it."""
+    """Print what happens as it happens: status, changes, outcomes, events. Ctrl-C ends it.
+
+    A run that is not there yet is waited for; --timeout bounds the connection, and not the watch.
+    """
     from zloom.cli import connection
 
     connection.ask(Target(broker, timeout, as_json), lambda operator: _watch(operator, run, as_json))
@@ -148,6 +158,9 @@ async def _watch(operator: "Operator", run: str, as_json: bool) -> None:
     from zloom.cli import output, report, shapes
 
     async with operator.watch(run) as feed:
+        runs = await operator.runs() if run else []
+        if run not in {"", *(each.run for each in runs)}:
+            output.remark(report.awaited(run, {each.run for each in runs}))
         missed = 0
         async for observation in feed:
             if as_json:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from zloom.cli.bounds import choice, integer, number
+
 
 class ModeChoice(enum.StrEnum):
     """When a change is applied."""
@@ -30,7 +32,13 @@ Broker = Annotated[
 ]
 
 Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="How long to wait for answers.")
+    float,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        parser=number("--timeout", above=0),
+        help="How long to wait for answers; above 0.",
+    ),
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -51,11 +59,25 @@ ExpectRevision = Annotated[
     typer.Option(
         "--expect-revision",
         metavar="N",
-        min=0,
-        max=2**53,
+        parser=integer("--expect-revision", 0),
         help="Refuse the change if the newest revision is another.",
         show_default=False,
     ),
+]
+
+EarlierRevision = Annotated[
+    int,
+    typer.Argument(
+        metavar="REVISION",
+        parser=integer("REVISION", 0),
+        help="0 is the trainer's own.",
+        show_default=False,
+    ),
+]
+
+OneRevision = Annotated[
+    int,
+    typer.Argument(metavar="REVISION", parser=integer("REVISION", 1), help="Which one.", show_default=False),
 ]
 
 RequestId = Annotated[
@@ -72,8 +94,10 @@ Mode = Annotated[
     ModeChoice | None,
     typer.Option(
         "--mode",
-        help="next: each replica's next safe point. consistent: the same step on all. immediate: at once, "
-        "for keys that allow it.",
+        metavar="next|consistent|immediate",
+        parser=choice("--mode", ModeChoice),
+        help="next: each replica by itself, when the step that it is in has ended (its next safe point). "
+        "consistent: the same step on all. immediate: at once, for keys that allow it.",
         show_default=False,
     ),
 ]
@@ -83,8 +107,7 @@ AtStep = Annotated[
     typer.Option(
         "--at-step",
         metavar="STEP",
-        min=0,
-        max=2**53,
+        parser=integer("--at-step", 0),
         help="Apply it before this step, not before.",
         show_default=False,
     ),
@@ -95,8 +118,7 @@ After = Annotated[
     typer.Option(
         "--after",
         metavar="N",
-        min=1,
-        max=2**53,
+        parser=integer("--after", 1),
         help="Apply it N steps after it was accepted.",
         show_default=False,
     ),
@@ -147,6 +169,7 @@ AuthDir = Annotated[
     Path | None,
     typer.Option(
         "--auth-dir",
+        metavar="FOLDER",
         envvar="ZLOOM_AUTH_DIR",
         help="Folder of the broker's keys; by default zloom/auth in your config folder.",
         show_default=False,

@@ -37,6 +37,8 @@ def _read(name: str, text: str, schema: Schema) -> tuple[str, Ramp]:
         count = int(steps)
     except ValueError:
         raise SettingsError(f"{name}: {steps!r} is no number of steps; {EXPECTED}") from None
+    if count < 1:
+        raise SettingsError(f"{name}: a ramp over {count} steps; expected 1 or more")
     try:
         first = parse(start, schema) if start else None
     except SettingsError as error:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zloom.cli.bounds import integer
 from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
 
 if TYPE_CHECKING:
@@ -74,7 +75,11 @@ def replay(
     skip: Annotated[
         list[int] | None,
         typer.Option(
-            "--skip", metavar="REVISION", help="Leave this one out; repeatable.", show_default=False
+            "--skip",
+            metavar="REVISION",
+            parser=integer("--skip", 1),
+            help="Leave this one out; repeatable.",
+            show_default=False,
         ),
     ] = None,
     wait: WaitForRun = False,

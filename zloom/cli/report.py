@@ -10,6 +10,13 @@ from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised
 from zloom.model import Outcome, RampState, ReplicaStatus, Revision, Value
+from zloom.words import did_you_mean
+
+_PLACE = "applies "
+"""Begins the part of a key's description that says where a change of it is applied."""
+
+MAX_RUNS = 20
+"""Runs that are named beside one that is not there."""
 
 MAIN_METRICS = 3
 """Metrics of a replica that `ps` has room for."""
@@ -169,13 +176,32 @@ def _metrics(metrics: list[tuple[str, float]]) -> str:
 
 def why_pending(texts: Collection[str], keys: Keys, at_step: int | None) -> list[str]:
     """Return lines that say why a change of these keys is not applied yet."""
+    concerned = [state.key for state in keys.keys if state.key.name in texts and state.key.description]
+    # A description that says where the key applies is right, and the common place is not.
+    placed = [key for key in concerned if _PLACE in key.description]
+    described = [f"  {key.name}: {key.description}" for key in placed or concerned]
+    if placed:
+        since = "" if at_step is None else f" from step {at_step} on"
+        return [f"not applied yet: waits{since} for the place of", *described]
     when = "at the end of the step that runs" if at_step is None else f"at the start of step {at_step}"
-    described = [
-        f"  {state.key.name}: {state.key.description}"
-        for state in keys.keys
-        if state.key.name in texts and state.key.description
-    ]
     return [f"not applied yet: a change is applied {when}", *described]
+
+
+def step_passed(result: Result, texts: Collection[str], keys: Keys) -> str:
+    """Return a note about a step that was named and had passed; empty where it was met, or is not known."""
+    steps = [each.step for each in result.applied if each.step is not None]
+    placed = any(state.key.name in texts and _PLACE in state.key.description for state in keys.keys)
+    if result.at_step is None or not steps or max(steps) <= result.at_step or placed:
+        return ""
+    return f"note: step {result.at_step} has passed: applied{_at_steps(result.applied)}"
+
+
+def awaited(run: str, known: Collection[str]) -> str:
+    """Return what is said of a run that is watched and has not been there yet."""
+    names = sorted(known)
+    more = f", and {len(names) - MAX_RUNS} more" if len(names) > MAX_RUNS else ""
+    listed = f"{', '.join(names[:MAX_RUNS])}{more}" if names else "none"
+    return f"no run {run!r} yet; {did_you_mean(run, names)}known are: {listed}; waiting for it"
 
 
 def observation_lines(observation: Observation, now: float) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from zloom.cli.bounds import choice, integer
 from zloom.cli.options import AuthDir, Json, expanded
 
 
@@ -37,6 +38,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
+        metavar="FOLDER",
         envvar="ZLOOM_DATA_DIR",
         help="Folder of the journal; by default zloom in your state folder.",
         show_default=False,
@@ -81,6 +83,8 @@ def broker(
         DurabilityChoice,
         typer.Option(
             "--durability",
+            metavar="fsync|buffered",
+            parser=choice("--durability", DurabilityChoice),
             envvar="ZLOOM_DURABILITY",
             help="fsync: a change is on disk before it is confirmed. buffered: a loss of power may lose the "
             "newest.",
@@ -88,13 +92,21 @@ def broker(
     ] = DurabilityChoice.FSYNC,
     log_level: Annotated[
         LogLevelChoice,
-        typer.Option("--log-level", envvar="ZLOOM_LOG_LEVEL", help="The least that is logged."),
+        typer.Option(
+            "--log-level",
+            metavar="debug|info|warning|error",
+            parser=choice("--log-level", LogLevelChoice),
+            envvar="ZLOOM_LOG_LEVEL",
+            help="The least that is logged.",
+        ),
     ] = LogLevelChoice.INFO,
     auth_dir: AuthDir = None,
     on_device_failure: Annotated[
         ReactionChoice,
         typer.Option(
             "--on-device-failure",
+            metavar="notify|checkpoint|stop",
+            parser=choice("--on-device-failure", ReactionChoice),
             envvar="ZLOOM_ON_DEVICE_FAILURE",
             help="What a run does when a device of it fails: notify tells its trainer and those who watch; "
             "checkpoint and stop have it do that besides.",
@@ -106,8 +118,7 @@ def broker(
             "--metrics-port",
             envvar="ZLOOM_METRICS_PORT",
             metavar="PORT",
-            min=0,
-            max=65535,
+            parser=integer("--metrics-port", 0, 65535),
             help="Serve the broker's numbers there over HTTP, for Prometheus; 0 for a free port.",
             show_default=False,
         ),

@@ -8,7 +8,7 @@ import msgspec
 
 from zloom.client.operator import Observation
 from zloom.client.results import Result
-from zloom.errors import Refused, ZloomError
+from zloom.errors import Refused, SettingsError, ZloomError
 from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised, Stacks
 from zloom.model import Command, HistoryEntry, KeyState, Outcome, Schema
 from zloom.schema import describe
@@ -97,7 +97,13 @@ def _of_command(command: Command) -> Json:
 
 def of_error(error: ZloomError) -> Json:
     """Return what any command prints that fails; the code of a refusal is the broker's."""
-    code = error.code if isinstance(error, Refused) else type(error).__name__
+    match error:
+        case Refused():
+            code = error.code
+        case SettingsError():
+            code = "bad_usage"
+        case _:
+            code = type(error).__name__
     return {"error": {"code": code, "text": str(error)}}
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zloom.cli.bounds import integer
 from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
 
 if TYPE_CHECKING:
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from zloom.model import ThreadStack
 
 Rank = Annotated[
-    int | None, typer.Option("--rank", metavar="N", min=0, help="Only this rank.", show_default=False)
+    int | None,
+    typer.Option(
+        "--rank", metavar="N", parser=integer("--rank", 0), help="Only this rank.", show_default=False
+    ),
 ]
 
 
@@ -29,7 +33,11 @@ def stacks(
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Show where the threads of a run are right now, also while they are blocked or hold the GIL."""
+    """Show where the threads of a run are right now, also while they are blocked.
+
+    Also of a process whose native code lets no other thread run Python (it holds the GIL): at once where they
+    are asked for on its host, elsewhere when that is over.
+    """
     from zloom.cli import connection, output, shapes
 
     target = Target(broker, timeout, as_json)

@@ -14,8 +14,10 @@ def register(app: typer.Typer) -> None:
 
 
 def fail_device(
-    device: Annotated[str, typer.Argument(help="Id of the device, as `zloom devices` shows it.")],
-    reason: Annotated[str, typer.Option("--reason", help="What is wrong, in words.")] = "",
+    device: Annotated[
+        str, typer.Argument(metavar="DEVICE", help="Id of the device, as `zloom devices` shows it.")
+    ],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="What is wrong, in words.")] = "",
     request_id: RequestId = None,
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,

@@ -16,6 +16,9 @@ from zloom.model import ReplicaStatus
 
 GONE = ("lost", "finished")
 
+MAX_NAMED = 8
+"""Ranks that a refusal names, as the broker's do."""
+
 
 class Inspecting(Questions, Caller):
     """The calls of an operator that look into the processes of a run."""
@@ -38,9 +41,8 @@ class Inspecting(Questions, Caller):
         replicas = await self._inhabitants(run, attempt)
         wanted = [each for each in replicas if rank in (None, each.rank)]
         if not wanted:
-            there = ", ".join(str(each.rank) for each in replicas) or "none"
-            which = "no replica" if rank is None else f"no rank {rank}"
-            raise Refused("no_replica", f"{run} has {which} that is there; its ranks are: {there}")
+            there = ", ".join(str(each.rank) for each in replicas)
+            raise Refused("no_replica", f"{run} has no rank {rank} that is there; its ranks are: {there}")
         return await asyncio.gather(*(self._stacks_of(each.replica) for each in wanted))
 
     async def _inhabitants(self, run: str, attempt: str) -> list[ReplicaStatus]:
@@ -48,6 +50,8 @@ class Inspecting(Questions, Caller):
         if not replicas:
             await self.keys(run, attempt=attempt)  # refused, with what there is, where there is none
         there = [each for each in replicas if each.state not in GONE]
+        if not there:
+            raise Refused("no_replica", _nobody(replicas))
         newest = {each.attempt for each in there[:1]}
         return sorted((each for each in there if each.attempt in newest), key=lambda each: each.rank)
 
@@ -60,3 +64,11 @@ class Inspecting(Questions, Caller):
             return found
         written = f"by its watchdog, {time.time() - at:.0f} s ago"
         return replace(found, threads=threads, reason=f"{found.reason} (these stacks were written {written})")
+
+
+def _nobody(gone: list[ReplicaStatus]) -> str:
+    """Return what the broker says too to who would change such a run."""
+    run, attempt = gone[0].run, gone[0].attempt
+    members = sorted((each for each in gone if each.attempt == attempt), key=lambda each: each.rank)
+    named = ", ".join(f"rank {each.rank}: {each.reason}" for each in members[-MAX_NAMED:])
+    return f"no replica of {run} ({attempt}) is there: {named}"

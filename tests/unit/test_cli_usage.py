@@ -1,0 +1,111 @@
+"""Wrong usage of the command line: found before anything is sent, and said in zloom's own words."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from zloom.cli.app import app
+
+NOWHERE = {"ZLOOM_BROKER": "ipc:///tmp/zloom-nowhere", "COLUMNS": "200", "TERM": "dumb"}
+"""What is sent all the same ends with code 3."""
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(app, arguments, env=NOWHERE | environment, prog_name="zloom")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("set", "lm", "a=1", "--at-step", "-5"), "--at-step is -5; expected an integer >= 0"),
+        (("set", "lm", "a=1", "--at-step", "1.5"), "--at-step is 1.5; expected an integer >= 0"),
+        (
+            ("set", "lm", "a=1", "--expect-revision", "9007199254740993"),
+            "--expect-revision is 9007199254740993; expected an integer >= 0, <= 9007199254740992",
+        ),
+        (("history", "lm", "--limit", "0"), "--limit is 0; expected an integer >= 1"),
+        (("replay", "file", "--run", "lm", "--skip", "1", "--skip", "x"), "--skip is x; expected an integer"),
+        (("rollback", "lm", "x"), "REVISION is x; expected an integer >= 0"),
+        (("ps", "--timeout", "abc"), "--timeout is abc; expected a number > 0"),
+        (("ps", "--timeout", "0"), "--timeout is 0; expected a number > 0"),
+        (("ps", "--timeout", "inf"), "--timeout is inf; expected a number > 0"),
+        (("pause", "lm", "--for", "-3"), "--for is -3; expected a number >= 0"),
+        (
+            ("set", "lm", "a=1", "--mode", "imediate"),
+            "--mode is 'imediate'; did you mean immediate? expected one of next, consistent, immediate",
+        ),
+        (("auth", "add", "ann", "--role", "king"), "--role is 'king'; expected one of observer, operator"),
+    ],
+)
+def test_a_word_that_an_option_does_not_take_is_named_with_what_was_expected(
+    arguments: tuple[str, ...], text: str
+) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"│ {text}" in done.stderr
+
+
+def test_a_variable_is_read_as_its_option_is() -> None:
+    done = run("broker", ZLOOM_METRICS_PORT="70000")
+    assert done.exit_code == 2
+    assert "--metrics-port is 70000; expected an integer >= 0, <= 65535" in done.stderr
+
+
+GUARD = ("--revert-if", "loss >> 2 within 5 steps")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("pause", "lm", "--for", "10", "--no-limit"), "--for and --no-limit exclude each other"),
+        (("set", "lm", "a=1", "--after", "5", "--at-step", "10"), "--after and --at-step exclude each other"),
+        (("set", "lm", "a=1", "--mode", "next", "--after", "5"), "--mode and --after exclude each other"),
+        (("set", "lm", "a=1", "--mode", "next", "--at-step", "5"), "--mode and --at-step exclude each other"),
+        (("set", "lm", "a=1", "--queue"), "--queue needs --at-step or --after"),
+        (
+            ("set", "lm", "a=1", "--queue", "--supersede", "--after", "5"),
+            "--queue and --supersede exclude each other",
+        ),
+        (("set", "lm", "a=1", *GUARD), "column 7: expected a metric, a number, 'baseline' or '(', found '>'"),
+        (("set", "lm", "a=1", "--dry-run", *GUARD), "column 7: "),
+        (("set", "lm", "a"), "'a' is no change; expected key=value"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_before_anything_is_sent(
+    arguments: tuple[str, ...], text: str
+) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"zloom: {text}")
+    assert ("\n        ^\n" in done.stderr) == ("--revert-if" in arguments)
+    told = run(*arguments, "--json")
+    assert (told.exit_code, json.loads(told.stdout)["error"]["code"]) == (2, "bad_usage")
+    assert told.stderr == done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--after", "5", "--queue"),
+        ("--at-step", "5", "--queue"),
+        ("--at-step", "5", "--supersede"),
+        ("--revert-if", "loss > 2 within 5 steps"),
+    ],
+)
+def test_options_that_go_together_are_sent(options: tuple[str, ...]) -> None:
+    assert run("set", "lm", "a=1", *options, "--timeout", "0.01").exit_code == 3
+
+
+def test_words_that_an_option_takes_reach_the_command() -> None:
+    options = ("--at-step", "0", "--expect-revision", "0", "--timeout", "0.01")
+    assert run("set", "lm", "a=1", *options).exit_code == 3
+
+
+@pytest.mark.parametrize("command", ["set", "rollback", "stop", "command", "fail-device", "cancel", "broker"])
+def test_help_shows_no_type_of_a_flag_and_names_values_in_upper_case(command: str) -> None:
+    shown = run(command, "--help").stdout
+    assert "<bool>" not in shown
+    assert "x<=" not in shown
+    assert re.findall(r"{[a-z]\w*}", shown) == []

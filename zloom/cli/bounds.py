@@ -1,0 +1,75 @@
+"""Numbers and choices of a command line, read and refused in zloom's own words."""
+
+import enum
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import typer
+
+C = TypeVar("C", bound=enum.StrEnum)
+
+MAX_STEP = 2**53
+"""The largest step, or revision, that a message carries."""
+
+
+class Unreadable(typer.BadParameter):
+    """A word that its option does not take; the message is a whole sentence, which typer need not begin."""
+
+    def format_message(self) -> str:
+        """Return what is printed."""
+        return self.message
+
+
+def integer(name: str, least: int, most: int = MAX_STEP) -> Callable[[object], int]:
+    """Return what reads the option or argument of that name; `most` is named only to who exceeds it."""
+    expected = f"an integer >= {least}"
+
+    def read(word: object) -> int:
+        try:
+            value = int(str(word))
+        except ValueError:
+            raise _unreadable(name, word, expected) from None
+        if value < least:
+            raise _unreadable(name, word, expected)
+        if value > most:
+            raise _unreadable(name, word, f"{expected}, <= {most}")
+        return value
+
+    return read
+
+
+def number(name: str, *, least: float = -math.inf, above: float = -math.inf) -> Callable[[object], float]:
+    """Return what reads the option of that name: a finite number, at least `least` or above `above`."""
+    expected = f"a number >= {least:g}" if math.isfinite(least) else f"a number > {above:g}"
+
+    def read(word: object) -> float:
+        try:
+            value = float(str(word))
+        except ValueError:
+            raise _unreadable(name, word, expected) from None
+        if not (math.isfinite(value) and value >= least and value > above):
+            raise _unreadable(name, word, expected)
+        return value
+
+    return read
+
+
+def choice(name: str, choices: type[C]) -> Callable[[object], C]:
+    """Return what reads the option of that name, one of several words."""
+    words = [each.value for each in choices]
+
+    def read(word: object) -> C:
+        if word not in words:
+            from zloom.words import did_you_mean
+
+            raise _unreadable(name, repr(word), f"one of {', '.join(words)}", did_you_mean(str(word), words))
+        return choices(word)
+
+    return read
+
+
+def _unreadable(name: str, word: object, expected: str, hint: str = "") -> Unreadable:
+    from zloom.words import shorten
+
+    return Unreadable(f"{name} is {shorten(str(word))}; {hint}expected {expected}")
