@@ -32,6 +32,8 @@ class Rank(Trainer):
         self.mailbox.decide_in(register, None)
         self.registry.add_command("stop", lambda: None)
         self.pace = 1.0
+        self.hurry: tuple[float, int] = 1.0, 0
+        """Its pace up to a step, so that it comes to where the others are."""
         self.window = 1
         """Depth may change at each so manieth step."""
         self.mute = False
@@ -89,7 +91,8 @@ class Rank(Trainer):
             super().on_timer()
         if self._train_at <= self.world.now:
             self.train()
-            self._train_at = self.world.now + (HOLD_POLL if self.held else self.pace)
+            pace = self.hurry[0] if self.training.step < self.hurry[1] else self.pace
+            self._train_at = self.world.now + (HOLD_POLL if self.held else pace)
 
     def train(self) -> None:
         """Go on with the training if nothing holds it."""

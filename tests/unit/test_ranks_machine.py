@@ -423,7 +423,8 @@ class Ranks(Ends):
         for rank in self.trainers:
             rank.ready, rank.mute, rank.races = True, False, False
             # What was promised for a step comes in time on ranks that lag far behind, too.
-            rank.pace = CATCHING_UP / (CATCHING_UP + furthest - rank.training.step)
+            rank.pace, lag = 1.0, furthest - rank.training.step
+            rank.hurry = CATCHING_UP / (CATCHING_UP + lag), furthest
             rank.meanwhile = lambda: None
 
     def g9_all_are_the_same(self) -> None:
