@@ -133,6 +133,16 @@ class Attempt:
         """Yield the consistent revisions that the ranks have still to agree on."""
         return (ledger for ledger in self._unsettled() if ledger.undecided)
 
+    def step_of_earlier(self, ledger: Ledger) -> int:
+        """Return the last step that the ranks agreed on for an earlier update of a key of this one, or 0."""
+        keys, number = ledger.revision.changes.keys(), ledger.revision.revision
+        steps = [
+            each.agreed.step
+            for each in self._unsettled()
+            if each.agreed and each.revision.revision < number and not keys.isdisjoint(each.revision.changes)
+        ]
+        return max(steps, default=0)
+
     def is_about_to_pause(self) -> bool:
         """Whether the ranks agreed on a pause that some have not come to yet.
 

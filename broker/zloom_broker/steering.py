@@ -223,7 +223,9 @@ class Steering:
         lead = LEAD * 2**waiting.rounds
         step = self._rounds.step_ahead(ledger, lead, waiting.reached, now)
         waiting.rounds += 1
-        self._rounds.begin(attempt, ledger, max(step, ledger.revision.at_step or 0), now)
+        # Not before what it was queued behind, which may have needed more rounds and so a later step.
+        step = max(step, ledger.revision.at_step or 0, attempt.step_of_earlier(ledger))
+        self._rounds.begin(attempt, ledger, step, now)
 
     # --- how rounds end -----------------------------------------------------------------------
 

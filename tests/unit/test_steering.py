@@ -379,6 +379,19 @@ def test_a_step_that_is_past_is_moved_ahead(job: Job) -> None:
     assert prepared(job.change(mode="at_step", at_step=50)).step > 100
 
 
+def test_g2_what_is_queued_behind_another_is_not_agreed_on_for_an_earlier_step(job: Job) -> None:
+    for rank in (0, 1):
+        job.receive(f"r{rank}".encode(), status(100, step_time=0.001, paused=True))
+    asked = prepared(job.change(mode="at_step", at_step=101))
+    for _ in range(2):  # the ranks are past the step, so that the lead is doubled
+        job.promise(0, asked, promised=False, step=100)
+        asked = prepared(job.promise(1, asked, promised=False, step=100))
+    job.change("q2", mode="at_step", at_step=102, queue=True, changes={"learning_rate": 0.25})
+    second = prepared(job.agree(asked))
+    assert second.revision.changes == {"learning_rate": 0.25}
+    assert second.step == asked.step > 102
+
+
 def test_the_table_of_what_waits_is_empty_in_the_end(job: Job) -> None:
     asked = prepared(job.change())
     job.agree(asked)
