@@ -111,7 +111,7 @@ class Agreement:
             HoldLimitExceeded: It has waited for too long.
         """
         commit = False if refused else round.commit
-        if commit and round.end is not None and not round.end.keep:
+        if commit is not False and round.end is not None and not round.end.keep:
             commit, round.reason = False, round.end.reason  # a rank was lost before this one's step came
         if self.register is not None:
             commit = self._ask(round, commit, now)

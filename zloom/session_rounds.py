@@ -16,7 +16,14 @@ class Rounds:
         self._unanswered: dict[int, Insistent] = {}
 
     def say(self, message: Insistent, now: float, *, active: bool) -> None:
-        """Send a message soon, and again until it is answered."""
+        """Send a message soon, and again until it is answered.
+
+        Not one that a late or repeated `Prepare` brings, of a round whose later word has no answer yet: that
+        would be forgotten, and the training waits for its answer.
+        """
+        known = self._unanswered.get(message.revision)
+        if known is not None and known.epoch == message.epoch and _place(known) > _place(message):
+            return
         self._unanswered[message.revision] = message
         if active:
             self._link.alarms.hasten(Alarm.ROUNDS, now)
@@ -53,3 +60,8 @@ class Rounds:
         said = self._unanswered.get(answer.revision)
         if isinstance(said, kind) and (said.epoch, said.round) == (answer.epoch, answer.round):
             del self._unanswered[answer.revision]
+
+
+def _place(message: Insistent) -> tuple[int, bool]:
+    """Return what orders the messages of a revision: by round, in each the promise first."""
+    return message.round, isinstance(message, Confirm)

@@ -143,6 +143,15 @@ def test_a_step_that_is_skipped_counts_as_reached() -> None:
     assert rank.run(8) == ["1 applied@8"]
 
 
+def test_an_end_that_comes_before_the_decision_is_one_against_it() -> None:
+    rank = Rank()
+    round = rank.promise(config(1, a=1))
+    assert rank.run(5) == []
+    round.end = End(False, "rank 1 was lost")
+    assert rank.run(5) == ["1 aborted rank 1 was lost"]
+    assert not rank.mailbox.must_wait
+
+
 def test_a_pause_serves_what_is_decided_and_does_not_end_before() -> None:
     rank = Rank()
     rank.promise(command(1, "pause"), commit=True)

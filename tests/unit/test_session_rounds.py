@@ -78,6 +78,17 @@ def test_a_later_round_s_promise_takes_the_place_of_the_earlier_one() -> None:
     assert said(session, NOW) == [promise(round=2)]
 
 
+def test_g9_a_late_prepare_does_not_end_what_is_said_of_a_later_round() -> None:
+    session = active(1)
+    session.insist(promise(round=2), NOW)
+    session.on_timer(NOW)
+    session.insist(promise(round=1, promised=False), NOW)
+    assert said(session, NOW + INTERVAL) == [promise(round=2)]
+    session.insist(confirm(round=2), NOW + INTERVAL)
+    session.insist(promise(round=2), NOW + INTERVAL)
+    assert said(session, NOW + 2 * INTERVAL) == [confirm(round=2)]
+
+
 def test_a_confirmation_is_said_until_the_conclusion_and_no_decision_ends_it() -> None:
     session = active(1)
     session.insist(promise(), NOW)

@@ -125,7 +125,7 @@ After = Annotated[
 ]
 
 Supersede = Annotated[
-    bool, typer.Option("--supersede", help="End changes that still wait and touch one of these keys.")
+    bool, typer.Option("--supersede", help="End changes of these keys that wait for a step or all ranks.")
 ]
 
 Queue = Annotated[
