@@ -134,12 +134,15 @@ class Attempt:
         return (ledger for ledger in self._unsettled() if ledger.undecided)
 
     def step_of_earlier(self, ledger: Ledger) -> int:
-        """Return the last step that the ranks agreed on for an earlier update of a key of this one, or 0."""
-        keys, number = ledger.revision.changes.keys(), ledger.revision.revision
+        """Return the last step that the ranks agreed on for an update that this one waits behind, or 0."""
+        own = ledger.revision
         steps = [
             each.agreed.step
             for each in self._unsettled()
-            if each.agreed and each.revision.revision < number and not keys.isdisjoint(each.revision.changes)
+            if each.agreed
+            and each.revision.revision < own.revision
+            and each.revision.revision not in own.supersedes
+            and not own.changes.keys().isdisjoint(each.revision.changes)
         ]
         return max(steps, default=0)
 
