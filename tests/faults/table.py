@@ -40,10 +40,15 @@ class Tally:
 
     def __init__(self, node: pytest.Item) -> None:
         self._node = node
+        self._held: dict[Guarantee, tuple[int, int]] = {}
+        """Of each guarantee its place in the node's properties, one however often it held, and its count."""
 
     def held(self, guarantee: Guarantee, count: int = 1) -> None:
         """A guarantee was checked so many times, and held each time."""
-        self._node.user_properties.append((HELD, (guarantee, count)))
+        properties = self._node.user_properties
+        place, before = self._held.get(guarantee, (len(properties), 0))
+        self._held[guarantee] = place, before + count
+        properties[place:] = [(HELD, (guarantee, before + count)), *properties[place + 1 :]]
 
 
 def mark(items: Iterable[pytest.Item]) -> None:
