@@ -63,7 +63,7 @@ lowest:  ## try the oldest releases that pyproject.toml allows, on the tests tha
 
 # Most of it waits, for time-outs and for processes to start, so more of it runs at once than there are cores.
 FAULTS := $(BIN)/python -m pytest --faults=long --timeout=1800
-faults: install  ## try all faults at length, half an hour of it, and write tables of them to out/
+faults: install  ## try all faults at length, ten minutes of it or more, and write tables of them to out/
 	$(FAULTS) -m "fault and not alone" --faults-table=out/faults.md --numprocesses=4 --dist=worksteal
 	$(FAULTS) -m "fault and alone" --faults-table=out/faults-alone.md
 
