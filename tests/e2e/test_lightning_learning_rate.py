@@ -149,6 +149,23 @@ def test_groups_keep_their_proportions_and_without_a_schedule_the_rate_is_the_ra
     assert effective_rate(fitted.optimizers[0]) == pytest.approx(0.04)
 
 
+@pytest.mark.parametrize("name", ["LambdaLR", "OneCycleLR", "ReduceLROnPlateau"])
+def test_the_rate_is_the_very_number_that_was_asked_for(name: str) -> None:
+    """Operators are told the value, and ranks agree on it: not on one that a ratio has rounded."""
+    asked = [0.4464, 0.4877, 0.4907, 0.1238]  # each differs from the last times their ratio
+    got: list[float] = []
+    steer = LearningRate()
+
+    def ask(trainer: Any) -> None:
+        steer.apply(trainer, asked[len(got)])
+        got.append(steer.get(trainer))
+
+    run(
+        Flat(with_schedule(SCHEDULES[name], 0.1, tensor=False)), max_epochs=2, at=dict.fromkeys(range(4), ask)
+    )
+    assert got == asked
+
+
 def test_it_applies_to_the_very_batch() -> None:
     module = Regression()
     change = Change(LearningRate(), 0.5, after=0)

@@ -47,12 +47,12 @@ class LearningRate(Steer[Optimization, Window]):
     def change(self, subject: Optimization, value: float) -> Undo:
         optimizer = subject.the_optimizer
         key = _base_key(subject, optimizer)
-        ratio = value / _number(optimizer.param_groups[0][key])
+        base = _number(optimizer.param_groups[0][key])
         owners: list[tuple[dict[str, Any], tuple[str, ...]]] = [
             (group, _GROUP_RATES) for group in optimizer.param_groups
         ]
         owners += [(vars(scheduler), _SCHEDULER_RATES) for scheduler in subject.schedulers]
-        undos = [_scale(owner, names, ratio) for owner, names in owners]
+        undos = [_scale(owner, names, base, value) for owner, names in owners]
         return undo_all(undos)
 
 
@@ -74,9 +74,9 @@ def _base_key(subject: Optimization, optimizer: Optimizer) -> str:
     return "initial_lr"
 
 
-def _scale(owner: dict[str, Any], names: tuple[str, ...], ratio: float) -> Undo:
+def _scale(owner: dict[str, Any], names: tuple[str, ...], base: float, rate: float) -> Undo:
     before = {name: _copy(owner[name]) for name in names if owner.get(name) is not None}
-    _write(owner, {name: _times(value, ratio) for name, value in before.items()})
+    _write(owner, {name: _scaled(value, base, rate) for name, value in before.items()})
     return lambda: _write(owner, before)
 
 
@@ -100,8 +100,11 @@ def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _times(value: Any, ratio: float) -> Any:
-    return [_times(one, ratio) for one in value] if isinstance(value, list) else value * ratio
+def _scaled(value: Any, base: float, rate: float) -> Any:
+    if isinstance(value, list):
+        return [_scaled(one, base, rate) for one in value]
+    # Rounding would leave the base itself beside the rate that was asked for, and operators are told that.
+    return rate if _number(value) == base else value * (rate / base)
 
 
 def _number(value: float | Tensor) -> float:
