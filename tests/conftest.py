@@ -1,6 +1,7 @@
 """What holds for all tests: torch's threads, Hypothesis' examples, and the form of the fault matrix."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from tests.faults import table
 # Before torch is imported, and for every process that a test starts: the threads of several ranks would
 # spend their time waiting for each other on the few cores that there are.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell has its background jobs ignore it, and so would the processes that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The suite tries the same examples each time. It does not shrink one that fails, which for a state machine
 # takes longer than a test may: `--hypothesis-profile=soak` does, and tries many more.

@@ -8,7 +8,6 @@ import ctypes
 import json
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,6 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("--workers", choices=["fork", "forkserver", "spawn"])
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     with arguments.log.open("a", buffering=1) as log, make(arguments, log) as weavelet:
         for _ in steps(arguments.workers):
             weavelet.tick()
