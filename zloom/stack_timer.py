@@ -85,9 +85,7 @@ class StackTimer:
     def unset(self) -> None:
         """Have nothing written any more, and wait for what is being written."""
         with _lock:
-            if self._waits():
-                faulthandler.cancel_dump_traceback_later()
-            self._threads = set()
+            self._cancel()
 
     @property
     def is_over(self) -> bool:
@@ -96,6 +94,14 @@ class StackTimer:
 
     def _running(self) -> list[str]:
         return [thread for thread in self._threads if os.path.exists(f"{_TASKS}/{thread}")]
+
+    def _cancel(self) -> bool:
+        """Unset it where it waits; returns whether it did."""
+        waits = self._waits()
+        if waits:
+            faulthandler.cancel_dump_traceback_later()
+        self._threads = set()
+        return waits
 
     def _waits(self) -> bool:
         """Return whether it is set, and not somebody else's instead.
@@ -114,9 +120,7 @@ class StackTimer:
     # --- forks --------------------------------------------------------------------------------
 
     def _before_fork(self) -> None:
-        self._interrupted = self._waits()
-        if self._interrupted:
-            self.unset()
+        self._interrupted = self._cancel()
 
     def _after_fork(self) -> None:
         if self._interrupted:
