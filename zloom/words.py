@@ -1,7 +1,7 @@
 """Schemas and values in words: what an error or a table shows, and what a command line says."""
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
 
@@ -20,6 +20,34 @@ MAX_SHOWN = 80
 
 MAX_LIKENED, MAX_LIKENED_LENGTH = 100, 128
 """Names, and characters of one, that are compared for a hint: a pair of long ones takes a millisecond."""
+
+
+MAX_NAMED = 8
+"""Replicas that a refusal names."""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return the number with its noun: `1 replica`, `2 replicas`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def named(ranks: Collection[int]) -> str:
+    """Return ranks in words, the first few of them: `rank 3`, `ranks 0, 2 and 5 more`."""
+    numbers = ", ".join(map(str, sorted(ranks)[:MAX_NAMED]))
+    more = f" and {len(ranks) - MAX_NAMED} more" if len(ranks) > MAX_NAMED else ""
+    return f"rank{'' if len(ranks) == 1 else 's'} {numbers}{more}"
+
+
+def nobody_there(run: str, attempt: str, gone: Iterable[tuple[int, str]]) -> str:
+    """Return why nothing can be asked of an attempt.
+
+    Args:
+        run: Which run.
+        attempt: Which attempt of it.
+        gone: Its replicas' ranks and the reasons that they left for, by rank.
+    """
+    named = ", ".join(f"rank {rank}: {reason}" for rank, reason in gone) or "none ever was"
+    return f"no replica of {run} ({attempt}) is there: {named}"
 
 
 def shorten(text: str) -> str:

@@ -69,7 +69,7 @@ from zloom_broker.state import State
 from zloom_broker.steering import Steering
 from zloom_broker.subscriptions import Subscriptions
 
-ECHO = "echo/"
+ECHO = b"echo/"
 
 
 class Core:
@@ -189,7 +189,7 @@ class Core:
 
     def minds(self, topic: bytes) -> bool:
         """Return whether `subscription` has anything to do for a topic: a peer may subscribe millions."""
-        return self._hub.settings.secured or topic.startswith(ECHO.encode())
+        return self._hub.settings.secured or topic.startswith(ECHO)
 
     def subscription(
         self, topic: bytes, now: float, *, present: bool, access: Access | None = OWNER
@@ -204,9 +204,8 @@ class Core:
         """
         if self._hub.settings.secured and not self._subscriptions.take(topic, access, present=present):
             return self._hub.take()
-        name = topic.decode(errors="replace")
-        if name.startswith(ECHO) and name.endswith("/"):
-            nonce = name[len(ECHO) : -1]
+        if topic.startswith(ECHO) and topic.endswith(b"/"):
+            nonce = topic[len(ECHO) : -1].decode(errors="replace")
             if present:
                 self._hub.publish(topic, Echo(nonce=nonce))
             self._pulse.subscription(nonce, now, present=present)

@@ -6,6 +6,7 @@ from math import ceil
 from typing import Protocol
 
 from zloom.messages import Decision, FromBroker, Prepare, Promise, Status
+from zloom.words import named
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.ledger import Ledger
@@ -130,9 +131,8 @@ class Rounds:
         elif round.ledger.is_target(peer.replica) and not round.deciding:
             round.promises[peer.replica] = promise
             if promise.refused:
-                self._refuse(
-                    round, f"rank {round.attempt.rank(peer.replica)} refuses: {promise.refused}", now
-                )
+                rank = round.attempt.rank(peer.replica)
+                self._refuse(round, f"rank {rank} refuses: {promise.refused}", now)
             else:
                 self._look_at(round, now)
 
@@ -227,10 +227,3 @@ class Rounds:
             peer = self._hub.weavelets.get(name)
             if peer is not None:
                 self._hub.send(peer, message)
-
-
-def named(ranks: list[int]) -> str:
-    """Return ranks in words, the first eight of them."""
-    numbers = ", ".join(map(str, sorted(ranks)[:8]))
-    more = f" and {len(ranks) - 8} more" if len(ranks) > 8 else ""
-    return f"rank{'s' if len(ranks) > 1 else ''} {numbers}{more}"

@@ -10,7 +10,7 @@ from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
 from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
-from zloom.words import did_you_mean
+from zloom.words import MAX_NAMED, did_you_mean, nobody_there
 from zloom_broker.attempt import Attempt
 from zloom_broker.ledger import Setting, is_scheduled
 from zloom_broker.ramping import MAX_STEPS, check_ramps
@@ -24,9 +24,6 @@ MAX_STATE_SIZE = 512 * 1024
 
 MAX_NOTE = 500
 """Characters of an operator's note."""
-
-MAX_NAMED = 8
-"""Replicas that a refusal names."""
 
 ALWAYS_CONSISTENT = frozenset({"pause", "stop", "checkpoint", "validate"})
 """Commands that split or hang a job of several ranks unless all of them carry them out at one step."""
@@ -331,8 +328,7 @@ def _present(attempt: Attempt) -> list[Replica]:
     if not present:
         newest = list(attempt.left.items())[-MAX_NAMED:]
         gone = sorted((attempt.replicas[name].rank, left.reason) for name, left in newest)
-        named = ", ".join(f"rank {rank}: {reason}" for rank, reason in gone) or "none ever was"
-        raise Refused("no_replica", f"no replica of {attempt.run} ({attempt.id}) is there: {named}")
+        raise Refused("no_replica", nobody_there(attempt.run, attempt.id, gone))
     return present
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from zloom.messages import Confirm, Promise
 from zloom.model import Outcome, OutcomeKind
+from zloom.words import named
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.conclusions import Conclusions
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.ledger import Ledger
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.records import OutcomesRecorded
-from zloom_broker.rounds import Rounds, named
+from zloom_broker.rounds import Rounds
 
 LEAD = 0.05
 """Seconds that the step of a first round lies ahead: a promise and a decision with its fsync take some

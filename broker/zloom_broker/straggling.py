@@ -11,6 +11,7 @@ from statistics import median
 from typing import Literal
 
 from zloom.model import Event
+from zloom.words import named
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub
 
@@ -59,7 +60,7 @@ def _awaited(paces: Sequence[Pace]) -> dict[str, str]:
     waiting = [pace.rank for pace, share in known if share >= WAITING]
     if 2 * len(waiting) < len(paces) or not waiting:
         return {}
-    who = f"{_ranks(waiting)} wait{'s' if len(waiting) == 1 else ''} in collectives, and it does not"
+    who = f"{named(waiting)} wait{'s' if len(waiting) == 1 else ''} in collectives, and it does not"
     return {pace.replica: who for pace, share in known if share <= WORKING}
 
 
@@ -75,11 +76,6 @@ def _behind(paces: Sequence[Pace]) -> dict[str, str]:
             found[pace.replica] = f"it is {steps} steps behind rank {furthest.rank}"
     # When most are behind, the one in front is the odd one.
     return found if 2 * len(found) <= len(paces) else {}
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    shown = ", ".join(str(rank) for rank in sorted(ranks)[:8])
-    return f"rank{'s' if len(ranks) > 1 else ''} {shown}{', …' if len(ranks) > 8 else ''}"
 
 
 class Stragglers:

@@ -51,7 +51,7 @@ def add(
         RoleChoice,
         typer.Option(
             "--role",
-            metavar="observer|operator|weavelet",
+            metavar="|".join(RoleChoice),
             parser=choice("--role", RoleChoice),
             help="observer: sees. operator: changes too. weavelet: is steered, in a trainer.",
             show_default=False,

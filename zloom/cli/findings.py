@@ -8,6 +8,7 @@ from typing import Literal
 from zloom.cli.report import duration
 from zloom.messages import Stats
 from zloom.model import ReplicaStatus
+from zloom.words import counted
 
 GIB = 2**30
 
@@ -86,7 +87,7 @@ def of_clocks(ahead: float, replicas: Iterable[ReplicaStatus]) -> Iterator[Findi
         yield Finding("clocks", "warning", text, "have NTP set the clocks of both hosts (see `timedatectl`)")
     if not wrong:
         yield Finding(
-            "clocks", "ok", f"{_counted(len(offsets), 'clock')} within {CLOCK_LIMIT:g} s of the broker's"
+            "clocks", "ok", f"{counted(len(offsets), 'clock')} within {CLOCK_LIMIT:g} s of the broker's"
         )
 
 
@@ -113,7 +114,7 @@ def of_load(stats: Stats) -> Iterator[Finding]:
     if commit > LATE:
         yield Finding("load", "warning", f"a commit took {commit:.1f} s", "put --data-dir on a local disk")
     if failed:
-        text = f"{_counted(failed, 'commit')} failed since the broker began"
+        text = f"{counted(failed, 'commit')} failed since the broker began"
         yield Finding("load", "warning", text, "see its log for the reason, and `zloom journal verify`")
     if not (lag > LATE or commit > LATE or failed):
         text = f"its loop is at most {duration(lag)} late, and a commit takes {duration(commit)} at most"
@@ -126,15 +127,11 @@ def of_runs(replicas: Sequence[ReplicaStatus]) -> Iterator[Finding]:
     yield from found
     if not found:
         runs = len({(each.run, each.attempt) for each in replicas})
-        told = f"{_counted(runs, 'run')} with {_counted(len(replicas), 'replica')}"
+        told = f"{counted(runs, 'run')} with {counted(len(replicas), 'replica')}"
         text = (
             f"{told}: {'all get on' if len(replicas) > 1 else 'it gets on'}" if replicas else "none is there"
         )
         yield Finding("runs", "ok", text)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _of_replica(status: ReplicaStatus) -> Iterator[Finding]:

@@ -94,7 +94,7 @@ Mode = Annotated[
     ModeChoice | None,
     typer.Option(
         "--mode",
-        metavar="next|consistent|immediate",
+        metavar="|".join(ModeChoice),
         parser=choice("--mode", ModeChoice),
         help="next: each replica by itself, when the step that it is in has ended (its next safe point). "
         "consistent: the same step on all. immediate: at once, for keys that allow it.",

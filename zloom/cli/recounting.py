@@ -9,6 +9,7 @@ from zloom.model import Revision
 from zloom.recording import End, Header
 from zloom.recording_file import Loss
 from zloom.replay_schedule import Schedule
+from zloom.words import counted
 
 
 def recorded_line(recorded: Recorded) -> str:
@@ -16,9 +17,9 @@ def recorded_line(recorded: Recorded) -> str:
     header, end = recorded.header, recorded.end
     held = ", ".join(
         [
-            count(recorded.revisions, "revision"),
-            f"{count(end.points, 'point')} of {count(len(recorded.metrics), 'metric')}",
-            count(recorded.events, "event"),
+            counted(recorded.revisions, "revision"),
+            f"{counted(end.points, 'point')} of {counted(len(recorded.metrics), 'metric')}",
+            counted(recorded.events, "event"),
         ]
     )
     size = f"{recorded.size / 1e6:.1f} MB" if recorded.size >= 1e6 else f"{recorded.size / 1e3:.1f} kB"
@@ -31,11 +32,11 @@ def missing_lines(header: Header, end: End) -> Iterator[str]:
         if replica.step > 0:
             yield f"points of rank {replica.rank} up to step {replica.step} came before it began"
     if end.points_dropped:
-        yield f"{count(end.points_dropped, 'point')} were dropped by trainers before a broker took them"
+        yield f"{counted(end.points_dropped, 'point')} were dropped by trainers before a broker took them"
     if end.missed:
-        yield f"{count(end.missed, 'message')} with reports or events did not arrive"
+        yield f"{counted(end.missed, 'message')} with reports or events did not arrive"
     if end.restarts:
-        times = count(end.restarts, "time")
+        times = counted(end.restarts, "time")
         yield f"the broker was restarted ({times}); reports and events of meanwhile may be missing"
     if not end.complete:
         yield "the broker did not answer at the end; the newest revisions and outcomes may be missing"
@@ -44,13 +45,13 @@ def missing_lines(header: Header, end: End) -> Iterator[str]:
 def loss_lines(loss: Loss, end: End | None) -> Iterator[str]:
     """Yield what of a recording could not be taken, where that bears on the replay."""
     if loss.cut:
-        yield f"note: the recording ends in {count(loss.cut, 'byte')} that are no whole record; passed over"
+        yield f"note: the recording ends in {counted(loss.cut, 'byte')} that are no whole record; passed over"
     if end is None:
         yield "note: the recorder was killed; changes that came after the last record are missing"
     elif not end.complete:
         yield "note: the recorder lost its broker; the newest changes may be missing"
     if loss.unknown:
-        yield f"note: {count(loss.unknown, 'record')} of a newer zloom passed over"
+        yield f"note: {counted(loss.unknown, 'record')} of a newer zloom passed over"
 
 
 def change_line(replayed: Replayed) -> str:
@@ -66,7 +67,7 @@ def change_line(replayed: Replayed) -> str:
 def replayed_line(replayed: Sequence[Replayed]) -> str:
     """Return how many changes were applied at the step of the recording."""
     exact = sum(each.exact for each in replayed)
-    return f"replayed {exact} of {count(len(replayed), 'change')} at the recorded step"
+    return f"replayed {exact} of {counted(len(replayed), 'change')} at the recorded step"
 
 
 def interrupted(run: str, revisions: Sequence[int]) -> str:
@@ -117,8 +118,3 @@ def _of_change(replayed: Replayed) -> shapes.Json:
         "outcomes": shapes.of_outcomes(result.outcomes),
         "exact": replayed.exact,
     }
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 point`, `2 points`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -9,8 +9,8 @@ from zloom.cli.guards import caret
 from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised
-from zloom.model import Outcome, RampState, ReplicaStatus, Revision, Value
-from zloom.words import did_you_mean
+from zloom.model import Key, Outcome, RampState, ReplicaStatus, Revision, Value
+from zloom.words import counted, did_you_mean
 
 _PLACE = "applies "
 """Begins the part of a key's description that says where a change of it is applied."""
@@ -58,7 +58,7 @@ def result_lines(result: Result, *, waited: bool, what: str = "revision") -> lis
 
 def _applied(result: Result) -> str:
     applied, total = result.applied, len(result.outcomes)
-    said = f"applied on {len(applied)}/{total} replica{'s' if total != 1 else ''}{_at_steps(applied)}"
+    said = f"applied on {len(applied)}/{counted(total, 'replica')}{_at_steps(applied)}"
     return f"{said}, {len(result.missing)} still pending" if result.missing else said
 
 
@@ -128,7 +128,7 @@ def preview_lines(preview: Preview, guard: str = "") -> list[str]:
             lines += [f"  {line}" for line in caret(guard, each.code, each.text)]
         return lines
     revision, count = preview.revision, len(preview.targets)
-    asked = f"{count} replica{'s' if count != 1 else ''}"
+    asked = counted(count, "replica")
     note = [f"  {revision.note}"] if revision.note else []
     note += [f"  revert if {revision.revert_if}"] if revision.revert_if else []
     return [
@@ -178,7 +178,7 @@ def why_pending(texts: Collection[str], keys: Keys, at_step: int | None) -> list
     """Return lines that say why a change of these keys is not applied yet."""
     concerned = [state.key for state in keys.keys if state.key.name in texts and state.key.description]
     # A description that says where the key applies is right, and the common place is not.
-    placed = [key for key in concerned if _PLACE in key.description]
+    placed = list(_placed(texts, keys))
     described = [f"  {key.name}: {key.description}" for key in placed or concerned]
     if placed:
         since = "" if at_step is None else f" from step {at_step} on"
@@ -190,10 +190,14 @@ def why_pending(texts: Collection[str], keys: Keys, at_step: int | None) -> list
 def step_passed(result: Result, texts: Collection[str], keys: Keys) -> str:
     """Return a note about a step that was named and had passed; empty where it was met, or is not known."""
     steps = [each.step for each in result.applied if each.step is not None]
-    placed = any(state.key.name in texts and _PLACE in state.key.description for state in keys.keys)
-    if result.at_step is None or not steps or max(steps) <= result.at_step or placed:
+    if result.at_step is None or not steps or max(steps) <= result.at_step or any(_placed(texts, keys)):
         return ""
     return f"note: step {result.at_step} has passed: applied{_at_steps(result.applied)}"
+
+
+def _placed(texts: Collection[str], keys: Keys) -> Iterator[Key]:
+    """Yield those of the changed keys that are applied at a place of their own."""
+    return (state.key for state in keys.keys if state.key.name in texts and _PLACE in state.key.description)
 
 
 def awaited(run: str, known: Collection[str]) -> str:

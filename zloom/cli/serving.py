@@ -83,7 +83,7 @@ def broker(
         DurabilityChoice,
         typer.Option(
             "--durability",
-            metavar="fsync|buffered",
+            metavar="|".join(DurabilityChoice),
             parser=choice("--durability", DurabilityChoice),
             envvar="ZLOOM_DURABILITY",
             help="fsync: a change is on disk before it is confirmed. buffered: a loss of power may lose the "
@@ -94,7 +94,7 @@ def broker(
         LogLevelChoice,
         typer.Option(
             "--log-level",
-            metavar="debug|info|warning|error",
+            metavar="|".join(LogLevelChoice),
             parser=choice("--log-level", LogLevelChoice),
             envvar="ZLOOM_LOG_LEVEL",
             help="The least that is logged.",
@@ -105,7 +105,7 @@ def broker(
         ReactionChoice,
         typer.Option(
             "--on-device-failure",
-            metavar="notify|checkpoint|stop",
+            metavar="|".join(ReactionChoice),
             parser=choice("--on-device-failure", ReactionChoice),
             envvar="ZLOOM_ON_DEVICE_FAILURE",
             help="What a run does when a device of it fails: notify tells its trainer and those who watch; "
@@ -164,6 +164,7 @@ def broker(
 def verify(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Check every row, every snapshot and the head; changes nothing. Exits with 1 if damaged."""
     from zloom.cli import connection, output, shapes
+    from zloom.words import counted
     from zloom_broker import journal as journals
     from zloom_broker.settings import default_data_dir
 
@@ -175,7 +176,7 @@ def verify(data_dir: DataDir = None, as_json: Json = False) -> None:
         output.say_json({"ok": report.ok, **shapes.of_dataclass(report)})
     else:
         state = "in order" if report.ok else "damaged: read-only until `zloom journal repair --accept-loss`"
-        snapshots = f"{len(report.snapshots)} snapshot{'s' if len(report.snapshots) != 1 else ''}"
+        snapshots = counted(len(report.snapshots), "snapshot")
         held = f"{report.rows} rows up to row {report.last_seq}, {snapshots}"
         output.say(f"{held}: {state}")
     raise typer.Exit(0 if report.ok else 1)

@@ -25,6 +25,7 @@ def fail_device(
 ) -> None:
     """Report that a device failed: each replica on it is told, and the run's events show it."""
     from zloom.cli import connection, output
+    from zloom.words import counted
 
     target = Target(broker, timeout, as_json)
     replicas = connection.ask(
@@ -33,8 +34,7 @@ def fail_device(
     if as_json:
         output.say_json({"device": device, "reason": reason, "replicas": replicas})
     else:
-        told = f"{len(replicas)} replica{'s' if len(replicas) != 1 else ''}"
-        output.say(f"{device} is marked as failed; {told} on it told")
+        output.say(f"{device} is marked as failed; {counted(len(replicas), 'replica')} on it told")
 
 
 def forget(

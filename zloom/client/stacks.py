@@ -13,11 +13,9 @@ from zloom.errors import Refused
 from zloom.hold_watch import read_hold
 from zloom.messages import GetStacks, Stacks
 from zloom.model import ReplicaStatus
+from zloom.words import MAX_NAMED, nobody_there
 
 GONE = ("lost", "finished")
-
-MAX_NAMED = 8
-"""Ranks that a refusal names, as the broker's do."""
 
 
 class Inspecting(Questions, Caller):
@@ -51,7 +49,7 @@ class Inspecting(Questions, Caller):
             await self.keys(run, attempt=attempt)  # refused, with what there is, where there is none
         there = [each for each in replicas if each.state not in GONE]
         if not there:
-            raise Refused("no_replica", _nobody(replicas))
+            raise Refused("no_replica", _nobody_there(replicas))
         newest = {each.attempt for each in there[:1]}
         return sorted((each for each in there if each.attempt in newest), key=lambda each: each.rank)
 
@@ -66,9 +64,7 @@ class Inspecting(Questions, Caller):
         return replace(found, threads=threads, reason=f"{found.reason} (these stacks were written {written})")
 
 
-def _nobody(gone: list[ReplicaStatus]) -> str:
-    """Return what the broker says too to who would change such a run."""
+def _nobody_there(gone: list[ReplicaStatus]) -> str:
     run, attempt = gone[0].run, gone[0].attempt
-    members = sorted((each for each in gone if each.attempt == attempt), key=lambda each: each.rank)
-    named = ", ".join(f"rank {each.rank}: {each.reason}" for each in members[-MAX_NAMED:])
-    return f"no replica of {run} ({attempt}) is there: {named}"
+    members = sorted((each.rank, each.reason) for each in gone if each.attempt == attempt)
+    return nobody_there(run, attempt, members[-MAX_NAMED:])
