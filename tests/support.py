@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,9 +31,10 @@ import sys
 from pathlib import Path
 from zloom_broker.foreground import run
 from zloom_broker.settings import BrokerSettings
-data_dir, endpoint, durability = sys.argv[1:4]
+data_dir, endpoints, durability = sys.argv[1:4]
 exec(sys.argv[4])
-sys.exit(run(BrokerSettings(bind=(endpoint,), data_dir=Path(data_dir), durability=durability, no_auth=True)))
+places = {"bind": tuple(endpoints.split()), "data_dir": Path(data_dir)}
+sys.exit(run(BrokerSettings(**places, durability=durability, no_auth=True)))
 """
 
 
@@ -145,21 +146,27 @@ class BrokerProcess:
 
 @contextlib.contextmanager
 def broker_process(
-    data_dir: Path, endpoint: str, *, durability: Literal["fsync", "buffered"] = "fsync", prelude: str = ""
+    data_dir: Path,
+    endpoint: str,
+    *,
+    durability: Literal["fsync", "buffered"] = "fsync",
+    prelude: str = "",
+    within: Sequence[str] = (),
 ) -> Iterator[BrokerProcess]:
     """Run a broker in a process of its own, from its readiness line to the end of the block.
 
     Args:
         data_dir: The same one again is the same broker, restarted.
-        endpoint: Where to bind.
+        endpoint: Where to bind; several with spaces between them, of which the first is told.
         durability: As `zloom broker --durability`.
         prelude: Python that its process runs first, such as to limit a resource.
+        within: What its command is given to, such as to run it in another namespace.
 
     Raises:
         AssertionError: It did not become ready; the text holds what it said.
     """
     log = data_dir.with_name(f"{data_dir.name}.log")
-    command = [sys.executable, "-c", _RUN, str(data_dir), endpoint, durability, prelude]
+    command = [*within, sys.executable, "-c", _RUN, str(data_dir), endpoint, durability, prelude]
     with log.open("a") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     with process:

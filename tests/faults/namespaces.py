@@ -1,0 +1,98 @@
+"""Two hosts and a link between them, as network namespaces: packets vanish there, and no kernel tells."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+HUB, FAR = "10.77.0.1", "10.77.0.2"
+"""Addresses of the broker's host and of the other one."""
+
+NOBODY = "02:00:00:00:00:99"
+"""A hardware address that neither has: what is sent there arrives, and is thrown away."""
+
+Cut = Literal["both", "up", "down", "link"]
+"""What is lost: packets in both directions, those to the broker, those from it; or the link is down."""
+
+Host = Literal["hub", "far"]
+
+
+def missing() -> str:
+    """Return why this machine cannot have them; empty where it can."""
+    for tool in ("unshare", "nsenter", "ip"):
+        if shutil.which(tool) is None:
+            return f"needs {tool}"
+    command = [*_UNSHARE, *["ip", "link", "add", "near", "type", "veth"]]
+    tried = subprocess.run(command, capture_output=True, check=False)
+    return f"no namespaces of its own: {tried.stderr.decode().strip()}" if tried.returncode else ""
+
+
+_UNSHARE = ("unshare", "--user", "--map-root-user", "--net")
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Both hosts; each is there as long as a process in it is."""
+
+    hub: int
+    far: int
+
+    def on(self, host: Host, *command: str) -> list[str]:
+        """Return the command as one that runs there; the process that it starts is the command's own."""
+        pid = self.hub if host == "hub" else self.far
+        return ["nsenter", f"--target={pid}", "--user", "--net", "--preserve-credentials", *command]
+
+    def do(self, host: Host, command: str) -> None:
+        """Run a command there."""
+        subprocess.run(self.on(host, *command.split()), check=True)
+
+    def cut(self, what: Cut) -> None:
+        """Have it lost from now on."""
+        if what == "link":
+            self.do("hub", "ip link set near down")
+        if what in ("both", "up"):
+            self.do("far", f"ip neigh replace {HUB} lladdr {NOBODY} dev far nud permanent")
+        if what in ("both", "down"):
+            self.do("hub", f"ip neigh replace {FAR} lladdr {NOBODY} dev near nud permanent")
+
+    def heal(self, what: Cut) -> None:
+        """Have it arrive again."""
+        if what == "link":
+            self.do("hub", "ip link set near up")
+        if what in ("both", "up"):
+            self.do("far", f"ip neigh del {HUB} dev far")
+        if what in ("both", "down"):
+            self.do("hub", f"ip neigh del {FAR} dev near")
+
+
+@contextlib.contextmanager
+def hosts() -> Iterator[Hosts]:
+    """Make them, with a link between them."""
+    with contextlib.ExitStack() as stack:
+        hub = stack.enter_context(_sleeper([*_UNSHARE]))
+        inside = ["nsenter", f"--target={hub}", "--user", "--net", "--preserve-credentials"]
+        far = stack.enter_context(_sleeper([*inside, "unshare", "--net"]))
+        made = Hosts(hub, far)
+        made.do("hub", f"ip link add near type veth peer name far netns {far}")
+        made.do("hub", f"ip addr add {HUB}/30 dev near")
+        made.do("far", f"ip addr add {FAR}/30 dev far")
+        for link in ("lo", "near"):
+            made.do("hub", f"ip link set {link} up")
+        for link in ("lo", "far"):
+            made.do("far", f"ip link set {link} up")
+        yield made
+
+
+@contextlib.contextmanager
+def _sleeper(within: list[str]) -> Iterator[int]:
+    """Have a process sleep in new namespaces; yield its id once it is in them."""
+    command = [*within, "sh", "-c", "echo in; exec sleep infinity"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"in\n"
+            yield process.pid
+        finally:
+            process.kill()
