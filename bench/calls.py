@@ -17,15 +17,21 @@ BATCH = 400
 """Calls that are timed together: a hundred of such batches stay below the points that a weavelet keeps, so
 that nothing has to be dropped, which would be measured too."""
 
-NUMBER, TENSOR = "report(loss=0.5)", "report(loss=tensor)"
+NUMBER, TENSOR, ON_GPU = "report(loss=0.5)", "report(loss=tensor)", "report(loss=tensor on a GPU)"
+COPY = "torch's copy of it alone"
 STATEMENTS: dict[str, tuple[str, float | None]] = {
     "an empty method": ("empty.tick()", None),
     "tick()": ("weavelet.tick()", 200.0),
     "an empty method with a keyword": ("empty.report(loss=0.5)", None),
     NUMBER: ("weavelet.report(loss=0.5)", 1000.0),
     TENSOR: ("weavelet.report(loss=tensor)", 5000.0),
+    ON_GPU: ("weavelet.report(loss=on_gpu)", 5000.0),
+    COPY: ("pinned.copy_(on_gpu, non_blocking=True)", None),
 }
 """By name: what is timed, and the nanoseconds that it should stay below."""
+
+NEEDS = {TENSOR: "tensor", ON_GPU: "on_gpu", COPY: "pinned"}
+"""What some of them use that not every machine has."""
 
 
 class Empty:
@@ -41,7 +47,7 @@ class Empty:
 def measure(batches: int, folder: Path) -> list[Cost]:
     """Time each call on this thread, in turns, with a weavelet that a broker takes the points from.
 
-    Without torch there is no tensor, and no such line.
+    Without torch there is no tensor, and no such line; likewise without a GPU.
 
     Args:
         batches: Of 400 calls, up to 100.
@@ -50,12 +56,16 @@ def measure(batches: int, folder: Path) -> list[Cost]:
     with _active_weavelet(folder) as weavelet:
         names = {"weavelet": weavelet, "empty": Empty()}
         statements = dict(STATEMENTS)
-        if not training.has_torch():
-            del statements[TENSOR]
-        else:
+        if training.has_torch():
             import torch
 
             names["tensor"] = torch.tensor(0.5)
+        if training.has_cuda():
+            names["on_gpu"] = torch.tensor(0.5, device="cuda")
+            names["pinned"] = torch.empty((), pin_memory=True)
+        for name, needed in NEEDS.items():
+            if needed not in names:
+                del statements[name]
         timers = {name: timeit.Timer(code, globals=names) for name, (code, _) in statements.items()}
         durations: dict[str, list[float]] = {name: [] for name in timers}
         for _ in range(batches):

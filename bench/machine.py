@@ -14,6 +14,7 @@ import zmq
 
 from bench import nats_server
 from bench.results import Machine
+from bench.training import has_cuda
 from zloom import __version__
 
 FSYNCS = 30
@@ -39,7 +40,16 @@ def describe(folder: Path) -> Machine:
         nats=""
         if nats_server.missing()
         else f"nats-server {nats_server.version()}, nats-py {version('nats-py')}",
+        gpu=_gpu(),
     )
+
+
+def _gpu() -> str:
+    if not has_cuda():
+        return ""
+    import torch
+
+    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
 
 
 def _cpu() -> str:

@@ -78,8 +78,10 @@ COSTS = """\
 ## What a step pays
 
 One call on the training thread, with a broker connected that takes the points: the best and the median of
-batches of {batch} calls. The tensor is on the CPU. The loop of the measurement is in each figure, those of
-the empty methods too. Nanoseconds; a goal is met when the median is below it:
+batches of {batch} calls. The tensor is on the CPU where nothing else is said; from a GPU it is copied behind
+what is queued there, without a wait, and the copy that torch makes for that is a line of its own. The loop of
+the measurement is in each figure, those of the empty methods too. Nanoseconds; a goal is met when the median
+is below it:
 
 {costs}
 """
@@ -108,6 +110,16 @@ takes something away. With zloom a step has a `tick()` and a `report(loss=…)`:
 with -9 before the first turn, or never was. `Lightning` has the same step in a `Trainer`, and `Lightning,
 zloom` its `WeaveletCallback`. `NATS publish` sends a message a step from a thread that has
 nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
+
+{figures}
+"""
+
+GPU = """\
+## Steps on a GPU
+
+Steps a second of a model of torch on a GPU, whose loss is handed over in each step, and which waits for the
+GPU in each fourth. zloom takes the loss as the tensor that it is; `NATS publish` and `TensorBoard add_scalar`
+read its number, which waits for the GPU.
 
 {figures}
 """
@@ -159,6 +171,7 @@ points of all of them, none lost; over tcp. A weavelet sends what it has once a 
 BENCHES: dict[str, str] = {
     "start": START,
     "trainer": TRAINER,
+    "gpu": GPU,
     "fanout": FANOUT,
     "herd": HERD,
     "ingest": INGEST,

@@ -48,11 +48,12 @@ def _round_trips(run: Run) -> str:
 def _machine(machine: Machine) -> str:
     facts = {
         "Machine": f"{machine.cpu}, {machine.cores} cores, {machine.kernel}",
+        "GPU": machine.gpu,
         "Software": _software(machine),
         "Disk": f"{machine.disk_fsync_us:.0f} µs for 4 KiB and their fsync",
         "Date": machine.date,
     }
-    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
+    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items() if fact)
 
 
 def _software(machine: Machine) -> str:

@@ -39,6 +39,7 @@ class Machine(Struct, frozen=True):
         date: UTC, ISO 8601.
         disk_fsync_us: Median microseconds of a small write and its fsync where the journals were.
         nats: Versions of the server and of the client; empty without them.
+        gpu: The first GPU and torch's version, where torch can use one.
     """
 
     cpu: str
@@ -52,6 +53,7 @@ class Machine(Struct, frozen=True):
     date: str
     disk_fsync_us: float
     nats: str = ""
+    gpu: str = ""
 
 
 class RoundTrip(Struct, frozen=True):

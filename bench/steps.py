@@ -5,8 +5,9 @@ import importlib.util
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 from bench import nats_server, roles
@@ -42,24 +43,48 @@ GOALS = (
 def measure(extent: Extent, collected: Collected) -> None:
     """Count steps, in turns."""
     for millis in MILLIS:
-        case = f"{millis} ms a step"
-        with ExitStack() as stack:
-            trainings = _trainings(extent, rounds_of(millis), millis == MILLIS[0], stack)
-            for number in range(extent.rounds):
-                extent.say(f"{NAME}, {case}: round {number + 1} of {extent.rounds}")
-                for name, training in trainings.items():
-                    seconds = QUICK_SECONDS if extent.quick else SECONDS
-                    collected.add(case, WHAT, "1/s", name, float(training(str(seconds))))
+        named = {ALIVE, DEAD, ABSENT, NATS, TENSORBOARD} | ({LIGHTNING, STEERED} if millis == 1 else set())
+        take_turns(extent, collected, f"{millis} ms a step", str(rounds_of(millis)), named)
+
+
+def take_turns(extent: Extent, collected: Collected, case: str, work: str, named: Set[str]) -> None:
+    """Count the steps of a bare loop and of others.
+
+    Args:
+        extent: How much.
+        collected: Takes the steps a second.
+        case: Of which they are.
+        work: Of a step, as `bench.steps_trainer` takes it.
+        named: The others; whom this machine lacks is left out.
+    """
+    with ExitStack() as stack:
+        sockets = stack.enter_context(TemporaryDirectory(prefix="zloom-"))
+        start = _Start(extent, work, sockets, stack)
+        missing = _lacking()
+        trainings = {
+            name: begin(start)
+            for name, begin in _STARTS.items()
+            if name not in missing and name in {BARE} | named
+        }
+        for number in range(extent.rounds):
+            extent.say(f"{case}: round {number + 1} of {extent.rounds}")
+            for name, training in trainings.items():
+                seconds = QUICK_SECONDS if extent.quick else SECONDS
+                collected.add(case, WHAT, "1/s", name, float(training(str(seconds))))
 
 
 def absent() -> list[Absence]:
     """Return whom this machine lacks."""
+    return [Absence(NAME, name, why) for name, why in _lacking().items()]
+
+
+def _lacking() -> dict[str, str]:
     lacking = {NATS: nats_server.missing()}
     if not _has("lightning"):
-        lacking[LIGHTNING] = "no lightning found: pip install torch lightning"
+        lacking |= dict.fromkeys((LIGHTNING, STEERED), "no lightning found: pip install torch lightning")
     if not _has("torch", "tensorboard"):
         lacking[TENSORBOARD] = "no tensorboard, or no torch, found: pip install torch tensorboard"
-    return [Absence(NAME, name, why) for name, why in lacking.items() if why]
+    return {name: why for name, why in lacking.items() if why}
 
 
 def _has(*packages: str) -> bool:
@@ -67,34 +92,45 @@ def _has(*packages: str) -> bool:
 
 
 Training = Callable[[str], str]
-"""Takes seconds, returns steps a second."""
+"""Takes seconds, returns steps a second. Whose turn it is not waits."""
 
 
-def _trainings(extent: Extent, rounds: int, lightning: bool, stack: ExitStack) -> dict[str, Training]:
-    """Start all of them, those of Lightning if they are wanted; whose turn it is not waits."""
-    sockets = stack.enter_context(TemporaryDirectory(prefix="zloom-"))
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Starts trainings, each a process of its own, with what it needs beside it."""
 
-    def start(contender: str, address: str, module: str = "bench.steps_trainer") -> Training:
-        started = stack.enter_context(roles.conversation(module, contender, address, str(rounds)))
+    extent: Extent
+    work: str
+    sockets: str
+    stack: ExitStack
+
+    def __call__(self, kind: str, address: str, module: str = "bench.steps_trainer") -> Training:
+        started = self.stack.enter_context(roles.conversation(module, kind, address, self.work))
         return started.ask
 
-    trainings = {BARE: start("bare", "-")}
-    alive = stack.enter_context(_broker(extent, f"{sockets}/alive"))
-    trainings[ALIVE] = start("zloom", alive.endpoint)
-    killed = stack.enter_context(_broker(extent, f"{sockets}/killed"))
-    trainings[DEAD] = start("zloom", killed.endpoint)
-    os.kill(killed.pid, signal.SIGKILL)
-    trainings[ABSENT] = start("zloom", f"!ipc://{sockets}/nobody")
-    if lightning and _has("lightning"):
-        trainings[LIGHTNING] = start("bare", "-", "bench.lightning_steps")
-        beside = stack.enter_context(_broker(extent, f"{sockets}/lightning"))
-        trainings[STEERED] = start("zloom", beside.endpoint, "bench.lightning_steps")
-    if not nats_server.missing():
-        server = stack.enter_context(nats_server.running(extent.folder))
-        trainings[NATS] = start("nats", server.endpoint)
-    if _has("torch", "tensorboard"):
-        trainings[TENSORBOARD] = start("tensorboard", str(extent.folder))
-    return trainings
+    def broker(self) -> roles.Running:
+        return self.stack.enter_context(_broker(self.extent, f"{self.sockets}/{secrets.token_hex(4)}"))
+
+    def dead(self) -> Training:
+        broker = self.broker()
+        training = self("zloom", broker.endpoint)
+        os.kill(broker.pid, signal.SIGKILL)
+        return training
+
+    def nats(self) -> Training:
+        return self("nats", self.stack.enter_context(nats_server.running(self.extent.folder)).endpoint)
+
+
+_STARTS: dict[str, Callable[[_Start], Training]] = {
+    BARE: lambda start: start("bare", "-"),
+    ALIVE: lambda start: start("zloom", start.broker().endpoint),
+    DEAD: _Start.dead,
+    ABSENT: lambda start: start("zloom", f"!ipc://{start.sockets}/nobody"),
+    LIGHTNING: lambda start: start("bare", "-", "bench.lightning_steps"),
+    STEERED: lambda start: start("zloom", start.broker().endpoint, "bench.lightning_steps"),
+    NATS: _Start.nats,
+    TENSORBOARD: lambda start: start("tensorboard", str(start.extent.folder)),
+}
 
 
 @contextlib.contextmanager

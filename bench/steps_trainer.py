@@ -12,19 +12,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import zloom
 from bench.roles import DEADLINE, announce
-from bench.training import step
+from bench.training import cuda_step, step
 
-BetweenSteps = Callable[[int], object]
-"""Called after each step with its number."""
+LOSS = 0.5
+"""Of a step in Python."""
+
+BetweenSteps = Callable[[int, Any], object]
+"""Called after each step with its number and its loss."""
 
 
 @contextlib.contextmanager
 def bare(address: str) -> Iterator[BetweenSteps]:
     """Nothing; a call that does nothing is made all the same."""
-    yield lambda number: None
+    yield lambda number, loss: None
 
 
 @contextlib.contextmanager
@@ -35,9 +39,9 @@ def with_zloom(address: str) -> Iterator[BetweenSteps]:
         if endpoint == address and not weavelet.wait_until_active(DEADLINE):
             raise TimeoutError(f"no broker at {endpoint}")
 
-        def between(number: int) -> None:
+        def between(number: int, loss: Any) -> None:
             weavelet.tick()
-            weavelet.report(loss=0.5)
+            weavelet.report(loss=loss)
 
         yield between
 
@@ -52,8 +56,8 @@ def with_nats(address: str) -> Iterator[BetweenSteps]:
     thread.start()
     connection = asyncio.run_coroutine_threadsafe(nats.connect(address), loop).result(DEADLINE)
 
-    def publish(number: int) -> None:
-        metric = b'{"loss": 0.5, "step": %d}' % number
+    def publish(number: int, loss: Any) -> None:
+        metric = b'{"loss": %f, "step": %d}' % (float(loss), number)
         asyncio.run_coroutine_threadsafe(connection.publish("metrics", metric), loop)
 
     yield publish
@@ -68,7 +72,7 @@ def with_tensorboard(address: str) -> Iterator[BetweenSteps]:
     from torch.utils.tensorboard import SummaryWriter
 
     with TemporaryDirectory(dir=address) as folder, SummaryWriter(folder) as writer:
-        yield lambda number: writer.add_scalar("loss", 0.5, number)
+        yield lambda number, loss: writer.add_scalar("loss", loss, number)
 
 
 CONTENDERS: dict[str, Callable[[str], AbstractContextManager[BetweenSteps]]] = {
@@ -79,25 +83,39 @@ CONTENDERS: dict[str, Callable[[str], AbstractContextManager[BetweenSteps]]] = {
 }
 
 
-def train(seconds: float, rounds: int, between: BetweenSteps) -> float:
-    """Make steps of so many `rounds`; returns how many a second."""
+def step_of(work: str) -> Callable[[], Any]:
+    """Return a step, which returns its loss: so many rounds in Python, or on a GPU where it says `cuda`."""
+    if work == "cuda":
+        return cuda_step()
+    rounds = int(work)
+
+    def train() -> float:
+        step(rounds)
+        return LOSS
+
+    return train
+
+
+def train(seconds: float, make_step: Callable[[], Any], between: BetweenSteps) -> float:
+    """Make steps; returns how many a second."""
     started = time.perf_counter()
     end, number, now = started + seconds, 0, started
     while now < end:
-        step(rounds)
+        loss = make_step()
         number += 1
-        between(number)
+        between(number, loss)
         now = time.perf_counter()
     return number / (now - started)
 
 
-def main(contender: str, address: str, rounds: str) -> None:
+def main(contender: str, address: str, work: str) -> None:
     """Train as it is told; see the module."""
     with CONTENDERS[contender](address) as between:
-        train(0.1, int(rounds), between)  # the first are slower
+        make_step = step_of(work)
+        train(0.1, make_step, between)  # the first are slower
         announce()
         for line in sys.stdin:
-            print(train(float(line), int(rounds), between), flush=True)
+            print(train(float(line), make_step, between), flush=True)
 
 
 if __name__ == "__main__":

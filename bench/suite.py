@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bench import fanout, herd, ingest, journal, round_trips, start, steps
+from bench import cuda_steps, fanout, herd, ingest, journal, round_trips, start, steps
 from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal, judge
@@ -32,6 +32,7 @@ SIMPLE: dict[str, tuple[Measure, Sequence[Goal], Callable[[], list[Absence]]]] =
     ingest.NAME: (ingest.measure, ingest.GOALS, ingest.absent),
     journal.NAME: (journal.measure, journal.GOALS, journal.absent),
     steps.NAME: (steps.measure, steps.GOALS, steps.absent),
+    cuda_steps.NAME: (cuda_steps.measure, cuda_steps.GOALS, cuda_steps.absent),
 }
 """By name: what measures it, what it should reach, and what this machine lacks for it."""
 

@@ -1,12 +1,14 @@
 """The training that keeps a trainer's process busy, the same for every contender."""
 
 import importlib.util
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from statistics import median
+from typing import Any
 
 from bench.orders import SWITCHES
 from bench.results import Load
@@ -51,6 +53,48 @@ def torch_step() -> Step:
 
     train()  # the first allocates
     return train
+
+
+CUDA_WIDTH, CUDA_SAMPLES = 4096, 512
+"""Of the model on a GPU and of its batches: about a millisecond a step on a data-center GPU."""
+
+
+def cuda_step() -> Callable[[], Any]:
+    """Return a step of a model on a GPU, which returns the loss there.
+
+    Each fourth waits for the GPU, as a loop that reads something from it does: a step is over when it is over
+    there.
+    """
+    import torch
+
+    model = torch.nn.Sequential(
+        torch.nn.Linear(CUDA_WIDTH, CUDA_WIDTH), torch.nn.ReLU(), torch.nn.Linear(CUDA_WIDTH, CUDA_WIDTH)
+    ).to("cuda", torch.bfloat16)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    batch = torch.randn(CUDA_SAMPLES, CUDA_WIDTH, device="cuda", dtype=torch.bfloat16)
+    steps = itertools.count(1)
+
+    def train() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = (model(batch) - batch).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if next(steps) % 4 == 0:
+            torch.cuda.synchronize()
+        return loss.detach()
+
+    for _ in range(20):  # the first choose kernels and allocate
+        train()
+    return train
+
+
+def has_cuda() -> bool:
+    """Tell whether PyTorch sees a GPU; imports it where there is one."""
+    if not has_torch():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def has_torch() -> bool:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from zloom.cuda_copies import Copy, CopyPool
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Series
 
 POINTS_KEPT = 100_000
@@ -45,6 +46,7 @@ class MetricBuffer:
         self._unreadable = 0
         self._unnamed = 0
         self._names: set[str] = set()
+        self._copies = CopyPool()
         # Taken from the rows, but not there yet or beyond what was asked for. Known to `drain` alone.
         self._later: dict[str, deque[tuple[int, _Reading]]] = {}
         self._later_points = 0
@@ -92,7 +94,7 @@ class MetricBuffer:
         row: dict[str, _Reading] = {}
         for name, value in metrics.items():
             try:
-                row[name] = _reading(value)
+                row[name] = _reading(value, self._copies)
             except Exception as error:  # noqa: BLE001 - a value of any library may raise anything
                 self._refuse(name, error)
         return row
@@ -142,17 +144,7 @@ class MetricBuffer:
                 del self._later[name]
 
 
-class _Copy:
-    """A number on its way from a GPU: pinned host memory, and the event after which it is there."""
-
-    __slots__ = ("done", "host")
-
-    def __init__(self, host: Any, done: Any) -> None:
-        self.host = host
-        self.done = done
-
-
-_Reading = float | int | _Copy
+_Reading = float | int | Copy
 
 
 class _Batch:
@@ -168,11 +160,10 @@ class _Batch:
         if self.room <= 0:
             return False
         try:
-            if type(reading) is _Copy:
-                if not reading.done.query():
-                    return False
-                reading = reading.host.item()
-            value = float(reading)  # type: ignore[arg-type]
+            number = reading.take() if isinstance(reading, Copy) else reading
+            if number is None:
+                return False
+            value = float(number)
         except (RuntimeError, TypeError, OverflowError):  # The GPU failed, or 10**400.
             self.unreadable += 1
             return True
@@ -185,12 +176,12 @@ class _Batch:
         return True
 
 
-def _reading(value: Any) -> _Reading:
+def _reading(value: Any, copies: CopyPool) -> _Reading:
     """Return the number that a value is, or its copy on the way; raises whatever its type raises."""
     # Whoever has a tensor has imported torch; whoever has none need not.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        return _read_tensor(torch, value)
+        return _read_tensor(torch, value, copies)
     if getattr(value, "ndim", 0):
         raise TypeError(f"it must be one number, got an array of shape {value.shape}")
     if not hasattr(value, "__float__"):
@@ -198,24 +189,12 @@ def _reading(value: Any) -> _Reading:
     return float(value)
 
 
-def _read_tensor(torch: Any, tensor: Any) -> _Reading:
+def _read_tensor(torch: Any, tensor: Any, copies: CopyPool) -> _Reading:
     if tensor.numel() != 1:
         raise TypeError(f"it must be one number, got a tensor of shape {tuple(tensor.shape)}")
     if type(tensor) is not torch.Tensor and hasattr(tensor, "full_tensor"):
         # Reading it would be a collective, which hangs unless every rank reports the same.
         raise TypeError("it is a distributed tensor; report its full_tensor() or to_local()")
     if tensor.is_cuda:
-        return _copy(torch, tensor)
+        return copies.start(torch, tensor)
     return float(tensor.item())
-
-
-def _copy(torch: Any, tensor: Any) -> _Copy:
-    if tensor.is_complex():
-        raise TypeError("it must be a real number, got a complex tensor")
-    if torch.cuda.is_current_stream_capturing():
-        raise RuntimeError("a CUDA graph is being captured; report after its replay")
-    host = torch.empty((), dtype=tensor.dtype, device="cpu", pin_memory=True)
-    host.copy_(tensor.detach().reshape(()), non_blocking=True)
-    done = torch.cuda.Event()
-    done.record(torch.cuda.current_stream(tensor.device))
-    return _Copy(host, done)

@@ -124,7 +124,8 @@ def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:
         results.load(path)
 
 
-def test_the_page_in_the_documentation_was_written_from_the_committed_run() -> None:
-    run = results.load(ROOT / "bench" / "results" / "latest.json")
+@pytest.mark.parametrize(("saved", "page"), [("latest", "performance"), ("gpu", "performance-gpu")])
+def test_a_page_in_the_documentation_was_written_from_a_committed_run(saved: str, page: str) -> None:
+    run = results.load(ROOT / "bench" / "results" / f"{saved}.json")
 
-    assert (ROOT / "docs" / "performance.md").read_text() == report.render(run)
+    assert (ROOT / "docs" / f"{page}.md").read_text() == report.render(run)

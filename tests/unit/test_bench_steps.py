@@ -1,15 +1,15 @@
 """bench.steps and bench.steps_trainer."""
 
 from bench import steps
-from bench.steps_trainer import train
+from bench.steps_trainer import LOSS, step_of, train
 
 
 def test_steps_are_counted_and_each_is_told_of_once() -> None:
-    told: list[int] = []
+    told: list[tuple[int, float]] = []
 
-    rate = train(0.05, 100, told.append)
+    rate = train(0.05, step_of("100"), lambda *each: told.append(each))
 
-    assert told == list(range(1, len(told) + 1))
+    assert told == [(number, LOSS) for number in range(1, len(told) + 1)]
     assert rate <= len(told) / 0.05
 
 

@@ -41,12 +41,12 @@ PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
 
 _SHELLS = """
-    zloom zloom.__main__ zloom.async_weavelet zloom.declaring zloom.delivery zloom.device_watch
-    zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks zloom.handshakes
-    zloom.hold_watch zloom.launch zloom.leaving zloom.metrics zloom.process zloom.recording_file
-    zloom.security zloom.session_sockets zloom.settings zloom.socket_errors zloom.socket_options
-    zloom.socket_sender zloom.sockets zloom.stack_source zloom.stack_timer zloom.status_source
-    zloom.steerable zloom.store_register zloom.training zloom.weavelet
+    zloom zloom.__main__ zloom.async_weavelet zloom.cuda_copies zloom.declaring zloom.delivery
+    zloom.device_watch zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks
+    zloom.handshakes zloom.hold_watch zloom.launch zloom.leaving zloom.metrics zloom.process
+    zloom.recording_file zloom.security zloom.session_sockets zloom.settings zloom.socket_errors
+    zloom.socket_options zloom.socket_sender zloom.sockets zloom.stack_source zloom.stack_timer
+    zloom.status_source zloom.steerable zloom.store_register zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.attempts zloom.client.blocking zloom.client.caller
     zloom.client.changes zloom.client.commands zloom.client.feeds zloom.client.link
     zloom.client.operator zloom.client.previews zloom.client.questions zloom.client.recorder
