@@ -97,6 +97,11 @@ class Session:
         self._reports.status_changed(now)
         return []
 
+    def more_to_report(self, now: float) -> list[Effect]:
+        """Have another status collected before the next beat, because there are many points."""
+        self._reports.more_to_report(now)
+        return []
+
     def status(self, status: messages.Status, now: float) -> list[Effect]:
         """Send a status that was collected; its `seq` and `revision` are filled in here."""
         return self._reports.status(status, self.revision, now)

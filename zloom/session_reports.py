@@ -13,6 +13,9 @@ from zloom.session_state import Alarm
 STATUS_GAP = 0.05
 """Seconds between two statuses at least, however often phase or pause change."""
 
+STREAM_GAP = 0.002
+"""Seconds between two statuses at least, however many points there are: time for all else."""
+
 
 class Reports:
     """Everything that one weavelet has to tell, over all its connections."""
@@ -88,6 +91,11 @@ class Reports:
         """Phase or pause changed."""
         if self._open:
             self._alarms.hasten(Alarm.STATUS, max(now, self._status_sent + STATUS_GAP))
+
+    def more_to_report(self, now: float) -> None:
+        """There are points for another status already; the beat comes soon enough where the broker lags."""
+        if self._open and self._link.may_stream:
+            self._alarms.hasten(Alarm.STATUS, max(now, self._status_sent + STREAM_GAP))
 
     def status(self, status: Status, revision: int, now: float) -> list[Effect]:
         """Send a status, with its number and the newest revision."""

@@ -481,6 +481,25 @@ def test_every_point_arrives_with_its_step(weavelet: Weavelet, operator: SyncOpe
     assert values == [number / 10 for number in range(200)]
 
 
+def test_a_burst_of_points_does_not_wait_for_a_beat_each(
+    weavelet: Weavelet, operator: SyncOperator, run: str
+) -> None:
+    count, begun = 50_000, time.monotonic()
+    with operator.watch(run) as feed:
+        for number in range(count):
+            weavelet.tick()
+            weavelet.report(loss=number)
+        values: list[float] = []
+        for each in feed:
+            if isinstance(each, Reported) and "loss" in each.metrics:
+                values += each.metrics["loss"].values
+            if len(values) >= count:
+                break
+    assert values == list(range(count))
+    beats = count / weavelet._settings.status_points
+    assert time.monotonic() - begun < beats / 5, "a tenth of a second, and not one a status"
+
+
 def test_a_phase_is_told_at_once_and_ends_with_its_block(
     weavelet: Weavelet, operator: SyncOperator, run: str
 ) -> None:

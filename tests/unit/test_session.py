@@ -533,6 +533,27 @@ def test_a_change_of_phase_is_told_soon_but_not_more_often_than_every_50_ms() ->
     assert session.on_timer(0.5) == [CollectStatus()]
 
 
+def test_many_points_are_told_before_the_beat_with_time_for_all_else_between() -> None:
+    session = active()
+    session.status(STATUS, 0.0)
+    session.more_to_report(0.0)
+    assert session.on_timer(0.001) == []
+    assert session.on_timer(0.002) == [CollectStatus()]
+
+
+def test_many_points_leave_half_of_the_credit_to_outcomes() -> None:
+    session = active()
+    now, statuses = 0.0, 0
+    while not statuses or CollectStatus() in session.on_timer(now):
+        statuses += 1
+        session.status(STATUS, now)
+        session.more_to_report(now)
+        now += 0.002
+    assert statuses < WELCOME.credit / 2 <= statuses + 3, "the hello, and what it began with, count too"
+    assert session.may_report
+    assert session.on_timer(now + WELCOME.beat) == [CollectStatus()], "the beat's status comes all the same"
+
+
 def test_no_status_before_it_is_active() -> None:
     session = syncing()
     session.status_changed(0.1)
