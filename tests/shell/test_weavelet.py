@@ -20,7 +20,7 @@ import zmq
 from tests.support import DEADLINE, broker_process, free_endpoint, running_broker
 from zloom import Meta, SettingsError, TransportError, UndoError
 from zloom.client import Result, SyncOperator, connect_sync
-from zloom.messages import Answered, Failure, Happened, Reported, Status, ToBroker
+from zloom.messages import Answered, Failure, Happened, Outcomes, Reported, Status, ToBroker
 from zloom.model import Device, ReplicaStatus
 from zloom.session_sockets import SessionSockets
 from zloom.session_state import State
@@ -459,6 +459,35 @@ def test_a_pause_waits_until_it_may(endpoint: str, run: str, operating: Operatin
         assert not pause.done
         allowed = True
         assert train_while(weavelet, pause).applied_everywhere
+
+
+def test_outcomes_leave_before_the_training_takes_the_interpreter_again(
+    weavelet: Weavelet, operating: Operating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weavelet.on_config("learning_rate", initial=0.1)(lambda value: None)
+    monkeypatch.setattr("zloom.weavelet.HAND_OVER", DEADLINE)
+    assert weavelet._engine is not None
+    sockets, sent = weavelet._engine._sockets, list[object]()
+    send = sockets.send
+
+    def note(message: ToBroker) -> bool:
+        sent.append(message)
+        return send(message)
+
+    monkeypatch.setattr(sockets, "send", note)
+    train(weavelet, lambda: weavelet.state is State.ACTIVE)
+    background = operating.set(learning_rate=0.2)
+    while not weavelet._mailbox.waiting:
+        time.sleep(0.001)  # and makes no step
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(DEADLINE)
+    try:
+        weavelet.tick()
+        told = [each for each in sent if isinstance(each, Outcomes)]
+    finally:
+        sys.setswitchinterval(interval)
+    assert [list(each.outcomes) for each in told] == [[1]]
+    assert train_while(weavelet, background).applied_everywhere
 
 
 # --- reports -------------------------------------------------------------------------------------
