@@ -129,7 +129,7 @@ class Weavelet(Steerable):
     def tick(self, step: int | None = None) -> None:
         """Begin the next step: a safe point, at which handlers run and a pause holds.
 
-        After handlers it waits for the weavelet's thread to send what they answered, for a millisecond at most.
+        After handlers it waits, a millisecond at most, until what they answered is sent.
 
         Args:
             step: Its number, which must increase; by default steps are counted, from 1 on.
