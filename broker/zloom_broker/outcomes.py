@@ -15,8 +15,11 @@ from zloom_broker.ledger import Ledger
 from zloom_broker.records import AnyRecord, OutcomesRecorded
 
 PUSH_INTERVAL = 0.1
-"""Seconds between two pushes of a revision that is not settled: with a thousand replicas each push lists a
-thousand outcomes. The last one, which settles it, goes out at once."""
+"""Seconds between two pushes of a revision that is not settled. The last one, which settles it, goes out at
+once."""
+
+PUSH_SHARE = 0.001
+"""Seconds between them for each target, where that is more: each push lists the outcomes of all."""
 
 FollowKey = tuple[AttemptKey, int]
 
@@ -150,7 +153,7 @@ class Outcomes:
     def _push(self, key: FollowKey, ledger: Ledger, now: float) -> None:
         if key not in self._followers:
             return
-        when = self._pushed[key] + PUSH_INTERVAL
+        when = self._pushed[key] + max(PUSH_INTERVAL, PUSH_SHARE * len(ledger.targets))
         if not ledger.settled and when > now:
             self._due[key] = when
             return

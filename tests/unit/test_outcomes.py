@@ -8,9 +8,14 @@ from zloom_broker.attempt import MAX_TEXT
 
 def two_ranks() -> Bench:
     """Return a bench with two ranks in step, an operator, and one revision."""
+    return changed("a", "b")
+
+
+def changed(*replicas: str) -> Bench:
+    """Return a bench with these ranks in step, an operator, and one revision."""
     bench = Bench()
-    bench.active("a", rank=0, world_size=2)
-    bench.active("b", rank=1, world_size=2)
+    for rank, name in enumerate(replicas):
+        bench.active(name, rank=rank, world_size=len(replicas))
     bench.operator()
     changes: dict[str, float] = {"learning_rate": 0.5}
     bench.receive(b"op", m.SetConfig(id="q1", run="run", changes=dict(changes), mode="next"))
@@ -28,6 +33,14 @@ def test_a_push_that_settles_goes_out_at_once_and_others_are_gathered() -> None:
     assert pushes(sent(bench.advance(0.2))) == [["applied", None]]
     assert pushes(sent(bench.answer(1, "b", "rejected", error="no"))) == [["applied", "rejected"]]
     assert pushes(sent(bench.advance(1.0))) == []
+
+
+def test_the_more_replicas_there_are_the_rarer_are_pushes() -> None:
+    bench = changed(*(f"r{rank}" for rank in range(300)))
+    assert pushes(sent(bench.answer(1, "r0"))) == []
+    assert pushes(sent(bench.advance(0.25))) == []
+    (push,) = pushes(sent(bench.advance(0.1)))
+    assert (push[0], len(push)) == ("applied", 300)
 
 
 def test_who_watches_is_told_of_each_outcome() -> None:
