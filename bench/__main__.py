@@ -77,7 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         "--load", action="append", choices=LOADS, help="of busy, what the training does; can be repeated"
     )
     parser.add_argument(
-        "--contender", action="append", choices=(*OURS, *PEERS), help="of the round trips; can be repeated"
+        "--contender",
+        action="append",
+        choices=(*OURS, *PEERS),
+        help="of the round trips and of open; can be repeated",
     )
     parser.add_argument("--output", type=Path, help="where to save (default: a new file in out/bench)")
     return parser
@@ -132,11 +135,12 @@ def _measure(options: argparse.Namespace, console: Console) -> Run:
         found.figures,
         found.verdicts,
         found.absent,
+        found.open_loop,
     )
 
 
 def _grids(run: Run) -> Iterator[Grid]:
-    yield from (tables.round_trips(run), tables.ratios(run), tables.costs(run))
+    yield from (tables.round_trips(run), tables.ratios(run), tables.open_loop(run), tables.costs(run))
     yield from (tables.figures(run, name) for name in suite.SIMPLE)
     yield from (tables.verdicts(run), tables.absences(run))
 

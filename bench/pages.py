@@ -74,6 +74,20 @@ A busy training over inproc is left out: which thread of the one interpreter run
 {ratios}
 """
 
+OPEN_LOOP = """\
+## Open loop
+
+The same changes over tcp, the training idle, at fixed rates: each is sent when its time has come, whether or
+not those before it were answered, as by operators who know nothing of each other. Above, the next change
+waits for the answer to the one before, and so one that is slow keeps away those who would have queued behind
+it (coordinated omission). Here the milliseconds count from when a change should have been sent, also where
+the sender was late, and one without an answer {grace:g} s after the last was sent counts with what it had
+waited. The last rate is one at which some fall behind: they answer fewer a second than are sent, and the
+changes queue.
+
+{open_loop}
+"""
+
 COSTS = """\
 ## What a step pays
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from bench import pages, tables
 from bench.calls import BATCH
+from bench.open_loop import GRACE
 from bench.orders import PAYLOAD
 from bench.percentiles import THOUSANDTH
 from bench.results import Machine, Run
@@ -24,6 +25,8 @@ def _sections(run: Run) -> Iterator[str]:
     if run.ratios:
         rounds = len(run.round_trips[0].rounds)
         yield pages.PROPORTION.format(rounds=rounds, ratios=tables.ratios(run).markdown())
+    if run.open_loop:
+        yield pages.OPEN_LOOP.format(grace=GRACE, open_loop=tables.open_loop(run).markdown())
     for name, section in pages.BENCHES.items():
         if any(each.bench == name for each in run.figures):
             yield section.format(figures=tables.figures(run, name).markdown())
