@@ -18,7 +18,7 @@ from bench.results import LOADS, OURS, PEERS, TRANSPORTS, Run
 from bench.tables import Grid
 
 FOLDER = Path("out", "bench")
-PAGE = Path("docs", "performance.md")
+PAGE = Path("docs", f"{report.PAGE}.md")
 
 TABLE_WIDTH = 150
 """Columns that the widest table takes, also where the terminal has fewer or the output is a file."""
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _report(words: list[str], console: Console) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m bench report", description="Write the page of a saved run."
+        prog="python -m bench report", description="Write the page of a saved run, and draw its pictures."
     )
     parser.add_argument("run", type=Path, metavar="FILE.json")
     parser.add_argument("--output", type=Path, default=PAGE, help=f"default: {PAGE}")
@@ -58,8 +58,12 @@ def _report(words: list[str], console: Console) -> None:
         run = results.load(options.run)
     except (OSError, msgspec.DecodeError) as error:
         parser.error(f"{options.run} is no saved run: {error}")
-    options.output.write_text(report.render(run))
-    console.print(f"wrote {options.output}")
+    try:
+        written = report.write(run, options.output)
+    except ImportError as error:
+        parser.error(f"the pictures of {options.run} cannot be drawn: {error}")
+    for path in written:
+        console.print(f"wrote {path}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ HEAD = """\
 
 How long a change takes from an operator to a trainer's handler and back, beside what one would use instead
 in the same run, and what zloom costs a training. `make bench` measures it on your machine and saves it in
-`out/bench/`; `python -m bench report FILE.json` writes this page from what was saved.
+`out/bench/`; `python -m bench report FILE.json` writes this page from what was saved, and draws its pictures.
 
 {machine}
 """
@@ -87,6 +87,14 @@ changes queue.
 
 {open_loop}
 """
+
+CURVES = """\
+## Latency, drawn
+
+All samples over tcp, the training idle: so many of them took no longer than so many milliseconds. Both axes
+are logarithmic, that of the percentiles toward 100 %; a line ends where there are no samples for more.
+
+{picture}"""
 
 COSTS = """\
 ## What a step pays
@@ -181,6 +189,21 @@ points of all of them, none lost; over tcp. A weavelet sends what it has once a 
 
 {figures}
 """
+
+PICTURE = """\
+![{words}]({path})
+"""
+
+PICTURES = {
+    "latency": "Percentiles of latency of each contender, one after the other and at fixed rates",
+    "fanout": "Milliseconds until all outcomes over the number of weavelets",
+    "steps": "Steps a second as a share of the bare loop's: median, least and greatest of the rounds",
+    "cuda": "Steps a second on a GPU as a share of the bare loop's: median, least and greatest of the rounds",
+}
+"""By the name of a picture: what it shows, in words."""
+
+PICTURE_OF = {"fanout": "fanout", "trainer": "steps", "gpu": "cuda"}
+"""By the name of a bench: the picture at the end of its section."""
 
 BENCHES: dict[str, str] = {
     "start": START,
