@@ -21,7 +21,7 @@ from bench.results import NATS, OPEN, Absence, AtRate, Figure, OpenContender
 
 NAME = "open"
 
-PACES = (Pace(50, 40), Pace(100, 80), Pace(200, 140), Pace(2000, 800))
+PACES = (Pace(50, 40), Pace(100, 60), Pace(200, 120), Pace(2000, 600))
 """Of a turn. Two cores carry all but the last for every contender; at the last the slow ones queue."""
 
 QUICK_PACES = (Pace(100, 20), Pace(2000, 200))
