@@ -18,7 +18,7 @@ from bench.results import LOADS, OURS, PEERS, TRANSPORTS, Run
 from bench.tables import Grid
 
 FOLDER = Path("out", "bench")
-PAGE = Path("docs", "performance.md")
+PAGE = Path("docs", f"{report.PAGE}.md")
 
 TABLE_WIDTH = 150
 """Columns that the widest table takes, also where the terminal has fewer or the output is a file."""
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _report(words: list[str], console: Console) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m bench report", description="Write the page of a saved run."
+        prog="python -m bench report", description="Write the page of a saved run, and draw its pictures."
     )
     parser.add_argument("run", type=Path, metavar="FILE.json")
     parser.add_argument("--output", type=Path, default=PAGE, help=f"default: {PAGE}")
@@ -58,8 +58,12 @@ def _report(words: list[str], console: Console) -> None:
         run = results.load(options.run)
     except (OSError, msgspec.DecodeError) as error:
         parser.error(f"{options.run} is no saved run: {error}")
-    options.output.write_text(report.render(run))
-    console.print(f"wrote {options.output}")
+    try:
+        written = report.write(run, options.output)
+    except ImportError as error:
+        parser.error(f"the pictures of {options.run} cannot be drawn: {error}")
+    for path in written:
+        console.print(f"wrote {path}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
         "--load", action="append", choices=LOADS, help="of busy, what the training does; can be repeated"
     )
     parser.add_argument(
-        "--contender", action="append", choices=(*OURS, *PEERS), help="of the round trips; can be repeated"
+        "--contender",
+        action="append",
+        choices=(*OURS, *PEERS),
+        help="of the round trips and of open; can be repeated",
     )
     parser.add_argument("--output", type=Path, help="where to save (default: a new file in out/bench)")
     return parser
@@ -132,11 +139,12 @@ def _measure(options: argparse.Namespace, console: Console) -> Run:
         found.figures,
         found.verdicts,
         found.absent,
+        found.open_loop,
     )
 
 
 def _grids(run: Run) -> Iterator[Grid]:
-    yield from (tables.round_trips(run), tables.ratios(run), tables.costs(run))
+    yield from (tables.round_trips(run), tables.ratios(run), tables.open_loop(run), tables.costs(run))
     yield from (tables.figures(run, name) for name in suite.SIMPLE)
     yield from (tables.verdicts(run), tables.absences(run))
 

@@ -5,15 +5,14 @@ import contextlib
 import functools
 import itertools
 import secrets
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import zloom
 from bench import echo, floor, peers, roles, trainer
-from bench.parts import Bench, Parts, Plan
-from bench.results import NATS, Contender, Load, Transport
+from bench.parts import Bench, OpenBench, Parts, Plan, awaited
+from bench.results import NATS, Contender, Load, OpenContender, Transport
 from zloom_broker.server import running
 from zloom_broker.settings import BrokerSettings, Durability
 
@@ -45,18 +44,32 @@ async def start(contender: Contender, transport: Transport, folder: Path) -> Asy
             yield bench
 
 
+@contextlib.asynccontextmanager
+async def start_open(contender: OpenContender, folder: Path) -> AsyncIterator[OpenBench]:
+    """Do what `start` does over tcp, with one who can have many changes on their way."""
+    with contextlib.ExitStack() as stack:
+        async with _open_operator(contender, Parts("tcp", folder, stack)) as bench:
+            yield bench
+
+
 def _operator(contender: Contender, parts: Parts) -> AbstractAsyncContextManager[Bench]:
     match contender:
-        case "zloom fsync":
-            return _zloom(parts, "fsync")
-        case "zloom buffered":
-            return _zloom(parts, "buffered")
         case "pyzmq":
             return peers.pyzmq(parts)
         case "zmq.asyncio":
             return peers.zmq_asyncio(parts)
         case "sockets":
             return floor.sockets(parts)
+        case _:
+            return _open_operator(contender, parts)
+
+
+def _open_operator(contender: OpenContender, parts: Parts) -> AbstractAsyncContextManager[OpenBench]:
+    match contender:
+        case "zloom fsync":
+            return _zloom(parts, "fsync")
+        case "zloom buffered":
+            return _zloom(parts, "buffered")
         case "NATS" | "JetStream" | "JetStream always":
             from bench import nats_peer  # it is an extra
 
@@ -74,14 +87,12 @@ class ZloomBench:
 
     async def measure(self, plan: Plan) -> list[int]:
         """See `Bench`; raises AssertionError when a change was not applied."""
-        durations: list[int] = []
-        for pause in plan.pauses():
-            await asyncio.sleep(pause)
-            started = time.perf_counter_ns()
-            result = await self._operator.set(trainer.RUN, {trainer.KEY: next(self._values)})
-            durations.append(time.perf_counter_ns() - started)
-            assert result.applied_everywhere, result
-        return durations
+        return await awaited(plan, self.change)
+
+    async def change(self) -> None:
+        """See `OpenBench`; raises AssertionError when it was not applied."""
+        result = await self._operator.set(trainer.RUN, {trainer.KEY: next(self._values)})
+        assert result.applied_everywhere, result
 
     async def train(self, load: Load) -> None:
         """See `Bench`. Idle is a pause: the training waits inside `tick` and serves what comes at once."""

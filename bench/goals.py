@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.percentiles import Spread, difference, ratio, spread
+from bench.percentiles import Percentiles, Spread, difference, ratio, spread
 from bench.results import By, Figure, Verdict
 
 
@@ -46,6 +46,14 @@ def judge(figures: Sequence[Figure], goals: Iterable[Goal]) -> list[Verdict]:
         if ours is not None and peer is not None and _comparable(goal, ours, peer):
             verdicts.append(_verdict(goal, ours, peer))
     return verdicts
+
+
+def of_percentiles(bench: str, case: str, contender: str, rounds: Sequence[Percentiles]) -> list[Figure]:
+    """Return the medians and the 99th percentiles of a contender's rounds, as goals are set for them."""
+    return [
+        Figure(bench, case, "p50", "µs", contender, [each.p50 for each in rounds]),
+        Figure(bench, case, "p99", "µs", contender, [each.p99 for each in rounds]),
+    ]
 
 
 def _comparable(goal: Goal, ours: Figure, peer: Figure) -> bool:

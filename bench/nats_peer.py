@@ -7,8 +7,9 @@ operator has the server's acknowledgement of the change, and then the outcome.
 
 import asyncio
 import contextlib
-import time
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType
@@ -16,7 +17,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, StorageType
 from bench import nats_server, roles
 from bench.nats_worker import CHANGES, OUTCOMES
 from bench.orders import END, PAYLOAD
-from bench.parts import SECONDS_SILENT, Parts, Plan
+from bench.parts import SECONDS_SILENT, Parts, Plan, awaited
 from bench.results import Load
 
 Ask = Callable[[bytes], Awaitable[object]]
@@ -28,20 +29,37 @@ class NatsBench:
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
+        self._numbers = itertools.count()
 
     async def measure(self, plan: Plan) -> list[int]:
         """See `Bench`."""
-        durations: list[int] = []
-        for pause in plan.pauses():
-            await asyncio.sleep(pause)
-            started = time.perf_counter_ns()
-            await self._ask(PAYLOAD)
-            durations.append(time.perf_counter_ns() - started)
-        return durations
+        return await awaited(plan, self.change)
+
+    async def change(self) -> None:
+        """See `OpenBench`."""
+        await self._ask(next(self._numbers).to_bytes(len(PAYLOAD), "big"))
 
     async def train(self, load: Load) -> None:
         """See `Bench`."""
         await self._ask(load.encode())
+
+
+class Outcomes:
+    """Who waits for which outcome: many changes can be on their way, and some may have been given up."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[bytes, asyncio.Future[None]] = {}
+
+    async def take(self, message: Any) -> None:
+        """Take in an outcome, which has the payload of its change."""
+        waiting = self._waiting.pop(message.data, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def of(self, payload: bytes) -> asyncio.Future[None]:
+        """Return the outcome of a change that is about to be sent; no two with one payload at once."""
+        self._waiting[payload] = asyncio.get_running_loop().create_future()
+        return self._waiting[payload]
 
 
 @contextlib.asynccontextmanager
@@ -69,12 +87,14 @@ async def jetstream(parts: Parts, sync: str) -> AsyncIterator[NatsBench]:
         streams = connection.jetstream(timeout=SECONDS_SILENT)
         for name in (CHANGES, OUTCOMES):
             await streams.add_stream(name=name, subjects=[name], storage=StorageType.FILE)
-        unacknowledged = ConsumerConfig(ack_policy=AckPolicy.NONE)
-        outcomes = await streams.subscribe(OUTCOMES, config=unacknowledged)
+        outcomes, unacknowledged = Outcomes(), ConsumerConfig(ack_policy=AckPolicy.NONE)
+        await streams.subscribe(OUTCOMES, cb=outcomes.take, config=unacknowledged)
 
         async def ask(payload: bytes) -> None:
+            outcome = outcomes.of(payload)
             await streams.publish(CHANGES, payload)
-            await outcomes.next_msg(SECONDS_SILENT)
+            async with asyncio.timeout(SECONDS_SILENT):
+                await outcome
 
         with roles.process("bench.nats_worker", "jetstream", server.endpoint):
             yield NatsBench(ask)

@@ -7,7 +7,7 @@ HEAD = """\
 
 How long a change takes from an operator to a trainer's handler and back, beside what one would use instead
 in the same run, and what zloom costs a training. `make bench` measures it on your machine and saves it in
-`out/bench/`; `python -m bench report FILE.json` writes this page from what was saved.
+`out/bench/`; `python -m bench report FILE.json` writes this page from what was saved, and draws its pictures.
 
 {machine}
 """
@@ -73,6 +73,28 @@ A busy training over inproc is left out: which thread of the one interpreter run
 
 {ratios}
 """
+
+OPEN_LOOP = """\
+## Open loop
+
+The same changes over tcp, the training idle, at fixed rates: each is sent when its time has come, whether or
+not those before it were answered, as by operators who know nothing of each other. Above, the next change
+waits for the answer to the one before, and so one that is slow keeps away those who would have queued behind
+it (coordinated omission). Here the milliseconds count from when a change should have been sent, also where
+the sender was late, and one without an answer {grace:g} s after the last was sent counts with what it had
+waited. The last rate is one at which some fall behind: they answer fewer a second than are sent, and the
+changes queue.
+
+{open_loop}
+"""
+
+CURVES = """\
+## Latency, drawn
+
+All samples over tcp, the training idle: so many of them took no longer than so many milliseconds. Both axes
+are logarithmic, that of the percentiles toward 100 %; a line ends where there are no samples for more.
+
+{picture}"""
 
 COSTS = """\
 ## What a step pays
@@ -167,6 +189,21 @@ points of all of them, none lost; over tcp. A weavelet sends what it has once a 
 
 {figures}
 """
+
+PICTURE = """\
+![{words}]({path})
+"""
+
+PICTURES = {
+    "latency": "Percentiles of latency of each contender, one after the other and at fixed rates",
+    "fanout": "Milliseconds until all outcomes over the number of weavelets",
+    "steps": "Steps a second as a share of the bare loop's: median, least and greatest of the rounds",
+    "cuda": "Steps a second on a GPU as a share of the bare loop's: median, least and greatest of the rounds",
+}
+"""By the name of a picture: what it shows, in words."""
+
+PICTURE_OF = {"fanout": "fanout", "trainer": "steps", "gpu": "cuda"}
+"""By the name of a bench: the picture at the end of its section."""
 
 BENCHES: dict[str, str] = {
     "start": START,

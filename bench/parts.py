@@ -4,12 +4,13 @@ Over ipc and tcp broker and trainer are processes of their own. Over inproc ther
 weavelet, training and operator share one interpreter.
 """
 
+import asyncio
 import contextlib
 import functools
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,6 +60,17 @@ def timed(plan: Plan, ask: Callable[[], object]) -> list[int]:
     return durations
 
 
+async def awaited(plan: Plan, ask: Callable[[], Awaitable[object]]) -> list[int]:
+    """Do what `timed` does with an `ask` that is awaited."""
+    durations: list[int] = []
+    for pause in plan.pauses():
+        await asyncio.sleep(pause)
+        started = time.perf_counter_ns()
+        await ask()
+        durations.append(time.perf_counter_ns() - started)
+    return durations
+
+
 class Bench(Protocol):
     """One contender, running, with the training idle at first."""
 
@@ -67,6 +79,13 @@ class Bench(Protocol):
 
     async def train(self, load: Load) -> None:
         """Have the training make steps of this kind, or wait."""
+
+
+class OpenBench(Bench, Protocol):
+    """One whose operator can have many changes on their way at once."""
+
+    async def change(self) -> None:
+        """Make one, and return when it was answered; not to be awaited before the next is made."""
 
 
 class Parts:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import zmq
@@ -10,7 +9,7 @@ import zmq.asyncio
 
 from bench import echo
 from bench.orders import END, PAYLOAD
-from bench.parts import SECONDS_SILENT, Parts, Plan, shared_context, timed
+from bench.parts import SECONDS_SILENT, Parts, Plan, awaited, shared_context, timed
 from bench.results import Load
 
 
@@ -54,14 +53,8 @@ class AsyncioBench:
 
     async def measure(self, plan: Plan) -> list[int]:
         """See `Bench`."""
-        durations: list[int] = []
         async with asyncio.timeout(plan.seconds + SECONDS_SILENT):
-            for pause in plan.pauses():
-                await asyncio.sleep(pause)
-                started = time.perf_counter_ns()
-                await self.ask(PAYLOAD)
-                durations.append(time.perf_counter_ns() - started)
-        return durations
+            return await awaited(plan, lambda: self.ask(PAYLOAD))
 
     async def ask(self, payload: bytes) -> None:
         """Have a payload echoed."""

@@ -1,21 +1,67 @@
 """docs/performance.md, written from a saved run, so that no figure in it is ever typed."""
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from bench import pages, tables
+from bench import pages, picture_data, tables
 from bench.calls import BATCH
+from bench.open_loop import GRACE
 from bench.orders import PAYLOAD
 from bench.percentiles import THOUSANDTH
 from bench.results import Machine, Run
 from bench.round_trips import BUSY_APART
 
-
-def render(run: Run) -> str:
-    """Return the page: the sections of what was measured."""
-    return "\n".join(_sections(run))
+PAGE = "performance"
+"""The name of the page, and what its pictures begin with: those of another page have other names."""
 
 
-def _sections(run: Run) -> Iterator[str]:
+def picture_path(page: str, name: str) -> Path:
+    """Return where a picture of a page is, beside it."""
+    return Path("images", f"{page}-{name}.svg")
+
+
+def render(run: Run, page: str = PAGE) -> str:
+    """Return the page: the sections of what was measured, and its pictures.
+
+    Args:
+        run: What was measured.
+        page: Its name, without `.md`.
+    """
+    drawn = {
+        name: pages.PICTURE.format(words=pages.PICTURES[name], path=picture_path(page, name).as_posix())
+        for name in picture_data.names(run)
+    }
+    return "\n".join(_sections(run, drawn))
+
+
+def write(run: Run, path: Path) -> list[Path]:
+    """Write the page and its pictures; returns the files. A picture that this run has no data for is removed.
+
+    Raises:
+        ImportError: What draws them is not installed; nothing was written.
+    """
+    wanted = {name: path.parent / picture_path(path.stem, name) for name in picture_data.names(run)}
+    _draw(run, wanted)
+    for name in picture_data.PICTURES.keys() - wanted.keys():
+        (path.parent / picture_path(path.stem, name)).unlink(missing_ok=True)
+    path.write_text(render(run, path.stem))
+    return [path, *wanted.values()]
+
+
+def _draw(run: Run, wanted: dict[str, Path]) -> None:
+    if not wanted:
+        return
+    if importlib.util.find_spec("matplotlib") is None:  # an extra
+        raise ImportError("no matplotlib found: pip install matplotlib")
+    from bench import pictures
+
+    for name, path in wanted.items():
+        path.parent.mkdir(exist_ok=True)
+        pictures.draw(run, name, path)
+
+
+def _sections(run: Run, drawn: Mapping[str, str]) -> Iterator[str]:
     yield pages.HEAD.format(machine=_machine(run.machine))
     if run.verdicts:
         yield pages.GOALS.format(verdicts=tables.verdicts(run).markdown())
@@ -24,9 +70,15 @@ def _sections(run: Run) -> Iterator[str]:
     if run.ratios:
         rounds = len(run.round_trips[0].rounds)
         yield pages.PROPORTION.format(rounds=rounds, ratios=tables.ratios(run).markdown())
+    if run.open_loop:
+        yield pages.OPEN_LOOP.format(grace=GRACE, open_loop=tables.open_loop(run).markdown())
+    if "latency" in drawn:
+        yield pages.CURVES.format(picture=drawn["latency"])
     for name, section in pages.BENCHES.items():
         if any(each.bench == name for each in run.figures):
             yield section.format(figures=tables.figures(run, name).markdown())
+            if pages.PICTURE_OF.get(name) in drawn:
+                yield drawn[pages.PICTURE_OF[name]]
     if run.costs:
         yield pages.COSTS.format(batch=BATCH, costs=tables.costs(run).markdown())
     if run.absent:

@@ -20,6 +20,9 @@ Contender = Literal[
     "JetStream",
     "JetStream always",
 ]
+OpenContender = Literal["zloom fsync", "zloom buffered", "NATS", "JetStream", "JetStream always"]
+"""One whose operator can have many changes on their way at once; the echoes answer one after the other."""
+
 By = Literal["ratio", "difference", "itself"]
 
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
@@ -28,6 +31,7 @@ OURS: tuple[Contender, ...] = ("zloom fsync", "zloom buffered")
 PEERS: tuple[Contender, ...] = ("sockets", "pyzmq", "zmq.asyncio", "NATS", "JetStream", "JetStream always")
 NATS: tuple[Contender, ...] = ("NATS", "JetStream", "JetStream always")
 """Those of the peers that need a server and a client from elsewhere."""
+OPEN: tuple[OpenContender, ...] = get_args(OpenContender)
 
 
 class Machine(Struct, frozen=True):
@@ -82,6 +86,28 @@ class Ratio(Struct, frozen=True):
     contender: Contender
     peer: Contender
     spread: Spread
+
+
+class AtRate(Struct, frozen=True):
+    """Changes that one contender sent at a fixed rate, whether or not earlier ones were answered (open loop).
+
+    Each is timed from when it should have been sent. One that had no answer when its round ended counts with
+    what it had waited until then.
+
+    Attributes:
+        rate: Sent a second.
+        rounds, total, histogram: See `RoundTrip`.
+        answered: A second, in each round; the rate where it kept up.
+        unanswered: When their round ended, of all rounds.
+    """
+
+    rate: int
+    contender: OpenContender
+    rounds: list[Percentiles]
+    total: Percentiles
+    answered: list[float]
+    unanswered: int
+    histogram: str = ""
 
 
 class Cost(Struct, frozen=True):
@@ -168,6 +194,7 @@ class Run(Struct, frozen=True):
     figures: list[Figure] = []
     verdicts: list[Verdict] = []
     absent: list[Absence] = []
+    open_loop: list[AtRate] = []
     format: Literal[1] = 1
 
 

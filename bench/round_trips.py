@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import contenders, histograms, nats_server, training
-from bench.goals import Goal
+from bench.goals import Goal, of_percentiles
 from bench.parts import Bench, Plan
 from bench.percentiles import ratio, summarize
 from bench.results import (
@@ -164,12 +164,9 @@ def summarized(samples: Samples) -> list[RoundTrip]:
 def figures(bench: str, round_trips: Sequence[RoundTrip]) -> list[Figure]:
     """Return the medians and the 99th percentiles of the rounds, as goals are set for them."""
     return [
-        Figure(bench, f"{each.transport}, {each.load}", what, "µs", each.contender, rounds)
+        figure
         for each in round_trips
-        for what, rounds in (
-            ("p50", [one.p50 for one in each.rounds]),
-            ("p99", [one.p99 for one in each.rounds]),
-        )
+        for figure in of_percentiles(bench, f"{each.transport}, {each.load}", each.contender, each.rounds)
     ]
 
 

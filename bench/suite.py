@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bench import cuda_steps, fanout, herd, ingest, journal, round_trips, start, steps
+from bench import cuda_steps, fanout, herd, ingest, journal, open_loop, round_trips, start, steps
 from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal, judge
@@ -14,6 +14,7 @@ from bench.results import (
     PEERS,
     TRANSPORTS,
     Absence,
+    AtRate,
     Contender,
     Figure,
     Load,
@@ -41,7 +42,7 @@ ROUND_TRIPS = {"latency": round_trips.IDLE_GOALS, "busy": round_trips.BUSY_GOALS
 
 BUSY_TRANSPORTS: tuple[Transport, ...] = ("tcp",)
 
-NAMES = (*ROUND_TRIPS, *SIMPLE)
+NAMES = (*ROUND_TRIPS, open_loop.NAME, *SIMPLE)
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class Found:
     """What the benches of one run have found so far."""
 
     round_trips: list[RoundTrip] = field(default_factory=list)
+    open_loop: list[AtRate] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     absent: list[Absence] = field(default_factory=list)
@@ -62,7 +64,7 @@ class Only:
         transports: Over which they go. By default all that there are, but tcp alone while the training is
             busy: NATS has no other.
         loads: What the training does meanwhile, in `busy`.
-        contenders: Who makes them.
+        contenders: Who makes them, and the changes of the open loop.
     """
 
     transports: Sequence[Transport] = ()
@@ -92,6 +94,8 @@ def measure(names: Sequence[str], extent: Extent, only: Only) -> Found:
     together = [name for name in ROUND_TRIPS if name in names]
     if together:
         _round_trips(together, extent, only, found)
+    if open_loop.NAME in names:
+        _open_loop(extent, only, found)
     for name in names:
         if name in SIMPLE:
             extent.say(f"{name} …")
@@ -105,11 +109,25 @@ def _simple(name: str, extent: Extent, found: Found) -> None:
     try:
         work(extent, collected)
     except (TimeoutError, ZloomError) as error:  # the others are worth measuring all the same
-        why = str(error) or "somebody did not answer in time"
-        found.absent.append(Absence(name, "what is not here", why))
+        found.absent.append(_broke_off(name, error))
     found.figures += collected.figures()
     found.verdicts += judge(collected.figures(), goals)
     found.absent += absent()
+
+
+def _broke_off(name: str, error: Exception) -> Absence:
+    return Absence(name, "what is not here", str(error) or "somebody did not answer in time")
+
+
+def _open_loop(extent: Extent, only: Only, found: Found) -> None:
+    loop = open_loop.OpenLoop()
+    try:
+        loop.run(extent, only.contenders)
+    except (TimeoutError, ZloomError) as error:
+        found.absent.append(_broke_off(open_loop.NAME, error))
+    found.open_loop += open_loop.summarized(loop.turns)
+    found.verdicts += judge(open_loop.figures(found.open_loop), open_loop.GOALS)
+    found.absent += [*loop.absent(), *open_loop.absent()]
 
 
 def _round_trips(names: Sequence[str], extent: Extent, only: Only, found: Found) -> None:

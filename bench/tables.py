@@ -5,8 +5,11 @@ from dataclasses import dataclass
 import rich.box
 from rich.table import Table
 
-from bench.percentiles import Spread, spread
-from bench.results import PEERS, Cost, Figure, RoundTrip, Run, Verdict
+from bench.percentiles import Percentiles, Spread, spread
+from bench.results import PEERS, Cost, Figure, Run, Verdict
+
+PERCENTILES = ("p50", "p90", "p99", "p99.9", "n")
+"""The heads of what `_percentiles` returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +38,16 @@ class Grid:
 
 def round_trips(run: Run) -> Grid:
     """Return the percentiles, in milliseconds."""
-    header = ["over", "training", "", "p50", "p90", "p99", "p99.9", "n"]
-    rows = [_round_trip(each) for each in run.round_trips]
+    header = ["over", "training", "", *PERCENTILES]
+    rows = [
+        [each.transport, each.load, each.contender, *_percentiles(each.total)] for each in run.round_trips
+    ]
     return Grid("Round trips, milliseconds", header, rows, 3)
 
 
-def _round_trip(each: RoundTrip) -> list[str]:
-    total = each.total
+def _percentiles(total: Percentiles) -> list[str]:
     figures = [_millis(micros) for micros in (total.p50, total.p90, total.p99, total.p999)]
-    return [each.transport, each.load, each.contender, *figures, str(total.n)]
+    return [*figures, str(total.n)]
 
 
 def _millis(micros: float | None) -> str:
@@ -69,7 +73,23 @@ def _spread(spread: Spread) -> str:
 
 def _short(value: float) -> str:
     """Return a number with three digits, or with all of its whole ones."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
+def open_loop(run: Run) -> Grid:
+    """Return the percentiles of changes at fixed rates, in milliseconds, and what became of the rates."""
+    header = ["sent a second", "", *PERCENTILES, "answered a second", "no answer"]
+    rows = [
+        [
+            str(each.rate),
+            each.contender,
+            *_percentiles(each.total),
+            _spread(spread(each.answered)),
+            str(each.unanswered),
+        ]
+        for each in run.open_loop
+    ]
+    return Grid("Open loop, milliseconds from when a change should have been sent", header, rows, 2)
 
 
 def costs(run: Run) -> Grid:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import results
+from bench import histograms, results
 from bench.__main__ import main
+from bench.open_loop import QUICK_PACES
+from bench.results import OPEN
 from bench.round_trips import present
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +23,7 @@ def test_the_bench_measures_saves_and_writes_its_page(
     contenders = present("tcp", ["zloom buffered", "sockets", "NATS"])
     chosen = [word for each in contenders for word in ("--contender", each)]
     limits = [*QUICKLY, "--transport", "tcp", "--load", "busy", *chosen]
-    main(["latency", "busy", "calls", *limits, "--output", str(saved)])
+    main(["latency", "busy", "open", "calls", *limits, "--output", str(saved)])
     main(["report", str(saved), "--output", str(page)])
 
     run = results.load(saved)
@@ -29,7 +31,12 @@ def test_the_bench_measures_saves_and_writes_its_page(
         (load, contender) for load in ("idle", "busy") for contender in contenders
     }
     assert all(each.total.n and each.total.p50 > 0 for each in run.round_trips)
+    assert {(each.rate, each.contender) for each in run.open_loop} == {
+        (pace.rate, each) for pace in QUICK_PACES for each in contenders if each in OPEN
+    }
+    assert all(each.total.p50 > 0 and each.answered[0] > 0 for each in run.open_loop)
     assert {each.call for each in run.costs} >= {"tick()", "report(loss=0.5)"}
     assert all(0 < each.best <= each.median for each in run.costs)
     tables = len(run.round_trips) + len({each.load for each in run.round_trips})
     assert page.read_text().count("\n| tcp |") == tables, "a row each, and one of each load's ratios"
+    assert (tmp_path / "images" / "performance-latency.svg").exists() == histograms.available()

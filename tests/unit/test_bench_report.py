@@ -1,5 +1,6 @@
 """bench.report, bench.tables and bench.results: from a run to a page."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 
 from bench import report, results, tables
 from bench.percentiles import Percentiles, Spread
-from bench.results import Absence, Cost, Figure, Machine, Ratio, RoundTrip, Run, Verdict
+from bench.results import Absence, AtRate, Cost, Figure, Machine, Ratio, RoundTrip, Run, Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,4 +129,36 @@ def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:
 def test_a_page_in_the_documentation_was_written_from_a_committed_run(saved: str, page: str) -> None:
     run = results.load(ROOT / "bench" / "results" / f"{saved}.json")
 
-    assert (ROOT / "docs" / f"{page}.md").read_text() == report.render(run)
+    assert (ROOT / "docs" / f"{page}.md").read_text() == report.render(run, page)
+
+
+def test_the_pictures_in_the_documentation_are_those_that_its_pages_name() -> None:
+    docs = ROOT / "docs"
+    named = {
+        picture
+        for page in docs.glob("performance*.md")
+        for picture in re.findall(r"!\[.+\]\((.+)\)", page.read_text())
+    }
+
+    assert named == {each.relative_to(docs).as_posix() for each in docs.glob("images/performance*")}
+
+
+def test_a_page_has_no_picture_of_what_was_not_measured() -> None:
+    assert "![" not in report.render(RUN)
+
+
+def test_the_page_says_how_the_open_loop_went() -> None:
+    at_rate = AtRate(2000, "NATS", [FEW], FEW, [1500.0, 1400.0, 1600.0], 7)
+
+    page = report.render(msgspec.structs.replace(RUN, open_loop=[at_rate]))
+
+    assert "## Open loop" in page
+    assert "| 2000 | NATS | 2.27 | 2.94 | 5.87 | - | 300 | 1,500 (1,400-1,600) | 7 |" in page
+
+
+def test_a_figure_that_rounds_to_a_thousand_is_written_like_one() -> None:
+    figures = [Figure("start", "import", "time", "ms", "zloom", [999.7])]
+
+    assert (
+        tables.figures(msgspec.structs.replace(RUN, figures=figures), "start").rows[0][3].startswith("1,000 ")
+    )
