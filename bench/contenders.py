@@ -13,7 +13,7 @@ from pathlib import Path
 import zloom
 from bench import echo, floor, peers, roles, trainer
 from bench.parts import Bench, Parts, Plan
-from bench.results import NATS, Contender, Load, Transport
+from bench.results import NATS, REDIS, Contender, Load, Transport
 from zloom_broker.server import running
 from zloom_broker.settings import BrokerSettings, Durability
 
@@ -22,8 +22,8 @@ JETSTREAM_SYNC = {"JetStream": "2m", "JetStream always": "always"}
 
 
 def reaches(contender: Contender, transport: Transport) -> bool:
-    """Tell whether a contender exists over a transport: NATS knows TCP only, and a socket is no queue."""
-    if contender in NATS:
+    """Tell if a contender exists over a transport: NATS and Redis know TCP only; a socket is no queue."""
+    if contender in (*NATS, *REDIS):
         return transport == "tcp"
     return contender != "sockets" or transport != "inproc"
 
@@ -33,7 +33,7 @@ async def start(contender: Contender, transport: Transport, folder: Path) -> Asy
     """Start a contender with all its parts, as long as the block lasts.
 
     Args:
-        contender: Which; NATS must have been found.
+        contender: Which; of NATS and Redis, one that was found.
         transport: Between its parts, one that `reaches` it.
         folder: For a journal, on a real disk.
 
@@ -63,6 +63,10 @@ def _operator(contender: Contender, parts: Parts) -> AbstractAsyncContextManager
             if contender == "NATS":
                 return nats_peer.core(parts)
             return nats_peer.jetstream(parts, JETSTREAM_SYNC[contender])
+        case "Redis":
+            from bench import redis_peer  # likewise
+
+            return redis_peer.pubsub(parts)
 
 
 class ZloomBench:

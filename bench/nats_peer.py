@@ -5,47 +5,19 @@ change goes to one stream on files and its outcome to another, so that both are 
 operator has the server's acknowledgement of the change, and then the outcome.
 """
 
-import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType
 
 from bench import nats_server, roles
-from bench.nats_worker import CHANGES, OUTCOMES
-from bench.orders import END, PAYLOAD
-from bench.parts import SECONDS_SILENT, Parts, Plan
-from bench.results import Load
-
-Ask = Callable[[bytes], Awaitable[object]]
-"""Sends a payload and returns when it has come back."""
-
-
-class NatsBench:
-    """A change that is answered by a handler, over NATS."""
-
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-
-    async def measure(self, plan: Plan) -> list[int]:
-        """See `Bench`."""
-        durations: list[int] = []
-        for pause in plan.pauses():
-            await asyncio.sleep(pause)
-            started = time.perf_counter_ns()
-            await self._ask(PAYLOAD)
-            durations.append(time.perf_counter_ns() - started)
-        return durations
-
-    async def train(self, load: Load) -> None:
-        """See `Bench`."""
-        await self._ask(load.encode())
+from bench.orders import CHANGES, END, OUTCOMES
+from bench.parts import SECONDS_SILENT, AskingBench, Parts
 
 
 @contextlib.asynccontextmanager
-async def core(parts: Parts) -> AsyncIterator[NatsBench]:
+async def core(parts: Parts) -> AsyncIterator[AskingBench]:
     """Start a server without JetStream, a worker and a client, as long as the block lasts."""
     with (
         nats_server.running(parts.folder) as server,
@@ -56,13 +28,13 @@ async def core(parts: Parts) -> AsyncIterator[NatsBench]:
         async def ask(payload: bytes) -> None:
             await connection.request(CHANGES, payload, timeout=SECONDS_SILENT)
 
-        yield NatsBench(ask)
+        yield AskingBench(ask)
         await ask(END)
         await connection.close()
 
 
 @contextlib.asynccontextmanager
-async def jetstream(parts: Parts, sync: str) -> AsyncIterator[NatsBench]:
+async def jetstream(parts: Parts, sync: str) -> AsyncIterator[AskingBench]:
     """Start the same with JetStream, which has its files on disk as `sync` says."""
     with nats_server.running(parts.folder, sync) as server:
         connection = await nats.connect(server.endpoint)
@@ -77,6 +49,6 @@ async def jetstream(parts: Parts, sync: str) -> AsyncIterator[NatsBench]:
             await outcomes.next_msg(SECONDS_SILENT)
 
         with roles.process("bench.nats_worker", "jetstream", server.endpoint):
-            yield NatsBench(ask)
+            yield AskingBench(ask)
             await ask(END)
         await connection.close()

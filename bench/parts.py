@@ -4,18 +4,20 @@ Over ipc and tcp broker and trainer are processes of their own. Over inproc ther
 weavelet, training and operator share one interpreter.
 """
 
+import asyncio
 import contextlib
 import functools
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from bench import echo, roles
+from bench.orders import PAYLOAD
 from bench.results import Load, Transport
 from zloom.socket_options import new_context
 
@@ -67,6 +69,31 @@ class Bench(Protocol):
 
     async def train(self, load: Load) -> None:
         """Have the training make steps of this kind, or wait."""
+
+
+class AskingBench:
+    """A change that is answered by a handler, with a client on this loop.
+
+    Args:
+        ask: Sends a payload and returns when it has come back.
+    """
+
+    def __init__(self, ask: Callable[[bytes], Awaitable[object]]) -> None:
+        self._ask = ask
+
+    async def measure(self, plan: Plan) -> list[int]:
+        """See `Bench`."""
+        durations: list[int] = []
+        for pause in plan.pauses():
+            await asyncio.sleep(pause)
+            started = time.perf_counter_ns()
+            await self._ask(PAYLOAD)
+            durations.append(time.perf_counter_ns() - started)
+        return durations
+
+    async def train(self, load: Load) -> None:
+        """See `Bench`."""
+        await self._ask(load.encode())
 
 
 class Parts:
