@@ -27,6 +27,10 @@ class CreditMeter:
         """Whether another message may be sent."""
         return self._sent - self._acked < self._limit
 
+    def may_stream(self) -> bool:
+        """Whether another message may be sent of which there are many, and leave room for others."""
+        return self._sent - self._acked < self._limit // 2
+
     def sent(self) -> None:
         """A message was sent."""
         self._sent += 1

@@ -50,10 +50,6 @@ from zloom.status_source import NO_SAFE_POINT, StatusSource
 from zloom.training import Training
 from zloom.version import __version__
 
-LAST_STATUSES = 5
-"""Statuses that a farewell may take for points that are still kept: each is half a megabyte at most."""
-
-
 SURPLUS_METRICS = (
     f"a replica has {MAX_METRICS} metrics, with names of {MAX_METRIC_NAME} characters at most; points of "
     "others are dropped and counted (is the step in the name?), those first of"
@@ -112,6 +108,7 @@ class Engine:
         self._delivery = Delivery(training, self.answer, together=replica.world_size > 1 or replica.resumed)
         self._promises = Promises(training.mailbox, lambda: training.step)
         self._status = StatusSource(training, settings.status_points, together=replica.world_size > 1)
+        training.metrics.ripe = self._from_thread(self._more_to_report)
         self._holds = HoldWatch(replica.id, training, settings.hold_watch)
         self._declared = -1
         self._subscribed = 0
@@ -297,13 +294,19 @@ class Engine:
     def _send_status(self) -> None:
         now = self._loop.time()
         self._run(self._session.status(self._status.collect(now), now))
+        if len(self._training.metrics) >= self._settings.status_points:
+            self._more_to_report()
         if self._status.lacks_safe_points:
             self._warn("no safe point", NO_SAFE_POINT)
         if surplus := self._training.metrics.surplus:
             self._warn("surplus metric", f"{SURPLUS_METRICS} {surplus}")
 
+    def _more_to_report(self) -> None:
+        self._run(self._session.more_to_report(self._loop.time()))
+
     def _send_last_statuses(self) -> None:
-        for _ in range(LAST_STATUSES):
+        kept = len(self._training.metrics)
+        for _ in range(-(-kept // self._settings.status_points)):
             if len(self._training.metrics) and self._session.may_report:
                 self._send_status()
 

@@ -3,17 +3,27 @@
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 from zloom.cuda_copies import Copy, CopyPool
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Series
+
+POINTS_TAKEN = 5_000
+"""Points that are taken at once: to take, encode and send them keeps the training thread waiting for the
+interpreter for a millisecond or two."""
 
 POINTS_KEPT = 100_000
 """Points kept while nobody takes them: 20 metrics at 10 steps a second for 8 minutes."""
 
 SURPLUS_SHOWN = 40
 """Characters that a warning shows of a name that is one too many."""
+
+
+_Reading = float | int | Copy
+_Row = tuple[int, Mapping[str, Any]]
+_NUMBERS = {float, int}
 
 
 class MetricBuffer:
@@ -23,23 +33,37 @@ class MetricBuffer:
     `popleft` each happen as a whole, with or without the GIL: a row goes to `drain`, or to the `append`
     that makes room, never to both. Each counter has one writer; a reader may see it late, which shifts
     the limit by the rows of that moment. A row is not changed once it is in the deque.
+
+    Attributes:
+        ripe: Called on the thread of `append` when there is a batch of points and `drain` has not been called
+            since; it must neither wait nor raise.
     """
 
-    def __init__(self, limit: int = POINTS_KEPT, warn: Callable[[str], object] = warnings.warn) -> None:
+    def __init__(
+        self,
+        limit: int = POINTS_KEPT,
+        batch: int = POINTS_TAKEN,
+        warn: Callable[[str], object] = warnings.warn,
+    ) -> None:
         """Create an empty buffer.
 
         Args:
             limit: Points to keep.
+            batch: Points after which it is ripe.
             warn: Takes the text of a warning, once for each metric that cannot be kept.
         """
         self.refused = 0
         """Values that were no numbers."""
+        self.ripe: Callable[[], object] = _nobody
         self._limit = limit
+        self._batch = batch
+        self._notice = min(batch, limit)
+        """Points beyond which `append` has more to do than to append."""
         self._warn = warn
         self._warned: set[str] = set()
         self.surplus = ""
         """The first name that is beyond the bounds of `zloom.model`, shortened; its points are dropped."""
-        self._rows: deque[tuple[int, Mapping[str, Any]]] = deque()
+        self._rows: deque[_Row] = deque()
         self._appended = 0
         self._overflowed = 0
         self._taken = 0
@@ -79,8 +103,14 @@ class MetricBuffer:
         if metrics:
             self._rows.append((step, metrics))
             self._appended += len(metrics)
-            if self._appended - self._taken - self._overflowed > self._limit:
-                self._make_room()
+            if self._appended - self._taken - self._overflowed > self._notice:
+                self._swell()
+
+    def _swell(self) -> None:
+        self._make_room()
+        if self._notice < self._limit:
+            self._notice = self._limit
+            self.ripe()
 
     def _make_room(self) -> None:
         while self._appended - self._taken - self._overflowed > self._limit:
@@ -112,20 +142,40 @@ class MetricBuffer:
         """
         batch = _Batch(max_points)
         self._take_later(batch)
-        while batch.room > 0 and self._later_points < self._limit:
-            try:
-                step, row = self._rows.popleft()
-            except IndexError:
-                break
-            self._taken += len(row)
-            for name, reading in row.items():
-                if name not in self._names and not self._admit(name):
-                    self._unnamed += 1
-                elif name in self._later or not batch.take(name, step, reading):
-                    self._later.setdefault(name, deque()).append((step, reading))
-                    self._later_points += 1
+        for names, rows in groupby(self._take_rows(batch.room), key=_names):
+            whole = self._as_whole(names, list(rows), batch)
+            for step, row in whole:
+                self._take_row(step, row, batch)
         self._unreadable += batch.unreadable
+        self._notice = min(self._batch, self._limit)
         return batch.series
+
+    def _take_rows(self, room: int) -> Iterator[_Row]:
+        """Yield the oldest rows, until they have as many points as there is room for, or some more."""
+        while room > 0 and self._later_points < self._limit:
+            try:
+                row = self._rows.popleft()
+            except IndexError:
+                return
+            count = len(row[1])
+            self._taken += count
+            room -= count
+            yield row
+
+    def _as_whole(self, names: tuple[str, ...], rows: list[_Row], batch: "_Batch") -> list[_Row]:
+        """Take rows of the same metrics column by column, which is ten times as fast; return those left."""
+        if any(name in self._later or name not in self._names for name in names):
+            return rows
+        count = min(len(rows), batch.room // len(names))
+        return rows[count:] if batch.take_columns(names, rows[:count]) else rows
+
+    def _take_row(self, step: int, row: Mapping[str, Any], batch: "_Batch") -> None:
+        for name, reading in row.items():
+            if name not in self._names and not self._admit(name):
+                self._unnamed += 1
+            elif name in self._later or not batch.take(name, step, reading):
+                self._later.setdefault(name, deque()).append((step, reading))
+                self._later_points += 1
 
     def _admit(self, name: str) -> bool:
         # Looked at here and not at each `append`, which the training thread pays for.
@@ -144,7 +194,12 @@ class MetricBuffer:
                 del self._later[name]
 
 
-_Reading = float | int | Copy
+def _names(row: _Row) -> tuple[str, ...]:
+    return tuple(row[1])
+
+
+def _nobody() -> None:
+    """Tell nobody."""
 
 
 class _Batch:
@@ -167,13 +222,34 @@ class _Batch:
         except (RuntimeError, TypeError, OverflowError):  # The GPU failed, or 10**400.
             self.unreadable += 1
             return True
-        series = self.series.get(name)
-        if series is None:
-            series = self.series[name] = Series([], [])
+        series = self._of(name)
         series.steps.append(step)
         series.values.append(value)
         self.room -= 1
         return True
+
+    def take_columns(self, names: tuple[str, ...], rows: list[_Row]) -> bool:
+        """Take rows of these metrics, for which there is room; False, and nothing taken, where one waits."""
+        columns = list(zip(*(row.values() for _, row in rows), strict=True))
+        if any(not _NUMBERS.issuperset(map(type, column)) for column in columns):
+            return False
+        try:
+            values = [list(map(float, column)) for column in columns]
+        except OverflowError:  # 10**400: told from the others one by one
+            return False
+        steps = [step for step, _ in rows]
+        for name, column in zip(names, values, strict=False):  # without rows there are no columns
+            series = self._of(name)
+            series.steps.extend(steps)
+            series.values.extend(column)
+        self.room -= len(rows) * len(names)
+        return True
+
+    def _of(self, name: str) -> Series:
+        series = self.series.get(name)
+        if series is None:
+            series = self.series[name] = Series([], [])
+        return series
 
 
 def _reading(value: Any, copies: CopyPool) -> _Reading:

@@ -75,13 +75,12 @@ class Session:
         return [] if self.state in (State.NEW, State.CLOSED) else self._disconnect(now)
 
     def answer(self, revision: int, outcome: Outcome, now: float) -> list[Effect]:
-        """Take what became of a revision; it is sent when the timer rings, with others of the same moment."""
+        """Take what became of a revision, and send it; those that follow within a moment go together."""
         if revision > self.revision or self._history.is_of_another(revision, outcome.chain):
             self.counters.stale += 1  # of a history that a rollback has replaced meanwhile
-        else:
-            self._rounds.settled(revision)
-            self._reports.answer(revision, outcome, now)
-        return []
+            return []
+        self._rounds.settled(revision)
+        return self._reports.answer(revision, outcome, now)
 
     def insist(self, message: Insistent, now: float) -> list[Effect]:
         """Say something about a consistent revision, again and again until it is answered."""
@@ -95,6 +94,11 @@ class Session:
     def status_changed(self, now: float) -> list[Effect]:
         """Have a status collected soon, because phase or pause changed."""
         self._reports.status_changed(now)
+        return []
+
+    def more_to_report(self, now: float) -> list[Effect]:
+        """Have another status collected before the next beat, because there are many points."""
+        self._reports.more_to_report(now)
         return []
 
     def status(self, status: messages.Status, now: float) -> list[Effect]:

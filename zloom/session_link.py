@@ -120,6 +120,11 @@ class Link:
         """Whether a message that can wait may be sent now."""
         return self._credit.may_send()
 
+    @property
+    def may_stream(self) -> bool:
+        """Whether a message of which there are many may be sent now, and leave room for others."""
+        return self._credit.may_stream()
+
     def send(self, message: FromWeavelet) -> Send:
         """Return the effect that sends a message, and count it."""
         self._credit.sent()

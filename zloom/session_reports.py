@@ -13,6 +13,12 @@ from zloom.session_state import Alarm
 STATUS_GAP = 0.05
 """Seconds between two statuses at least, however often phase or pause change."""
 
+OUTCOMES_GAP = 0.001
+"""Seconds between two messages of new outcomes at least: what a safe point carries out goes together."""
+
+STREAM_GAP = 0.002
+"""Seconds between two statuses at least, however many points there are: time for all else."""
+
 
 class Reports:
     """Everything that one weavelet has to tell, over all its connections."""
@@ -25,6 +31,7 @@ class Reports:
         self._declared = self._told = 0
         self._status_seq = 0
         self._status_sent = 0.0
+        self._outcomes_sent = -OUTCOMES_GAP
         self._publish_seqs: dict[str, int] = {}
         self._failures: set[int] = set()
 
@@ -71,12 +78,17 @@ class Reports:
         if seq == self._declared:
             self._alarms.cancel(Alarm.DECLARE)
 
-    def answer(self, revision: int, outcome: Outcome, now: float) -> None:
-        """Take what became of a revision."""
+    def answer(self, revision: int, outcome: Outcome, now: float) -> list[Effect]:
+        """Take what became of a revision, and send it: at once, unless another was sent a moment ago."""
         replica = self._link.replica
         self._outcomes.add(revision, replace(outcome, replica=replica.id, rank=replica.rank), now)
-        if self._open:
-            self._alarms.hasten(Alarm.OUTCOMES, now)
+        if not self._open:
+            return []
+        together = self._outcomes_sent + OUTCOMES_GAP
+        if now >= together and self._link.may_send:
+            return self._send_outcomes(now)
+        self._alarms.hasten(Alarm.OUTCOMES, max(now, together))
+        return []
 
     def acknowledge(self, revisions: list[int]) -> None:
         """The broker has outcomes."""
@@ -88,6 +100,11 @@ class Reports:
         """Phase or pause changed."""
         if self._open:
             self._alarms.hasten(Alarm.STATUS, max(now, self._status_sent + STATUS_GAP))
+
+    def more_to_report(self, now: float) -> None:
+        """There are points for another status already; the beat comes soon enough where the broker lags."""
+        if self._open and self._link.may_stream:
+            self._alarms.hasten(Alarm.STATUS, max(now, self._status_sent + STREAM_GAP))
 
     def status(self, status: Status, revision: int, now: float) -> list[Effect]:
         """Send a status, with its number and the newest revision."""
@@ -156,6 +173,7 @@ class Reports:
         self._set_outcomes_alarm()
         if not outcomes:
             return []
+        self._outcomes_sent = now
         return [self._link.send(Outcomes(epoch=self._link.welcome.epoch, outcomes=outcomes))]
 
     def _set_outcomes_alarm(self) -> None:

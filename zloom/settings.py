@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zloom.endpoints import runtime_endpoint, tcp_problem
 from zloom.errors import SettingsError
-from zloom.metrics import POINTS_KEPT
+from zloom.metrics import POINTS_KEPT, POINTS_TAKEN
 from zloom.socket_options import SocketOptions
 
 BROKER_VARIABLE = "ZLOOM_BROKER"
@@ -74,7 +74,8 @@ class WeaveletSettings:
 
     Attributes:
         metric_points: Points that `report` keeps while no broker takes them; then the oldest are dropped.
-        status_points: Points in one status, once a beat. 20,000 take a third of the 1 MiB of a message.
+        status_points: Points in one status. There is one a beat, and more where there are more points: each
+            takes the training thread's interpreter for a millisecond or two. 20,000 fit into a message well.
         device_interval: Seconds between two readings of the devices' state: a reading costs NVML a few
             milliseconds of a core, and temperature and memory do not change faster.
         device_patience: Seconds that the first hello waits for the list of devices. A driver in trouble can
@@ -101,7 +102,7 @@ class WeaveletSettings:
     """
 
     metric_points: int = POINTS_KEPT
-    status_points: int = 20_000
+    status_points: int = POINTS_TAKEN
     device_interval: float = 5.0
     device_patience: float = 2.0
     hold_limit: float | None = None

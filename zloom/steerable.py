@@ -111,7 +111,7 @@ class Steerable(Declaring, Disownable):
         self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
         if pause_ready is not None:
             self._mailbox.pause.ready = pause_ready
-        self._metrics = MetricBuffer(self._settings.metric_points)
+        self._metrics = MetricBuffer(self._settings.metric_points, self._settings.status_points)
         self._training = Training(registry, self._mailbox, self._metrics)
         self._engine: Engine | None = None
         start_paused = resolve_start_paused(self._settings.start_paused, os.environ)

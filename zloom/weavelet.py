@@ -13,7 +13,11 @@ from typing import Self
 from zloom import leaving
 from zloom.errors import ZloomError
 from zloom.messages import Failure
+from zloom.model import Outcome
 from zloom.steerable import Steerable, reason_of
+
+HAND_OVER = 0.001
+"""Seconds that `tick` waits at most until the outcomes of what it has just carried out are sent."""
 
 START_TIMEOUT = 5.0
 """Seconds that `start` waits for the new thread to open its socket, to learn if the endpoint can be used.
@@ -40,6 +44,8 @@ class Weavelet(Steerable):
 
     _thread: threading.Thread | None = None
     _loop: asyncio.AbstractEventLoop | None = None
+    _answered = False
+    """A handler has answered at this safe point."""
     _late = False
     """The thread had not begun when `start` returned."""
 
@@ -58,6 +64,7 @@ class Weavelet(Steerable):
         self._arrived = threading.Event()
         self._activated = threading.Event()
         self._opened = threading.Event()
+        self._handed_over = threading.Event()
         self._leaving: asyncio.Future[None] | None = None
         self._reason = ""
         self._start_error: ZloomError | None = None
@@ -121,6 +128,8 @@ class Weavelet(Steerable):
 
     def tick(self, step: int | None = None) -> None:
         """Begin the next step: a safe point, at which handlers run and a pause holds.
+
+        After handlers it waits, a millisecond at most, until what they answered is sent.
 
         Args:
             step: Its number, which must increase; by default steps are counted, from 1 on.
@@ -191,6 +200,22 @@ class Weavelet(Steerable):
                 self._arrived.clear()
         finally:
             self._hold_again()
+        if self._answered:
+            self._hand_over()
+
+    def _answer(self, revision: int, outcome: Outcome) -> None:
+        self._answered = True
+        super()._answer(revision, outcome)
+
+    def _hand_over(self) -> None:
+        """Let the weavelet's thread send what handlers have answered.
+
+        A step in Python keeps the interpreter for 5 ms (`sys.getswitchinterval`), and they would wait for it.
+        """
+        self._answered = False
+        self._handed_over.clear()
+        self._call(self._handed_over.set)
+        self._handed_over.wait(HAND_OVER)
 
     # --- the weavelet's thread ----------------------------------------------------------------
 

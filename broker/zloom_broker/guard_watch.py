@@ -4,7 +4,7 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from statistics import median
 
@@ -33,8 +33,7 @@ class RecentPoints:
             if name not in self._columns and len(self._columns) >= MAX_METRICS:
                 continue
             steps, values = self._columns.setdefault(name, (array("d"), array("d")))
-            finite = [point for point in _points(series) if math.isfinite(point[1])]
-            for step, value in finite[-BASELINE_POINTS:]:
+            for step, value in reversed(list(islice(_newest_finite(series), BASELINE_POINTS))):
                 steps.append(step)
                 values.append(value)
             del steps[:-BASELINE_POINTS], values[:-BASELINE_POINTS]
@@ -43,6 +42,13 @@ class RecentPoints:
         """Return the newest points of a metric, oldest first, each with its step."""
         steps, values = self._columns.get(name, ((), ()))
         return [(int(step), value) for step, value in zip(steps, values, strict=True)]
+
+
+def _newest_finite(series: Series) -> Iterator[tuple[int, float]]:
+    count = min(len(series.steps), len(series.values))  # a peer may send columns of two lengths
+    for place in range(count - 1, -1, -1):
+        if math.isfinite(series.values[place]):
+            yield series.steps[place], series.values[place]
 
 
 def _points(series: Series) -> list[tuple[int, float]]:

@@ -84,8 +84,8 @@ class Outcomes:
         now: float,
     ) -> None:
         self._writing -= marks
-        self._hub.send(peer, OutcomesReceived(revisions=numbers))
         self.announce(attempt, numbers, peer.replica, now)
+        self._hub.send(peer, OutcomesReceived(revisions=numbers))  # after those who wait for it: it can wait
 
     def _not_recorded(self, marks: set[tuple[AttemptKey, int, str]], reason: str) -> None:
         # The replica sends it again.
@@ -102,8 +102,8 @@ class Outcomes:
                 outcomes=[ledger.outcomes[replica]],
                 settled=ledger.settled,
             )
-            self._hub.publish(watch_topic(attempt.run), answered)
             self._push((attempt.key, number), ledger, now)
+            self._hub.publish(watch_topic(attempt.run), answered)
             for observer in self._observers:
                 observer(attempt, ledger, now)
 

@@ -20,7 +20,7 @@ import zmq
 from tests.support import DEADLINE, broker_process, free_endpoint, running_broker
 from zloom import Meta, SettingsError, TransportError, UndoError
 from zloom.client import Result, SyncOperator, connect_sync
-from zloom.messages import Answered, Failure, Happened, Reported, Status, ToBroker
+from zloom.messages import Answered, Failure, Happened, Outcomes, Reported, Status, ToBroker
 from zloom.model import Device, ReplicaStatus
 from zloom.session_sockets import SessionSockets
 from zloom.session_state import State
@@ -461,6 +461,35 @@ def test_a_pause_waits_until_it_may(endpoint: str, run: str, operating: Operatin
         assert train_while(weavelet, pause).applied_everywhere
 
 
+def test_outcomes_leave_before_the_training_takes_the_interpreter_again(
+    weavelet: Weavelet, operating: Operating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weavelet.on_config("learning_rate", initial=0.1)(lambda value: None)
+    monkeypatch.setattr("zloom.weavelet.HAND_OVER", DEADLINE)
+    assert weavelet._engine is not None
+    sockets, sent = weavelet._engine._sockets, list[object]()
+    send = sockets.send
+
+    def note(message: ToBroker) -> bool:
+        sent.append(message)
+        return send(message)
+
+    monkeypatch.setattr(sockets, "send", note)
+    train(weavelet, lambda: weavelet.state is State.ACTIVE)
+    background = operating.set(learning_rate=0.2)
+    while not weavelet._mailbox.waiting:
+        time.sleep(0.001)  # and makes no step
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(DEADLINE)
+    try:
+        weavelet.tick()
+        told = [each for each in sent if isinstance(each, Outcomes)]
+    finally:
+        sys.setswitchinterval(interval)
+    assert [list(each.outcomes) for each in told] == [[1]]
+    assert train_while(weavelet, background).applied_everywhere
+
+
 # --- reports -------------------------------------------------------------------------------------
 
 
@@ -479,6 +508,25 @@ def test_every_point_arrives_with_its_step(weavelet: Weavelet, operator: SyncOpe
                 break
     assert steps == list(range(1, 201))
     assert values == [number / 10 for number in range(200)]
+
+
+def test_a_burst_of_points_does_not_wait_for_a_beat_each(
+    weavelet: Weavelet, operator: SyncOperator, run: str
+) -> None:
+    count, begun = 50_000, time.monotonic()
+    with operator.watch(run) as feed:
+        for number in range(count):
+            weavelet.tick()
+            weavelet.report(loss=number)
+        values: list[float] = []
+        for each in feed:
+            if isinstance(each, Reported) and "loss" in each.metrics:
+                values += each.metrics["loss"].values
+            if len(values) >= count:
+                break
+    assert values == list(range(count))
+    beats = count / weavelet._settings.status_points
+    assert time.monotonic() - begun < beats / 5, "a tenth of a second, and not one a status"
 
 
 def test_a_phase_is_told_at_once_and_ends_with_its_block(

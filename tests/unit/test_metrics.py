@@ -230,6 +230,36 @@ def test_each_point_is_taken_once_in_order_or_dropped(actions: list[Any], limit:
     assert len(buffer) == 0
 
 
+def test_it_is_ripe_once_until_it_is_drained() -> None:
+    buffer, seen = MetricBuffer(limit=10, batch=3), []
+    buffer.ripe = lambda: seen.append(len(buffer))
+    for step in range(20):
+        buffer.append(step, {"a": step})
+    assert seen == [4]
+    assert (len(buffer), buffer.dropped) == (10, 10)
+    buffer.drain(EVERYTHING)
+    for step in range(4):
+        buffer.append(step, {"a": step})
+    assert seen == [4, 4]
+
+
+def test_rows_of_the_same_metrics_come_out_as_others_do() -> None:
+    rows: list[dict[str, Any]] = [{"a": 1, "b": 0.5}] * 3
+    rows += [{"b": 2, "a": 3}, {"a": 10**400, "b": 1}, {"a": 4, "b": 5}, {"c": True}]
+    buffer = MetricBuffer()
+    for step, row in enumerate(rows):
+        buffer.append(step, dict(row))
+    assert buffer.drain(5) == {"a": Series([0, 1, 2], [1.0] * 3), "b": Series([0, 1], [0.5] * 2)}
+    drained = buffer.drain(EVERYTHING)
+    assert drained == {
+        "a": Series([3, 5], [3.0, 4.0]),
+        "b": Series([2, 3, 4, 5], [0.5, 2.0, 1.0, 5.0]),
+        "c": Series([6], [1.0]),
+    }
+    assert {type(value) for series in drained.values() for value in series.values} == {float}
+    assert buffer.dropped == 1
+
+
 @pytest.mark.usefixtures("eager_switching")
 def test_two_threads_lose_no_count_and_no_order() -> None:
     buffer, count = MetricBuffer(limit=50), 20_000

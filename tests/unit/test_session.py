@@ -384,11 +384,15 @@ def test_g4_an_answer_of_a_history_that_was_replaced_is_not_taken_for_its_namesa
     snapshot = m.Snapshot(epoch="e2", revision=5, chain=chain(5), pending=[change(5)], rolled_back=True)
     session.receive_control(snapshot, 1.3)
     session.receive_update(STEER, revised(6, "e2"), 1.3)
+    effects = []
     for number, digest in ((5, chain(5)), (6, chain(6)), (4, b"old"), (5, b"old"), (6, b"old")):
-        session.answer(number, replace(applied(), chain=digest), 1.4)
+        effects += session.answer(number, replace(applied(), chain=digest), 1.4)
     assert session.counters.stale == 3
-    (told,) = [each for each in sent(session.on_timer(1.4)) if isinstance(each, m.Outcomes)]
-    assert {number: each.chain for number, each in told.outcomes.items()} == {5: chain(5), 6: chain(6)}
+    told = [each for each in sent(effects + session.on_timer(1.5)) if isinstance(each, m.Outcomes)]
+    assert [{number: each.chain for number, each in one.outcomes.items()} for one in told] == [
+        {5: chain(5)},
+        {6: chain(6)},
+    ]
 
 
 def test_an_answer_to_a_revision_that_a_rollback_took_away_is_dropped() -> None:
@@ -419,16 +423,24 @@ def test_the_buffer_is_bounded_and_the_log_makes_up_for_it() -> None:
 # --- what it tells -------------------------------------------------------------------------------
 
 
-def test_outcomes_go_together_and_are_sent_until_they_are_received() -> None:
-    session = active(revision=4)
-    assert session.answer(3, applied(), 0.1) == []
+def test_an_outcome_is_sent_at_once_and_those_of_the_same_moment_together() -> None:
+    session = active(revision=5)
+    first = Outcome("a", 1, "applied", 5)
+    assert session.answer(3, applied(), 0.1) == [Send(m.Outcomes(epoch="e1", outcomes={3: first}))]
     assert session.answer(4, Outcome("", outcome="rejected", error="no"), 0.1) == []
-    assert session.next_timer() == 0.1
-    told = {3: Outcome("a", 1, "applied", 5), 4: Outcome("a", 1, "rejected", error="no")}
-    assert session.on_timer(0.1) == [Send(m.Outcomes(epoch="e1", outcomes=told))]
+    assert session.answer(5, applied(), 0.1005) == []
+    assert session.next_timer() == pytest.approx(0.101)
+    told = {4: Outcome("a", 1, "rejected", error="no"), 5: first}
+    assert session.on_timer(0.102) == [Send(m.Outcomes(epoch="e1", outcomes=told))]
+
+
+def test_outcomes_are_sent_until_they_are_received() -> None:
+    session = active(revision=4)
+    session.answer(3, applied(), 0.1)
+    session.answer(4, applied(), 0.2)
     session.receive_control(m.OutcomesReceived(revisions=[3]), 0.5)
-    again = [each for each in sent(session.on_timer(1.1)) if isinstance(each, m.Outcomes)]
-    assert again == [m.Outcomes(epoch="e1", outcomes={4: told[4]})]
+    again = [each for each in sent(session.on_timer(1.3)) if isinstance(each, m.Outcomes)]
+    assert again == [m.Outcomes(epoch="e1", outcomes={4: Outcome("a", 1, "applied", 5)})]
     session.receive_control(m.OutcomesReceived(revisions=[4]), 1.2)
     assert not [each for each in sent(session.on_timer(2.5)) if isinstance(each, m.Outcomes)]
     assert session.counters.resent == 1
@@ -466,9 +478,13 @@ def test_outcomes_wait_until_the_histories_are_one() -> None:
 
 def test_many_outcomes_take_several_messages_with_short_texts() -> None:
     session = active(revision=BATCH + 1)
+    session.receive_control(m.HelloRequired(), 0.0)
     for number in range(1, BATCH + 2):
         session.answer(number, Outcome("", outcome="rejected", error="x" * 10 * TEXT_LIMIT), 0.1)
-    first, second = sent(session.on_timer(0.1))
+    session.receive_control(WELCOME, 0.3)
+    session.receive_update(echo_topic("n2"), m.Echo(nonce="n2"), 0.4)
+    session.receive_control(m.Log(epoch="e1", revisions=[]), 0.6)
+    first, second = sent(session.on_timer(0.6))
     assert isinstance(first, m.Outcomes)
     assert isinstance(second, m.Outcomes)
     assert [len(first.outcomes), len(second.outcomes)] == [BATCH, 1]
@@ -531,6 +547,27 @@ def test_a_change_of_phase_is_told_soon_but_not_more_often_than_every_50_ms() ->
     session.status(STATUS, 0.05)
     session.status_changed(0.5)
     assert session.on_timer(0.5) == [CollectStatus()]
+
+
+def test_many_points_are_told_before_the_beat_with_time_for_all_else_between() -> None:
+    session = active()
+    session.status(STATUS, 0.0)
+    session.more_to_report(0.0)
+    assert session.on_timer(0.001) == []
+    assert session.on_timer(0.002) == [CollectStatus()]
+
+
+def test_many_points_leave_half_of_the_credit_to_outcomes() -> None:
+    session = active()
+    now, statuses = 0.0, 0
+    while not statuses or CollectStatus() in session.on_timer(now):
+        statuses += 1
+        session.status(STATUS, now)
+        session.more_to_report(now)
+        now += 0.002
+    assert statuses < WELCOME.credit / 2 <= statuses + 3, "the hello, and what it began with, count too"
+    assert session.may_report
+    assert session.on_timer(now + WELCOME.beat) == [CollectStatus()], "the beat's status comes all the same"
 
 
 def test_no_status_before_it_is_active() -> None:
@@ -646,6 +683,7 @@ def test_an_answer_to_an_operator_is_no_message_for_a_weavelet() -> None:
 
 def test_closing_tells_the_last_outcomes_and_says_goodbye() -> None:
     session = active(revision=4)
+    session.answer(3, applied(), 0.1)
     session.answer(4, applied(), 0.1)
     assert session.close("finished", 7, 0.1) == [
         Send(m.Outcomes(epoch="e1", outcomes={4: Outcome("a", 1, "applied", 5)})),

@@ -6,7 +6,7 @@ from tests.unit.test_session import REPLICA, STEER, active, applied, chain, sent
 from zloom import messages as m
 from zloom.model import Outcome, Revision
 from zloom.session import Session
-from zloom.session_effects import CollectStatus, Concluded, Decided, Deliver, Prepared
+from zloom.session_effects import Concluded, Decided, Deliver, Prepared
 from zloom.session_link import INTERVAL
 from zloom.session_state import State
 
@@ -103,10 +103,10 @@ def test_a_confirmation_is_said_until_the_conclusion_and_no_decision_ends_it() -
 def test_an_outcome_says_more_than_either() -> None:
     session = active(1)
     session.insist(confirm(), NOW)
-    session.answer(1, applied(9), NOW)
-    assert sent(session.on_timer(NOW)) == [
+    assert sent(session.answer(1, applied(9), NOW)) == [
         m.Outcomes(epoch="e1", outcomes={1: Outcome("a", 1, "applied", step=9)})
     ]
+    assert said(session, NOW) == []
 
 
 def test_a_promise_outlives_the_connection_and_is_said_again_once_the_history_is_complete() -> None:
@@ -153,8 +153,7 @@ def test_a_prepare_that_comes_before_its_revision_brings_it() -> None:
     assert session.receive_control(prepare(2), NOW) == [Deliver(revision(2)), Prepared(prepare(2))]
     published = m.Revised(epoch="e1", run="run", attempt="one", revision=revision(2), seq=1)
     assert session.receive_update(STEER, published, NOW) == []
-    session.answer(2, applied(9), NOW)
-    assert [each for each in session.on_timer(NOW) if each != CollectStatus()], "the outcome was dropped"
+    assert session.answer(2, applied(9), NOW), "the outcome was dropped"
 
 
 def test_a_prepare_after_a_gap_asks_for_what_is_missing_and_leaves_the_round() -> None:
@@ -176,7 +175,6 @@ def test_a_prepare_is_not_handed_over_while_the_history_is_incomplete() -> None:
 
 def test_the_replica_s_own_name_goes_with_an_outcome_of_a_round() -> None:
     session = active(1)
-    session.answer(1, Outcome("", outcome="aborted", error="rank 0: lost"), NOW)
-    outcomes = sent(session.on_timer(NOW))[-1]
+    (outcomes,) = sent(session.answer(1, Outcome("", outcome="aborted", error="rank 0: lost"), NOW))
     assert isinstance(outcomes, m.Outcomes)
     assert outcomes.outcomes[1].replica == REPLICA.id
