@@ -13,22 +13,19 @@ def make_ledger(*outcomes: Outcome) -> Ledger:
 
 
 def test_the_first_refusal_is_of_those_that_still_refuse() -> None:
-    ledger = make_ledger()
-    ledger.answer(outcome("a", "applied"))
-    assert ledger.first_refusal is None
-    ledger.answer(lost := outcome("b", "lost"))
-    ledger.answer(rejected := outcome("c", "rejected"))
-    assert ledger.first_refusal == lost
-    ledger.answer(outcome("b", "applied"))
-    ledger.answer(rejected)
-    assert ledger.first_refusal == rejected
+    ledger, firsts = make_ledger(), []
+    lost, rejected = outcome("b", "lost"), outcome("c", "rejected")
+    for said in (outcome("a", "applied"), lost, rejected, outcome("b", "applied"), rejected):
+        ledger.answer(said)
+        firsts.append(ledger.first_refusal)
     ledger.answer(outcome("c", "applied"))
-    assert ledger.first_refusal is None
+
+    assert [*firsts, ledger.first_refusal] == [None, lost, lost, rejected, rejected, None]
 
 
 def test_a_restored_ledger_knows_who_refused() -> None:
     lost = outcome("a", "lost")
-    ledger = make_ledger(lost, outcome("b", "applied"))
-    assert ledger.first_refusal == lost
-    ledger.answer(outcome("a", "applied"))
-    assert ledger.first_refusal is None
+    restored, came_back = (make_ledger(lost, outcome("b", "applied")) for _ in range(2))
+    came_back.answer(outcome("a", "applied"))
+
+    assert (restored.first_refusal, came_back.first_refusal) == (lost, None)
