@@ -11,8 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from jsonschema import Draft202012Validator, TypeChecker
-from jsonschema.validators import create
 
 from zloom.errors import Refused
 from zloom.model import Key, Replica, Schema
@@ -60,11 +58,17 @@ def _checker(test: Callable[[object], bool]) -> Any:
     return lambda _, value: test(value)
 
 
-_validator_class = create(
-    meta_schema={},
-    validators={word: Draft202012Validator.VALIDATORS[word] for word in KEYWORDS},
-    type_checker=TypeChecker({name: _checker(test) for name, test in _TYPES.items()}),
-)
+@lru_cache(maxsize=1)
+def _validator_class() -> Any:
+    # Imported here: it takes a seventh of a broker's start, and 4 MB, which a broker without keys needs not.
+    from jsonschema import Draft202012Validator, TypeChecker
+    from jsonschema.validators import create
+
+    return create(
+        meta_schema={},
+        validators={word: Draft202012Validator.VALIDATORS[word] for word in KEYWORDS},
+        type_checker=TypeChecker({name: _checker(test) for name, test in _TYPES.items()}),
+    )
 
 
 def check(value: object, schema: Schema) -> tuple[str, str] | None:
@@ -126,7 +130,7 @@ def _first_error(value: object, schema: bytes) -> Any:
 
 @lru_cache(maxsize=4096)
 def _validator(schema: bytes) -> Any:
-    return _validator_class(_closed(msgspec.json.decode(schema)))
+    return _validator_class()(_closed(msgspec.json.decode(schema)))
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
