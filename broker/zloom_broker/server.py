@@ -67,6 +67,10 @@ class Server:
             context, Takers(self._on_control, self._on_unroutable, self._on_subscription), security
         )
         self._timer: asyncio.TimerHandle | None = None
+        self._not_before = 0.0
+        """When the timer may ring again, on the loop's clock."""
+        self._reckoning = False
+        """The timer is to be set anew in this turn of the loop, or the next."""
         self._committed = journal.recovered.last_seq
         self._snapshot_seq = journal.recovered.snapshot_seq
         self._packing: Iterator[None] | None = None
@@ -226,7 +230,7 @@ class Server:
             self.measuring.look(core, now)
             numbers = self.measuring.counters(), self.measuring.gauges(now)
             if not self._handle(core, lambda: core.on_timer(now, time.time(), *numbers)):
-                self._set_timer(core, now + STUMBLE)
+                self._not_before = now + STUMBLE
 
     def _handle(self, core: Core, event: Callable[[], list[Effect]]) -> bool:
         """Have the core take an event, and carry out what it decides; return whether it did not raise.
@@ -260,7 +264,14 @@ class Server:
                 case Commit():
                     self.measuring.load.submitted(effect.seq + len(effect.payloads) - 1, self._loop.time())
                     self._journal.submit(effect.seq, effect.payloads, effect.durable)
-        self._set_timer(core)
+        if not self._reckoning:  # once for all that this turn of the loop brings
+            self._reckoning = True
+            self._loop.call_soon(self._reckon)
+
+    def _reckon(self) -> None:
+        self._reckoning = False
+        if self._core is not None:
+            self._set_timer(self._core)
 
     def _expel(self, effect: Expel) -> None:
         self._log.error("the key of %s is refused until the next start: %s", effect.user, effect.reason)
@@ -284,10 +295,10 @@ class Server:
             self.measuring.unpublished += 1
             self._log.debug("a publication could not be sent: %s", error)
 
-    def _set_timer(self, core: Core, earliest: float = 0.0) -> None:
-        due = max(core.next_timer(), earliest)
+    def _set_timer(self, core: Core) -> None:
+        due = max(core.next_timer(), self._not_before)
         if self._timer is not None:
-            if earliest <= self._timer.when() <= due:
+            if self._not_before <= self._timer.when() <= due:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._on_timer)
