@@ -1,4 +1,4 @@
-"""`python -m bench [NAME …]`: measure, print, save; `python -m bench report FILE`: write its page."""
+"""`python -m bench [NAME …]`: measure, print, save; `… report FILE`: write its page; `… guard`: count."""
 
 import argparse
 import resource
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 from rich.console import Console
 
-from bench import calls, machine, report, results, round_trips, suite, tables, training
+from bench import calls, guard, machine, report, results, round_trips, suite, tables, training
 from bench.extent import Extent
 from bench.results import LOADS, OURS, PEERS, TRANSPORTS, Run
 from bench.tables import Grid
@@ -32,6 +32,9 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["report"]:
         _report(words[1:], console)
+        return
+    if words[:1] == ["guard"]:
+        _guard(words[1:], console)
         return
     parser = _parser()
     options = parser.parse_args(words)
@@ -64,6 +67,17 @@ def _report(words: list[str], console: Console) -> None:
         parser.error(f"the pictures of {options.run} cannot be drawn: {error}")
     for path in written:
         console.print(f"wrote {path}")
+
+
+def _guard(words: list[str], console: Console) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench guard", description="Count instructions, and compare them with their budgets."
+    )
+    parser.parse_args(words)
+    rows = guard.measure()
+    console.print(guard.table(rows).rich())
+    if not all(row.kept for row in rows):
+        parser.exit(1, "bench: a budget is exceeded; bench/guard.py says what they are\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from pathlib import Path
 import zloom
 from bench import echo, floor, peers, roles, trainer
 from bench.parts import Bench, OpenBench, Parts, Plan, awaited
-from bench.results import NATS, Contender, Load, OpenContender, Transport
+from bench.results import NATS, REDIS, Contender, Load, OpenContender, Transport
 from zloom_broker.server import running
 from zloom_broker.settings import BrokerSettings, Durability
 
@@ -21,8 +21,8 @@ JETSTREAM_SYNC = {"JetStream": "2m", "JetStream always": "always"}
 
 
 def reaches(contender: Contender, transport: Transport) -> bool:
-    """Tell whether a contender exists over a transport: NATS knows TCP only, and a socket is no queue."""
-    if contender in NATS:
+    """Tell if a contender exists over a transport: NATS and Redis know TCP only; a socket is no queue."""
+    if contender in (*NATS, *REDIS):
         return transport == "tcp"
     return contender != "sockets" or transport != "inproc"
 
@@ -32,7 +32,7 @@ async def start(contender: Contender, transport: Transport, folder: Path) -> Asy
     """Start a contender with all its parts, as long as the block lasts.
 
     Args:
-        contender: Which; NATS must have been found.
+        contender: Which; of NATS and Redis, one that was found.
         transport: Between its parts, one that `reaches` it.
         folder: For a journal, on a real disk.
 
@@ -60,6 +60,10 @@ def _operator(contender: Contender, parts: Parts) -> AbstractAsyncContextManager
             return peers.zmq_asyncio(parts)
         case "sockets":
             return floor.sockets(parts)
+        case "Redis":
+            from bench import redis_peer  # it is an extra
+
+            return redis_peer.pubsub(parts)
         case _:
             return _open_operator(contender, parts)
 

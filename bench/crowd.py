@@ -1,4 +1,4 @@
-"""Many weavelets, or many subscribers of NATS, in one process, whose handlers run on its loop at once.
+"""Many weavelets, or subscribers of NATS or of Redis, in one process, whose handlers run on its loop at once.
 
 Each has connections of its own, as if it were a process. It says that it is ready when all of them are
 connected, and ends with its input.
@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import zloom
-from bench.nats_worker import CHANGES
+from bench import redis_server
+from bench.orders import CHANGES, OUTCOMES
 from bench.roles import announce
 from bench.trainer import KEY, RUN
 from zloom.settings import WeaveletSettings
@@ -79,9 +80,24 @@ async def subscribers(endpoint: str, ranks: range, world_size: int, stack: Async
         await connection.flush()
 
 
+async def redis_subscribers(endpoint: str, ranks: range, world_size: int, stack: AsyncExitStack) -> None:
+    """Do the same with Redis, where who listens needs a second connection to answer."""
+    import redis.asyncio
+
+    async def answer(client: Any, listener: Any) -> None:
+        async for message in listener.listen():
+            if message["type"] == "message":
+                await client.publish(OUTCOMES, message["data"])
+
+    for _ in ranks:
+        client = await stack.enter_async_context(redis.asyncio.from_url(endpoint))
+        listener = await stack.enter_async_context(redis_server.listening(client, CHANGES))
+        stack.callback(asyncio.create_task(answer(client, listener)).cancel)
+
+
 Join = Callable[[str, range, int, AsyncExitStack], Awaitable[None]]
 
-KINDS: dict[str, Join] = {"zloom": weavelets, "nats": subscribers}
+KINDS: dict[str, Join] = {"zloom": weavelets, "nats": subscribers, "redis": redis_subscribers}
 
 
 def shares(total: int, parts: int) -> list[range]:

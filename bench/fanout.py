@@ -1,4 +1,4 @@
-"""One change to many weavelets, until the operator has the outcomes of all, beside the same on core NATS."""
+"""One change to many weavelets, until the operator has the outcomes of all, beside core NATS and Redis."""
 
 import asyncio
 import contextlib
@@ -13,17 +13,16 @@ from statistics import median
 import psutil
 
 import zloom
-from bench import crowd, nats_server, roles
+from bench import crowd, nats_server, redis_server, roles
 from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal
-from bench.nats_worker import CHANGES
-from bench.orders import PAYLOAD
+from bench.orders import CHANGES, OUTCOMES, PAYLOAD
 from bench.results import Absence
 from bench.trainer import KEY, RUN
 
 NAME = "fanout"
-ZLOOM, NATS = "zloom buffered", "NATS"
+ZLOOM, NATS, REDIS = "zloom buffered", "NATS", "Redis"
 TIME, CPU = "all outcomes", "server's CPU"
 
 SIZES, QUICK_SIZES = (1, 10, 100, 1000), (1, 8)
@@ -41,6 +40,8 @@ GOALS = tuple(
     for goal in (
         Goal(f"{size} weavelets", TIME, ZLOOM, NATS, 0.7 if size == SIZES[-1] else None),
         Goal(f"{size} weavelets", CPU, ZLOOM, NATS),
+        Goal(f"{size} weavelets", TIME, ZLOOM, REDIS),
+        Goal(f"{size} weavelets", CPU, ZLOOM, REDIS),
     )
 )
 
@@ -69,8 +70,8 @@ def measure(extent: Extent, collected: Collected) -> None:
 
 def absent() -> list[Absence]:
     """Return whom this machine lacks."""
-    why = nats_server.missing()
-    return [Absence(NAME, NATS, why)] if why else []
+    lacking = {NATS: nats_server.missing(), REDIS: redis_server.missing()}
+    return [Absence(NAME, name, why) for name, why in lacking.items() if why]
 
 
 async def _measure(extent: Extent, size: int, collected: Collected) -> None:
@@ -78,6 +79,8 @@ async def _measure(extent: Extent, size: int, collected: Collected) -> None:
         sides = {ZLOOM: await stack.enter_async_context(_zloom(extent, size))}
         if not nats_server.missing():
             sides[NATS] = await stack.enter_async_context(_nats(extent, size))
+        if not redis_server.missing():
+            sides[REDIS] = await stack.enter_async_context(_redis(extent, size))
         count = QUICK_CHANGES if extent.quick else CHANGES_A_TURN[size]
         for number in range(extent.rounds):
             extent.say(f"{NAME}, {size}: round {number + 1} of {extent.rounds}")
@@ -163,3 +166,23 @@ async def _nats(extent: Extent, size: int) -> AsyncIterator[Side]:
             yield Side(change, psutil.Process(server.pid))
         finally:
             await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def _redis(extent: Extent, size: int) -> AsyncIterator[Side]:
+    import redis.asyncio
+
+    with redis_server.running(extent.folder) as server, crowd_of("redis", server.endpoint, size):
+        async with (
+            redis.asyncio.from_url(server.endpoint) as client,
+            redis_server.listening(client, OUTCOMES) as listener,
+        ):
+            answers = listener.listen()
+
+            async def change() -> None:
+                async with asyncio.timeout(roles.DEADLINE):
+                    await client.publish(CHANGES, PAYLOAD)
+                    for _ in range(size):
+                        await anext(answers)
+
+            yield Side(change, psutil.Process(server.pid))

@@ -22,8 +22,7 @@ from bench.crowd import CROWD_DEADLINE
 from bench.extent import Extent
 from bench.fanout import change_all, crowd_of
 from bench.goals import Goal
-from bench.nats_worker import CHANGES
-from bench.orders import PAYLOAD
+from bench.orders import CHANGES, PAYLOAD
 from bench.results import Absence
 from bench.trainer import RUN
 

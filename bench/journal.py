@@ -17,8 +17,7 @@ from bench import fanout, nats_server, roles
 from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal
-from bench.nats_worker import CHANGES
-from bench.orders import PAYLOAD
+from bench.orders import CHANGES, PAYLOAD
 from bench.results import Absence
 from bench.trainer import KEY, RUN
 from zloom_broker.journal import open_journal

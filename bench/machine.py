@@ -12,7 +12,7 @@ from statistics import median
 
 import zmq
 
-from bench import nats_server
+from bench import nats_server, redis_server
 from bench.results import Machine
 from bench.training import has_cuda
 from zloom import __version__
@@ -40,6 +40,7 @@ def describe(folder: Path) -> Machine:
         nats=""
         if nats_server.missing()
         else f"nats-server {nats_server.version()}, nats-py {version('nats-py')}",
+        redis=redis_server.versions(),
         gpu=_gpu(),
     )
 

@@ -7,41 +7,15 @@ operator has the server's acknowledgement of the change, and then the outcome.
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType
 
 from bench import nats_server, roles
-from bench.nats_worker import CHANGES, OUTCOMES
-from bench.orders import END, PAYLOAD
-from bench.parts import SECONDS_SILENT, Parts, Plan, awaited
-from bench.results import Load
-
-Ask = Callable[[bytes], Awaitable[object]]
-"""Sends a payload and returns when it has come back."""
-
-
-class NatsBench:
-    """A change that is answered by a handler, over NATS."""
-
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self._numbers = itertools.count()
-
-    async def measure(self, plan: Plan) -> list[int]:
-        """See `Bench`."""
-        return await awaited(plan, self.change)
-
-    async def change(self) -> None:
-        """See `OpenBench`."""
-        await self._ask(next(self._numbers).to_bytes(len(PAYLOAD), "big"))
-
-    async def train(self, load: Load) -> None:
-        """See `Bench`."""
-        await self._ask(load.encode())
+from bench.orders import CHANGES, END, OUTCOMES
+from bench.parts import SECONDS_SILENT, AskingBench, Parts
 
 
 class Outcomes:
@@ -63,7 +37,7 @@ class Outcomes:
 
 
 @contextlib.asynccontextmanager
-async def core(parts: Parts) -> AsyncIterator[NatsBench]:
+async def core(parts: Parts) -> AsyncIterator[AskingBench]:
     """Start a server without JetStream, a worker and a client, as long as the block lasts."""
     with (
         nats_server.running(parts.folder) as server,
@@ -74,13 +48,13 @@ async def core(parts: Parts) -> AsyncIterator[NatsBench]:
         async def ask(payload: bytes) -> None:
             await connection.request(CHANGES, payload, timeout=SECONDS_SILENT)
 
-        yield NatsBench(ask)
+        yield AskingBench(ask)
         await ask(END)
         await connection.close()
 
 
 @contextlib.asynccontextmanager
-async def jetstream(parts: Parts, sync: str) -> AsyncIterator[NatsBench]:
+async def jetstream(parts: Parts, sync: str) -> AsyncIterator[AskingBench]:
     """Start the same with JetStream, which has its files on disk as `sync` says."""
     with nats_server.running(parts.folder, sync) as server:
         connection = await nats.connect(server.endpoint)
@@ -97,6 +71,6 @@ async def jetstream(parts: Parts, sync: str) -> AsyncIterator[NatsBench]:
                 await outcome
 
         with roles.process("bench.nats_worker", "jetstream", server.endpoint):
-            yield NatsBench(ask)
+            yield AskingBench(ask)
             await ask(END)
         await connection.close()

@@ -10,3 +10,6 @@ SWITCHES = {load.encode(): load for load in LOADS}
 
 END = b"end"
 """To leave, and the broker with it."""
+
+CHANGES, OUTCOMES = "changes", "outcomes"
+"""Where a peer that has names for it publishes what the operator sends, and what comes back."""

@@ -36,7 +36,8 @@ worker and back: the floor, on which nothing is validated, numbered, written or 
 `NATS` is a request to a handler in the trainer and its answer; the server keeps nothing. With `JetStream` the
 change goes to a stream on files, whose acknowledgement the operator waits for, and its outcome to another,
 which the operator reads; its files are on disk every two minutes. With `JetStream always` they are before it
-answers. Nobody asks for keys, and nothing is encrypted.
+answers. With `Redis` the operator publishes on one channel, and the trainer's handler its outcome on another;
+the server keeps nothing. Nobody asks for keys, and nothing is encrypted.
 
 *Idle*: the training waits, zloom's in a pause inside `tick()`, and changes are made one right after the
 other. {loads}
@@ -61,8 +62,8 @@ operations of PyTorch let go of the interpreter: a real training lies between id
 
 TORCH = """
 
-*Torch*: it trains a small model of PyTorch on one thread, {step_ms:.2f} ms a step. The handlers of zloom and
-of NATS run between two steps; the echoes answer from their thread at once."""
+*Torch*: it trains a small model of PyTorch on one thread, {step_ms:.2f} ms a step. The handlers of zloom, of
+NATS and of Redis run between two steps; the echoes answer from their thread at once."""
 
 PROPORTION = """\
 ## In proportion
@@ -152,8 +153,8 @@ FANOUT = """\
 One change to all weavelets of a run, over tcp, whose handlers run on their loops at once
 (`mode="immediate"`), until the operator has the outcome of each. They are shared out among a few processes,
 each weavelet with connections of its own. `NATS` publishes to as many subscribers, each with a connection of
-its own, and waits for the answer of each; its server keeps nothing. The server's CPU is what the broker used
-for a change.
+its own, and waits for the answer of each; its server keeps nothing. So does `Redis`, where each subscriber
+answers on a second connection. The server's CPU is what the broker used for a change.
 
 {figures}
 """

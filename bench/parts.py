@@ -7,6 +7,7 @@ weavelet, training and operator share one interpreter.
 import asyncio
 import contextlib
 import functools
+import itertools
 import random
 import secrets
 import time
@@ -17,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from bench import echo, roles
+from bench.orders import PAYLOAD
 from bench.results import Load, Transport
 from zloom.socket_options import new_context
 
@@ -86,6 +88,30 @@ class OpenBench(Bench, Protocol):
 
     async def change(self) -> None:
         """Make one, and return when it was answered; not to be awaited before the next is made."""
+
+
+class AskingBench:
+    """A change that is answered by a handler, with a client on this loop.
+
+    Args:
+        ask: Sends a payload, unlike that of any other change, and returns when it has come back.
+    """
+
+    def __init__(self, ask: Callable[[bytes], Awaitable[object]]) -> None:
+        self._ask = ask
+        self._numbers = itertools.count()
+
+    async def measure(self, plan: Plan) -> list[int]:
+        """See `Bench`."""
+        return await awaited(plan, self.change)
+
+    async def change(self) -> None:
+        """See `OpenBench`."""
+        await self._ask(next(self._numbers).to_bytes(len(PAYLOAD), "big"))
+
+    async def train(self, load: Load) -> None:
+        """See `Bench`."""
+        await self._ask(load.encode())
 
 
 class Parts:

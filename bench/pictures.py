@@ -30,6 +30,7 @@ COLORS = {
     "NATS": "#c8500a",
     "JetStream": "#3a8f3a",
     "JetStream always": "#8a2f8a",
+    "Redis": "#c02942",
 }
 """The same contender has the same color in each picture."""
 

@@ -110,5 +110,6 @@ def _machine(machine: Machine) -> str:
 
 def _software(machine: Machine) -> str:
     ours = f"zloom {machine.zloom} {machine.commit}".rstrip()
-    parts = [machine.python, f"pyzmq {machine.pyzmq}", f"libzmq {machine.libzmq}", machine.nats, ours]
+    zmq = f"pyzmq {machine.pyzmq}, libzmq {machine.libzmq}"
+    parts = [machine.python, zmq, machine.nats, machine.redis, ours]
     return ", ".join(part for part in parts if part)

@@ -19,6 +19,7 @@ Contender = Literal[
     "NATS",
     "JetStream",
     "JetStream always",
+    "Redis",
 ]
 OpenContender = Literal["zloom fsync", "zloom buffered", "NATS", "JetStream", "JetStream always"]
 """One whose operator can have many changes on their way at once; the echoes answer one after the other."""
@@ -28,9 +29,10 @@ By = Literal["ratio", "difference", "itself"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 LOADS: tuple[Load, ...] = get_args(Load)
 OURS: tuple[Contender, ...] = ("zloom fsync", "zloom buffered")
-PEERS: tuple[Contender, ...] = ("sockets", "pyzmq", "zmq.asyncio", "NATS", "JetStream", "JetStream always")
 NATS: tuple[Contender, ...] = ("NATS", "JetStream", "JetStream always")
-"""Those of the peers that need a server and a client from elsewhere."""
+REDIS: tuple[Contender, ...] = ("Redis",)
+"""They and those of NATS need a server and a client from elsewhere."""
+PEERS: tuple[Contender, ...] = ("sockets", "pyzmq", "zmq.asyncio", *NATS, *REDIS)
 OPEN: tuple[OpenContender, ...] = get_args(OpenContender)
 
 
@@ -43,6 +45,7 @@ class Machine(Struct, frozen=True):
         date: UTC, ISO 8601.
         disk_fsync_us: Median microseconds of a small write and its fsync where the journals were.
         nats: Versions of the server and of the client; empty without them.
+        redis: Likewise.
         gpu: The first GPU and torch's version, where torch can use one.
     """
 
@@ -57,6 +60,7 @@ class Machine(Struct, frozen=True):
     date: str
     disk_fsync_us: float
     nats: str = ""
+    redis: str = ""
     gpu: str = ""
 
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import contenders, histograms, nats_server, training
+from bench import contenders, histograms, nats_server, redis_server, training
 from bench.goals import Goal, of_percentiles
 from bench.parts import Bench, Plan
 from bench.percentiles import ratio, summarize
@@ -14,6 +14,7 @@ from bench.results import (
     NATS,
     OURS,
     PEERS,
+    REDIS,
     Absence,
     Contender,
     Figure,
@@ -32,9 +33,11 @@ IDLE_GOALS = (
     Goal("tcp, idle", "p50", "zloom fsync", "JetStream always", 0.5),
     Goal("tcp, idle", "p50", "zloom buffered", "pyzmq", 1.5),
     Goal("tcp, idle", "p50", "zloom buffered", "sockets"),
+    Goal("tcp, idle", "p50", "zloom buffered", "Redis"),
     Goal("tcp, idle", "p99", "zloom buffered", "NATS", 1.0),
     Goal("tcp, idle", "p99", "zloom buffered", "JetStream", 1.0),
     Goal("tcp, idle", "p99", "zloom fsync", "JetStream always", 1.0),
+    Goal("tcp, idle", "p99", "zloom buffered", "Redis"),
 )
 """While the training waits."""
 
@@ -42,6 +45,7 @@ BUSY_GOALS = (
     Goal("tcp, torch", "p99", "zloom buffered", "NATS", 0.5),
     Goal("tcp, torch", "p99", "zloom fsync", "NATS"),
     Goal("tcp, torch", "p99", "zloom fsync", "JetStream always"),
+    Goal("tcp, torch", "p99", "zloom buffered", "Redis"),
 )
 """While it trains a small model of PyTorch: against the same weavelet written on nats-py in a thread."""
 
@@ -91,6 +95,8 @@ def absent(bench: str) -> list[Absence]:
     """Return whom and what this machine lacks."""
     why = nats_server.missing()
     found = [Absence(bench, "NATS, JetStream", why)] if why else []
+    if why := redis_server.missing():
+        found.append(Absence(bench, "Redis", why))
     if bench == "busy" and not training.has_torch():
         found.append(Absence(bench, "a training with PyTorch", "no torch found: pip install torch"))
     if not histograms.available():
@@ -100,7 +106,10 @@ def absent(bench: str) -> list[Absence]:
 
 def present(transport: Transport, wanted: Sequence[Contender] = (*OURS, *PEERS)) -> list[Contender]:
     """Return who of those wanted can be measured over a transport, in the order of their turns."""
-    lacking = NATS if nats_server.missing() else ()
+    lacking = {
+        *(NATS if nats_server.missing() else ()),
+        *(REDIS if redis_server.missing() else ()),
+    }
     return [each for each in wanted if each not in lacking and contenders.reaches(each, transport)]
 
 

@@ -62,7 +62,7 @@ class Only:
 
     Attributes:
         transports: Over which they go. By default all that there are, but tcp alone while the training is
-            busy: NATS has no other.
+            busy: NATS and Redis have no other.
         loads: What the training does meanwhile, in `busy`.
         contenders: Who makes them, and the changes of the open loop.
     """

@@ -20,7 +20,7 @@ def test_the_bench_measures_saves_and_writes_its_page(
     monkeypatch.chdir(ROOT)  # where its processes find it
     saved, page = tmp_path / "run.json", tmp_path / "performance.md"
 
-    contenders = present("tcp", ["zloom buffered", "sockets", "NATS"])
+    contenders = present("tcp", ["zloom buffered", "sockets", "NATS", "Redis"])
     chosen = [word for each in contenders for word in ("--contender", each)]
     limits = [*QUICKLY, "--transport", "tcp", "--load", "busy", *chosen]
     main(["latency", "busy", "open", "calls", *limits, "--output", str(saved)])

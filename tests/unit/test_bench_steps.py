@@ -1,7 +1,11 @@
 """bench.steps and bench.steps_trainer."""
 
+from pathlib import Path
+
+import pytest
+
 from bench import steps
-from bench.steps_trainer import LOSS, step_of, train
+from bench.steps_trainer import CONTENDERS, LOSS, step_of, train
 
 
 def test_steps_are_counted_and_each_is_told_of_once() -> None:
@@ -23,3 +27,12 @@ def test_the_bare_loop_is_the_measure_whatever_the_broker_does() -> None:
     assert limited.pop((cases[0], steps.STEERED)).peer == steps.LIGHTNING
     assert not limited
     assert not any(goal.at_most for goal in steps.GOALS if goal.limit is not None)
+
+
+def test_tensorboard_gets_a_scalar_a_step(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+
+    with CONTENDERS["tensorboard"](str(tmp_path)) as between:
+        train(0.05, step_of("100"), between)
+        (events,) = tmp_path.rglob("events.out.tfevents.*")
+    assert events
