@@ -276,8 +276,10 @@ class Core:
         match message:
             case Pong():
                 self._pulse.pong(peer, message)
+                self._outcomes.credited(peer)
             case Credit():
                 peer.acknowledge(message.received)
+                self._outcomes.credited(peer)
             case Publish():
                 self._own_topics.publish(peer, message)
             case Goodbye():

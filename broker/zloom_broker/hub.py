@@ -171,15 +171,18 @@ class Hub:
     def send(self, peer: Peer, message: FromBroker) -> None:
         """Send to a peer as far as its credit goes.
 
-        What is dropped is counted and comes again: an answer when its request is resent, a push when the
-        revision is followed.
+        What is dropped is counted and comes again when its request is resent.
         """
         if peer is BROKER or peer.revoked:
             return
-        if peer.sent - peer.acked >= self.settings.credit:
-            self.counters["dropped_for_credit"] += 1
-        else:
+        if self.may_send(peer):
             self.send_anyway(peer, message)
+        else:
+            self.counters["dropped_for_credit"] += 1
+
+    def may_send(self, peer: Peer) -> bool:
+        """Whether a peer has credit for another message."""
+        return peer.sent - peer.acked < self.settings.credit
 
     def send_anyway(self, peer: Peer, message: FromBroker) -> None:
         """Send what may not wait for credit; the other side counts it all the same."""

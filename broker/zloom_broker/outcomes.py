@@ -12,6 +12,7 @@ from zloom.model import Outcome
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.ledger import Ledger
+from zloom_broker.owed import Debt, Owed
 from zloom_broker.records import AnyRecord, OutcomesRecorded
 
 PUSH_INTERVAL = 0.1
@@ -36,6 +37,7 @@ class Outcomes:
         """Connection → the request that its pushes answer, the first one."""
         self._pushed: dict[FollowKey, float] = {}
         self._due: dict[FollowKey, float] = {}
+        self._owed = Owed(hub)
         self._writing: set[tuple[AttemptKey, int, str]] = set()
         self._observers: list[Observer] = []
         self._companions: list[Companion] = []
@@ -128,10 +130,26 @@ class Outcomes:
             key = attempt.key, number
             self._followers.setdefault(key, {}).setdefault(peer.id, request_id)
             self._pushed.setdefault(key, now)
-        self._hub.send(peer, self._state(attempt, ledger, request_id, duplicate=duplicate))
+        self._tell(peer, Debt(attempt.key, number, request_id), duplicate=duplicate)
+
+    def credited(self, peer: Peer) -> None:
+        """A peer has received more: tell it what it is owed."""
+        for debt, duplicate in self._owed.due(peer):
+            self._tell(peer, debt, duplicate=duplicate)
+
+    def _tell(self, peer: Peer, debt: Debt, *, duplicate: bool = False) -> None:
+        attempt = self._hub.state.attempts.get(debt.attempt)
+        if attempt is None:  # it was forgotten meanwhile
+            return
+        if not self._hub.may_send(peer):
+            self._owed.owe(peer, debt, duplicate=duplicate)
+            return
+        ledger = attempt.ledgers[debt.revision - 1]
+        self._hub.send(peer, self._state(attempt, ledger, debt.request, duplicate=duplicate))
 
     def unfollow(self, peer: Peer) -> None:
         """A connection is gone, and with it whom to tell."""
+        self._owed.forgive(peer)
         for key in [key for key, followers in self._followers.items() if peer.id in followers]:
             del self._followers[key][peer.id]
             if not self._followers[key]:
@@ -157,11 +175,10 @@ class Outcomes:
         if not ledger.settled and when > now:
             self._due[key] = when
             return
-        attempt = self._hub.state.attempts[key[0]]
         for identity, request_id in self._followers[key].items():
             peer = self._hub.peers.get(identity)
             if peer is not None:
-                self._hub.send(peer, self._state(attempt, ledger, request_id))
+                self._tell(peer, Debt(*key, request_id))
         self._pushed[key] = now
         self._due.pop(key, None)
         if ledger.settled:

@@ -13,25 +13,25 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_broker"}
 
 _PURE = """
-    zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.digests zloom.effects zloom.errors
-    zloom.gaps
-    zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages zloom.model
-    zloom.outcome_table zloom.pace zloom.parting zloom.pause zloom.promises zloom.ramps zloom.recording
-    zloom.replay_schedule zloom.restoring zloom.rounds zloom.schedule zloom.schema zloom.session
-    zloom.session_effects zloom.session_link zloom.session_reports zloom.session_rounds
-    zloom.session_state zloom.session_updates zloom.settlement zloom.socket_outbox zloom.stacks
-    zloom.transcript zloom.updates_address zloom.version zloom.visibility zloom.words
+    zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.digests zloom.effects
+    zloom.errors zloom.gaps zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages
+    zloom.model zloom.outcome_table zloom.pace zloom.parting zloom.pause zloom.promises zloom.ramps
+    zloom.recording zloom.replay_schedule zloom.restoring zloom.rounds zloom.schedule zloom.schema
+    zloom.session zloom.session_effects zloom.session_link zloom.session_reports
+    zloom.session_rounds zloom.session_state zloom.session_updates zloom.settlement
+    zloom.socket_outbox zloom.stacks zloom.transcript zloom.updates_address zloom.version
+    zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
     zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
     zloom_broker.changes zloom_broker.chronicle zloom_broker.conclusions zloom_broker.core
-    zloom_broker.departures zloom_broker.device_rules zloom_broker.device_troubles zloom_broker.effects
-    zloom_broker.errands zloom_broker.failures zloom_broker.greeting zloom_broker.guard_conditions
-    zloom_broker.guard_ends zloom_broker.guard_grammar zloom_broker.guard_watch zloom_broker.guards
-    zloom_broker.hub zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger
-    zloom_broker.liveness zloom_broker.load zloom_broker.membership zloom_broker.newcomers
-    zloom_broker.outcomes zloom_broker.own_topics zloom_broker.permissions zloom_broker.previews
-    zloom_broker.pulse
+    zloom_broker.departures zloom_broker.device_rules zloom_broker.device_troubles
+    zloom_broker.effects zloom_broker.errands zloom_broker.failures zloom_broker.greeting
+    zloom_broker.guard_conditions zloom_broker.guard_ends zloom_broker.guard_grammar
+    zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub zloom_broker.inheritance
+    zloom_broker.inspection zloom_broker.ledger zloom_broker.liveness zloom_broker.load
+    zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes zloom_broker.owed
+    zloom_broker.own_topics zloom_broker.permissions zloom_broker.previews zloom_broker.pulse
     zloom_broker.queries zloom_broker.ramping zloom_broker.records zloom_broker.requests
     zloom_broker.rounds zloom_broker.rules zloom_broker.state zloom_broker.steering
     zloom_broker.straggling zloom_broker.subscriptions zloom_broker.users zloom_broker.validation
@@ -74,6 +74,7 @@ PURE_MAY_IMPORT = {
     "functools",
     "hashlib",
     "inspect",
+    "heapq",
     "itertools",
     "jsonschema",
     "math",

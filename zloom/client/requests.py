@@ -1,5 +1,6 @@
 """The requests of an operator that still want an answer. Pure: time is the argument `now`."""
 
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,10 @@ RESEND = 1.0
 """Seconds until a request without an answer is sent again, under the same id: it has one effect."""
 
 
+Place = tuple[str, str, int]
+"""Run, attempt and number of a revision."""
+
+
 @dataclass(slots=True)
 class _Open:
     owner: str
@@ -16,8 +21,8 @@ class _Open:
     message: FromOperator
     due: float
     sent: bool = False
-    revision: tuple[str, str, int] | None = None
-    """Run, attempt and number of the revision, once that is known."""
+    revision: Place | None = None
+    """Once that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ class RequestTable:
         self._new_id = new_id
         self._open: dict[str, _Open] = {}
         self._owners: dict[str, str] = {}
+        self._following: dict[Place, set[str]] = {}
+        """Owners of the requests that made, or follow, a revision."""
+        self._agenda: list[tuple[float, str]] = []
+        """A heap of when which owner is due; one whose entry says otherwise is out of date."""
         self.resent = 0
 
     def __len__(self) -> int:
@@ -51,13 +60,18 @@ class RequestTable:
 
     def add(self, message: FromOperator, now: float) -> None:
         """Take a request, due at once; one that makes a revision stays open until that is settled."""
-        self._open[message.id] = _Open(message.id, message, now)
+        self._open[message.id] = entry = _Open(message.id, message, now)
         self._owners[message.id] = message.id
+        self._schedule(entry, now)
 
     def drop(self, request: str) -> None:
         """Forget a request: nobody waits for it any more. What it did stays done."""
-        self._open.pop(request, None)
-        self._owners = {name: owner for name, owner in self._owners.items() if owner != request}
+        entry = self._open.pop(request, None)
+        if entry is None:
+            return
+        for name in {request, entry.message.id}:
+            del self._owners[name]
+        self._unfollow(entry)
 
     def receive(self, answer: Answer, now: float) -> list[Answered]:
         """Take an answer; return it for each request that it answers, none when nobody waits for it.
@@ -67,8 +81,7 @@ class RequestTable:
         """
         owners = {self._owners[answer.id]} if answer.id in self._owners else set()
         if isinstance(answer, RevisionState):
-            place = _place(answer)
-            owners |= {owner for owner, entry in self._open.items() if entry.revision == place}
+            owners |= self._following.get(_place(answer), set())
         return [self._take(self._open[owner], answer, now) for owner in sorted(owners)]
 
     def _take(self, entry: _Open, answer: Answer, now: float) -> Answered:
@@ -81,31 +94,54 @@ class RequestTable:
 
     def due(self, now: float) -> list[FromOperator]:
         """Return what is to be sent now; `sent` is told of each that was."""
+        if (first := self.next_due()) is None or first > now:
+            return []
         return [entry.message for entry in self._open.values() if entry.due <= now]
 
     def sent(self, message: FromOperator, now: float) -> None:
         """A message of `due` was sent: the next time comes after `RESEND` seconds."""
         entry = self._open[self._owners[message.id]]
         self.resent += entry.sent and not isinstance(message, Follow)
-        entry.sent, entry.due = True, now + RESEND
+        entry.sent = True
+        self._schedule(entry, now + RESEND)
 
     def next_due(self) -> float | None:
         """Return when the next request is due, or None."""
-        return min((entry.due for entry in self._open.values()), default=None)
+        while self._agenda and not self._is_current(*self._agenda[0]):
+            heapq.heappop(self._agenda)
+        return self._agenda[0][0] if self._agenda else None
 
     def restart(self, now: float) -> None:
         """A new connection: whatever is open is due at once."""
         for entry in self._open.values():
-            entry.due = now
+            self._schedule(entry, now)
 
     def _follow(self, entry: _Open, state: RevisionState, now: float) -> None:
-        entry.revision = _place(state)
+        if entry.revision != (place := _place(state)):
+            self._unfollow(entry)
+            entry.revision = place
+            self._following.setdefault(place, set()).add(entry.owner)
         if isinstance(entry.message, Follow):
             return
         follow = Follow(id=self._new_id(), run=state.run, attempt=state.attempt, revision=state.revision)
         self._owners[follow.id] = entry.owner
-        entry.message, entry.due = follow, now + RESEND
+        entry.message = follow
+        self._schedule(entry, now + RESEND)
+
+    def _unfollow(self, entry: _Open) -> None:
+        if entry.revision is not None:
+            following = self._following[entry.revision]
+            following.remove(entry.owner)
+            if not following:
+                del self._following[entry.revision]
+
+    def _schedule(self, entry: _Open, due: float) -> None:
+        entry.due = due
+        heapq.heappush(self._agenda, (due, entry.owner))
+
+    def _is_current(self, due: float, owner: str) -> bool:
+        return owner in self._open and self._open[owner].due == due
 
 
-def _place(state: RevisionState) -> tuple[str, str, int]:
+def _place(state: RevisionState) -> Place:
     return state.run, state.attempt, state.revision
