@@ -13,6 +13,10 @@ from bench.results import Machine, Run
 from bench.round_trips import BUSY_APART
 
 PAGE = "performance"
+
+TRIED = Path(__file__).with_name("tried.md")
+"""The log of what was done about the figures."""
+
 """The name of the page, and what its pictures begin with: those of another page have other names."""
 
 
@@ -83,6 +87,8 @@ def _sections(run: Run, drawn: Mapping[str, str]) -> Iterator[str]:
         yield pages.COSTS.format(batch=BATCH, costs=tables.costs(run).markdown())
     if run.absent:
         yield pages.ABSENT.format(absent=tables.absences(run).markdown())
+    if run.round_trips:
+        yield TRIED.read_text()
 
 
 def _round_trips(run: Run) -> str:

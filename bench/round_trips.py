@@ -27,12 +27,20 @@ from bench.results import (
 BUSY_APART = 0.003
 """Seconds between two round trips of a turn with a busy training, at most: a few of its steps."""
 
+FLOORS: tuple[tuple[Contender, Contender], ...] = (
+    ("pyzmq", "NATS"),
+    ("pyzmq", "JetStream"),
+    ("zmq.asyncio", "JetStream always"),
+)
+"""What the hops alone take in Python, beside those whom a goal compares zloom with."""
+
 IDLE_GOALS = (
     Goal("tcp, idle", "p50", "zloom buffered", "NATS", 0.8),
     Goal("tcp, idle", "p50", "zloom buffered", "JetStream", 0.55),
     Goal("tcp, idle", "p50", "zloom fsync", "JetStream always", 0.5),
     Goal("tcp, idle", "p50", "zloom buffered", "pyzmq", 1.5),
     Goal("tcp, idle", "p50", "zloom buffered", "sockets"),
+    *(Goal("tcp, idle", "p50", floor, peer) for floor, peer in FLOORS),
     Goal("tcp, idle", "p50", "zloom buffered", "Redis"),
     Goal("tcp, idle", "p99", "zloom buffered", "NATS", 1.0),
     Goal("tcp, idle", "p99", "zloom buffered", "JetStream", 1.0),
