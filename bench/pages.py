@@ -185,7 +185,7 @@ INGEST = """\
 ## Metrics
 
 Four trainers report ten metrics a step, as fast as they can, until the one operator who watches has all
-points of all of them, none lost; over tcp. A weavelet sends what it has once a beat, 20,000 points at most.
+points of all of them, none lost; over tcp. A weavelet sends 5,000 of them at a time, as they come.
 `NATS` publishes a message a point to one subscriber.
 
 {figures}

@@ -21,6 +21,7 @@ from zloom.errors import (
 from zloom.handshakes import HandshakeFailure
 from zloom.hold_watch import HoldWatch
 from zloom.messages import Confirm, FromBroker, Published, StacksTaken, ToBroker
+from zloom.metrics import nobody
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Device, DeviceStatus, Outcome, Replica
 from zloom.promises import Promises
 from zloom.restoring import Restore
@@ -164,6 +165,7 @@ class Engine:
             self._patience.cancel()
         self._watch.stop()
         self._holds.stop()
+        self._training.metrics.ripe = nobody
         try:
             if self._session.state is not State.CLOSED:
                 self._send_last_statuses()

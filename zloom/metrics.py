@@ -54,7 +54,7 @@ class MetricBuffer:
         """
         self.refused = 0
         """Values that were no numbers."""
-        self.ripe: Callable[[], object] = _nobody
+        self.ripe: Callable[[], object] = nobody
         self._limit = limit
         self._batch = batch
         self._notice = min(batch, limit)
@@ -198,7 +198,7 @@ def _names(row: _Row) -> tuple[str, ...]:
     return tuple(row[1])
 
 
-def _nobody() -> None:
+def nobody() -> None:
     """Tell nobody."""
 
 
