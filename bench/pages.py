@@ -130,7 +130,8 @@ TRAINER = """\
 
 Steps a second of a loop in pure Python, which never lets go of the interpreter, so that each thread beside it
 takes something away. With zloom a step has a `tick()` and a `report(loss=…)`: its broker is there, was killed
-with -9 before the first turn, or never was. `Lightning` has the same step in a `Trainer`, and `Lightning,
+with -9 before the first turn, or never was. `bare loop, again` is another process of the bare loop: what
+two differ by is no cost of anything. `Lightning` has the same step in a `Trainer`, and `Lightning,
 zloom` its `WeaveletCallback`. `NATS publish` sends a message a step from a thread that has
 nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
 

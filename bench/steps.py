@@ -19,6 +19,9 @@ from bench.training import rounds_of
 
 NAME = "trainer"
 BARE, ALIVE, DEAD, ABSENT = "bare loop", "zloom", "zloom, broker killed", "zloom, no broker"
+AGAIN = "bare loop, again"
+"""A second process with the same: how far two differ by chance, by where their memory lies."""
+
 LIGHTNING, STEERED = "Lightning", "Lightning, zloom"
 NATS, TENSORBOARD = "NATS publish", "TensorBoard add_scalar"
 WHAT = "steps"
@@ -35,7 +38,11 @@ GOALS = (
         for millis in MILLIS
         for ours in (ALIVE, DEAD, ABSENT)
     ),
-    *(Goal(f"{millis} ms a step", WHAT, peer, BARE) for millis in MILLIS for peer in (NATS, TENSORBOARD)),
+    *(
+        Goal(f"{millis} ms a step", WHAT, peer, BARE)
+        for millis in MILLIS
+        for peer in (AGAIN, NATS, TENSORBOARD)
+    ),
     Goal(f"{MILLIS[0]} ms a step", WHAT, STEERED, LIGHTNING, 0.99, at_most=False),
 )
 
@@ -43,7 +50,9 @@ GOALS = (
 def measure(extent: Extent, collected: Collected) -> None:
     """Count steps, in turns."""
     for millis in MILLIS:
-        named = {ALIVE, DEAD, ABSENT, NATS, TENSORBOARD} | ({LIGHTNING, STEERED} if millis == 1 else set())
+        named = {AGAIN, ALIVE, DEAD, ABSENT, NATS, TENSORBOARD} | (
+            {LIGHTNING, STEERED} if millis == 1 else set()
+        )
         take_turns(extent, collected, f"{millis} ms a step", str(rounds_of(millis)), named)
 
 
@@ -123,6 +132,7 @@ class _Start:
 
 _STARTS: dict[str, Callable[[_Start], Training]] = {
     BARE: lambda start: start("bare", "-"),
+    AGAIN: lambda start: start("bare", "-"),
     ALIVE: lambda start: start("zloom", start.broker().endpoint),
     DEAD: _Start.dead,
     ABSENT: lambda start: start("zloom", f"!ipc://{start.sockets}/nobody"),
