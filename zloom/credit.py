@@ -1,5 +1,8 @@
 """How many messages may be under way in each direction of one connection. Pure."""
 
+STREAMED = 8
+"""Messages without an answer beyond which no other is sent of a kind of which there are many."""
+
 
 class CreditMeter:
     """Both sides count what they receive since the hello, and tell each other now and then.
@@ -28,8 +31,8 @@ class CreditMeter:
         return self._sent - self._acked < self._limit
 
     def may_stream(self) -> bool:
-        """Whether another message may be sent of which there are many, and leave room for others."""
-        return self._sent - self._acked < self._limit // 2
+        """Whether another message of many may be sent: what comes behind it must not wait long."""
+        return self._sent - self._acked < min(STREAMED, self._limit // 2)
 
     def sent(self) -> None:
         """A message was sent."""

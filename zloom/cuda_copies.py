@@ -67,8 +67,9 @@ class CopyPool:
         try:
             copy = spare.pop()
         except IndexError:
-            slab = torch.empty(SLAB, dtype=dtype, device="cpu", pin_memory=True)
-            copy, *more = (Copy(host, torch.cuda.Event(), spare) for host in slab.unbind())
+            with torch.inference_mode(False):  # what is made in it cannot be written to outside of it
+                slab = torch.empty(SLAB, dtype=dtype, device="cpu", pin_memory=True)
+                copy, *more = (Copy(host, torch.cuda.Event(), spare) for host in slab.unbind())
             spare.extend(more)
         number = tensor.detach()
         return copy.start(number.reshape(()) if number.dim() else number, torch.cuda.current_stream(device))

@@ -109,7 +109,6 @@ class Engine:
         self._delivery = Delivery(training, self.answer, together=replica.world_size > 1 or replica.resumed)
         self._promises = Promises(training.mailbox, lambda: training.step)
         self._status = StatusSource(training, settings.status_points, together=replica.world_size > 1)
-        training.metrics.ripe = self._from_thread(self._more_to_report)
         self._holds = HoldWatch(replica.id, training, settings.hold_watch)
         self._declared = -1
         self._subscribed = 0
@@ -134,6 +133,8 @@ class Engine:
             self._from_thread(self._on_devices),
             self._from_thread(self._on_device_status),
         )
+        # Last, when nothing can fail any more.
+        training.metrics.ripe = self._from_thread(self._more_to_report)
 
     @property
     def state(self) -> State:
@@ -168,6 +169,7 @@ class Engine:
         self._training.metrics.ripe = nobody
         try:
             if self._session.state is not State.CLOSED:
+                self.send_outcomes()  # first: the points may take all credit
                 self._send_last_statuses()
         finally:
             if self._session.state is not State.CLOSED:
@@ -198,6 +200,10 @@ class Engine:
         """Take what became of a revision."""
         self._promises.answered(revision, outcome.chain)
         self._run(self._session.answer(revision, outcome, self._loop.time()))
+
+    def send_outcomes(self) -> None:
+        """Send what was answered and is still to be sent."""
+        self._run(self._session.send_outcomes(self._loop.time()))
 
     def confirm(self, round: Round, step: int) -> None:
         """Tell the broker that a consistent update was carried out."""
@@ -260,7 +266,7 @@ class Engine:
                 self._promises.concluded(effect.conclusion)
                 self._training.wake()
             case CollectStatus():
-                self._send_status()
+                self._send_status(look=effect.look)
             case InspectThreads():
                 self._send_stacks(effect.id)
             case Failed():
@@ -293,11 +299,12 @@ class Engine:
             self._unsent += 1
             self._session.not_sent()
 
-    def _send_status(self) -> None:
+    def _send_status(self, *, look: bool) -> None:
         now = self._loop.time()
-        self._run(self._session.status(self._status.collect(now), now))
-        if len(self._training.metrics) >= self._settings.status_points:
-            self._more_to_report()
+        status = self._status.collect(now, look=look)
+        self._run(self._session.status(status, now))
+        if sum(len(each.values) for each in status.metrics.values()) >= self._settings.status_points:
+            self._more_to_report()  # fewer are there for now, or on their way from a GPU
         if self._status.lacks_safe_points:
             self._warn("no safe point", NO_SAFE_POINT)
         if surplus := self._training.metrics.surplus:
@@ -310,7 +317,7 @@ class Engine:
         kept = len(self._training.metrics)
         for _ in range(-(-kept // self._settings.status_points)):
             if len(self._training.metrics) and self._session.may_report:
-                self._send_status()
+                self._send_status(look=False)
 
     def _send_stacks(self, id: int) -> None:
         training = self._training

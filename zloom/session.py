@@ -82,6 +82,10 @@ class Session:
         self._rounds.settled(revision)
         return self._reports.answer(revision, outcome, now)
 
+    def send_outcomes(self, now: float) -> list[Effect]:
+        """Send what was answered and is still to be sent."""
+        return self._reports.send_outcomes(now)
+
     def insist(self, message: Insistent, now: float) -> list[Effect]:
         """Say something about a consistent revision, again and again until it is answered."""
         self._rounds.say(message, now, active=self.state is State.ACTIVE)

@@ -38,7 +38,14 @@ class Concluded:
 
 @dataclass(frozen=True, slots=True)
 class CollectStatus:
-    """Collect a status and hand it to `Session.status`."""
+    """Collect a status and hand it to `Session.status`.
+
+    Attributes:
+        look: Look at the training too. One that only takes more points comes when the training has just let
+            go of the interpreter, always at the same place of a step.
+    """
+
+    look: bool = True
 
 
 @dataclass(frozen=True, slots=True)

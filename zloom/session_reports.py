@@ -90,6 +90,10 @@ class Reports:
         self._alarms.hasten(Alarm.OUTCOMES, max(now, together))
         return []
 
+    def send_outcomes(self, now: float) -> list[Effect]:
+        """Send the new outcomes now, without waiting for others of the same moment."""
+        return self._send_outcomes(now) if self.may_report else []
+
     def acknowledge(self, revisions: list[int]) -> None:
         """The broker has outcomes."""
         self._outcomes.acknowledge(revisions)
@@ -104,7 +108,7 @@ class Reports:
     def more_to_report(self, now: float) -> None:
         """There are points for another status already; the beat comes soon enough where the broker lags."""
         if self._open and self._link.may_stream:
-            self._alarms.hasten(Alarm.STATUS, max(now, self._status_sent + STREAM_GAP))
+            self._alarms.hasten(Alarm.STREAM, max(now, self._status_sent + STREAM_GAP))
 
     def status(self, status: Status, revision: int, now: float) -> list[Effect]:
         """Send a status, with its number and the newest revision."""
@@ -149,6 +153,8 @@ class Reports:
                 return self._send_declaration(now)
             case Alarm.OUTCOMES:
                 return self._send_outcomes(now)
+            case Alarm.STREAM:
+                return [CollectStatus(look=False)]
         self._alarms.set(Alarm.STATUS, now + self._link.welcome.beat)
         return [CollectStatus()]
 

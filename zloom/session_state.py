@@ -70,6 +70,7 @@ class Alarm(enum.Enum):
     OUTCOMES = enum.auto()
     ROUNDS = enum.auto()
     STATUS = enum.auto()
+    STREAM = enum.auto()
     STARVED = enum.auto()
 
 

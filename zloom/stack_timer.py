@@ -86,6 +86,7 @@ class StackTimer:
         """Have nothing written any more, and wait for what is being written."""
         with _lock:
             self._cancel()
+            self._threads = set()
 
     @property
     def is_over(self) -> bool:
@@ -96,11 +97,11 @@ class StackTimer:
         return [thread for thread in self._threads if os.path.exists(f"{_TASKS}/{thread}")]
 
     def _cancel(self) -> bool:
-        """Unset it where it waits; returns whether it did."""
+        """Unset it where it waits, and return whether it did; else it is over, and stays so."""
         waits = self._waits()
         if waits:
             faulthandler.cancel_dump_traceback_later()
-        self._threads = set()
+            self._threads = set()
         return waits
 
     def _waits(self) -> bool:

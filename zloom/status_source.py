@@ -1,6 +1,5 @@
 """What a status says: the trainer's step, its pace, its metrics and its devices."""
 
-import math
 import time
 from collections.abc import Callable
 
@@ -10,9 +9,6 @@ from zloom.model import DeviceStatus
 from zloom.pace import Pace
 from zloom.stack_source import in_collective
 from zloom.training import Training
-
-LOOK_GAP = 0.5
-"""Seconds between two looks at the training at least: what is told of it rests on looks of half a minute."""
 
 UNTICKED = 10.0
 """Seconds of reports, from the first on, until a trainer without a safe point is thought to have none."""
@@ -48,15 +44,19 @@ class StatusSource:
         self._training = training
         self._points = points
         self._pace = Pace()
-        self._look_after = -math.inf
         self._reporting_since: float | None = None
         self.lacks_safe_points = False
         """Whether the trainer has reported for a while, and changes have no place to be applied at."""
 
-    def collect(self, now: float) -> Status:
-        """Take what there is to report; its number is for the session to fill in."""
+    def collect(self, now: float, *, look: bool = True) -> Status:
+        """Take what there is to report; its number is for the session to fill in.
+
+        Args:
+            now: Seconds on the loop's clock.
+            look: Look at the step and at what the training thread does; else that is not known.
+        """
         training, mailbox = self._training, self._training.mailbox
-        waits = self._look()
+        waits = self._look() if look else None
         devices, self.devices = self.devices, []
         metrics = training.metrics.drain(self._points)
         if metrics and training.phase == "training":
@@ -79,14 +79,7 @@ class StatusSource:
         )
 
     def _look(self) -> bool | None:
-        """Look at the step; return whether its thread waits in a collective, None where that is not known.
-
-        What is reported in a hurry brings many statuses in a moment, of which only the first looks.
-        """
         training, mailbox, moment = self._training, self._training.mailbox, self._clock()
-        if moment < self._look_after:
-            return None
-        self._look_after = moment + LOOK_GAP
         trained = moment - training.away(moment)
         self._pace.look(training.step, trained, waits=mailbox.pause.active or mailbox.holding)
         return in_collective(training.thread) if self._together else None

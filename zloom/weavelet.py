@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from zloom import leaving
+from zloom.engine import Engine
 from zloom.errors import ZloomError
 from zloom.messages import Failure
 from zloom.model import Outcome
@@ -214,6 +215,7 @@ class Weavelet(Steerable):
         """
         self._answered = False
         self._handed_over.clear()
+        self._post(Engine.send_outcomes)
         self._call(self._handed_over.set)
         self._handed_over.wait(HAND_OVER)
 

@@ -7,6 +7,7 @@ Time is the argument `now`, in seconds on any monotonic clock.
 from collections.abc import Collection, Mapping
 
 from zloom.codec import watch_topic
+from zloom.credit import STREAMED
 from zloom.errors import Refused
 from zloom.messages import (
     Cancel,
@@ -338,6 +339,7 @@ class Core:
         self._outcomes.follow(peer, request.id, attempt, request.revision, now)
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
+        self._hub.tell_credit(peer, STREAMED // 2)
         before, readings = peer.vitals.status, dict(peer.vitals.devices)
         self._hub.count_gap("status_missed", before.seq if before else None, status.seq)
         self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)

@@ -204,7 +204,11 @@ class Hub:
     def received(self, peer: Peer) -> None:
         """Count a message of a peer, and tell it now and then how far it was heard."""
         peer.received += 1
-        if peer.received - peer.told >= max(1, self.settings.credit // 4):
+        self.tell_credit(peer, max(1, self.settings.credit // 4))
+
+    def tell_credit(self, peer: Peer, beyond: int) -> None:
+        """Tell a peer how far it was heard, if that are so many messages more than it knows."""
+        if peer.received - peer.told >= beyond:
             peer.told = peer.received
             self.send_anyway(peer, Credit(received=peer.received))
 

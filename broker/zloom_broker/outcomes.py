@@ -130,7 +130,7 @@ class Outcomes:
             key = attempt.key, number
             self._followers.setdefault(key, {}).setdefault(peer.id, request_id)
             self._pushed.setdefault(key, now)
-        self._tell(peer, Debt(attempt.key, number, request_id), duplicate=duplicate)
+        self._tell(peer, Debt(attempt, number, request_id), duplicate=duplicate)
 
     def credited(self, peer: Peer) -> None:
         """A peer has received more: tell it what it is owed."""
@@ -138,8 +138,8 @@ class Outcomes:
             self._tell(peer, debt, duplicate=duplicate)
 
     def _tell(self, peer: Peer, debt: Debt, *, duplicate: bool = False) -> None:
-        attempt = self._hub.state.attempts.get(debt.attempt)
-        if attempt is None:  # it was forgotten meanwhile
+        attempt = debt.attempt
+        if self._hub.state.attempts.get(attempt.key) is not attempt:  # it was forgotten meanwhile
             return
         if not self._hub.may_send(peer):
             self._owed.owe(peer, debt, duplicate=duplicate)
@@ -175,10 +175,11 @@ class Outcomes:
         if not ledger.settled and when > now:
             self._due[key] = when
             return
+        attempt, number = self._hub.state.attempts[key[0]], key[1]
         for identity, request_id in self._followers[key].items():
             peer = self._hub.peers.get(identity)
             if peer is not None:
-                self._tell(peer, Debt(*key, request_id))
+                self._tell(peer, Debt(attempt, number, request_id))
         self._pushed[key] = now
         self._due.pop(key, None)
         if ledger.settled:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from zloom_broker.attempt import AttemptKey
+from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub, Peer
 
 MAX_OWED = 4096
@@ -13,7 +13,8 @@ MAX_OWED = 4096
 class Debt(NamedTuple):
     """A peer is to be told a revision's state, whatever it is by then."""
 
-    attempt: AttemptKey
+    attempt: Attempt
+    """This very one: another of the same name, after it was forgotten, has other revisions."""
     revision: int
     request: str
     """Whose answer it is."""
@@ -30,7 +31,7 @@ class Owed:
         """Remember a debt until the peer has credit again; a second one for the same is the same."""
         debts = self._debts.setdefault(peer.id, {})
         if debt in debts or len(debts) < MAX_OWED:
-            debts[debt] = duplicate
+            debts[debt] = debts.get(debt, False) or duplicate
         else:
             self._hub.counters["dropped_for_credit"] += 1
 

@@ -90,6 +90,20 @@ def test_one_at_a_time_has_it(timer: StackTimer) -> None:
     other.release()
 
 
+def test_what_another_took_is_still_over_after_a_fork(timer: StackTimer, file: int) -> None:
+    """Else the watchdog would set its own again, in place of the program's."""
+    assert timer.claim()
+    timer.set(DEADLINE, file)
+    faulthandler.dump_traceback_later(DEADLINE, file=file)
+    wait_until_in_use()
+    while not timer.is_over:  # the thread of before ends
+        time.sleep(0.001)
+    timer._before_fork()
+    assert timer.is_over
+    assert is_in_use()
+    faulthandler.cancel_dump_traceback_later()
+
+
 def test_a_forked_child_exits_and_the_parent_has_the_timer_again(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-c", _FORK, str(tmp_path / "stacks.txt")],

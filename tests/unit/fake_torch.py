@@ -1,5 +1,6 @@
 """A stand-in for torch with a GPU whose copies are done when the test says so."""
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,6 +67,7 @@ class Device:
         self.failed = False
         self.capturing = False
         self.Tensor = Tensor
+        self.inference_mode = contextlib.nullcontext
         self.cuda = SimpleNamespace(
             Event=lambda: Event(self),
             current_stream=lambda device: "stream",

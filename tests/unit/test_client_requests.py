@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from zloom.client.requests import RESEND, Answered, RequestTable
+from zloom.client.requests import RESEND, SPARE, Answered, RequestTable
 from zloom.messages import Follow, GetRuns, Refusal, RevisionState, Runs, SetConfig
 from zloom.model import Outcome
 
@@ -115,3 +115,21 @@ def test_a_new_connection_makes_everything_due(table: RequestTable) -> None:
     table.sent(change, 0.0)
     table.restart(0.2)
     assert table.due(0.2) == [change]
+
+
+def test_an_id_that_is_open_twice_leaves_nothing_behind(table: RequestTable) -> None:
+    table.add(a_change(), 0.0)
+    table.receive(a_state("r1", settled=False), 0.1)
+    table.add(a_change(), 0.2)
+    table.drop("r1")
+    assert (len(table), table.next_due()) == (0, None)
+    assert table.receive(a_state("r1", settled=True), 0.3) == []
+
+
+def test_what_is_dropped_while_nobody_asks_leaves_no_times_behind(table: RequestTable) -> None:
+    table.add(GetRuns(id="open"), 0.0)
+    for number in range(1000):
+        table.add(GetRuns(id=f"r{number}"), 1.0)
+        table.drop(f"r{number}")
+    assert len(table._agenda) <= 2 * len(table) + SPARE
+    assert table.next_due() == 0.0

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.fake_torch import Device, Tensor
-from zloom.cuda_copies import SLAB
+from zloom.cuda_copies import SLAB, CopyPool
 from zloom.metrics import MetricBuffer
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Series
 
@@ -319,6 +320,21 @@ def test_memory_for_copies_is_used_again(buffer: MetricBuffer, device: Device) -
         taken += buffer.drain(EVERYTHING)["loss"].values
     assert taken == [step / 2 for step in range(2000)]
     assert device.pinned == SLAB
+
+
+def test_memory_that_was_had_in_inference_mode_is_good_outside_of_it(device: Device) -> None:
+    """Real tensors, of the CPU: it is the same rule for them."""
+
+    def empty(count: int, *, dtype: torch.dtype, **_: object) -> torch.Tensor:
+        return torch.empty(count, dtype=dtype)
+
+    shim = SimpleNamespace(empty=empty, inference_mode=torch.inference_mode, cuda=device.cuda)
+    pool, copies = CopyPool(), []
+    with torch.inference_mode():
+        copies.append(pool.start(shim, torch.tensor(1.0)))
+    copies.append(pool.start(shim, torch.tensor(2.0, requires_grad=True)))
+    device.finish(2)
+    assert [each.take() for each in copies] == [1.0, 2.0]
 
 
 def test_copies_of_a_failed_gpu_are_dropped_and_counted(buffer: MetricBuffer, device: Device) -> None:

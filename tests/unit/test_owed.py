@@ -47,3 +47,23 @@ def test_a_connection_that_is_gone_is_owed_nothing() -> None:
     bench.core.unroutable(b"op", bench.now)
     bench.operator()
     assert states(bench.receive(b"op", m.Credit(received=2))) == []
+
+
+def test_what_is_owed_of_an_attempt_goes_with_it() -> None:
+    bench = busy(20)
+    bench.receive(b"a", m.Goodbye(reason="finished", step=9))
+    bench.operator("other")
+    bench.receive(b"other", m.Forget(id="f", run="run"))
+    bench.active("b", rank=0, world_size=1)
+    assert states(bench.receive(b"op", m.Credit(received=CREDIT))) == []
+
+
+def test_that_a_request_came_again_is_not_forgotten() -> None:
+    bench = busy(20)
+    bench.receive(b"op", change(20))
+    bench.answer(20, "a")
+    told: list[m.RevisionState] = []
+    for received in range(CREDIT, 60, CREDIT):
+        effects = sent(bench.receive(b"op", m.Credit(received=received)))
+        told += [each for each in effects if isinstance(each, m.RevisionState) and each.id == "q20"]
+    assert [each.duplicate for each in told] == [True]

@@ -10,6 +10,9 @@ RESEND = 1.0
 """Seconds until a request without an answer is sent again, under the same id: it has one effect."""
 
 
+SPARE = 16
+"""Times that may be out of date besides one for each request."""
+
 Place = tuple[str, str, int]
 """Run, attempt and number of a revision."""
 
@@ -60,6 +63,7 @@ class RequestTable:
 
     def add(self, message: FromOperator, now: float) -> None:
         """Take a request, due at once; one that makes a revision stays open until that is settled."""
+        self.drop(message.id)  # one that is open twice is one
         self._open[message.id] = entry = _Open(message.id, message, now)
         self._owners[message.id] = message.id
         self._schedule(entry, now)
@@ -72,6 +76,9 @@ class RequestTable:
         for name in {request, entry.message.id}:
             del self._owners[name]
         self._unfollow(entry)
+        if len(self._agenda) > 2 * len(self._open) + SPARE:
+            self._agenda = [(entry.due, owner) for owner, entry in self._open.items()]
+            heapq.heapify(self._agenda)
 
     def receive(self, answer: Answer, now: float) -> list[Answered]:
         """Take an answer; return it for each request that it answers, none when nobody waits for it.
