@@ -1,6 +1,6 @@
 """How many messages may be under way in each direction of one connection. Pure."""
 
-STREAMED = 8
+STREAMED = 4
 """Messages without an answer beyond which no other is sent of a kind of which there are many."""
 
 

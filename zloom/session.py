@@ -237,9 +237,12 @@ class Session:
             case messages.HelloRequired():
                 return self._disconnect(now)
             case messages.Ping():
-                return [self._link.pong(message, now)]
+                pong = self._link.pong(message, now)
+                self._reports.credited(now)
+                return [pong]
             case messages.Credit():
                 self._link.acknowledged(message.received, now)
+                self._reports.credited(now)
             case messages.Snapshot() | messages.Log():
                 return self._take_history(message, now)
             case messages.Prepare() | messages.Decision() | messages.Conclusion():

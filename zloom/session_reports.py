@@ -32,6 +32,8 @@ class Reports:
         self._status_seq = 0
         self._status_sent = 0.0
         self._outcomes_sent = -OUTCOMES_GAP
+        self._more = False
+        """There are points for another status, which waits for the broker to read more."""
         self._publish_seqs: dict[str, int] = {}
         self._failures: set[int] = set()
 
@@ -106,9 +108,15 @@ class Reports:
             self._alarms.hasten(Alarm.STATUS, max(now, self._status_sent + STATUS_GAP))
 
     def more_to_report(self, now: float) -> None:
-        """There are points for another status already; the beat comes soon enough where the broker lags."""
-        if self._open and self._link.may_stream:
+        """There are points for another status already: it follows soon, or once the broker has read more."""
+        self._more = self._open and not self._link.may_stream
+        if self._open and not self._more:
             self._alarms.hasten(Alarm.STREAM, max(now, self._status_sent + STREAM_GAP))
+
+    def credited(self, now: float) -> None:
+        """The broker has read more."""
+        if self._more:
+            self.more_to_report(now)
 
     def status(self, status: Status, revision: int, now: float) -> list[Effect]:
         """Send a status, with its number and the newest revision."""
