@@ -19,7 +19,7 @@ from zloom.errors import (
 from zloom.socket_options import Context, new_context
 from zloom.socket_sender import NOBODY
 from zloom.sockets import DrainSocket
-from zloom_broker import chronicle
+from zloom_broker import chronicle, validation
 from zloom_broker.addresses import Addresses
 from zloom_broker.admission import Admission
 from zloom_broker.core import Core
@@ -109,6 +109,7 @@ class Server:
         self._core = Core(state, core_settings, self._committed, self._loop.time(), time.time())
         self.measuring.start()
         self._set_timer(self._core)
+        self._loop.call_soon(validation.prepare)  # once it is told that the broker is ready
 
     def close(self) -> None:
         """Take no more messages, write a snapshot, and let go of the sockets."""

@@ -58,9 +58,14 @@ def _checker(test: Callable[[object], bool]) -> Any:
     return lambda _, value: test(value)
 
 
+def prepare() -> None:
+    """Load the library, for which a broker that is out of descriptors would have none."""
+    _validator_class()
+
+
 @lru_cache(maxsize=1)
 def _validator_class() -> Any:
-    # Imported here: it takes a seventh of a broker's start, and 4 MB. The first value waits 50 ms for it.
+    # Imported here, and so after a broker's start, of which it would be a seventh.
     from jsonschema import Draft202012Validator, TypeChecker
     from jsonschema.validators import create
 
