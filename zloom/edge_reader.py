@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable
 
 from .errors import TransportError
+from .forks import process_id
 
 
 class EdgeReader:
@@ -36,7 +37,7 @@ class EdgeReader:
         self._loop = loop
         self._descriptor = descriptor
         self._turn = turn
-        self._pid = os.getpid()
+        self._pid = process_id()
         self._closed = False
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
@@ -79,7 +80,7 @@ class EdgeReader:
         self._wake()
 
     def _wake(self) -> None:
-        if self._closed or os.getpid() != self._pid:
+        if self._closed or process_id() != self._pid:
             return
         self.in_turn = True
         finished = False  # also when an interrupt ends the turn: should the loop go on, so must this

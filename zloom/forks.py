@@ -20,11 +20,19 @@ class Disownable(ABC):
         """Called in the child, before anything else runs there."""
 
 
+def process_id() -> int:
+    """Return the id of this process, as `os.getpid` does, but without a system call."""
+    return _process
+
+
+_process = os.getpid()
 _living: weakref.WeakSet[Disownable] = weakref.WeakSet()
 _inherited: list[Disownable] = []
 
 
 def _disown_all() -> None:
+    global _process
+    _process = os.getpid()
     _inherited.extend(_living)
     for each in _inherited:
         each._disown()

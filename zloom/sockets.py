@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import errno
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,15 @@ import zmq
 from .edge_reader import EdgeReader
 from .endpoints import IpcClaim, ipc_path, tcp_host, tcp_problem
 from .errors import TransportError
+from .forks import process_id
 from .handshakes import HandshakeFailure, HandshakeWatch
 from .socket_errors import translated, transport_error
 from .socket_options import SOCKET_TYPES, Context, SocketKind, SocketOptions
 from .socket_outbox import Outbox
 from .socket_sender import NOBODY, receive
+
+# As numbers, because an enum's `|` and `&` take longer than the call that they are for.
+_NOW, _MORE, _READABLE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE), int(zmq.POLLIN)
 
 # Seconds. That a queue has room again shows on the descriptor, but reading may eat that sign, and no option
 # of a ROUTER tells. So what is held is also tried at this interval.
@@ -101,7 +104,7 @@ class DrainSocket:
         self._loop = loop or asyncio.get_running_loop()
         self._options = options or SocketOptions()
         self._endpoint = f"a new {kind} socket"  # the last one bound or connected, for error texts
-        self._pid = os.getpid()
+        self._pid = process_id()
         self._thread = threading.get_ident()
         self._closed = False
         self._claims: list[IpcClaim] = []
@@ -267,7 +270,7 @@ class DrainSocket:
                 option's value, 0. `close` does not wait for that, but the context's `term` does. If it is
                 more than 0 the outbox is tried once more. What remains there is counted as dropped.
         """
-        if self._closed or os.getpid() != self._pid:
+        if self._closed or process_id() != self._pid:
             return
         self._check_usable()
         linger = self._options.linger_ms if linger_ms is None else linger_ms
@@ -288,10 +291,10 @@ class DrainSocket:
         self._n_dropped += self._outbox.clear()
 
     def _check_usable(self) -> None:
-        if os.getpid() != self._pid:
+        if process_id() != self._pid:
             raise TransportError(
                 f"{self._endpoint} was opened in process {self._pid}, and its socket is dead in the forked "
-                f"child {os.getpid()}; open a new one there, with a new context"
+                f"child {process_id()}; open a new one there, with a new context"
             )
         if threading.get_ident() != self._thread:
             raise TransportError(
@@ -313,7 +316,10 @@ class DrainSocket:
 
     def _try_send(self, frames: Sequence[bytes]) -> _Sent:
         try:
-            self._socket.send_multipart(frames, zmq.DONTWAIT)
+            *parts, last = frames
+            for part in parts:
+                self._socket.send(part, _MORE)
+            self._socket.send(last, _NOW)
         except zmq.Again:
             return _Sent.QUEUE_FULL
         except zmq.ZMQError as error:
@@ -354,6 +360,9 @@ class DrainSocket:
         """Read until there is no more (True) or the budget is spent (False)."""
         deadline = self._loop.time() + self._options.wake_seconds
         for _ in range(self._options.wake_messages):
+            # Asked first, because it costs less than a read that fails.
+            if not int(self._socket.getsockopt(zmq.EVENTS)) & _READABLE:
+                return True
             try:
                 frames = self._receive()
             except zmq.Again:
