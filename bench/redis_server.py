@@ -2,10 +2,8 @@
 
 import contextlib
 import importlib.util
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version as version_of
@@ -13,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.roles import DEADLINE, Running, end
+from bench.roles import DEADLINE, Running, end, program
 
 PROGRAMS = ("redis-server", "valkey-server")
 
@@ -34,9 +32,7 @@ def missing() -> str:
 
 
 def _program() -> str | None:
-    beside = str(Path(sys.executable).parent)
-    found = (shutil.which(name, path=path) for path in (beside, None) for name in PROGRAMS)
-    return next((each for each in found if each is not None), None) or _carried()
+    return program(*PROGRAMS) or _carried()
 
 
 def _carried() -> str | None:
@@ -53,13 +49,13 @@ def versions() -> str:
 
     Such as `redis-server 7.2.5, redis-py 5.2.1`; empty where something is missing.
     """
-    program = _program()
-    if missing() or program is None:
+    server = _program()
+    if missing() or server is None:
         return ""
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout
     number = next(word.removeprefix("v=") for word in told.split() if word.startswith("v="))
     parser = f", hiredis {version_of('hiredis')}" if importlib.util.find_spec("hiredis") else ""
-    return f"{Path(program).name} {number}, redis-py {version_of('redis')}{parser}"
+    return f"{Path(server).name} {number}, redis-py {version_of('redis')}{parser}"
 
 
 @contextlib.contextmanager
@@ -73,17 +69,17 @@ def running(folder: Path) -> Iterator[Running]:
         FileNotFoundError: There is no such program.
         TimeoutError: It did not become ready.
     """
-    program = _program()
-    if program is None:
+    executable = _program()
+    if executable is None:
         raise FileNotFoundError(missing())
     with TemporaryDirectory(dir=folder) as home, contextlib.ExitStack() as stack:
         for _ in range(PORTS_TRIED):
             port = _free_port()
-            server = stack.enter_context(_started(program, port, home))
+            server = stack.enter_context(_started(executable, port, home))
             if _answers(server, port):
                 yield Running(f"redis://127.0.0.1:{port}", server.pid)
                 return
-        raise TimeoutError(f"{program} ended at once on {PORTS_TRIED} ports")
+        raise TimeoutError(f"{executable} ended at once on {PORTS_TRIED} ports")
 
 
 def _free_port() -> int:
@@ -92,9 +88,9 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _started(program: str, port: int, home: str) -> Iterator[subprocess.Popen[bytes]]:
+def _started(executable: str, port: int, home: str) -> Iterator[subprocess.Popen[bytes]]:
     settings = ["--bind", "127.0.0.1", "--port", str(port), "--dir", home, "--save", "", "--appendonly", "no"]
-    with subprocess.Popen([program, *settings], stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen([executable, *settings], stdout=subprocess.DEVNULL) as server:
         try:
             yield server
         finally:

@@ -3,11 +3,13 @@
 import contextlib
 import queue
 import select
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 DEADLINE = 20.0
@@ -27,6 +29,13 @@ class Ready(Protocol):
 def announce(endpoint: str = "", stop: Callable[[], object] = lambda: None) -> None:
     """A `Ready` for a process: print the line that `process` waits for, in the form of `zloom broker`'s."""
     print(f"ready control={endpoint}", flush=True)
+
+
+def program(*names: str) -> str | None:
+    """Return the first of these programs that is beside this interpreter or on PATH; None without any."""
+    places = (str(Path(sys.executable).parent), None)
+    found = (shutil.which(name, path=place) for place in places for name in names)
+    return next((each for each in found if each is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
