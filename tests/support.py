@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from zloom.client import SyncOperator, connect_sync
 from zloom.socket_options import Context, new_context
 from zloom_broker.server import Server, running
 from zloom_broker.settings import BrokerSettings
@@ -175,6 +176,17 @@ def broker_process(
             yield BrokerProcess(process, words["control"], words["updates"], words["epoch"], log)
         finally:
             _end(process)
+
+
+@contextlib.contextmanager
+def operator_of(folder: Path) -> Iterator[SyncOperator]:
+    """Run a broker in a process of its own, with its data in `folder / "data"`; yield an operator of it."""
+    with (
+        free_endpoint("ipc") as bind,
+        broker_process(folder / "data", bind) as broker,
+        connect_sync(broker.endpoint) as connected,
+    ):
+        yield connected
 
 
 def _first_line(process: subprocess.Popen[str], log: Path) -> str:

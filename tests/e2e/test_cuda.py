@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from tests.e2e.lightning_models import QUIET, Change, Regression, run
 from tests.e2e.test_lightning_callback import until
 from tests.e2e.test_loop_steering import DENSE
-from tests.support import DEADLINE, broker_process, free_endpoint
-from zloom.client import SyncOperator, connect_sync
+from tests.support import DEADLINE, operator_of
+from zloom.client import SyncOperator
 from zloom.lightning.optimizer import LearningRate, OptimizerType
 from zloom.messages import Happened
 from zloom.model import ReplicaStatus
@@ -31,11 +31,7 @@ SECOND = 2_000_000_000
 
 @pytest.fixture
 def operator(tmp_path: Path) -> Iterator[SyncOperator]:
-    with (
-        free_endpoint("ipc") as bind,
-        broker_process(tmp_path / "data", bind) as broker,
-        connect_sync(broker.endpoint) as connected,
-    ):
+    with operator_of(tmp_path) as connected:
         yield connected
 
 

@@ -15,8 +15,8 @@ from nbclient import NotebookClient
 
 from tests.e2e.lightning_models import QUIET, Regression, loader, trainer
 from tests.e2e.test_lightning_callback import until
-from tests.support import DEADLINE, broker_process, free_endpoint
-from zloom.client import Result, SyncOperator, connect_sync
+from tests.support import DEADLINE, operator_of
+from zloom.client import Result, SyncOperator
 from zloom.errors import Refused
 from zloom.lightning import WeaveletCallback
 
@@ -55,12 +55,7 @@ thread.join(20)
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncOperator]:
-    folder = tmp_path_factory.mktemp("broker")
-    with (
-        free_endpoint("ipc") as bind,
-        broker_process(folder / "data", bind) as broker,
-        connect_sync(broker.endpoint) as connected,
-    ):
+    with operator_of(tmp_path_factory.mktemp("broker")) as connected:
         yield connected
 
 

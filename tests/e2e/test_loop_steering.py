@@ -22,8 +22,8 @@ from tests.e2e.lightning_models import QUIET, Regression, samples
 from tests.e2e.test_examples import all_train
 from tests.e2e.test_lightning_callback import until
 from tests.e2e.test_lightning_learning_rate import SCHEDULES
-from tests.support import DEADLINE, broker_process, free_endpoint, free_ports
-from zloom.client import Result, SyncOperator, connect_sync
+from tests.support import DEADLINE, free_ports, operator_of
+from zloom.client import Result, SyncOperator
 from zloom.errors import CannotSteer, Refused, SettingsError
 from zloom.model import Value
 from zloom.torch.learning_rate import LearningRate
@@ -172,12 +172,7 @@ def test_what_a_loop_cannot_do_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncOperator]:
-    folder = tmp_path_factory.mktemp("broker")
-    with (
-        free_endpoint("ipc") as bind,
-        broker_process(folder / "data", bind) as broker,
-        connect_sync(broker.endpoint) as connected,
-    ):
+    with operator_of(tmp_path_factory.mktemp("broker")) as connected:
         yield connected
 
 

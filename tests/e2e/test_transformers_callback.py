@@ -12,8 +12,8 @@ import torch
 from tests.e2e.test_examples import started
 from tests.e2e.test_lightning_callback import until
 from tests.e2e.test_loop_steering import step_of_both
-from tests.support import DEADLINE, broker_process, free_endpoint
-from zloom.client import SyncOperator, connect_sync
+from tests.support import DEADLINE, operator_of
+from zloom.client import SyncOperator
 from zloom.errors import Refused
 from zloom.model import Value
 
@@ -55,12 +55,7 @@ class Note(transformers.TrainerCallback):  # type: ignore[misc, name-defined, un
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncOperator]:
-    folder = tmp_path_factory.mktemp("broker")
-    with (
-        free_endpoint("ipc") as bind,
-        broker_process(folder / "data", bind) as broker,
-        connect_sync(broker.endpoint) as connected,
-    ):
+    with operator_of(tmp_path_factory.mktemp("broker")) as connected:
         yield connected
 
 
