@@ -19,17 +19,42 @@ Cut = Literal["both", "up", "down", "link"]
 Host = Literal["hub", "far"]
 
 
+_UP: tuple[Host, str, str] = (
+    "far",
+    f"ip neigh replace {HUB} lladdr {NOBODY} dev far nud permanent",
+    f"ip neigh del {HUB} dev far",
+)
+_DOWN: tuple[Host, str, str] = (
+    "hub",
+    f"ip neigh replace {FAR} lladdr {NOBODY} dev near nud permanent",
+    f"ip neigh del {FAR} dev near",
+)
+_LINK: tuple[Host, str, str] = ("hub", "ip link set near down", "ip link set near up")
+
+_CUTS: dict[Cut, tuple[tuple[Host, str, str], ...]] = {
+    "both": (_UP, _DOWN),
+    "up": (_UP,),
+    "down": (_DOWN,),
+    "link": (_LINK,),
+}
+"""On which host which commands cut and heal."""
+
+
 def missing() -> str:
     """Return why this machine cannot have them; empty where it can."""
     for tool in ("unshare", "nsenter", "ip"):
         if shutil.which(tool) is None:
             return f"needs {tool}"
-    command = [*_UNSHARE, *["ip", "link", "add", "near", "type", "veth"]]
+    command = [*_UNSHARE, "ip", "link", "add", "near", "type", "veth"]
     tried = subprocess.run(command, capture_output=True, check=False)
     return f"no namespaces of its own: {tried.stderr.decode().strip()}" if tried.returncode else ""
 
 
 _UNSHARE = ("unshare", "--user", "--map-root-user", "--net")
+
+
+def _within(pid: int) -> list[str]:
+    return ["nsenter", f"--target={pid}", "--user", "--net", "--preserve-credentials"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +66,7 @@ class Hosts:
 
     def on(self, host: Host, *command: str) -> list[str]:
         """Return the command as one that runs there; the process that it starts is the command's own."""
-        pid = self.hub if host == "hub" else self.far
-        return ["nsenter", f"--target={pid}", "--user", "--net", "--preserve-credentials", *command]
+        return [*_within(self.hub if host == "hub" else self.far), *command]
 
     def do(self, host: Host, command: str) -> None:
         """Run a command there."""
@@ -50,21 +74,13 @@ class Hosts:
 
     def cut(self, what: Cut) -> None:
         """Have it lost from now on."""
-        if what == "link":
-            self.do("hub", "ip link set near down")
-        if what in ("both", "up"):
-            self.do("far", f"ip neigh replace {HUB} lladdr {NOBODY} dev far nud permanent")
-        if what in ("both", "down"):
-            self.do("hub", f"ip neigh replace {FAR} lladdr {NOBODY} dev near nud permanent")
+        for host, command, _ in _CUTS[what]:
+            self.do(host, command)
 
     def heal(self, what: Cut) -> None:
         """Have it arrive again."""
-        if what == "link":
-            self.do("hub", "ip link set near up")
-        if what in ("both", "up"):
-            self.do("far", f"ip neigh del {HUB} dev far")
-        if what in ("both", "down"):
-            self.do("hub", f"ip neigh del {FAR} dev near")
+        for host, _, command in _CUTS[what]:
+            self.do(host, command)
 
 
 @contextlib.contextmanager
@@ -72,8 +88,7 @@ def hosts() -> Iterator[Hosts]:
     """Make them, with a link between them."""
     with contextlib.ExitStack() as stack:
         hub = stack.enter_context(_sleeper([*_UNSHARE]))
-        inside = ["nsenter", f"--target={hub}", "--user", "--net", "--preserve-credentials"]
-        far = stack.enter_context(_sleeper([*inside, "unshare", "--net"]))
+        far = stack.enter_context(_sleeper([*_within(hub), "unshare", "--net"]))
         made = Hosts(hub, far)
         made.do("hub", f"ip link add near type veth peer name far netns {far}")
         made.do("hub", f"ip addr add {HUB}/30 dev near")
