@@ -143,8 +143,7 @@ class MetricBuffer:
         batch = _Batch(max_points)
         self._take_later(batch)
         for names, rows in groupby(self._take_rows(batch.room), key=_names):
-            whole = self._as_whole(names, list(rows), batch)
-            for step, row in whole:
+            for step, row in self._take_whole(names, list(rows), batch):
                 self._take_row(step, row, batch)
         self._unreadable += batch.unreadable
         self._notice = min(self._batch, self._limit)
@@ -162,7 +161,7 @@ class MetricBuffer:
             room -= count
             yield row
 
-    def _as_whole(self, names: tuple[str, ...], rows: list[_Row], batch: "_Batch") -> list[_Row]:
+    def _take_whole(self, names: tuple[str, ...], rows: list[_Row], batch: "_Batch") -> list[_Row]:
         """Take rows of the same metrics column by column, which is ten times as fast; return those left."""
         if any(name in self._later or name not in self._names for name in names):
             return rows

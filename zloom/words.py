@@ -46,8 +46,8 @@ def nobody_there(run: str, attempt: str, gone: Iterable[tuple[int, str]]) -> str
         attempt: Which attempt of it.
         gone: Its replicas' ranks and the reasons that they left for, by rank.
     """
-    named = ", ".join(f"rank {rank}: {reason}" for rank, reason in gone) or "none ever was"
-    return f"no replica of {run} ({attempt}) is there: {named}"
+    reasons = ", ".join(f"rank {rank}: {reason}" for rank, reason in gone) or "none ever was"
+    return f"no replica of {run} ({attempt}) is there: {reasons}"
 
 
 def shorten(text: str) -> str:
