@@ -82,7 +82,7 @@ class OneSession:
         effects = self._session.answer(number, outcome, now) + self._session.on_timer(now)
         sent = [each.message for each in effects if isinstance(each, Send)]
         assert [list(each.outcomes) for each in sent if isinstance(each, m.Outcomes)] == [[number]], sent
-        self._session.receive_control(m.OutcomesReceived(revisions=[number]), now)
+        self._session.receive_control(m.Ping(id=number, received=number, recorded=[number]), now)
 
 
 class Fleet:
@@ -137,14 +137,17 @@ class Fleet:
             self._from_each(lambda _: confirm)
 
     def _from_each(self, message: Callable[[int], m.FromWeavelet]) -> list[Effect]:
-        """Have each rank send a message; returns the effects of the last."""
+        """Have each rank send a message, all of which come in one turn of the loop; returns the effects."""
         effects: list[Effect] = []
         for rank, peer in enumerate(self._ranks):
-            effects = self._feed(peer, message(rank))
-        return effects
+            effects += self._core.receive(peer, message(rank), 0.0)
+        return self._end_turn(effects)
 
     def _feed(self, peer: bytes, message: m.ToBroker) -> list[Effect]:
-        effects = self._core.receive(peer, message, 0.0)
+        return self._end_turn(self._core.receive(peer, message, 0.0))
+
+    def _end_turn(self, effects: list[Effect]) -> list[Effect]:
+        effects += self._core.end_turn()
         for effect in effects:  # those of the confirmed commits too, which come after it
             if isinstance(effect, Commit):
                 self._committed += len(effect.payloads)

@@ -122,6 +122,8 @@ class Trainer:
                 self.begin()
             case "ping":
                 self.send("pong", id=message["id"], received=self.received)
+                for number in message.get("recorded", []):
+                    self.acknowledged += self.unacknowledged.pop(number, None) is not None
             case "snapshot" if not self.synced:
                 self.position = {name: message[name] for name in self.position}
                 self.synced = True
@@ -133,9 +135,6 @@ class Trainer:
                 self.synced = not message.get("more", False)
                 for revision in message["revisions"]:
                     self.follow(revision)
-            case "outcomes_received":
-                for number in message["revisions"]:
-                    self.acknowledged += self.unacknowledged.pop(number, None) is not None
             case "failure":
                 self.send("failure_received", id=message["id"])
 

@@ -121,7 +121,7 @@ class Status(Message, frozen=True, kw_only=True):
 
 
 class Outcomes(Message, frozen=True, kw_only=True):
-    """What became of revisions at this replica; sent again until `OutcomesReceived` names them."""
+    """What became of revisions at this replica; sent again until a `Ping` names them."""
 
     epoch: str
     outcomes: dict[int, Outcome]
@@ -416,17 +416,13 @@ class Declared(Message, frozen=True, kw_only=True):
     seq: int
 
 
-class OutcomesReceived(Message, frozen=True, kw_only=True):
-    """These outcomes are in the journal."""
-
-    revisions: list[int]
-
-
 class Ping(Message, frozen=True, kw_only=True):
     """Are you there? At most one is outstanding."""
 
     id: int
     received: Count
+    recorded: list[int] = field(default_factory=list)
+    """Revisions whose outcomes at this replica are in the journal, or need not be."""
 
 
 class TakeStacks(Message, frozen=True, kw_only=True):
@@ -686,7 +682,6 @@ FromBroker = (
     | Decision
     | Conclusion
     | Declared
-    | OutcomesReceived
     | Ping
     | Credit
     | TakeStacks

@@ -1,13 +1,11 @@
 """Outcomes that the broker may not have, and when each is to be sent again. Pure."""
 
 from dataclasses import dataclass
+from itertools import chain, islice, takewhile
 
 from msgspec.structs import replace
 
 from zloom.model import Outcome
-
-RESEND = 1.0
-"""Seconds until an outcome without acknowledgement is sent again."""
 
 BATCH = 100
 """Outcomes in one message, which with the longest texts is still below 1 MiB."""
@@ -32,40 +30,57 @@ class _Entry:
 
 
 class OutcomeTable:
-    """Keeps each outcome until its acknowledgement, and the newest beyond that."""
+    """Keeps each outcome until its acknowledgement, and the newest beyond that.
+
+    No call looks at more than one message takes, however many wait for their acknowledgement.
+    """
 
     def __init__(self) -> None:
         self.resent = 0
-        self._entries: dict[int, _Entry] = {}
+        self._new: dict[int, _Entry] = {}
+        """To be sent now."""
+        self._sent: dict[int, _Entry] = {}
+        """In the order in which they are to be sent again."""
         self._acknowledged: dict[int, Outcome] = {}
 
     def __len__(self) -> int:
         """Outcomes that are not acknowledged."""
-        return len(self._entries)
+        return len(self._new) + len(self._sent)
 
     def add(self, revision: int, outcome: Outcome, now: float) -> None:
         """Take an outcome, due at once."""
         cut = replace(outcome, error=sendable(outcome.error), detail=sendable(outcome.detail))
-        self._entries[revision] = _Entry(cut, now)
+        self._sent.pop(revision, None)
         self._acknowledged.pop(revision, None)
+        self._new[revision] = _Entry(cut, now)
 
-    def due(self, now: float) -> dict[int, Outcome]:
-        """Return outcomes for one message, which is being sent now; empty when none is due."""
-        due = [number for number, entry in self._entries.items() if entry.due <= now][:BATCH]
-        for number in due:
-            entry = self._entries[number]
-            self.resent += entry.sent
-            entry.sent, entry.due = True, now + RESEND
-        return {number: self._entries[number].outcome for number in due}
+    def due(self, now: float, again: float) -> dict[int, Outcome]:
+        """Return outcomes for one message, which is being sent now; empty when none is due.
+
+        Args:
+            now: Seconds.
+            again: When they are due again without an acknowledgement; no less than at the call before.
+        """
+        late = takewhile(lambda number: self._sent[number].due <= now, self._sent)
+        numbers = list(islice(chain(self._new, late), BATCH))
+        return {number: self._send(number, again) for number in numbers}
+
+    def _send(self, number: int, again: float) -> Outcome:
+        entry = self._new.pop(number, None) or self._sent.pop(number)
+        self.resent += entry.sent
+        entry.sent, entry.due = True, again
+        self._sent[number] = entry
+        return entry.outcome
 
     def next_due(self) -> float | None:
         """Return when the next is due, or None."""
-        return min((entry.due for entry in self._entries.values()), default=None)
+        firsts = (next(iter(each.values()), None) for each in (self._new, self._sent))
+        return min((entry.due for entry in firsts if entry is not None), default=None)
 
     def acknowledge(self, revisions: list[int]) -> None:
         """These are in the journal."""
         for number in revisions:
-            entry = self._entries.pop(number, None)
+            entry = self._new.pop(number, None) or self._sent.pop(number, None)
             if entry is not None:
                 self._acknowledged[number] = entry.outcome
         while len(self._acknowledged) > KEPT:
@@ -73,16 +88,19 @@ class OutcomeTable:
 
     def doubt(self) -> None:
         """Another life of the broker, which may be on a restored backup, may lack what was acknowledged."""
-        for number, outcome in self._acknowledged.items():
-            self._entries[number] = _Entry(outcome, 0.0, sent=True)
+        doubted = {number: _Entry(outcome, 0.0, sent=True) for number, outcome in self._acknowledged.items()}
+        self._new = doubted | self._new
         self._acknowledged.clear()
 
     def restart(self, now: float) -> None:
         """A new connection: whatever is left is due at once."""
-        for entry in self._entries.values():
+        self._new = self._sent | self._new
+        self._sent = {}
+        for entry in self._new.values():
             entry.due = now
 
     def clear(self) -> None:
         """The broker's history is another one, in which these numbers mean something else."""
-        self._entries.clear()
+        self._new.clear()
+        self._sent.clear()
         self._acknowledged.clear()

@@ -238,6 +238,7 @@ class Session:
                 return self._disconnect(now)
             case messages.Ping():
                 pong = self._link.pong(message, now)
+                self._reports.acknowledge(message.recorded)
                 self._reports.credited(now)
                 return [pong]
             case messages.Credit():
@@ -249,8 +250,6 @@ class Session:
                 return self._receive_round(message, now)
             case messages.Declared():
                 self._reports.declared(message.seq)
-            case messages.OutcomesReceived():
-                self._reports.acknowledge(message.revisions)
             case messages.TakeStacks():
                 return [InspectThreads(message.id)]
             case messages.Failure():

@@ -13,6 +13,10 @@ from zloom.session_state import Alarm
 STATUS_GAP = 0.05
 """Seconds between two statuses at least, however often phase or pause change."""
 
+RESEND_BEATS = 3
+"""Beats until an outcome without acknowledgement is sent again: the ping of the next one names it, where the
+broker could write it."""
+
 OUTCOMES_GAP = 0.001
 """Seconds between two messages of new outcomes at least: what a safe point carries out goes together."""
 
@@ -99,7 +103,7 @@ class Reports:
     def acknowledge(self, revisions: list[int]) -> None:
         """The broker has outcomes."""
         self._outcomes.acknowledge(revisions)
-        if self._open:
+        if self._open and revisions:
             self._set_outcomes_alarm()
 
     def status_changed(self, now: float) -> None:
@@ -182,7 +186,7 @@ class Reports:
 
     def _send_outcomes(self, now: float) -> list[Effect]:
         before = self._outcomes.resent
-        outcomes = self._outcomes.due(now)
+        outcomes = self._outcomes.due(now, now + RESEND_BEATS * self._link.welcome.beat)
         self._link.counters.resent += self._outcomes.resent - before
         self._set_outcomes_alarm()
         if not outcomes:

@@ -206,11 +206,12 @@ class Attempt:
         self._append(Ledger(record.revision, record.targets, gone, record.request))
 
     def record(self, record: OutcomesRecorded) -> None:
-        """A replica answered."""
-        for number, outcome in record.outcomes.items():
+        """Replicas answered."""
+        for number, outcomes in record.outcomes.items():
             ledger = self.ledger(number)
-            if ledger is not None and self.is_new(number, outcome):
-                self._answer(ledger, _shortened(outcome, MAX_TEXT))
+            for outcome in outcomes:
+                if ledger is not None and self.is_new(number, outcome):
+                    self._answer(ledger, _shortened(outcome, MAX_TEXT))
 
     def agree(self, record: RevisionAgreed) -> None:
         """All replicas promised to carry out a consistent revision."""

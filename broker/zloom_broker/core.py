@@ -231,6 +231,11 @@ class Core:
             self._hub.send_unknown(send.peer, Error(code="too_large", text=text))
         return self._hub.take()
 
+    def end_turn(self) -> list[Effect]:
+        """All that came in one turn of the loop was received: what belongs together is written together."""
+        self._outcomes.write()
+        return self._hub.take()
+
     def committed(self, seq: int) -> list[Effect]:
         """All records up to `seq` are on disk."""
         self._hub.committed(seq)

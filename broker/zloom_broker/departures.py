@@ -103,7 +103,8 @@ class Departures:
         # Revisions that were accepted while this was being written ended with it too.
         candidates = [*owed, *range(revision + 1, attempt.revision + 1)]
         ended = [number for number in candidates if _ended_by(attempt, number, left)]
-        self._outcomes.announce(attempt, ended, left.replica, now)
+        for number in ended:
+            self._outcomes.announce(attempt, number, [left.replica], now)
         self._failures.replica_left(attempt, left, now)
 
     def _forget_connection(self, replica: str) -> None:

@@ -70,6 +70,8 @@ class Peer:
     """What `sent` was once the newest ping had gone out."""
     synced: bool = False
     """A weavelet was told what it lacked, so its revision numbers mean the same as here."""
+    recorded: set[int] = field(default_factory=set)
+    """Revisions whose outcomes are on disk, which the next ping says: nobody waits for that."""
     vitals: Vitals = field(default_factory=Vitals)
     """A replica's outlive its connection."""
     publish_seqs: dict[str, int] = field(default_factory=dict)
@@ -157,6 +159,8 @@ class Hub:
         """Seconds to add to `now` to get the time since the Unix epoch."""
         self._effects: list[Effect] = []
         self._commits: deque[_PendingCommit] = deque()
+        self.before_commit: Callable[[], None] = lambda: None
+        """Commits what was decided earlier and is still to be written."""
         self.next_seq = last_seq + 1
         """Sequence number of the next record."""
         self._topic_seqs: dict[bytes, int] = {}
@@ -268,6 +272,7 @@ class Hub:
             failed: Called with the reason when they could not be written.
             durable: Fsync even where the journal is buffered.
         """
+        self.before_commit()
         payloads = [encode(record) for record in records]  # what raises here leaves nothing behind
         self._commits.append(_PendingCommit(self.next_seq, records, then, failed))
         self._effects.append(Commit(self.next_seq, payloads, durable))

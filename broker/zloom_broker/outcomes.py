@@ -1,19 +1,24 @@
-"""Outcomes on their way from replicas through the journal to whoever follows or watches."""
+"""Outcomes on their way from replicas through the journal to whoever follows or watches.
 
-from collections.abc import Callable, Mapping
+What one turn of the loop brings is written as one record for each attempt: a change to a thousand replicas
+has a thousand outcomes within milliseconds, and what is done for each costs the broker its time.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from msgspec.structs import replace
 
 from zloom import messages
 from zloom.codec import watch_topic
-from zloom.messages import Answered, OutcomesReceived, RevisionState
+from zloom.messages import Answered, RevisionState
 from zloom.model import Outcome
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.ledger import Ledger
 from zloom_broker.owed import Debt, Owed
-from zloom_broker.records import AnyRecord, OutcomesRecorded
+from zloom_broker.records import AnyRecord, OutcomesRecorded, size_of
 
 PUSH_INTERVAL = 0.1
 """Seconds between two pushes of a revision that is not settled. The last one, which settles it, goes out at
@@ -22,10 +27,39 @@ once."""
 PUSH_SHARE = 0.001
 """Seconds between them for each target, where that is more: each push lists the outcomes of all."""
 
+MAX_BATCH = 1000
+"""Outcomes in one record."""
+
+MAX_RECORDED = 10_000
+"""Revisions that a ping names; what does not go in is sent, and named, again."""
+
+PAGE = 256 * 1024
+"""Bytes of outcomes in one publication, but for the last of them: a quarter of what a message may hold."""
+
 FollowKey = tuple[AttemptKey, int]
+
+Mark = tuple[AttemptKey, int, str]
+"""A revision, and the replica that answered it."""
 
 Observer = Callable[[Attempt, Ledger, float], object]
 Companion = Callable[[Attempt, Mapping[int, Outcome]], list[AnyRecord]]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """New outcomes of an attempt that are to be written together."""
+
+    attempt: Attempt
+    now: float
+    outcomes: dict[int, list[Outcome]] = field(default_factory=dict)
+    senders: list[tuple[Peer, Sequence[int]]] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    beside: list[AnyRecord] = field(default_factory=list)
+    """What is to be written with them."""
+
+    def record(self) -> OutcomesRecorded:
+        """Return the record of them."""
+        return OutcomesRecorded(run=self.attempt.run, attempt=self.attempt.id, outcomes=self.outcomes)
 
 
 class Outcomes:
@@ -38,9 +72,11 @@ class Outcomes:
         self._pushed: dict[FollowKey, float] = {}
         self._due: dict[FollowKey, float] = {}
         self._owed = Owed(hub)
-        self._writing: set[tuple[AttemptKey, int, str]] = set()
+        self._batches: dict[AttemptKey, _Batch] = {}
+        self._writing: set[Mark] = set()
         self._observers: list[Observer] = []
         self._companions: list[Companion] = []
+        hub.before_commit = self.write  # or what follows from these would be on disk before them
 
     def observe(self, observer: Observer) -> None:
         """Have each revision handed over that has a new outcome, with the time."""
@@ -51,7 +87,7 @@ class Outcomes:
         self._companions.append(companion)
 
     def receive(self, peer: Peer, message: messages.Outcomes, now: float) -> None:
-        """A replica answers: write down what is new, then acknowledge all of it."""
+        """A replica answers: have what is new written at the end of the turn, and acknowledge all of it."""
         if not peer.synced:
             # Its numbers may be those of a history that this broker does not have; it sends them again.
             return
@@ -67,50 +103,61 @@ class Outcomes:
             if n not in writing | other and attempt.is_new(n, o) and not attempt.is_beside_config(n, o)
         }
         rest = [n for n in message.outcomes if n not in new and n not in writing | other]
-        if rest:
-            self._hub.send(peer, OutcomesReceived(revisions=rest))
-        if not new or self._hub.settings.read_only:
-            return
-        marks = {(peer.attempt, number, peer.replica) for number in new}
-        self._writing |= marks
-        records: list[AnyRecord] = [OutcomesRecorded(run=attempt.run, attempt=attempt.id, outcomes=new)]
+        _acknowledge(peer, rest)
+        if new and not self._hub.settings.read_only:
+            self._add(peer, attempt, new, now)
+
+    def _add(self, peer: Peer, attempt: Attempt, new: Mapping[int, Outcome], now: float) -> None:
+        batch = self._batches.setdefault(attempt.key, _Batch(attempt, now))
+        batch.senders.append((peer, list(new)))
+        for number, outcome in new.items():
+            batch.outcomes.setdefault(number, []).append(outcome)
         for companion in self._companions:
-            records += companion(attempt, new)
-        then = partial(self._recorded, peer, attempt, list(new), marks, now)
-        failed = partial(self._not_recorded, marks)
-        self._hub.commit(*records, then=then, failed=failed, durable=self._hub.settings.durable)
+            batch.beside += companion(attempt, new)
+        marks = [(peer.attempt, number, peer.replica) for number in new]
+        batch.marks += marks
+        self._writing.update(marks)
+        if len(batch.marks) >= MAX_BATCH:
+            self.write()
 
-    def _recorded(
-        self,
-        peer: Peer,
-        attempt: Attempt,
-        numbers: list[int],
-        marks: set[tuple[AttemptKey, int, str]],
-        now: float,
-    ) -> None:
-        self._writing -= marks
-        self.announce(attempt, numbers, peer.replica, now)
-        self._hub.send(peer, OutcomesReceived(revisions=numbers))  # after those who wait for it: it can wait
+    def write(self) -> None:
+        """Write what this turn brought."""
+        batches, self._batches = self._batches, {}
+        for batch in batches.values():
+            self._hub.commit(
+                batch.record(),
+                *batch.beside,
+                then=partial(self._recorded, batch),
+                failed=partial(self._not_recorded, batch),
+                durable=self._hub.settings.durable,
+            )
 
-    def _not_recorded(self, marks: set[tuple[AttemptKey, int, str]], reason: str) -> None:
-        # The replica sends it again.
-        self._writing -= marks
+    def _recorded(self, batch: _Batch) -> None:
+        self._writing.difference_update(batch.marks)
+        for peer, numbers in batch.senders:
+            _acknowledge(peer, numbers)
+        for number, outcomes in batch.outcomes.items():
+            self.announce(batch.attempt, number, [outcome.replica for outcome in outcomes], batch.now)
 
-    def announce(self, attempt: Attempt, revisions: list[int], replica: str, now: float) -> None:
-        """Tell those who watch or follow what a replica's outcomes are now."""
-        for number in revisions:
-            ledger = attempt.ledgers[number - 1]
+    def _not_recorded(self, batch: _Batch, reason: str) -> None:
+        # The replicas send it again.
+        self._writing.difference_update(batch.marks)
+
+    def announce(self, attempt: Attempt, number: int, replicas: Iterable[str], now: float) -> None:
+        """Tell those who watch or follow what the outcomes of some replicas are now."""
+        ledger = attempt.ledgers[number - 1]
+        self._push((attempt.key, number), ledger, now)
+        for outcomes in _pages(ledger.outcomes[replica] for replica in replicas):
             answered = Answered(
                 run=attempt.run,
                 attempt=attempt.id,
                 revision=number,
-                outcomes=[ledger.outcomes[replica]],
+                outcomes=outcomes,
                 settled=ledger.settled,
             )
-            self._push((attempt.key, number), ledger, now)
             self._hub.publish(watch_topic(attempt.run), answered)
-            for observer in self._observers:
-                observer(attempt, ledger, now)
+        for observer in self._observers:
+            observer(attempt, ledger, now)
 
     # --- followers ---------------------------------------------------------------------------
 
@@ -199,3 +246,22 @@ class Outcomes:
             outcomes=attempt.outcomes(ledger),
             settled=ledger.settled,
         )
+
+
+def _acknowledge(peer: Peer, revisions: Sequence[int]) -> None:
+    if len(peer.recorded) < MAX_RECORDED:
+        peer.recorded.update(revisions)
+
+
+def _pages(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
+    """Yield them in lists that fit into a message each."""
+    page: list[Outcome] = []
+    size = 0
+    for outcome in outcomes:
+        page.append(outcome)
+        size += size_of(outcome)
+        if size >= PAGE:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page

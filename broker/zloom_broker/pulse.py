@@ -86,7 +86,10 @@ class Pulse:
     def _ping(self, peer: Peer, now: float) -> None:
         if peer.vitals.ping_due(now):
             # Not for credit: it tells both sides what was lost, and so gives credit back.
-            self._hub.send_anyway(peer, Ping(id=peer.vitals.ping(now), received=peer.received))
+            recorded = list(peer.recorded)
+            peer.recorded.clear()
+            ping = Ping(id=peer.vitals.ping(now), received=peer.received, recorded=recorded)
+            self._hub.send_anyway(peer, ping)
             peer.told, peer.pinged_at = peer.received, peer.sent
 
     def _look_after(self, replica: str, now: float) -> None:

@@ -69,11 +69,11 @@ class RevisionAccepted(Record, frozen=True, kw_only=True, tag="revision_accepted
 
 
 class OutcomesRecorded(Record, frozen=True, kw_only=True, tag="outcomes_recorded"):
-    """One replica's outcomes, by revision."""
+    """What replicas of an attempt answered, by revision."""
 
     run: str
     attempt: str
-    outcomes: dict[int, Outcome]
+    outcomes: dict[int, list[Outcome]]
 
 
 class RevisionAgreed(Record, frozen=True, kw_only=True, tag="revision_agreed"):

@@ -69,8 +69,8 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._not_before = 0.0
         """When the timer may ring again, on the loop's clock."""
-        self._reckoning = False
-        """The timer is to be set anew in this turn of the loop, or the next."""
+        self._ending_turn = False
+        """`_end_turn` is called in this turn of the loop, or the next."""
         self._committed = journal.recovered.last_seq
         self._snapshot_seq = journal.recovered.snapshot_seq
         self._packing: Iterator[None] | None = None
@@ -118,6 +118,8 @@ class Server:
         self.measuring.stop()
         if self._admission is not None:
             self._admission.close()
+        if self._core is not None:
+            self._handle(self._core, self._core.end_turn)
         self._ports.close(FAREWELL)
         core, self._core = self._core, None
         if core is not None and not self._journal.read_only_reason:
@@ -265,14 +267,16 @@ class Server:
                 case Commit():
                     self.measuring.load.submitted(effect.seq + len(effect.payloads) - 1, self._loop.time())
                     self._journal.submit(effect.seq, effect.payloads, effect.durable)
-        if not self._reckoning:  # once for all that this turn of the loop brings
-            self._reckoning = True
-            self._loop.call_soon(self._reckon)
+        if not self._ending_turn:
+            self._ending_turn = True
+            self._loop.call_soon(self._end_turn)
 
-    def _reckon(self) -> None:
-        self._reckoning = False
+    def _end_turn(self) -> None:
+        """Do what is done once for all that a turn of the loop brings."""
         if self._core is not None:
+            self._handle(self._core, self._core.end_turn)
             self._set_timer(self._core)
+        self._ending_turn = False
 
     def _expel(self, effect: Expel) -> None:
         self._log.error("the key of %s is refused until the next start: %s", effect.user, effect.reason)

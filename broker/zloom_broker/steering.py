@@ -133,15 +133,14 @@ class Steering:
             ledger = attempt.ledgers[number - 1]
             self._ending.add((attempt.key, number))
             self._rounds.stop(attempt, ledger, why)
-            records += _ended(attempt, ledger, kind, why)
+            records.append(_ended(attempt, ledger, kind, why))
         return records
 
     def withdrawn(self, attempt: Attempt, numbers: Iterable[int], now: float) -> None:
         """What ends these revisions is on disk."""
         for number in numbers:
             self._forget((attempt.key, number))
-            for replica in attempt.ledgers[number - 1].targets:
-                self._outcomes.announce(attempt, [number], replica, now)
+            self._outcomes.announce(attempt, number, attempt.ledgers[number - 1].targets, now)
         self._consider(attempt, now)
 
     def not_withdrawn(self, key: AttemptKey, numbers: Iterable[int]) -> None:
@@ -259,14 +258,9 @@ class Steering:
         self._conclusions.answered(attempt, ledger, now)
 
 
-def _ended(attempt: Attempt, ledger: Ledger, kind: OutcomeKind, why: str) -> list[OutcomesRecorded]:
-    number = ledger.revision.revision
-    return [
-        OutcomesRecorded(
-            run=attempt.run,
-            attempt=attempt.id,
-            outcomes={number: Outcome(name, attempt.rank(name), kind, error=why)},
-        )
-        for name in ledger.targets
-        if name not in ledger.outcomes
-    ]
+def _ended(attempt: Attempt, ledger: Ledger, kind: OutcomeKind, why: str) -> OutcomesRecorded:
+    owing = [name for name in ledger.targets if name not in ledger.outcomes]
+    outcomes = [Outcome(name, attempt.rank(name), kind, error=why) for name in owing]
+    return OutcomesRecorded(
+        run=attempt.run, attempt=attempt.id, outcomes={ledger.revision.revision: outcomes}
+    )

@@ -26,7 +26,7 @@ class Withdrawal:
         """To be written right after the revision."""
         self._answered = accepted.revision.kind == "cancel" and bool(self._numbers)
         if self._answered:
-            self.records += [self._taken_back(name) for name in accepted.targets]
+            self.records.append(self._taken_back())
 
     def written(self, now: float) -> None:
         """All of it is on disk."""
@@ -36,8 +36,8 @@ class Withdrawal:
         for number in self._undecided():  # what was being written itself when this was accepted
             self._steering.end(self._attempt, number, kind, why, now)
         if self._answered:
-            for name in self._accepted.targets:
-                self._outcomes.announce(self._attempt, [self._accepted.revision.revision], name, now)
+            number, targets = self._accepted.revision.revision, self._accepted.targets
+            self._outcomes.announce(self._attempt, number, targets, now)
 
     def not_written(self) -> None:
         """None of it is."""
@@ -53,11 +53,11 @@ class Withdrawal:
             and not self._steering.is_agreed(self._attempt, number)
         ]
 
-    def _taken_back(self, name: str) -> OutcomesRecorded:
-        """The replica need not be asked: it has promised nothing that counts."""
-        outcome = Outcome(name, self._attempt.rank(name), "applied")
-        number = self._accepted.revision.revision
-        return OutcomesRecorded(run=self._attempt.run, attempt=self._attempt.id, outcomes={number: outcome})
+    def _taken_back(self) -> OutcomesRecorded:
+        """The replicas need not be asked: they have promised nothing that counts."""
+        attempt, number = self._attempt, self._accepted.revision.revision
+        outcomes = [Outcome(name, attempt.rank(name), "applied") for name in self._accepted.targets]
+        return OutcomesRecorded(run=attempt.run, attempt=attempt.id, outcomes={number: outcomes})
 
 
 def _ended_by(revision: Revision, attempt: Attempt) -> tuple[OutcomeKind, str, list[int]]:

@@ -70,7 +70,7 @@ def test_a_change_goes_round(tmp_path: Path, transport: Transport) -> None:
             assert revised.revision.changes == {"learning_rate": 0.5}
             applied = Outcome("a", 0, "applied", 7)
             weavelet.send(m.Outcomes(epoch=broker.server.epoch, outcomes={1: applied}))
-            await weavelet.get(m.OutcomesReceived, revisions=[1])
+            await weavelet.get(m.Ping, recorded=[1])
             settled = await operator.get(m.RevisionState, settled=True)
             assert settled.outcomes == [applied]
             assert (await operator.hear(m.Answered)).outcomes == [applied]
@@ -90,7 +90,7 @@ def test_a_snapshot_is_prepared_a_revision_at_a_time_beside_changes(
                 assert (await operator.ask(change(number))).revision == number
                 outcome = Outcome("a", 0, "applied", number)
                 weavelet.send(m.Outcomes(epoch=broker.server.epoch, outcomes={number: outcome}))
-                await weavelet.get(m.OutcomesReceived, revisions=[number])
+                await operator.hear(m.Answered, revision=number)
             image = broker.server._core.state.image() if broker.server._core else None
         with open_journal(tmp_path / "broker") as journal:  # its newest snapshot is that of the end
             assert journal.recovered.rows == []

@@ -51,8 +51,15 @@ class Bench:
     # --- events --------------------------------------------------------------------------------
 
     def receive(self, peer: bytes, message: m.ToBroker, access: Access = OWNER) -> list[Effect]:
-        """Feed a message, confirm its commits, and return all effects but commits."""
-        return self._carry(self.core.receive(peer, message, self.now, access))
+        """Feed a message, end the turn, confirm its commits, and return all effects but commits."""
+        return self._carry(self.core.receive(peer, message, self.now, access) + self.core.end_turn())
+
+    def turn(self, *messages: tuple[str, m.ToBroker]) -> list[Effect]:
+        """Feed messages of peers that come in one turn of the loop."""
+        effects: list[Effect] = []
+        for name, message in messages:
+            effects += self.core.receive(name.encode(), message, self.now)
+        return self._carry(effects + self.core.end_turn())
 
     def advance(self, seconds: float) -> list[Effect]:
         """Let time pass; timers run when they are due."""
@@ -109,6 +116,14 @@ class Bench:
     def set(self, request_id: str = "q1", peer: bytes = b"op", **changes: Value) -> list[Effect]:
         """Ask for a config update of the run."""
         return self.receive(peer, m.SetConfig(id=request_id, run="run", changes=changes))
+
+    def recorded(self, name: str = "a") -> list[int]:
+        """Let beats pass until a replica is pinged; return whose outcomes that says are on disk."""
+        pings: list[m.Ping] = []
+        while not pings:
+            told = sent(self.advance(1.0), name.encode())
+            pings = [each for each in told if isinstance(each, m.Ping)]
+        return pings[0].recorded
 
     def answer(
         self, revision: int, name: str = "a", outcome: str = "applied", **more: object

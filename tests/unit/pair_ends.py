@@ -4,9 +4,10 @@
 from collections.abc import Iterator
 
 from tests.unit.pair_guarantees import Guarantees
+from tests.unit.pair_support import BEAT
 from tests.unit.pair_trainer import Trainer
 from zloom.model import Revision
-from zloom.outcome_table import RESEND
+from zloom.session_reports import RESEND_BEATS
 
 SETTLING = 12.0
 """Seconds until all is said: 6 until one that is absent is lost, 1 until who waits for its rank asks again, and
@@ -95,6 +96,6 @@ class Ends(Guarantees):
 
     def g4_what_was_answered_is_not_answered_for_ever(self) -> None:
         told = [trainer.outcomes_sent for trainer in self.trainers]
-        self.world.advance(2 * RESEND, self.calm)
+        self.world.advance(2 * RESEND_BEATS * BEAT, self.calm)
         now = [trainer.outcomes_sent for trainer in self.trainers]
         assert told == now, "G4: an outcome is sent for ever"

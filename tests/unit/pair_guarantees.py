@@ -95,8 +95,8 @@ class Guarantees(RuleBasedStateMachine):
                     self.g1_the_journal_has(revision)
             case Send(message=m.Snapshot() as snapshot):
                 self.g3_a_snapshot_is_the_broker_s_state(snapshot)
-            case Send(message=m.OutcomesReceived() as received):
-                self.g1_outcomes_are_on_disk(effect.peer, received)
+            case Send(message=m.Ping() as ping):
+                self.g1_outcomes_are_on_disk(effect.peer, ping)
             case Send(message=m.RevisionState() as state):
                 self.g1_what_was_accepted_is_on_disk(state)
                 if effect.peer == self.thief.line.control.identity:
@@ -119,11 +119,10 @@ class Guarantees(RuleBasedStateMachine):
                 "G1: an outcome is not on disk"
             )
 
-    def g1_outcomes_are_on_disk(self, identity: bytes, received: m.OutcomesReceived) -> None:
-        assert self.attempt is not None
+    def g1_outcomes_are_on_disk(self, identity: bytes, ping: m.Ping) -> None:
         names = [t.name for t in self.everyone if t.line.control.identity == identity]
-        for number in received.revisions:
-            ledger = self.attempt.ledger(number)
+        for number in ping.recorded:
+            ledger = self.attempt.ledger(number) if self.attempt else None
             for name in names:
                 if ledger is not None and name in ledger.targets:
                     assert name in ledger.outcomes, "G1: an outcome is acknowledged and not on disk"

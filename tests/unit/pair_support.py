@@ -23,6 +23,9 @@ from zloom_broker.state import State
 CONTROL = "inproc://broker"
 ADDRESSES = Addresses((Bound(CONTROL, f"{CONTROL}.updates"),))
 
+BEAT = 1.0
+"""Seconds between two beats of the broker."""
+
 WALL = 1_000_000.0
 """The wall clock at second 0 of the world."""
 
@@ -96,7 +99,7 @@ class World:
         state = fold(self.disk.rows)
         if from_image:
             state = State.restore(decode_image(encode(state.image())))
-        settings = CoreSettings(epoch=record.epoch, addresses=ADDRESSES, credit=self._credit)
+        settings = CoreSettings(epoch=record.epoch, addresses=ADDRESSES, beat=BEAT, credit=self._credit)
         self.broker = Core(state, settings, len(self.disk.rows), self.now, WALL + self.now)
         self.network.listening = True
         for peer in self.peers:
@@ -117,15 +120,22 @@ class World:
 
     def write(self, count: int) -> None:
         """Have the first waiting commits reach the disk; the broker does not know yet."""
+        self._end_turn()
         for _ in range(min(count, len(self.disk.waiting))):
             for accepted in self.disk.write():
                 self.written(accepted)
 
     def confirm(self) -> None:
         """Tell the broker what reached the disk."""
+        self._end_turn()
         if self.broker is not None and self.disk.unconfirmed:
             self.disk.unconfirmed = False
             self.carry_out(self.broker.committed(len(self.disk.rows)))
+
+    def _end_turn(self) -> None:
+        """End the broker's turn, in which messages came and nothing else."""
+        if self.broker is not None:
+            self.carry_out(self.broker.end_turn())
 
     def fail_commits(self) -> None:
         """Have the waiting commits fail."""
@@ -159,6 +169,7 @@ class World:
 
     def _tell_subscription(self, topic: bytes, *, present: bool) -> None:
         if self.broker is not None:
+            self._end_turn()
             self.carry_out(self.broker.subscription(topic, self.now, present=present))
 
     @staticmethod
@@ -234,6 +245,7 @@ class World:
 
     def _ring(self) -> None:
         if self.broker is not None and self.broker.next_timer() <= self.now:
+            self._end_turn()
             self.carry_out(self.broker.on_timer(self.now, WALL + self.now, {}, {}))
         for peer in list(self.peers):
             when = peer.next_timer()

@@ -41,7 +41,7 @@ def accept(attempt: Attempt, mode: Mode = "next", **changes: Value) -> int:
 def answer(attempt: Attempt, number: int, name: str, kind: OutcomeKind, error: str = "") -> None:
     """Let a replica answer."""
     outcome = Outcome(name, attempt.replicas[name].rank, kind, error=error)
-    attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: outcome}))
+    attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: [outcome]}))
 
 
 def leave(attempt: Attempt, name: str, *, lost: bool) -> None:
@@ -170,5 +170,5 @@ def test_a_snapshot_has_the_same_config_in_whatever_order_outcomes_came(data: st
         kind = data.draw(st.sampled_from(ANSWERS))
         reached: dict[str, int | float] = {"learning_rate": 0.3} if data.draw(st.booleans()) else {}
         outcome = Outcome(name, "ab".index(name), kind, values=reached)
-        attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: outcome}))
+        attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: [outcome]}))
         assert Attempt.restore(attempt.image()).config() == attempt.config()

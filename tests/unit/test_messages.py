@@ -53,7 +53,7 @@ def test_every_type_of_message_belongs_to_a_side() -> None:
 def test_a_tag_names_one_type() -> None:
     tags = {kind: kind.__struct_config__.tag for _, kind in ALL}
     assert max(Counter(tags.values()).values()) == 1
-    assert tags[m.OutcomesReceived] == "outcomes_received"
+    assert tags[m.HelloRequired] == "hello_required"
 
 
 def test_an_operators_request_is_told_from_what_a_weavelet_says() -> None:

@@ -2,8 +2,10 @@
 
 from tests.unit.broker_support import LEARNING_RATE, Bench, published, sent
 from zloom import messages as m
-from zloom.model import Outcome
+from zloom.codec import MAX_MESSAGE_SIZE, encode
+from zloom.model import Outcome, OutcomeKind
 from zloom_broker.attempt import MAX_TEXT
+from zloom_broker.outcomes import MAX_RECORDED
 
 
 def two_ranks() -> Bench:
@@ -49,6 +51,61 @@ def test_who_watches_is_told_of_each_outcome() -> None:
     assert (answered.outcomes, answered.settled) == ([Outcome("a", 0, "applied", 5)], False)
 
 
+def outcomes_of(name: str, error: str = "") -> tuple[str, m.Outcomes]:
+    """Return what a replica says of revision 1."""
+    kind: OutcomeKind = "rejected" if error else "applied"
+    return name, m.Outcomes(epoch="epoch", outcomes={1: Outcome(name, outcome=kind, error=error)})
+
+
+def test_outcomes_of_one_turn_are_written_and_told_together() -> None:
+    bench = two_ranks()
+    before = len(bench.journal)
+    told = bench.turn(outcomes_of("a"), outcomes_of("b"), outcomes_of("a"))
+    assert len(bench.journal) == before + 1
+    (answered,) = published(told, b"watch/run/")
+    assert isinstance(answered, m.Answered)
+    assert ([each.replica for each in answered.outcomes], answered.settled) == (["a", "b"], True)
+    assert pushes(sent(told)) == [["applied", "applied"]]
+    told = bench.advance(1.0)
+    for name in (b"a", b"b"):
+        assert [each.recorded for each in sent(told, name) if isinstance(each, m.Ping)][-1] == [1]
+
+
+def test_g4_what_was_said_before_a_goodbye_in_one_turn_is_on_disk_before_it() -> None:
+    bench = two_ranks()
+    bench.turn(outcomes_of("a"), outcomes_of("b"), ("a", m.Goodbye(reason="finished", step=9)))
+    outcomes = bench.core.state.attempts["run", "one"].ledgers[0].outcomes
+    assert [each.outcome for each in outcomes.values()] == ["applied", "applied"]
+
+
+def test_g4_outcomes_of_one_turn_that_could_not_be_written_are_taken_when_they_come_again() -> None:
+    bench = two_ranks()
+    bench.hold = True
+    bench.turn(outcomes_of("a"), outcomes_of("b"))
+    bench.fail()
+    assert bench.recorded("a") == []
+    told = bench.turn(outcomes_of("a"), outcomes_of("b"))
+    assert pushes(sent(told)) == [["applied", "applied"]]
+
+
+def test_outcomes_that_do_not_fit_into_one_publication_come_in_several() -> None:
+    names = [f"r{rank}" for rank in range(400)]
+    bench = changed(*names)
+    told = bench.turn(*(outcomes_of(name, "x" * MAX_TEXT) for name in names))
+    answered = [each for each in published(told, b"watch/run/") if isinstance(each, m.Answered)]
+    assert [each.replica for part in answered for each in part.outcomes] == names
+    assert all(len(encode(each)) < MAX_MESSAGE_SIZE / 2 for each in answered)
+    assert len(answered) > 1
+
+
+def test_a_replica_that_repeats_itself_fills_no_memory() -> None:
+    bench = two_ranks()
+    for number in range(0, 2 * MAX_RECORDED, 100):
+        invented = {n: Outcome("a", outcome="applied") for n in range(number + 2, number + 102)}
+        bench.receive(b"a", m.Outcomes(epoch="epoch", outcomes=invented))
+    assert len(bench.recorded()) == MAX_RECORDED
+
+
 def test_follow_answers_now_and_goes_on() -> None:
     bench = two_ranks()
     bench.operator("other")
@@ -76,7 +133,8 @@ def test_a_follower_that_vanished_is_told_nothing() -> None:
 def test_an_outcome_of_another_replica_is_not_taken() -> None:
     bench = two_ranks()
     forged = m.Outcomes(epoch="epoch", outcomes={1: Outcome("b", 1, "applied")})
-    assert sent(bench.receive(b"a", forged), b"a") == [m.OutcomesReceived(revisions=[1])]
+    bench.receive(b"a", forged)
+    assert bench.recorded() == [1], "it would be sent for ever"
     assert bench.core.state.attempts["run", "one"].ledgers[0].outcomes == {}
 
 
@@ -95,7 +153,8 @@ def test_g4_a_joiner_does_not_make_what_all_rejected_valid_again() -> None:
     bench.answer(1, outcome="rejected", error="no")
     bench.active("b", rank=1, world_size=2)
     # It took the config as of revision 1, which has nothing of it.
-    assert sent(bench.answer(1, "b", detail="snapshot"), b"b") == [m.OutcomesReceived(revisions=[1])]
+    bench.answer(1, "b", detail="snapshot")
+    assert bench.recorded("b") == [1], "it would be sent for ever"
     attempt = bench.core.state.attempts["run", "one"]
     assert list(attempt.ledgers[0].outcomes) == ["a"]
     assert attempt.config()["learning_rate"].value == LEARNING_RATE.baseline

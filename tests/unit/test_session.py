@@ -439,11 +439,14 @@ def test_outcomes_are_sent_until_they_are_received() -> None:
     session = active(revision=4)
     session.answer(3, applied(), 0.1)
     session.answer(4, applied(), 0.2)
-    session.receive_control(m.OutcomesReceived(revisions=[3]), 0.5)
-    again = [each for each in sent(session.on_timer(1.3)) if isinstance(each, m.Outcomes)]
+    session.receive_control(m.Ping(id=1, received=3, recorded=[3]), 0.5)
+    session.receive_update(b"beat/", m.Beat(epoch="e1"), 2.0)
+    assert not [each for each in sent(session.on_timer(3.1)) if isinstance(each, m.Outcomes)]
+    again = [each for each in sent(session.on_timer(3.3)) if isinstance(each, m.Outcomes)]
     assert again == [m.Outcomes(epoch="e1", outcomes={4: Outcome("a", 1, "applied", 5)})]
-    session.receive_control(m.OutcomesReceived(revisions=[4]), 1.2)
-    assert not [each for each in sent(session.on_timer(2.5)) if isinstance(each, m.Outcomes)]
+    session.receive_control(m.Ping(id=2, received=4, recorded=[4]), 3.4)
+    session.receive_update(b"beat/", m.Beat(epoch="e1"), 6.0)
+    assert not [each for each in sent(session.on_timer(8.0)) if isinstance(each, m.Outcomes)]
     assert session.counters.resent == 1
 
 
@@ -454,7 +457,7 @@ def test_g4_another_life_of_the_broker_is_told_again_what_a_restored_backup_may_
     session = active(revision=4)
     session.answer(4, applied(), 0.1)
     session.on_timer(0.1)
-    session.receive_control(m.OutcomesReceived(revisions=[4]), 0.2)
+    session.receive_control(m.Ping(id=1, received=3, recorded=[4]), 0.2)
     session.receive_control(m.HelloRequired(), 0.3)
     session.receive_control(replace(WELCOME, epoch=epoch), 0.4)
     session.receive_update(echo_topic("n2"), m.Echo(nonce="n2"), 0.5)
@@ -627,7 +630,7 @@ def test_a_ping_is_answered_at_once_with_what_was_received() -> None:
 
 def test_the_broker_is_told_now_and_then_how_far_it_was_heard() -> None:
     session = active(welcome=replace(WELCOME, credit=12))
-    told = [session.receive_control(m.OutcomesReceived(revisions=[]), 0.1) for _ in range(5)]
+    told = [session.receive_control(m.Declared(seq=0), 0.1) for _ in range(5)]
     assert told == [[], [Send(m.Credit(received=4))], [], [], [Send(m.Credit(received=7))]]
 
 
@@ -709,6 +712,6 @@ def test_closing_before_the_welcome_says_nothing(started: bool) -> None:
 def test_g4_text_that_is_no_unicode_still_reaches_the_operator() -> None:
     table = OutcomeTable()
     table.add(1, Outcome("", outcome="rejected", error="no such file: /data/\udcff.ckpt"), 0.0)
-    (outcome,) = table.due(0.0).values()
+    (outcome,) = table.due(0.0, 1.0).values()
     assert codec.encode(m.Outcomes(epoch="e", outcomes={1: outcome}))
     assert outcome.error == "no such file: /data/?.ckpt"
