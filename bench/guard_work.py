@@ -62,6 +62,7 @@ class OneSession:
     def __init__(self) -> None:
         self._session = Session(_replica(0, 1), "tcp://host:5555", "guard", lambda: "n0")
         self._numbers = itertools.count(1)
+        self._heard = 2  # the hello and the question for its history
         welcome = m.Welcome(
             protocol=1, epoch=EPOCH, updates="tcp://*:5556", beat=1.0, credit=100, max_message_size=1 << 20
         )
@@ -82,7 +83,8 @@ class OneSession:
         effects = self._session.answer(number, outcome, now) + self._session.on_timer(now)
         sent = [each.message for each in effects if isinstance(each, Send)]
         assert [list(each.outcomes) for each in sent if isinstance(each, m.Outcomes)] == [[number]], sent
-        self._session.receive_control(m.Ping(id=number, received=number, recorded=[number]), now)
+        self._heard += len(sent) + 1  # its answer to this ping too
+        self._session.receive_control(m.Ping(id=number, received=self._heard, recorded=[number]), now)
 
 
 class Fleet:

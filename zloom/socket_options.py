@@ -77,8 +77,11 @@ class SocketOptions:
             which hangs the interpreter at exit.
         heartbeat_interval_ms: HEARTBEAT_IVL, milliseconds between pings of libzmq's own thread; 0 is off.
             They are answered without the GIL: they say that the process lives, not that its trainer does.
+            A sub has none: its owner hears the beat, and the xpub's pings tell each end of the other.
         heartbeat_timeout_ms: HEARTBEAT_TIMEOUT, milliseconds without an answer until a connection is closed.
         heartbeat_ttl_ms: HEARTBEAT_TTL, milliseconds after which the peer closes its end when we are silent.
+            A dealer asks for none: the router pings by itself, and libzmq looks at all timers of a context at
+            each message that ends one, which costs a broker with thousands of peers much of its time.
         tcp_keepalive: TCP_KEEPALIVE, the kernel's own probe: a backstop for the heartbeat.
         handshake_ms: HANDSHAKE_IVL, milliseconds for a handshake to end. The default, 30 s, invites clients
             that connect, say nothing and hold a descriptor.
@@ -162,9 +165,7 @@ class SocketOptions:
         yield zmq.SNDHWM, self.send_hwm
         yield zmq.MAXMSGSIZE, self.max_message_bytes
         yield zmq.LINGER, self.linger_ms
-        yield zmq.HEARTBEAT_IVL, self.heartbeat_interval_ms
         yield zmq.HEARTBEAT_TIMEOUT, self.heartbeat_timeout_ms
-        yield zmq.HEARTBEAT_TTL, self.heartbeat_ttl_ms
         yield zmq.TCP_KEEPALIVE, int(self.tcp_keepalive)
         yield zmq.HANDSHAKE_IVL, self.handshake_ms
         yield zmq.RECONNECT_IVL, max(1, round(self.reconnect_ms * random.uniform(0.5, 1.5)))
@@ -172,6 +173,8 @@ class SocketOptions:
         yield zmq.BACKLOG, self.backlog
 
     def _of_kind(self, kind: SocketKind) -> Iterator[tuple[int, int | bytes]]:
+        yield zmq.HEARTBEAT_IVL, 0 if kind == "sub" else self.heartbeat_interval_ms
+        yield zmq.HEARTBEAT_TTL, 0 if kind == "dealer" else self.heartbeat_ttl_ms
         if kind == "router":
             # Without MANDATORY a message to a peer that is gone vanishes. HANDOVER would let a peer take
             # over another's routing id.

@@ -256,7 +256,8 @@ class DrainSocket:
         if lane in self._outbox:
             return self._hold(lane, frames)
         sent = self._try_send(frames)
-        if not self._reader.in_turn:  # a turn goes on to read until there is no more
+        # Sending may eat the sign that something came. A turn goes on to read until there is no more anyway.
+        if not self._reader.in_turn and (self._outbox or self._is_readable()):
             self._reader.kick()
         if sent is _Sent.QUEUE_FULL:
             return self._hold(lane, frames)
@@ -360,8 +361,7 @@ class DrainSocket:
         """Read until there is no more (True) or the budget is spent (False)."""
         deadline = self._loop.time() + self._options.wake_seconds
         for _ in range(self._options.wake_messages):
-            # Asked first, because it costs less than a read that fails.
-            if not int(self._socket.getsockopt(zmq.EVENTS)) & _READABLE:
+            if not self._is_readable():
                 return True
             try:
                 frames = self._receive()
@@ -373,6 +373,10 @@ class DrainSocket:
             if self._loop.time() >= deadline:
                 return False
         return False
+
+    def _is_readable(self) -> bool:
+        """Whether there is a message; asking costs less than a read that fails."""
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & _READABLE)
 
     def _receive(self) -> list[bytes]:
         if not self._tells_senders:
