@@ -7,12 +7,13 @@ connected, and ends with its input.
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import zloom
-from bench import redis_server
+from bench import floor_fanout, redis_server
 from bench.orders import CHANGES, OUTCOMES
 from bench.roles import announce
 from bench.trainer import KEY, RUN
@@ -95,9 +96,21 @@ async def redis_subscribers(endpoint: str, ranks: range, world_size: int, stack:
         stack.callback(asyncio.create_task(answer(client, listener)).cancel)
 
 
+async def bare_subscribers(endpoints: str, ranks: range, world_size: int, stack: AsyncExitStack) -> None:
+    """Do the same with sockets of ZeroMQ and nothing else, on a thread that ends with the process."""
+    context = new_context(SOCKETS_EACH * len(ranks) + SOCKETS_EACH)
+    subscribers = floor_fanout.Subscribers(context, endpoints, len(ranks))
+    threading.Thread(target=subscribers.answer, daemon=True).start()
+
+
 Join = Callable[[str, range, int, AsyncExitStack], Awaitable[None]]
 
-KINDS: dict[str, Join] = {"zloom": weavelets, "nats": subscribers, "redis": redis_subscribers}
+KINDS: dict[str, Join] = {
+    "zloom": weavelets,
+    "pyzmq": bare_subscribers,
+    "nats": subscribers,
+    "redis": redis_subscribers,
+}
 
 
 def shares(total: int, parts: int) -> list[range]:

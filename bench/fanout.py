@@ -1,4 +1,4 @@
-"""One change to many weavelets, until the operator has the outcomes of all, beside core NATS and Redis."""
+"""One change to many weavelets, until the operator has the outcomes of all, beside NATS, Redis and pyzmq."""
 
 import asyncio
 import contextlib
@@ -11,19 +11,22 @@ from dataclasses import dataclass
 from statistics import median
 
 import psutil
+import zmq
 
 import zloom
 from bench import crowd, nats_server, redis_server, roles
 from bench.collected import Collected
+from bench.echo import open_async
 from bench.extent import Extent
+from bench.floor_fanout import SEPARATOR
 from bench.goals import Goal
 from bench.orders import CHANGES, OUTCOMES, PAYLOAD
 from bench.results import Absence
 from bench.trainer import KEY, RUN
 
 NAME = "fanout"
-ZLOOM, NATS, REDIS = "zloom buffered", "NATS", "Redis"
-TIME, CPU = "all outcomes", "server's CPU"
+ZLOOM, FLOOR, NATS, REDIS = "zloom buffered", "pyzmq", "NATS", "Redis"
+TIME, CPU, CROWD_CPU = "all outcomes", "server's CPU", "weavelets' CPU"
 
 SIZES, QUICK_SIZES = (1, 10, 100, 1000), (1, 8)
 PROCESSES = 4
@@ -40,6 +43,8 @@ GOALS = tuple(
     for goal in (
         Goal(f"{size} weavelets", TIME, ZLOOM, NATS, 0.7 if size == SIZES[-1] else None),
         Goal(f"{size} weavelets", CPU, ZLOOM, NATS),
+        Goal(f"{size} weavelets", TIME, FLOOR, NATS),
+        Goal(f"{size} weavelets", CPU, FLOOR, NATS),
         Goal(f"{size} weavelets", TIME, ZLOOM, REDIS),
         Goal(f"{size} weavelets", CPU, ZLOOM, REDIS),
     )
@@ -56,10 +61,12 @@ class Side:
     Attributes:
         change: See `Change`.
         server: Its broker or server.
+        crowd: The processes of its weavelets or subscribers.
     """
 
     change: Change
     server: psutil.Process
+    crowd: list[psutil.Process]
 
 
 def measure(extent: Extent, collected: Collected) -> None:
@@ -76,7 +83,10 @@ def absent() -> list[Absence]:
 
 async def _measure(extent: Extent, size: int, collected: Collected) -> None:
     async with AsyncExitStack() as stack:
-        sides = {ZLOOM: await stack.enter_async_context(_zloom(extent, size))}
+        sides = {
+            ZLOOM: await stack.enter_async_context(_zloom(extent, size)),
+            FLOOR: await stack.enter_async_context(_floor(size)),
+        }
         if not nats_server.missing():
             sides[NATS] = await stack.enter_async_context(_nats(extent, size))
         if not redis_server.missing():
@@ -85,29 +95,32 @@ async def _measure(extent: Extent, size: int, collected: Collected) -> None:
         for number in range(extent.rounds):
             extent.say(f"{NAME}, {size}: round {number + 1} of {extent.rounds}")
             for name, side in sides.items():
-                millis, cpu = await _turn(side, count)
-                collected.add(f"{size} weavelets", TIME, "ms", name, millis)
-                collected.add(f"{size} weavelets", CPU, "ms", name, cpu)
+                for measured, millis in (await _turn(side, count)).items():
+                    collected.add(f"{size} weavelets", measured, "ms", name, millis)
 
 
-async def _turn(side: Side, count: int) -> tuple[float, float]:
-    """Return the median milliseconds of a change, and the server's of CPU for each."""
+async def _turn(side: Side, count: int) -> dict[str, float]:
+    """Return the median milliseconds of a change, and those of CPU for each."""
     await side.change()
-    before, millis = _cpu_seconds(side.server), []
+    server, crowd, millis = _cpu_millis([side.server]), _cpu_millis(side.crowd), []
     for _ in range(count):
         started = time.perf_counter()
         await side.change()
         millis.append((time.perf_counter() - started) * 1000)
-    return median(millis), (_cpu_seconds(side.server) - before) / count * 1000
+    return {
+        TIME: median(millis),
+        CPU: (_cpu_millis([side.server]) - server) / count,
+        CROWD_CPU: (_cpu_millis(side.crowd) - crowd) / count,
+    }
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def _cpu_millis(processes: list[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return sum(float(each.user + each.system) for each in times) * 1000
 
 
 @contextlib.contextmanager
-def crowd_of(kind: str, endpoint: str, size: int) -> Iterator[None]:
+def crowd_of(kind: str, endpoint: str, size: int) -> Iterator[list[psutil.Process]]:
     """Run a crowd in `PROCESSES` processes, which start at the same time, as long as the block lasts."""
     with ExitStack() as stack:
         parts = [
@@ -118,7 +131,7 @@ def crowd_of(kind: str, endpoint: str, size: int) -> Iterator[None]:
         ]
         for part in parts:
             part.listen(crowd.CROWD_DEADLINE)
-        yield
+        yield [psutil.Process(part.pid) for part in parts]
 
 
 async def change_all(operator: zloom.Operator, value: float, size: int) -> None:
@@ -142,17 +155,38 @@ async def _zloom(extent: Extent, size: int) -> AsyncIterator[Side]:
         roles.running(
             "zloom", "broker", "--log-level", "error", "--durability", "buffered", *options
         ) as broker,
-        crowd_of("zloom", broker.endpoint, size),
+        crowd_of("zloom", broker.endpoint, size) as weavelets,
     ):
         async with zloom.connect(broker.endpoint) as operator:
-            yield Side(lambda: change_all(operator, next(values), size), psutil.Process(broker.pid))
+            server = psutil.Process(broker.pid)
+            yield Side(lambda: change_all(operator, next(values), size), server, weavelets)
+
+
+@contextlib.asynccontextmanager
+async def _floor(size: int) -> AsyncIterator[Side]:
+    with (
+        roles.running("bench.floor_fanout", str(size)) as server,
+        crowd_of("pyzmq", server.endpoint, size) as subscribers,
+        zmq.Context() as context,
+        open_async(context, zmq.DEALER, server.endpoint.split(SEPARATOR)[0]) as operator,
+    ):
+
+        async def change() -> None:
+            async with asyncio.timeout(crowd.CROWD_DEADLINE):
+                await operator.send(PAYLOAD)
+                await operator.recv()
+
+        yield Side(change, psutil.Process(server.pid), subscribers)
 
 
 @contextlib.asynccontextmanager
 async def _nats(extent: Extent, size: int) -> AsyncIterator[Side]:
     import nats
 
-    with nats_server.running(extent.folder) as server, crowd_of("nats", server.endpoint, size):
+    with (
+        nats_server.running(extent.folder) as server,
+        crowd_of("nats", server.endpoint, size) as subscribers,
+    ):
         connection = await nats.connect(server.endpoint)
         inbox = connection.new_inbox()
         answers = await connection.subscribe(inbox)
@@ -163,7 +197,7 @@ async def _nats(extent: Extent, size: int) -> AsyncIterator[Side]:
                 await answers.next_msg(roles.DEADLINE)
 
         try:
-            yield Side(change, psutil.Process(server.pid))
+            yield Side(change, psutil.Process(server.pid), subscribers)
         finally:
             await connection.close()
 
@@ -172,7 +206,10 @@ async def _nats(extent: Extent, size: int) -> AsyncIterator[Side]:
 async def _redis(extent: Extent, size: int) -> AsyncIterator[Side]:
     import redis.asyncio
 
-    with redis_server.running(extent.folder) as server, crowd_of("redis", server.endpoint, size):
+    with (
+        redis_server.running(extent.folder) as server,
+        crowd_of("redis", server.endpoint, size) as subscribers,
+    ):
         async with (
             redis.asyncio.from_url(server.endpoint) as client,
             redis_server.listening(client, OUTCOMES) as listener,
@@ -185,4 +222,4 @@ async def _redis(extent: Extent, size: int) -> AsyncIterator[Side]:
                     for _ in range(size):
                         await anext(answers)
 
-            yield Side(change, psutil.Process(server.pid))
+            yield Side(change, psutil.Process(server.pid), subscribers)

@@ -155,7 +155,10 @@ One change to all weavelets of a run, over tcp, whose handlers run on their loop
 (`mode="immediate"`), until the operator has the outcome of each. They are shared out among a few processes,
 each weavelet with connections of its own. `NATS` publishes to as many subscribers, each with a connection of
 its own, and waits for the answer of each; its server keeps nothing. So does `Redis`, where each subscriber
-answers on a second connection. The server's CPU is what the broker used for a change.
+answers on a second connection. `pyzmq` is the floor: the same connections as zloom's, each subscriber sends
+back what it got, and the server tells the operator once all have; nothing is decoded, checked, numbered or
+written. The server's CPU is what the broker used for a change, and the weavelets' what all their processes
+used together: on this machine both share the cores, where trainers would have their own.
 
 {figures}
 """
