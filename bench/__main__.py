@@ -12,7 +12,19 @@ from tempfile import TemporaryDirectory
 import msgspec
 from rich.console import Console
 
-from bench import calls, guard, machine, report, results, round_trips, suite, tables, training
+from bench import (
+    anatomy,
+    anatomy_tables,
+    calls,
+    guard,
+    machine,
+    report,
+    results,
+    round_trips,
+    suite,
+    tables,
+    training,
+)
 from bench.extent import Extent
 from bench.results import LOADS, OURS, PEERS, TRANSPORTS, Run
 from bench.tables import Grid
@@ -159,7 +171,9 @@ def _measure(options: argparse.Namespace, console: Console) -> Run:
 
 def _grids(run: Run) -> Iterator[Grid]:
     yield from (tables.round_trips(run), tables.ratios(run), tables.open_loop(run), tables.costs(run))
-    yield from (tables.figures(run, name) for name in suite.SIMPLE)
+    if anatomy_tables.measured(run):
+        yield from (anatomy_tables.legs(run), anatomy_tables.groups(run), anatomy_tables.needed(run))
+    yield from (tables.figures(run, name) for name in suite.SIMPLE if name != anatomy.NAME)
     yield from (tables.verdicts(run), tables.absences(run))
 
 

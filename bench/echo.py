@@ -74,6 +74,14 @@ def broker_async(endpoint: str, context: Context, ready: Ready) -> None:
     asyncio.run(route())
 
 
+def mirror(endpoint: str, context: Context, ready: Ready) -> None:
+    """Send everything back to where it came from, until the process ends: an echo over one hop. Blocks."""
+    with open_socket(context, zmq.ROUTER, endpoint) as socket:
+        ready(socket.get_string(zmq.LAST_ENDPOINT))
+        while True:
+            socket.send_multipart(socket.recv_multipart())
+
+
 def _answer(endpoint: str, context: Context, ready: Ready, training: Training) -> None:
     with open_socket(context, zmq.DEALER, endpoint) as socket:
         socket.send(HELLO)
@@ -126,6 +134,7 @@ ROLES: dict[str, Callable[[str, Context, Ready], None]] = {
     "broker_async": broker_async,
     "worker": worker,
     "worker_async": worker_async,
+    "mirror": mirror,
 }
 
 if __name__ == "__main__":

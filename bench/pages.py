@@ -75,6 +75,43 @@ A busy training over inproc is left out: which thread of the one interpreter run
 {ratios}
 """
 
+ANATOMY = """\
+## Anatomy of a change
+
+Where the time of a change over tcp goes, the training idle. The operator, the broker and the trainer take
+stamps, on the clock that all processes of a machine share, where certain functions of zloom begin or end:
+their processes wrap these at the start, and zloom knows nothing of it. Each leg ends at a stamp and begins
+where the one before ended, so that the legs of a change add up to the whole. Microseconds: the median of the
+rounds' medians, and in brackets the least and the greatest. Changes into which something else fell, such as a
+beat or a ping, are left out; here {left_out}.
+
+{legs}
+
+*Between processes* is libzmq at both ends, the kernel, and the wake of a loop that sleeps. *Python on the
+loops* decodes, checks, decides and encodes, in all three processes. *Journal* is the hand-over to its thread,
+the commit, with the head file for `fsync`, and the way back to the loop. *Training thread* is the hand-over
+to it, the safe point with its handler, and the way back. `without stamps` are other processes, which took
+turns with those with stamps; what the stamps take is the difference of the rounds.
+
+{groups}
+
+### What must be there
+
+A change that a broker passes on, that is written before anybody is told, as its outcome is, by a thread of
+its own so that no disk holds up the loop, and that is carried out on the training's thread, needs these
+parts, whatever else is done or left out. Each was measured by itself in the same rounds. Hop: half of an echo of {payload} bytes over one hop, between two
+processes with blocking sockets of pyzmq. Hand-over: from the call until a thread that slept in a
+`threading.Condition` runs. Hand-back: from `call_soon_threadsafe` until an asyncio loop that slept calls
+back. Commit: one row of {payload} bytes into a database that is set up like the journal's, without the head
+file. A goal asks for a multiple of what the peer took in the round trips.
+
+{needed}
+
+{out_of_reach}
+"""
+
+NO_PEERS = "The run has no round trips of the peers that the goals are set by."
+
 OPEN_LOOP = """\
 ## Open loop
 

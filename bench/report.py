@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench import pages, picture_data, tables
+from bench import anatomy_tables, pages, picture_data, tables
 from bench.calls import BATCH
 from bench.open_loop import GRACE
 from bench.orders import PAYLOAD
@@ -74,6 +74,8 @@ def _sections(run: Run, drawn: Mapping[str, str]) -> Iterator[str]:
     if run.ratios:
         rounds = len(run.round_trips[0].rounds)
         yield pages.PROPORTION.format(rounds=rounds, ratios=tables.ratios(run).markdown())
+    if anatomy_tables.measured(run):
+        yield _anatomy(run)
     if run.open_loop:
         yield pages.OPEN_LOOP.format(grace=GRACE, open_loop=tables.open_loop(run).markdown())
     if "latency" in drawn:
@@ -100,6 +102,17 @@ def _round_trips(run: Run) -> str:
         loads=busy + torch,
         thousandth=THOUSANDTH,
         round_trips=tables.round_trips(run).markdown(),
+    )
+
+
+def _anatomy(run: Run) -> str:
+    return pages.ANATOMY.format(
+        left_out=anatomy_tables.left_out(run),
+        payload=len(PAYLOAD),
+        legs=anatomy_tables.legs(run).markdown(),
+        groups=anatomy_tables.groups(run).markdown(),
+        needed=anatomy_tables.needed(run).markdown(),
+        out_of_reach=anatomy_tables.out_of_reach(run) or pages.NO_PEERS,
     )
 
 

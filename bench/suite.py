@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bench import cuda_steps, fanout, herd, ingest, journal, open_loop, round_trips, start, steps
+from bench import anatomy, cuda_steps, fanout, herd, ingest, journal, open_loop, round_trips, start, steps
 from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal, judge
@@ -27,6 +27,7 @@ from zloom import ZloomError
 Measure = Callable[[Extent, Collected], None]
 
 SIMPLE: dict[str, tuple[Measure, Sequence[Goal], Callable[[], list[Absence]]]] = {
+    anatomy.NAME: (anatomy.measure, anatomy.GOALS, anatomy.absent),
     start.NAME: (start.measure, start.GOALS, start.absent),
     fanout.NAME: (fanout.measure, fanout.GOALS, fanout.absent),
     herd.NAME: (herd.measure, herd.GOALS, herd.absent),

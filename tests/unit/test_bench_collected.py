@@ -1,6 +1,6 @@
 """bench.collected and bench.suite: what of the benches is the same."""
 
-from bench import pages, suite
+from bench import anatomy, pages, suite
 from bench.collected import Collected
 from bench.results import Figure
 
@@ -18,5 +18,5 @@ def test_the_rounds_of_a_contender_are_put_together() -> None:
 
 
 def test_each_bench_has_its_section_on_the_page() -> None:
-    assert set(pages.BENCHES) == set(suite.SIMPLE)
+    assert {*pages.BENCHES, anatomy.NAME} == set(suite.SIMPLE)
     assert all("{figures}" in section for section in pages.BENCHES.values())
