@@ -99,11 +99,11 @@ turns with those with stamps; what the stamps take is the difference of the roun
 
 A change that a broker passes on, that is written before anybody is told, as its outcome is, by a thread of
 its own so that no disk holds up the loop, and that is carried out on the training's thread, needs these
-parts, whatever else is done or left out. Each was measured by itself in the same rounds. Hop: half of an echo of {payload} bytes over one hop, between two
-processes with blocking sockets of pyzmq. Hand-over: from the call until a thread that slept in a
-`threading.Condition` runs. Hand-back: from `call_soon_threadsafe` until an asyncio loop that slept calls
-back. Commit: one row of {payload} bytes into a database that is set up like the journal's, without the head
-file. A goal asks for a multiple of what the peer took in the round trips.
+parts, whatever else is done or left out. Each was measured by itself in the same rounds. Hop: half of an echo
+of {payload} bytes over one hop, between two processes with blocking sockets of pyzmq. Hand-over: from the
+call until a thread that slept in a `threading.Condition` runs. Hand-back: from `call_soon_threadsafe` until
+an asyncio loop that slept calls back. Commit: one row of {payload} bytes into a database that is set up like
+the journal's, without the head file. A goal asks for a multiple of what the peer took in the round trips.
 
 {needed}
 
