@@ -35,10 +35,13 @@ HOP, OVER, BACK, COMMIT = (
     "commit to SQLite",
 )
 
-TURN, QUICK_TURN = 100, 20
+TURNS, QUICK_TURNS = 5, 1
+"""Turns of each in a round: many short ones, because the machine's moods take more than the stamps."""
+
+TURN = 20
 """Changes of a turn."""
 
-WARM_UP = 10
+WARM_UP = 5
 """Changes before each turn, not counted."""
 
 HOPS, QUICK_HOPS = 1000, 100
@@ -59,17 +62,17 @@ class _Trio:
     Attributes:
         operator: Makes so many changes when asked for a number.
         stamps: The files that they leave at their ends; none without stamps.
-        turns: The changes of each.
+        rounds: The changes of each.
     """
 
     operator: Conversation
     stamps: list[Path]
-    turns: list[list[Change]]
+    rounds: list[list[Change]]
 
-    def turn(self, count: int) -> None:
-        """Make changes one after the other, the training idle."""
+    def turn(self) -> None:
+        """Make changes of the newest round, one after the other, the training idle."""
         self.operator.ask(str(WARM_UP))
-        self.turns.append([(called, back) for called, back in json.loads(self.operator.ask(str(count)))])
+        self.rounds[-1] += [(called, back) for called, back in json.loads(self.operator.ask(str(TURN)))]
 
 
 def measure(extent: Extent, collected: Collected) -> None:
@@ -90,8 +93,7 @@ def measure(extent: Extent, collected: Collected) -> None:
         }
         for number in range(extent.rounds):
             extent.say(f"{NAME}: round {number + 1} of {extent.rounds}")
-            for trio in trios.values():
-                trio.turn(QUICK_TURN if extent.quick else TURN)
+            _round(list(trios.values()), QUICK_TURNS if extent.quick else TURNS)
             _needed(hops, extent, collected)
     for (durability, kind), trio in trios.items():  # now that the parts have left their stamps
         _wholes(durability, kind, trio, collected)
@@ -102,6 +104,14 @@ def measure(extent: Extent, collected: Collected) -> None:
 def absent() -> list[Absence]:
     """Return what this machine lacks: nothing."""
     return []
+
+
+def _round(trios: list[_Trio], turns: int) -> None:
+    for trio in trios:
+        trio.rounds.append([])
+    for _ in range(turns):
+        for trio in trios:
+            trio.turn()
 
 
 def _needed(hops: Callable[[int], list[int]], extent: Extent, collected: Collected) -> None:
@@ -115,13 +125,13 @@ def _needed(hops: Callable[[int], list[int]], extent: Extent, collected: Collect
 
 
 def _wholes(durability: Durability, kind: str, trio: _Trio, collected: Collected) -> None:
-    for changes in trio.turns:
+    for changes in trio.rounds:
         _add(collected, durability, WHOLE, kind, [back - called for called, back in changes])
 
 
 def _legs(durability: Durability, trio: _Trio, collected: Collected) -> None:
     taken = stamps.load(trio.stamps)
-    for changes in trio.turns:
+    for changes in trio.rounds:
         found = all_legs(taken, changes)
         for (until, group), durations in zip(UNTIL, zip(*found, strict=True), strict=True):
             _add(collected, durability, until, group, list(durations))

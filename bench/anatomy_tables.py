@@ -56,7 +56,7 @@ def needed(run: Run) -> Grid:
     rows += [_part(run, COMMIT, durability) for durability in DURABILITIES]
     rows.append(["all of these", "", "", *(f"{least(run, each):.0f}" for each in DURABILITIES)])
     rows.append(
-        ["zloom takes", "", "", *(f"{_micros(run, each, WHOLE, PLAIN):.0f}" for each in DURABILITIES)]
+        [f"zloom, {PLAIN}", "", "", *(f"{_micros(run, each, WHOLE, PLAIN):.0f}" for each in DURABILITIES)]
     )
     rows += [_goal(each) for each in goals(run)]
     return Grid(

@@ -91,7 +91,7 @@ beat or a ping, are left out; here {left_out}.
 loops* decodes, checks, decides and encodes, in all three processes. *Journal* is the hand-over to its thread,
 the commit, with the head file for `fsync`, and the way back to the loop. *Training thread* is the hand-over
 to it, the safe point with its handler, and the way back. `without stamps` are other processes, which took
-turns with those with stamps; what the stamps take is the difference of the rounds.
+short turns with those with stamps; what the stamps take is the difference of the rounds.
 
 {groups}
 

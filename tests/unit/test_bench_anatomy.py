@@ -214,7 +214,7 @@ def test_the_parts_are_added_up_as_often_as_a_change_needs_them() -> None:
     assert rows[anatomy.HOP] == ["4", "50 (50-50)", "200", "200"]
     assert rows[f"{anatomy.COMMIT}, fsync"] == ["2", "200 (200-200)", "-", "400"]
     assert rows["all of these"] == ["", "", *(str(LEAST[each]) for each in anatomy.DURABILITIES)]
-    assert rows["zloom takes"] == ["", "", "410", "410"], "without stamps"
+    assert rows["zloom, without stamps"] == ["", "", "410", "410"]
     assert not [name for name in rows if name.startswith("goal")]
 
 
