@@ -157,7 +157,8 @@ START = """\
 
 `import`: a Python that imports it and ends. `--help`: `zloom --help`, beside a Python that does nothing.
 `broker`: from the start of the process to when it can be connected to, with an empty journal (`NATS`: with
-JetStream, on files), and what it then holds in memory (RSS). Of a round's starts the fastest counts.
+JetStream, on files), and what it holds in memory (RSS) once it has answered a first client. Of a round's
+starts the fastest counts.
 
 {figures}
 """

@@ -1,17 +1,20 @@
 """How long it takes until zloom is there, and what it then holds in memory, beside Python and NATS."""
 
+import asyncio
 import contextlib
 import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 
+import zloom
 from bench import nats_server, roles
 from bench.collected import Collected
 from bench.extent import Extent
@@ -96,6 +99,23 @@ SERVERS: dict[str, Callable[[Path], AbstractContextManager[roles.Running]]] = {
 """Each keeps what it is told on disk."""
 
 
+async def _ask_broker(endpoint: str) -> None:
+    async with zloom.connect(endpoint) as operator:
+        await operator.runs()
+
+
+async def _ask_nats(endpoint: str) -> None:
+    import nats
+
+    connection = await nats.connect(endpoint)
+    await connection.flush()
+    await connection.close()
+
+
+CLIENTS: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {ZLOOM: _ask_broker, NATS: _ask_nats}
+"""A first client, who is answered: what a server loads right after its start is there then."""
+
+
 def _serve(
     server: Callable[[Path], AbstractContextManager[roles.Running]],
     name: str,
@@ -108,6 +128,7 @@ def _serve(
         started = time.perf_counter()
         with server(folder) as running:
             millis.append((time.perf_counter() - started) * 1000)
+            asyncio.run(CLIENTS[name](running.endpoint))
             memory.append(psutil.Process(running.pid).memory_info().rss / 1e6)
     collected.add(READY, TIME, "ms", name, min(millis))
     collected.add(READY, MEMORY, "MB", name, max(memory))
