@@ -61,6 +61,8 @@ class Trainer:
         self.control = self.context.socket(zmq.DEALER)
         self.control.set(zmq.IMMEDIATE, 1)
         self.updates = self.context.socket(zmq.SUB)
+        for each in (self.control, self.updates):
+            each.set(zmq.RCVHWM, 0)
         self.use_key(self.control, self.updates)
         self.control.connect(self.broker)
         self.begin()

@@ -30,9 +30,13 @@ UNROUTABLE_GRACE = 1.0
 """Seconds that an absent replica has to come back on a new connection once its old one is closed: a
 weavelet that recreates its sockets is not lost. Killed processes are lost within 2 s all the same."""
 
+SILENT_LIMIT = 2.0
+"""Seconds until a replica whose subscription has ended is lost though its connection looks open: a forked
+child holds it, it is stopped, or its host is cut off. Heartbeats had no answer for 3 s before that; who lives
+and lost that one connection has it back within a second, without Python."""
+
 ABSENT_LIMIT = 6.0
-"""Seconds until an absent replica is lost though its connection looks open: a forked child holds it, or
-the host is cut off. Above the heartbeat's time-out of 3 s."""
+"""Seconds until a replica is lost that was never seen to subscribe: in a broker that was just restarted."""
 
 STALL_FACTOR = 10.0
 """A replica is stalled after this many of its own median step times without a step …"""
@@ -68,6 +72,8 @@ class Vitals:
     unroutable: bool = False
     subscribed: bool = False
     """The echo subscription was seen, so that its end will be."""
+    patience: float = ABSENT_LIMIT
+    """Seconds that it may be absent."""
     ping_id: int = 0
     ping_sent: float | None = None
     """When the outstanding ping was sent; None when it was answered."""
@@ -105,6 +111,8 @@ class Vitals:
 
     def miss(self, now: float, *, unroutable: bool = False) -> None:
         """The echo subscription is gone, or even the connection."""
+        if self.absent_since is None:
+            self.patience = SILENT_LIMIT if self.subscribed else ABSENT_LIMIT
         self.subscribed = False
         self.unroutable |= unroutable
         # A pong that is still on its way says nothing about now: the next ping has another id.
@@ -146,7 +154,7 @@ class Vitals:
         """Return when the replica is lost if nothing is heard of it; None while it is there."""
         if self.absent_since is None:
             return None
-        return self.absent_since + (UNROUTABLE_GRACE if self.unroutable else ABSENT_LIMIT)
+        return self.absent_since + (UNROUTABLE_GRACE if self.unroutable else self.patience)
 
     def report(self, status: Status, now: float) -> int:
         """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""

@@ -254,6 +254,58 @@ def test_g10_a_flood_while_the_gil_is_held_is_neither_lost_nor_fatal(context: Co
     assert int(asyncio.run(main())) == len(flood) + 1
 
 
+_NOT_READING = """
+import asyncio, ctypes, sys
+from zloom.socket_options import SocketOptions, new_context
+from zloom.sockets import DrainSocket
+
+async def main():
+    options = SocketOptions(receive_hwm=10, heartbeat_interval_ms=100)
+    socket = DrainSocket(new_context(), sys.argv[1], lambda frames: None, options=options)
+    print(socket.bind("tcp://127.0.0.1:*"), flush=True)
+    while True:
+        ctypes.PyDLL(None).usleep(700_000)  # PyDLL keeps the GIL: only libzmq's thread goes on
+        await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+
+_FLOOD_AND_DIE = """
+import os, signal, sys, time, zmq
+context = zmq.Context()
+if sys.argv[1] == "router":
+    socket = context.socket(zmq.DEALER)
+    socket.sndhwm = 0
+    socket.connect(sys.argv[2])
+    for _ in range(5000): socket.send(bytes(1000))
+else:
+    socket = context.socket(zmq.SUB)
+    socket.sndhwm = 0
+    socket.connect(sys.argv[2])
+    for number in range(5000): socket.subscribe(b"%0100d" % number)
+time.sleep(0.3)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.fault("abuse: a flood of one that dies while the broker does not read", "served")
+@pytest.mark.parametrize("kind", ["router", "xpub"])
+def test_a_peer_that_floods_and_dies_does_not_end_the_process(kind: str) -> None:
+    """libzmq aborts a process that sends heartbeats when a connection breaks while its reading is stopped."""
+    victim = subprocess.Popen(
+        [sys.executable, "-c", _NOT_READING, kind], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with victim:
+        assert victim.stdout is not None
+        endpoint = victim.stdout.readline().strip()
+        for _ in range(3):
+            command = [sys.executable, "-c", _FLOOD_AND_DIE, kind, endpoint]
+            assert subprocess.run(command, check=False, timeout=DEADLINE).returncode == -signal.SIGKILL
+        ended = victim.poll()
+        victim.kill()
+    assert ended is None
+
+
 def test_a_flood_does_not_starve_the_loop(context: Context) -> None:
     """A turn ends with its budget, although messages arrive faster than the handler takes them."""
 

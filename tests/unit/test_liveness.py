@@ -6,7 +6,7 @@ import pytest
 
 from zloom.messages import Status
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, Phase, Series
-from zloom_broker.liveness import ABSENT_LIMIT, UNROUTABLE_GRACE, Vitals
+from zloom_broker.liveness import ABSENT_LIMIT, SILENT_LIMIT, UNROUTABLE_GRACE, Vitals
 
 
 def connected(now: float = 0.0) -> Vitals:
@@ -45,10 +45,16 @@ def test_an_absent_one_is_pinged_often_and_lost_in_the_end() -> None:
     assert vitals.state(10.0, 1.0) == "unresponsive"
     vitals.ping(10.0)
     assert (vitals.ping_due(10.4), vitals.ping_due(10.5)) == (False, True)
-    assert vitals.lost_at() == 10.0 + ABSENT_LIMIT
+    assert vitals.lost_at() == 10.0 + SILENT_LIMIT
     vitals.miss(11.0, unroutable=True)
     assert vitals.lost_at() == 10.0 + UNROUTABLE_GRACE
     assert not vitals.ping_due(12.0)
+
+
+def test_one_that_never_subscribed_has_longer() -> None:
+    vitals = Vitals()
+    vitals.miss(10.0)
+    assert vitals.lost_at() == 10.0 + ABSENT_LIMIT
 
 
 def test_a_pong_brings_an_absent_one_back() -> None:
