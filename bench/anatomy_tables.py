@@ -54,7 +54,7 @@ def needed(run: Run) -> Grid:
     """Return what a change must take, beside what it took and what the goals ask for, in microseconds."""
     rows = [_part(run, part, "") for part in (HOP, OVER, BACK)]
     rows += [_part(run, COMMIT, durability) for durability in DURABILITIES]
-    rows.append(["all of these", "", "", *(f"{least(run, each):.0f}" for each in DURABILITIES)])
+    rows.append(["all of these", "", "", *(_text(least(run, each)) for each in DURABILITIES)])
     rows.append(
         [f"zloom, {PLAIN}", "", "", *(f"{_micros(run, each, WHOLE, PLAIN):.0f}" for each in DURABILITIES)]
     )
@@ -69,10 +69,12 @@ def left_out(run: Run) -> int:
     return round(sum(sum(each.rounds) for each in _figures(run) if each.what == LEFT_OUT))
 
 
-def least(run: Run, durability: str) -> float:
-    """Return the microseconds that a change must take, whatever is done above its parts."""
-    parts = sum(TIMES[part] * _micros(run, NEEDED, part) for part in (HOP, OVER, BACK))
-    return parts + TIMES[COMMIT] * _micros(run, NEEDED, COMMIT, durability)
+def least(run: Run, durability: str) -> Spread:
+    """Return the microseconds that a change must take, whatever is done above its parts, by the rounds."""
+    parts = [(TIMES[part], _figure(run, NEEDED, part, "").rounds) for part in (HOP, OVER, BACK)]
+    parts.append((TIMES[COMMIT], _figure(run, NEEDED, COMMIT, durability).rounds))
+    rounds = zip(*([times * each for each in rounds] for times, rounds in parts), strict=True)
+    return spread([sum(each) for each in rounds])
 
 
 # --- goals -------------------------------------------------------------------------------------
@@ -113,14 +115,18 @@ def goals(run: Run) -> list[Asked]:
 
 
 def out_of_reach(run: Run) -> str:
-    """Say which goals lie below what a change must take; empty where no peer was measured."""
+    """Say which goals lie below what a change must take; empty where no peer was measured.
+
+    Where a goal lies between the rounds' least and greatest, nothing is said for sure.
+    """
     asked = goals(run)
-    if not asked:
-        return ""
-    below = [each for each in asked if each.micros < least(run, each.durability)]
-    above = [each for each in asked if each not in below]
+    needed: dict[str, Spread] = {each: least(run, each) for each in DURABILITIES}
+    below = [each for each in asked if each.micros < needed[each.durability].low]
+    above = [each for each in asked if each.micros > needed[each.durability].high]
+    between = [each for each in asked if each not in below and each not in above]
     sentences = [
-        _sentence(run, below, "Out of reach, because what must be there alone takes longer:"),
+        _sentence(run, below, "Out of reach, because in each round what must be there alone takes longer:"),
+        _sentence(run, between, "No more than what must be there, as far as the rounds can tell:"),
         _sentence(run, above, "Above what must be there:"),
     ]
     return " ".join(each for each in sentences if each)
@@ -131,7 +137,7 @@ def _sentence(run: Run, asked: list[Asked], beginning: str) -> str:
         return ""
     named = (
         f"`{each.durability}` at {each.limit:g} times {each.peer} ({each.micros:.0f} µs, where the parts "
-        f"take {least(run, each.durability):.0f})"
+        f"take {_text(least(run, each.durability))})"
         for each in asked
     )
     return f"{beginning} {', '.join(named)}."
