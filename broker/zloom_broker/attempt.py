@@ -1,6 +1,6 @@
 """One attempt of a run: its replicas, its revisions, and what became of them. Durable state only."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import msgspec
 
@@ -53,6 +53,8 @@ class Attempt:
         self.ledgers: list[Ledger] = []
         self.open: set[int] = set()
         """Revisions that are not settled."""
+        self.losses: set[int] = set()
+        """Revisions in which somebody was lost, who may come back and amend that."""
         self._settings: dict[str, Setting] = {}
 
     @property
@@ -108,9 +110,14 @@ class Attempt:
 
     def config_without(self, pending: Iterable[Revision]) -> dict[str, Value]:
         """Return the values that revisions set, but for those of revisions that are still to come."""
-        numbers = {revision.revision for revision in pending}
-        due = (ledger for ledger in self.ledgers if ledger.revision.revision not in numbers)
-        return {key: setting.value for key, setting in self._fold(due).items()}
+        ledgers = {revision.revision: self.ledgers[revision.revision - 1] for revision in pending}
+        settings = dict(self._settings)
+        for key in {key for ledger in ledgers.values() for key in ledger.changes}:
+            settings.pop(key, None)
+            setting = self._setting(key, ledgers.keys())
+            if setting is not None:
+                settings[key] = setting
+        return {key: setting.value for key, setting in settings.items()}
 
     def size(self) -> int:
         """Return about how many bytes a snapshot for one that joins now would have."""
@@ -263,6 +270,8 @@ class Attempt:
         self.ledgers.append(ledger)
         if not ledger.settled:
             self.open.add(ledger.revision.revision)
+        if any(outcome.outcome == "lost" for outcome in ledger.outcomes.values()):
+            self.losses.add(ledger.revision.revision)
         if not ledger.void:
             _put(self._settings, ledger)
 
@@ -271,6 +280,8 @@ class Attempt:
         ledger.answer(outcome)
         if ledger.settled:
             self.open.discard(ledger.revision.revision)
+        if outcome.outcome == "lost":
+            self.losses.add(ledger.revision.revision)
         if ledger.void != was_void or outcome.values:
             for key in ledger.changes:
                 self._settle(key)
@@ -278,15 +289,22 @@ class Attempt:
     def _settle(self, key: str) -> None:
         """Give a key the value that `_fold` would: a snapshot does not keep in what order outcomes came."""
         self._settings.pop(key, None)
+        setting = self._setting(key)
+        if setting is not None:
+            self._settings[key] = setting
+
+    def _setting(self, key: str, without: Container[int] = ()) -> Setting | None:
+        """Return what the newest revision that counts makes of a key; None where none does."""
         ends: dict[int, Ledger] = {}
         """Of ramps, by their revision."""
         for ledger in reversed(self.ledgers):
-            if key in ledger.changes and not ledger.void:
-                if ledger.revision.kind != "cancel":
-                    settled = ends.get(ledger.revision.revision, ledger)
-                    self._settings[key] = Setting(settled.changes[key], settled.revision.revision)
-                    return
-                ends[ledger.revision.cancels] = ledger
+            if ledger.revision.revision in without or key not in ledger.changes or ledger.void:
+                continue
+            if ledger.revision.kind != "cancel":
+                settled = ends.get(ledger.revision.revision, ledger)
+                return Setting(settled.changes[key], settled.revision.revision)
+            ends[ledger.revision.cancels] = ledger
+        return None
 
     def _unsettled(self) -> Iterator[Ledger]:
         return (self.ledgers[number - 1] for number in sorted(self.open))

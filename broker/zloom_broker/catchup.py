@@ -73,7 +73,11 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
     """
     numbers: set[int] = set()
     keys: set[str] = set()
-    for ledger in attempt.ledgers:
+    # Nothing can follow before the first, and there may be a million of them.
+    unsure = sorted(attempt.open | attempt.losses)
+    to_come = (n for n in unsure if _is_to_come(attempt, attempt.ledgers[n - 1], replica, brief=brief))
+    first = next(to_come, attempt.revision + 1)
+    for ledger in attempt.ledgers[first - 1 :]:
         revision = ledger.revision
         follows = revision.cancels in numbers or not (ledger.void or keys.isdisjoint(revision.changes))
         if follows or _is_to_come(attempt, ledger, replica, brief=brief):

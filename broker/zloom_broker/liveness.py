@@ -30,7 +30,7 @@ UNROUTABLE_GRACE = 1.0
 """Seconds that an absent replica has to come back on a new connection once its old one is closed: a
 weavelet that recreates its sockets is not lost. Killed processes are lost within 2 s all the same."""
 
-SILENT_LIMIT = 2.0
+SILENT_LIMIT = 1.5
 """Seconds until a replica whose subscription has ended is lost though its connection looks open: a forked
 child holds it, it is stopped, or its host is cut off. Heartbeats had no answer for 3 s before that; who lives
 and lost that one connection has it back within a second, without Python."""

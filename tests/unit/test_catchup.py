@@ -1,5 +1,6 @@
 """What one that joins is still to carry out, besides the values that hold."""
 
+from bench.instructions import counted
 from tests.unit.broker_support import Bench, replica, sent
 from tests.unit.test_attempt import accept, answer, attempt_of, leave
 from zloom import messages as m
@@ -16,6 +17,20 @@ def numbers(revisions: list[Revision]) -> list[int]:
 def cancel(attempt: Attempt, number: int, target: str) -> None:
     revision = Revision(attempt.revision + 1, "cancel", cancels=number)
     attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=[target]))
+
+
+def test_a_long_history_costs_one_that_joins_nothing() -> None:
+    def joining_after(changes: int) -> int:
+        attempt = attempt_of("a")
+        for _ in range(changes):
+            answer(attempt, accept(attempt, learning_rate=0.5), "a", "applied")
+        accept(attempt, "at_step", learning_rate=0.25)
+        pending = pending_for(attempt, "new")
+        assert numbers(pending) == [changes + 1]
+        assert attempt.config_without(pending) == {"learning_rate": 0.5}
+        return counted(lambda: attempt.config_without(pending_for(attempt, "new")))
+
+    assert joining_after(250) <= joining_after(10) * 1.1
 
 
 def test_what_waits_for_a_step_is_pending_and_not_config() -> None:
