@@ -12,13 +12,9 @@ from zloom.errors import SettingsError
 from zloom.handlers import Applied, Registry, Rejected
 from zloom.model import Ramp, RampState, Revision, Value
 from zloom.outcome_table import sendable
+from zloom.schema import is_number
 
 Number = int | float
-
-
-def is_number(value: object) -> bool:
-    """Tell whether a value is a finite number; a boolean is none."""
-    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def value_at(ramp: Ramp, start: Number, end: Number, elapsed: int) -> Number:

@@ -15,7 +15,7 @@ from zloom.errors import DeclarationError, SettingsError
 from zloom.model import Schema, Value
 from zloom.words import describe, parse, shorten, type_of
 
-__all__ = ["Meta", "convert", "describe", "parse", "plain", "schema_of"]
+__all__ = ["Meta", "convert", "describe", "is_number", "parse", "plain", "schema_of"]
 
 MAX_CONTAINERS = 2
 """How deep arrays and objects nest: as deep as `zloom.model.Value` can carry."""
@@ -174,6 +174,11 @@ def _unknown_properties(value: Any, schema: Schema) -> Iterator[str]:
     elif isinstance(value, list) and schema.items is not None:
         for member in value:
             yield from _unknown_properties(member, schema.items)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite number; a boolean is none."""
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def plain(value: object) -> Value:

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from zloom.errors import Refused
 from zloom.messages import Status
 from zloom.model import Event, Key, Ramp, Replica, Value
-from zloom.ramps import is_number
-from zloom.schema import describe
+from zloom.schema import describe, is_number
 from zloom_broker.attempt import Attempt
 from zloom_broker.ledger import Ledger
 from zloom_broker.validation import check_value

@@ -14,7 +14,7 @@ import msgspec
 
 from zloom.errors import Refused
 from zloom.model import Key, Replica, Schema
-from zloom.schema import describe
+from zloom.schema import describe, is_number
 
 CHECKS_KEPT = 64
 """Checks that are remembered: a thousand ranks declare the same key, and 64 KiB of numbers take a second."""
@@ -37,15 +37,11 @@ KEYWORDS = (
 )
 
 
-def _is_number(value: object) -> bool:
-    return type(value) is int or (type(value) is float and math.isfinite(value))
-
-
 _TYPES: dict[str, Callable[[object], bool]] = {
     "null": lambda value: value is None,
     "boolean": lambda value: isinstance(value, bool),
     "integer": lambda value: type(value) is int,
-    "number": _is_number,
+    "number": is_number,
     "string": lambda value: isinstance(value, str),
     "array": lambda value: isinstance(value, list),
     "object": lambda value: isinstance(value, dict),

@@ -79,6 +79,22 @@ with weavelet:
 """
 
 
+NOT_OF_A_BROKER = {
+    "rich",
+    "zloom.cli.connection",
+    "zloom.cli.report",
+    "zloom.client",
+    "zloom.handlers",
+    "zloom.mailbox",
+    "zloom.training",
+    "zloom.weavelet",
+    "torch",
+    "numpy",
+    "prometheus_client",
+}
+"""What `zloom broker` must not load: its start and its memory would pay for it."""
+
+
 class Place:
     """A broker of its own, with the environment that leads to it."""
 
@@ -514,6 +530,26 @@ def test_a_broker_says_as_json_where_it_is(place: Place, tmp_path: Path) -> None
         said = json.loads(first_line(broker))
         assert said["ready"]
         assert [sorted(pair) for pair in said["bound"]] == [["control", "updates"]]
+
+
+def test_a_broker_loads_what_it_checks_values_with_and_nothing_of_a_client(
+    place: Place, tmp_path: Path
+) -> None:
+    arguments = ("broker", "--data-dir", str(tmp_path / "data"), "--bind", "tcp://127.0.0.1:*", "--no-auth")
+    environment = {**place.environment, "PYTHONPROFILEIMPORTTIME": "1"}  # a line on stderr for each module
+    with (tmp_path / "imports").open("w+") as imports:
+        command = [*ZLOOM, *arguments]
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=imports, text=True
+        )
+        with ended(process) as broker:
+            first_line(broker)
+            broker.terminate()
+            assert broker.wait(DEADLINE) == 0
+        imports.seek(0)
+        loaded = set(re.findall(r"^import time:.*\| +(\S+)$", imports.read(), re.MULTILINE))
+    assert {"zloom_broker.core", "jsonschema"} <= loaded
+    assert loaded & NOT_OF_A_BROKER == set()
 
 
 def test_keys_are_given_out_used_and_revoked(place: Place, tmp_path: Path) -> None:

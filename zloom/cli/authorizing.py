@@ -29,10 +29,10 @@ def register(app: typer.Typer) -> None:
 @auth.command()
 def init(auth_dir: AuthDir = None, as_json: Json = False) -> None:
     """Make the broker's key and an empty list of users, in a folder that only you can enter."""
-    from zloom.cli import connection, output
+    from zloom.cli import exits, output
     from zloom_broker.keyring import Keyring, default_auth_dir
 
-    with connection.reported(as_json=as_json, serving=True):
+    with exits.reported(as_json=as_json, serving=True):
         keyring = Keyring(auth_dir or default_auth_dir())
         keyring.init()
         key = keyring.broker_key().public_key
@@ -70,11 +70,11 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Give out a key; running brokers know it at once."""
-    from zloom.cli import connection, output
+    from zloom.cli import exits, output
     from zloom_broker.keyring import Keyring, default_auth_dir
     from zloom_broker.users import ALL_RUNS
 
-    with connection.reported(as_json=as_json, serving=True):
+    with exits.reported(as_json=as_json, serving=True):
         file = Keyring(auth_dir or default_auth_dir()).add(name, role.value, run or [ALL_RUNS])
     if as_json:
         output.say_json({"user": name, "role": role.value, "runs": run or [ALL_RUNS], "key": str(file)})
@@ -89,10 +89,10 @@ def add(
 @auth.command(name="list")
 def list_(auth_dir: AuthDir = None, as_json: Json = False) -> None:
     """Show who has a key, and for what."""
-    from zloom.cli import connection, output
+    from zloom.cli import exits, output
     from zloom_broker.keyring import Keyring, default_auth_dir
 
-    with connection.reported(as_json=as_json, serving=True):
+    with exits.reported(as_json=as_json, serving=True):
         users = list(Keyring(auth_dir or default_auth_dir()).users())
     if as_json:
         output.say_json(users)
@@ -105,10 +105,10 @@ def list_(auth_dir: AuthDir = None, as_json: Json = False) -> None:
 @auth.command()
 def revoke(name: Name, auth_dir: AuthDir = None, as_json: Json = False) -> None:
     """Take a key back, at once: running brokers refuse it, from those who are connected too."""
-    from zloom.cli import connection, output
+    from zloom.cli import exits, output
     from zloom_broker.keyring import Keyring, default_auth_dir
 
-    with connection.reported(as_json=as_json, serving=True):
+    with exits.reported(as_json=as_json, serving=True):
         Keyring(auth_dir or default_auth_dir()).revoke(name)
     if as_json:
         output.say_json({"revoked": name})

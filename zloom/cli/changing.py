@@ -80,7 +80,7 @@ def set_(
     Values are read by the type that each key declares; `zloom keys RUN` lists them.
     """
     from zloom.cli import arguments, guards, ramps, report, usage
-    from zloom.cli.connection import reported
+    from zloom.cli.exits import reported
     from zloom.errors import Refused
 
     target = Target(broker, timeout, as_json)
@@ -214,7 +214,7 @@ def command(
 ) -> None:
     """Have a command carried out once by each replica; `zloom keys RUN` lists them."""
     from zloom.cli import arguments
-    from zloom.cli.connection import reported
+    from zloom.cli.exits import reported
     from zloom.errors import Refused
 
     target = Target(broker, timeout, as_json)

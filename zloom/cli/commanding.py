@@ -67,11 +67,11 @@ def pause(
     as_json: Json = False,
 ) -> None:
     """Pause training; `zloom resume` or the limit ends it."""
-    from zloom.cli import connection, usage
+    from zloom.cli import exits, usage
 
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
-    with connection.reported(as_json=as_json):
+    with exits.reported(as_json=as_json):
         usage.exclusive(**{"for": limit is not None}, no_limit=no_limit)
     _send(change, "pause", {"limit": None if no_limit else PAUSE_LIMIT if limit is None else limit})
 

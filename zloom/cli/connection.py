@@ -1,8 +1,7 @@
-"""From a command to the broker and back: connects, turns errors into one line, and sets the exit code."""
+"""From a command to the broker and back: connects, says what came of it, and sets the exit code."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import typer
@@ -11,7 +10,6 @@ from zloom.cli import exits, output, report, shapes
 from zloom.cli.exits import ExitCode
 from zloom.cli.options import Change, Target
 from zloom.client import Operator, Result, connect
-from zloom.errors import ZloomError
 from zloom.messages import Preview
 from zloom.settings import ClientSettings
 
@@ -59,7 +57,7 @@ Previewing = Callable[[Operator], Awaitable[Preview]]
 
 def ask(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
     """Connect, do the work, and return what it returned; an error ends the command."""
-    with reported(as_json=target.as_json):
+    with exits.reported(as_json=target.as_json):
         return asyncio.run(connected(target, work))
 
 
@@ -69,25 +67,6 @@ async def connected(target: Target, work: Callable[[Operator], Awaitable[T]]) ->
     settings = ClientSettings(timeout=target.timeout, connect_timeout=patience)
     async with connect(target.broker, settings=settings) as operator:
         return await work(operator)
-
-
-@contextlib.contextmanager
-def reported(*, as_json: bool, serving: bool = False) -> Iterator[None]:
-    """Turn a ZloomError into a line on stderr and an exit code.
-
-    Args:
-        as_json: Print it as JSON on stdout too.
-        serving: The command is the broker's side, so that no error means that none was reached.
-    """
-    try:
-        yield
-    except ZloomError as error:
-        output.complain(str(error))
-        for line in getattr(error, "__notes__", ()):
-            output.remark(line)
-        if as_json:
-            output.say_json(shapes.of_error(error))
-        raise typer.Exit(exits.of_error(error, serving=serving)) from error
 
 
 def steer(change: Change, work: Steering) -> None:

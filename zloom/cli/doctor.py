@@ -32,11 +32,11 @@ def doctor(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: J
     from dataclasses import asdict
 
     from zloom.cli import connection, findings, output
-    from zloom.cli.exits import ExitCode
+    from zloom.cli.exits import ExitCode, reported
     from zloom.errors import BrokerUnreachable
 
     code = ExitCode.DONE
-    with connection.reported(as_json=as_json):
+    with reported(as_json=as_json):
         try:
             found = asyncio.run(connection.connected(Target(broker, timeout, as_json), examine))
         except BrokerUnreachable:

@@ -1,9 +1,20 @@
-"""Exit codes: what a script can tell from a command without reading its output."""
+"""Exit codes, which a script can tell a command's end by, and errors as one line beside them.
 
+The broker's side ends like this too, and needs no client: none is imported here.
+"""
+
+import contextlib
 import enum
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from zloom.client.results import Result
+import typer
+
+from zloom.cli import output, shapes
 from zloom.errors import BrokerUnreachable, SettingsError, TransportError, ZloomError
+
+if TYPE_CHECKING:
+    from zloom.client import Result
 
 
 class ExitCode(enum.IntEnum):
@@ -33,7 +44,7 @@ _OF_ERRORS: tuple[tuple[type[ZloomError], ExitCode], ...] = (
 )
 
 
-def of_result(result: Result) -> ExitCode:
+def of_result(result: "Result") -> ExitCode:
     """Return the code of a change that was accepted."""
     if not result.settled:
         return ExitCode.PENDING
@@ -52,3 +63,22 @@ def of_error(error: ZloomError, *, serving: bool = False) -> ExitCode:
     if serving and isinstance(error, TransportError):
         return ExitCode.REFUSED
     return next(code for kind, code in _OF_ERRORS if isinstance(error, kind))
+
+
+@contextlib.contextmanager
+def reported(*, as_json: bool, serving: bool = False) -> Iterator[None]:
+    """Turn a ZloomError into a line on stderr and an exit code.
+
+    Args:
+        as_json: Print it as JSON on stdout too.
+        serving: The command is the broker's side, so that no error means that none was reached.
+    """
+    try:
+        yield
+    except ZloomError as error:
+        output.complain(str(error))
+        for line in getattr(error, "__notes__", ()):
+            output.remark(line)
+        if as_json:
+            output.say_json(shapes.of_error(error))
+        raise typer.Exit(of_error(error, serving=serving)) from error

@@ -101,10 +101,10 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Show the values that a run's config has now."""
-    from zloom.cli import arguments, connection, output, report, tables
+    from zloom.cli import arguments, connection, exits, output, report, tables
 
     target = Target(broker, timeout, as_json)
-    with connection.reported(as_json=as_json):
+    with exits.reported(as_json=as_json):
         found = connection.ask(target, lambda operator: operator.keys(run, attempt=attempt))
         values = arguments.values(found, key)
     pending = {state.key.name for state in found.keys if state.pending}

@@ -90,10 +90,10 @@ def replay(
 ) -> None:
     """Steer a run as a recorded one was: the same changes at the start of the same steps."""
     from zloom.cli import connection, output, recounting
-    from zloom.cli.exits import ExitCode
+    from zloom.cli.exits import ExitCode, reported
 
     target = Target(broker, timeout, as_json)
-    with connection.reported(as_json=as_json):
+    with reported(as_json=as_json):
         header, schedule = _read(file, skip or [])
     replays: list[Replay] = []  # for the word about what is still coming after Ctrl-C
 

@@ -138,7 +138,7 @@ def broker(
     as_json: Json = False,
 ) -> None:
     """Run the broker, the hub between trainers and operators, until SIGTERM or Ctrl-C."""
-    from zloom.cli.connection import reported
+    from zloom.cli.exits import reported
     from zloom_broker import foreground
     from zloom_broker.keyring import default_auth_dir
     from zloom_broker.settings import BrokerSettings, default_data_dir
@@ -163,12 +163,12 @@ def broker(
 @journal.command()
 def verify(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Check every row, every snapshot and the head; changes nothing. Exits with 1 if damaged."""
-    from zloom.cli import connection, output, shapes
+    from zloom.cli import exits, output, shapes
     from zloom.words import counted
     from zloom_broker import journal as journals
     from zloom_broker.settings import default_data_dir
 
-    with connection.reported(as_json=as_json, serving=True):
+    with exits.reported(as_json=as_json, serving=True):
         report = journals.verify(data_dir or default_data_dir())
     for problem in report.problems:
         output.complain(problem)
@@ -194,11 +194,11 @@ def repair(
 
     Exits with 0 if the journal is in order now, else with 1.
     """
-    from zloom.cli import connection, output, shapes
+    from zloom.cli import exits, output, shapes
     from zloom_broker import journal as journals
     from zloom_broker.settings import default_data_dir
 
-    with connection.reported(as_json=as_json, serving=True):
+    with exits.reported(as_json=as_json, serving=True):
         report = journals.repair(data_dir or default_data_dir(), accept_loss=accept_loss)
     for problem in report.found.problems:
         output.complain(problem)

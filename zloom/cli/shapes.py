@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from zloom.client.operator import Observation
-from zloom.client.results import Result
 from zloom.errors import Refused, SettingsError, ZloomError
 from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised, Stacks
 from zloom.model import Command, HistoryEntry, KeyState, Outcome, Schema
@@ -15,6 +13,8 @@ from zloom.schema import describe
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from zloom.client import Observation, Result
 
 Json = dict[str, Any]
 """An object of JSON: the edge of the process, where types end."""
@@ -45,7 +45,7 @@ def of_outcomes(outcomes: list[Outcome]) -> list[Json]:
     return [of_struct(outcome) for outcome in outcomes]
 
 
-def of_result(result: Result) -> Json:
+def of_result(result: "Result") -> Json:
     """Return what `set`, `rollback` and the commands print."""
     shape = {field.name: getattr(result, field.name) for field in fields(result)}
     return {
@@ -107,7 +107,7 @@ def of_error(error: ZloomError) -> Json:
     return {"error": {"code": code, "text": str(error)}}
 
 
-def of_observation(observation: Observation) -> Json:
+def of_observation(observation: "Observation") -> Json:
     """Return one line of what `watch` prints; `type` says what it is."""
     match observation:
         case Reported():
