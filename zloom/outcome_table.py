@@ -83,8 +83,9 @@ class OutcomeTable:
             entry = self._new.pop(number, None) or self._sent.pop(number, None)
             if entry is not None:
                 self._acknowledged[number] = entry.outcome
-        while len(self._acknowledged) > KEPT:
-            del self._acknowledged[next(iter(self._acknowledged))]
+        if len(self._acknowledged) > KEPT:
+            for number in sorted(self._acknowledged)[:-KEPT]:
+                del self._acknowledged[number]
 
     def doubt(self) -> None:
         """Another life of the broker, which may be on a restored backup, may lack what was acknowledged."""

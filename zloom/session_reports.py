@@ -171,8 +171,9 @@ class Reports:
         return [CollectStatus()]
 
     def send_last(self, now: float) -> list[Effect]:
-        """Send the outcomes that the broker lacks, as far as credit goes."""
+        """Send the outcomes that the broker may lack, all of them, as far as credit goes."""
         effects: list[Effect] = []
+        self._outcomes.restart(now)
         while self.may_report and (sent := self._send_outcomes(now)):
             effects += sent
         return effects

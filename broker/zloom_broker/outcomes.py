@@ -34,7 +34,7 @@ MAX_RECORDED = 10_000
 """Revisions that a ping names; what does not go in is sent, and named, again."""
 
 PAGE = 256 * 1024
-"""Bytes of outcomes in one publication, but for the last of them: a quarter of what a message may hold."""
+"""Bytes of outcomes in one publication: a quarter of what a message may hold. A longer one goes alone."""
 
 FollowKey = tuple[AttemptKey, int]
 
@@ -122,15 +122,19 @@ class Outcomes:
 
     def write(self) -> None:
         """Write what this turn brought."""
-        batches, self._batches = self._batches, {}
-        for batch in batches.values():
-            self._hub.commit(
-                batch.record(),
-                *batch.beside,
-                then=partial(self._recorded, batch),
-                failed=partial(self._not_recorded, batch),
-                durable=self._hub.settings.durable,
-            )
+        while self._batches:
+            batch = self._batches.pop(next(iter(self._batches)))
+            try:
+                self._hub.commit(
+                    batch.record(),
+                    *batch.beside,
+                    then=partial(self._recorded, batch),
+                    failed=partial(self._not_recorded, batch),
+                    durable=self._hub.settings.durable,
+                )
+            except BaseException:  # a bug: they are taken when they come again
+                self._not_recorded(batch, "")
+                raise
 
     def _recorded(self, batch: _Batch) -> None:
         self._writing.difference_update(batch.marks)
@@ -258,10 +262,10 @@ def _pages(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
     page: list[Outcome] = []
     size = 0
     for outcome in outcomes:
-        page.append(outcome)
         size += size_of(outcome)
-        if size >= PAGE:
+        if page and size > PAGE:
             yield page
-            page, size = [], 0
+            page, size = [], size_of(outcome)
+        page.append(outcome)
     if page:
         yield page

@@ -86,7 +86,7 @@ class Pulse:
     def _ping(self, peer: Peer, now: float) -> None:
         if peer.vitals.ping_due(now):
             # Not for credit: it tells both sides what was lost, and so gives credit back.
-            recorded = list(peer.recorded)
+            recorded = sorted(peer.recorded)
             peer.recorded.clear()
             ping = Ping(id=peer.vitals.ping(now), received=peer.received, recorded=recorded)
             self._hub.send_anyway(peer, ping)

@@ -273,10 +273,12 @@ class Server:
 
     def _end_turn(self) -> None:
         """Do what is done once for all that a turn of the loop brings."""
-        if self._core is not None:
-            self._handle(self._core, self._core.end_turn)
-            self._set_timer(self._core)
-        self._ending_turn = False
+        try:
+            if self._core is not None:
+                self._handle(self._core, self._core.end_turn)
+                self._set_timer(self._core)
+        finally:
+            self._ending_turn = False
 
     def _expel(self, effect: Expel) -> None:
         self._log.error("the key of %s is refused until the next start: %s", effect.user, effect.reason)

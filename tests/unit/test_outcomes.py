@@ -98,6 +98,19 @@ def test_outcomes_that_do_not_fit_into_one_publication_come_in_several() -> None
     assert len(answered) > 1
 
 
+def test_a_long_outcome_takes_no_other_with_it() -> None:
+    bench = two_ranks()
+    key = "k" * 100
+    values: dict[str, int | float] = {f"{key}{number}": 0.5 for number in range(8000)}
+    short, long = (
+        outcomes_of("a"),
+        m.Outcomes(epoch="epoch", outcomes={1: Outcome("b", outcome="applied", values=values)}),
+    )
+    told = published(bench.turn(short, ("b", long)), b"watch/run/")
+    parts = [each.outcomes for each in told if isinstance(each, m.Answered)]
+    assert [[outcome.replica for outcome in part] for part in parts] == [["a"], ["b"]]
+
+
 def test_a_replica_that_repeats_itself_fills_no_memory() -> None:
     bench = two_ranks()
     for number in range(0, 2 * MAX_RECORDED, 100):

@@ -13,7 +13,7 @@ from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.errors import LocalProtocolError
 from zloom.history import BUFFER_LIMIT
 from zloom.model import Command, Device, Key, Outcome, Replica, Revision, Schema
-from zloom.outcome_table import BATCH, TEXT_LIMIT, OutcomeTable
+from zloom.outcome_table import BATCH, KEPT, TEXT_LIMIT, OutcomeTable
 from zloom.restoring import Restore
 from zloom.session import Session
 from zloom.session_effects import Closed, CollectStatus, Deliver, Effect, Failed, Hand, Say, Warn
@@ -450,6 +450,22 @@ def test_outcomes_are_sent_until_they_are_received() -> None:
     assert session.counters.resent == 1
 
 
+def test_g4_who_leaves_says_again_what_the_broker_may_not_have_written() -> None:
+    session = active(revision=4)
+    session.answer(4, applied(), 0.1)
+    told = sent(session.close("finished", 9, 0.2))
+    assert [type(each) for each in told] == [m.Outcomes, m.Goodbye]
+
+
+def test_g4_the_newest_outcomes_are_kept_in_whatever_order_they_are_acknowledged() -> None:
+    table = OutcomeTable()
+    for number in range(1, 3 * KEPT + 1):
+        table.add(number, applied(), 0.0)
+    table.acknowledge(list(range(3 * KEPT, 0, -1)))
+    table.doubt()
+    assert sorted(table.due(0.0, 1.0)) == list(range(2 * KEPT + 1, 3 * KEPT + 1))
+
+
 @pytest.mark.parametrize(("epoch", "again"), [("e1", []), ("e2", [4])])
 def test_g4_another_life_of_the_broker_is_told_again_what_a_restored_backup_may_lack(
     epoch: str, again: list[int]
@@ -692,7 +708,7 @@ def test_closing_tells_the_last_outcomes_and_says_goodbye() -> None:
     session.answer(3, applied(), 0.1)
     session.answer(4, applied(), 0.1)
     assert session.close("finished", 7, 0.1) == [
-        Send(m.Outcomes(epoch="e1", outcomes={4: Outcome("a", 1, "applied", 5)})),
+        Send(m.Outcomes(epoch="e1", outcomes=dict.fromkeys((3, 4), Outcome("a", 1, "applied", 5)))),
         Send(m.Goodbye(reason="finished", step=7)),
         Closed(farewell=True),
     ]
