@@ -410,6 +410,16 @@ def test_the_shape_of_an_error_has_the_brokers_code() -> None:
     assert shapes.of_error(BrokerUnreachable("none"))["error"]["code"] == "BrokerUnreachable"
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+def test_a_table_leaves_out_whole_columns_rather_than_half_of_a_number(width: int) -> None:
+    table = tables.of_replicas([msgspec.structs.replace(STATUS, attempt="f" * 36, step=123456)], ids=True)
+    shown = output.fitting(table, width)
+    assert shown.rows[0][shown.columns.index("STEP")] == "123456"
+    assert {"RUN", "RANK", "STATE", "STEP", "REV"} <= set(shown.columns) <= set(table.columns)
+    assert ("ATTEMPT" in shown.columns) == (width >= 100)
+    assert [len(row) for row in shown.rows] == [len(shown.columns)]
+
+
 def test_the_table_of_replicas() -> None:
     (row,) = tables.of_replicas([STATUS], ids=True).rows
     assert row[:8] == ["lm", "one", "0/2", "live", "training", "7", "50 ms", "0"]

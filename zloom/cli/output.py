@@ -3,14 +3,20 @@
 import json
 import sys
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+BROKEN_WIDTH = 16
+"""Columns of a terminal that cells which may be broken into lines have at least, if they need so many."""
+
+GAP = 2
+"""Blanks between two columns of a table."""
 
 PIPE_WIDTH = 10_000
 """Columns where there is no terminal: nothing is cut or wrapped that a script may want to find."""
@@ -29,6 +35,7 @@ class Table:
         empty: What is said instead where there are no rows.
         right: Headings of the columns that are flush right.
         whole: Headings of the columns whose cells are never broken into lines.
+        spare: Headings of the columns that are left out where there is no room for all, the first one first.
     """
 
     columns: Sequence[str]
@@ -36,6 +43,7 @@ class Table:
     empty: str
     right: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
+    spare: tuple[str, ...] = ()
 
 
 def clean(text: str) -> str:
@@ -73,15 +81,45 @@ def say_json_line(value: object) -> None:
     print(json.dumps(msgspec.json.decode(msgspec.json.encode(value))), flush=True)
 
 
+def fitting(table: Table, width: int) -> Table:
+    """Return a table without those of its spare columns for which so many columns of a terminal have no room.
+
+    Half a number would be another number, so columns go as a whole.
+    """
+    for name in table.spare:
+        if sum(_needed(table)) + GAP * (len(table.columns) - 1) <= width:
+            break
+        if name in table.columns:
+            place = table.columns.index(name)
+            columns = [*table.columns[:place], *table.columns[place + 1 :]]
+            rows = [[*row[:place], *row[place + 1 :]] for row in table.rows]
+            table = replace(table, columns=columns, rows=rows)
+    return table
+
+
+def _needed(table: Table) -> Iterator[int]:
+    for name, *cells in zip(table.columns, *table.rows, strict=True):
+        longest = max(len(clean(cell)) for cell in (name, *cells))
+        yield longest if name in table.whole else min(longest, BROKEN_WIDTH)
+
+
 def show(table: Table) -> None:
-    """Print a table on stdout."""
+    """Print a table on stdout, and on stderr which columns it had no room for."""
     if not table.rows:
         say(table.empty)
         return
+    shown = fitting(table, width())
+    _show(shown)
+    left_out = [name for name in table.columns if name not in shown.columns]
+    if left_out:
+        remark(f"no room for {', '.join(left_out)}: a wider terminal, a pipe and --json have all columns")
+
+
+def _show(table: Table) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    shown = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
     for name in table.columns:
         justify: Literal["right", "left"] = "right" if name in table.right else "left"
         shown.add_column(Text(name), justify=justify, overflow="fold", no_wrap=name in table.whole)

@@ -50,7 +50,8 @@ def of_replicas(replicas: Iterable[ReplicaStatus], *, ids: bool) -> Table:
     }
     columns += [*(["RAMPS"] if ramps else []), *(["ID"] if ids else [])]
     right = frozenset({"STEP", "STEP TIME", "REV"})
-    return Table(columns, rows, "no replicas: start a trainer", right, frozenset(columns) - broken)
+    spare = ("ID", "WHERE", "PHASE", "STEP TIME", "ATTEMPT", "METRICS", "RAMPS")
+    return Table(columns, rows, "no replicas: start a trainer", right, frozenset(columns) - broken, spare)
 
 
 def _state(status: ReplicaStatus) -> str:
