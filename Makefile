@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 LOWEST := $(CURDIR)/.venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pictures lint types test soak faults bench clean
+.PHONY: help install demo pictures lint types test lowest soak faults bench performance clean
 
 help:  ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
