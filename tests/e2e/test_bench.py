@@ -41,8 +41,7 @@ def test_the_bench_measures_saves_and_writes_its_page(
     taken_apart = {(each.case, each.what, each.contender): each.rounds for each in run.figures}
     for durability in anatomy.DURABILITIES:
         (whole,) = taken_apart[durability, anatomy.WHOLE, anatomy.STAMPED]
-        added_up = sum(taken_apart[durability, *leg][0] for leg in UNTIL)
-        assert 0.5 * whole < added_up < 1.5 * whole
+        assert all(0 <= taken_apart[durability, *leg][0] < whole for leg in UNTIL)
     assert "### What must be there" in page.read_text()
     tables = len(run.round_trips) + len({each.load for each in run.round_trips})
     assert page.read_text().count("\n| tcp |") == tables, "a row each, and one of each load's ratios"
