@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -95,7 +96,7 @@ class Peer:
 
     async def hello(self, who: Replica | None = None, user: str = "alice") -> m.Welcome:
         role: Any = "operator" if who is None else "weavelet"
-        nonce = f"n{next(_numbers)}"
+        nonce = f"n{os.getpid()}-{next(_numbers)}"  # other processes of a test have peers too
         hello = m.Hello(protocols=[1], role=role, user=user, endpoint=self.endpoint, nonce=nonce, replica=who)
         self._hello = hello
         self.send(hello)
