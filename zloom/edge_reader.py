@@ -5,7 +5,8 @@ on the socket may process those commands and so eat the edge. `EdgeReader` keeps
 
 - A turn ends with nothing left, after which the next edge is certain; or it says that it stopped early,
   and another turn is scheduled.
-- Whoever touches the socket outside a turn calls `kick`, and a turn is scheduled. At most one is pending.
+- Whoever touches the socket outside a turn sees afterwards that nothing is left, or calls `kick`, and a turn
+  is scheduled. At most one is pending.
 """
 
 from __future__ import annotations

@@ -257,8 +257,12 @@ class DrainSocket:
             return self._hold(lane, frames)
         sent = self._try_send(frames)
         # Sending may eat the sign that something came. A turn goes on to read until there is no more anyway.
-        if not self._reader.in_turn and (self._outbox or self._is_readable()):
-            self._reader.kick()
+        if not self._reader.in_turn:
+            try:
+                if self._outbox or self._is_readable():
+                    self._reader.kick()
+            except zmq.ZMQError as error:
+                raise transport_error(error, "look at", self._endpoint) from error
         if sent is _Sent.QUEUE_FULL:
             return self._hold(lane, frames)
         return sent is _Sent.YES

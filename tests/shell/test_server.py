@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -33,6 +34,7 @@ from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
 from zloom_broker import server
 from zloom_broker.addresses import Bound
+from zloom_broker.core import Core
 from zloom_broker.journal import open_journal, verify
 from zloom_broker.pulse import Pulse
 from zloom_broker.recovery import recover
@@ -153,6 +155,18 @@ def test_a_peer_that_is_not_known_must_say_hello(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def raise_once(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of the core that raises at its first call."""
+    calls = itertools.count()
+
+    def broken(core: Core, *arguments: Any) -> Any:
+        if next(calls) == 0:
+            raise RuntimeError("a bug")
+        return method(core, *arguments)
+
+    return broken
+
+
 def test_a_bug_in_the_core_costs_neither_the_beat_nor_anybody_elses_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +181,8 @@ def test_a_bug_in_the_core_costs_neither_the_beat_nor_anybody_elses_answer(
             with monkeypatch.context() as bug:
                 bug.setattr(Steering, "accepted", lambda *_: 1 / 0)
                 bug.setattr(Pulse, "on_timer", ring)
+                bug.setattr(Core, "next_timer", raise_once(Core.next_timer))
+                bug.setattr(Core, "end_turn", raise_once(Core.end_turn))
                 assert (await operator.ask(change(1))).revision == 1
                 assert (await operator.ask(change(2))).revision == 2
                 async with asyncio.timeout(DEADLINE):

@@ -1,11 +1,15 @@
 """Outcomes on their way to whoever follows or watches."""
 
+import pytest
+
 from tests.unit.broker_support import LEARNING_RATE, Bench, published, sent
 from zloom import messages as m
 from zloom.codec import MAX_MESSAGE_SIZE, encode
 from zloom.model import Outcome, OutcomeKind
+from zloom_broker import outcomes
 from zloom_broker.attempt import MAX_TEXT
 from zloom_broker.outcomes import MAX_RECORDED
+from zloom_broker.records import OutcomesRecorded, decode_record
 
 
 def two_ranks() -> Bench:
@@ -86,6 +90,24 @@ def test_g4_outcomes_of_one_turn_that_could_not_be_written_are_taken_when_they_c
     assert bench.recorded("a") == []
     told = bench.turn(outcomes_of("a"), outcomes_of("b"))
     assert pushes(sent(told)) == [["applied", "applied"]]
+
+
+def test_g4_a_bug_at_the_write_loses_no_outcome_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = two_ranks()
+    with monkeypatch.context() as bug:
+        bug.setattr(outcomes, "OutcomesRecorded", lambda **_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            bench.turn(outcomes_of("a"))
+    assert pushes(sent(bench.turn(outcomes_of("a"), outcomes_of("b")))) == [["applied", "applied"]]
+
+
+def test_a_record_takes_no_more_than_so_many_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "MAX_BATCH", 2)
+    bench = changed("a", "b", "c")
+    before = len(bench.journal)
+    bench.turn(*map(outcomes_of, "abc"))
+    written = [decode_record(payload) for payload in bench.journal[before:]]
+    assert [len(each.outcomes[1]) for each in written if isinstance(each, OutcomesRecorded)] == [2, 1]
 
 
 def test_outcomes_that_do_not_fit_into_one_publication_come_in_several() -> None:
