@@ -1,7 +1,7 @@
-"""Many weavelets, or subscribers of NATS or of Redis, in one process, whose handlers run on its loop at once.
+"""Many weavelets, or subscribers of NATS, of Redis or of bare ZeroMQ, in one process, which answer at once.
 
 Each has connections of its own, as if it were a process. It says that it is ready when all of them are
-connected, and ends with its input.
+connected, but for those of bare ZeroMQ, for whom their server waits; and ends with its input.
 """
 
 import asyncio

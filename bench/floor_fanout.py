@@ -25,8 +25,6 @@ def serve(context: Context, size: int, ready: Ready) -> None:
         context.socket(zmq.XPUB) as publisher,
     ):
         publisher.linger = 0
-        for each in (router, publisher):
-            each.sndhwm = each.rcvhwm = 0
         publisher.xpub_verbose = True
         publisher.bind("tcp://127.0.0.1:*")
         ready(SEPARATOR.join(each.get_string(zmq.LAST_ENDPOINT) for each in (router, publisher)))

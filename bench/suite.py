@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench import anatomy, cuda_steps, fanout, herd, ingest, journal, open_loop, round_trips, start, steps
+from bench.anatomy_way import WayChanged
 from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal, judge
@@ -109,7 +110,7 @@ def _simple(name: str, extent: Extent, found: Found) -> None:
     collected = Collected(name)
     try:
         work(extent, collected)
-    except (TimeoutError, ZloomError) as error:  # the others are worth measuring all the same
+    except (TimeoutError, ZloomError, WayChanged) as error:  # the others are worth measuring all the same
         found.absent.append(_broke_off(name, error))
     found.figures += collected.figures()
     found.verdicts += judge(collected.figures(), goals)

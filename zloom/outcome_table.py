@@ -32,7 +32,7 @@ class _Entry:
 class OutcomeTable:
     """Keeps each outcome until its acknowledgement, and the newest beyond that.
 
-    No call looks at more than one message takes, however many wait for their acknowledgement.
+    `due` and `next_due` look at no more than one message takes, however many wait for their acknowledgement.
     """
 
     def __init__(self) -> None:

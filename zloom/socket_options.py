@@ -84,7 +84,7 @@ class SocketOptions:
             own death: see `receive_hwm`.
         heartbeat_timeout_ms: HEARTBEAT_TIMEOUT, milliseconds without an answer until a connection is closed.
         heartbeat_ttl_ms: HEARTBEAT_TTL, milliseconds after which the peer closes its end when we are silent.
-            A dealer asks for none: libzmq looks at all timers of a context at each message that ends one,
+            A dealer asks for none: libzmq looks at all timers of its thread at each message that ends one,
             which costs a broker with thousands of peers much of its time.
         unacknowledged_ms: TCP_MAXRT, milliseconds after which the kernel closes a connection whose other end
             acknowledges nothing that was sent to it, on systems that can; for the sockets that bind.

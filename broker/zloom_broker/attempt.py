@@ -113,10 +113,7 @@ class Attempt:
         ledgers = {revision.revision: self.ledgers[revision.revision - 1] for revision in pending}
         settings = dict(self._settings)
         for key in {key for ledger in ledgers.values() for key in ledger.changes}:
-            settings.pop(key, None)
-            setting = self._setting(key, ledgers.keys())
-            if setting is not None:
-                settings[key] = setting
+            self._settle(settings, key, ledgers.keys())
         return {key: setting.value for key, setting in settings.items()}
 
     def size(self) -> int:
@@ -284,17 +281,11 @@ class Attempt:
             self.losses.add(ledger.revision.revision)
         if ledger.void != was_void or outcome.values:
             for key in ledger.changes:
-                self._settle(key)
+                self._settle(self._settings, key)
 
-    def _settle(self, key: str) -> None:
+    def _settle(self, settings: dict[str, Setting], key: str, without: Container[int] = ()) -> None:
         """Give a key the value that `_fold` would: a snapshot does not keep in what order outcomes came."""
-        self._settings.pop(key, None)
-        setting = self._setting(key)
-        if setting is not None:
-            self._settings[key] = setting
-
-    def _setting(self, key: str, without: Container[int] = ()) -> Setting | None:
-        """Return what the newest revision that counts makes of a key; None where none does."""
+        settings.pop(key, None)
         ends: dict[int, Ledger] = {}
         """Of ramps, by their revision."""
         for ledger in reversed(self.ledgers):
@@ -302,9 +293,9 @@ class Attempt:
                 continue
             if ledger.revision.kind != "cancel":
                 settled = ends.get(ledger.revision.revision, ledger)
-                return Setting(settled.changes[key], settled.revision.revision)
+                settings[key] = Setting(settled.changes[key], settled.revision.revision)
+                return
             ends[ledger.revision.cancels] = ledger
-        return None
 
     def _unsettled(self) -> Iterator[Ledger]:
         return (self.ledgers[number - 1] for number in sorted(self.open))

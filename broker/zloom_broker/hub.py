@@ -71,7 +71,7 @@ class Peer:
     synced: bool = False
     """A weavelet was told what it lacked, so its revision numbers mean the same as here."""
     recorded: set[int] = field(default_factory=set)
-    """Revisions whose outcomes are on disk, which the next ping says: nobody waits for that."""
+    """Revisions whose outcomes are on disk, or need not be; the next ping says so, as nobody waits for it."""
     vitals: Vitals = field(default_factory=Vitals)
     """A replica's outlive its connection."""
     publish_seqs: dict[str, int] = field(default_factory=dict)

@@ -28,10 +28,10 @@ PUSH_SHARE = 0.001
 """Seconds between them for each target, where that is more: each push lists the outcomes of all."""
 
 MAX_BATCH = 1000
-"""Outcomes in one record."""
+"""Outcomes from which on a record takes no more: it must be encoded within a turn of the loop."""
 
 MAX_RECORDED = 10_000
-"""Revisions that a ping names; what does not go in is sent, and named, again."""
+"""Revisions from which on a ping takes no more; what does not go in is sent, and named, again."""
 
 PAGE = 256 * 1024
 """Bytes of outcomes in one publication: a quarter of what a message may hold. A longer one goes alone."""
@@ -262,10 +262,11 @@ def _pages(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:
     page: list[Outcome] = []
     size = 0
     for outcome in outcomes:
-        size += size_of(outcome)
-        if page and size > PAGE:
+        length = size_of(outcome)
+        if page and size + length > PAGE:
             yield page
-            page, size = [], size_of(outcome)
+            page, size = [], 0
         page.append(outcome)
+        size += length
     if page:
         yield page

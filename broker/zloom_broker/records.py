@@ -1,7 +1,7 @@
 """The records of the journal: the broker's state is the fold of them, and nothing else.
 
-A record is one MessagePack map, tagged by `record`. What a record means never changes; a new
-meaning gets a new record, so that an old journal can always be read.
+A record is one MessagePack map, tagged by `record`. From the first release on, what a record means never
+changes; a new meaning gets a new record, so that an old journal can always be read.
 """
 
 from typing import Literal

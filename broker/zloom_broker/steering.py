@@ -133,7 +133,8 @@ class Steering:
             ledger = attempt.ledgers[number - 1]
             self._ending.add((attempt.key, number))
             self._rounds.stop(attempt, ledger, why)
-            records.append(_ended(attempt, ledger, kind, why))
+            if ledger.missing:
+                records.append(_ended(attempt, ledger, kind, why))
         return records
 
     def withdrawn(self, attempt: Attempt, numbers: Iterable[int], now: float) -> None:
