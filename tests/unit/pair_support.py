@@ -127,13 +127,12 @@ class World:
 
     def confirm(self) -> None:
         """Tell the broker what reached the disk."""
-        self._end_turn()
         if self.broker is not None and self.disk.unconfirmed:
             self.disk.unconfirmed = False
             self.carry_out(self.broker.committed(len(self.disk.rows)))
 
     def _end_turn(self) -> None:
-        """End the broker's turn, in which messages came and nothing else."""
+        """End the broker's turn: before the disk can have what came in it, and else at any time."""
         if self.broker is not None:
             self.carry_out(self.broker.end_turn())
 
@@ -169,7 +168,6 @@ class World:
 
     def _tell_subscription(self, topic: bytes, *, present: bool) -> None:
         if self.broker is not None:
-            self._end_turn()
             self.carry_out(self.broker.subscription(topic, self.now, present=present))
 
     @staticmethod
@@ -245,7 +243,6 @@ class World:
 
     def _ring(self) -> None:
         if self.broker is not None and self.broker.next_timer() <= self.now:
-            self._end_turn()
             self.carry_out(self.broker.on_timer(self.now, WALL + self.now, {}, {}))
         for peer in list(self.peers):
             when = peer.next_timer()
