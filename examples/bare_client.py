@@ -88,7 +88,7 @@ class Trainer:
         self.heard = self.due = time.monotonic()
 
     def send(self, kind: str, **fields: Any) -> None:
-        """Send a message on control: "Frames". What cannot be sent now is due again in a second."""
+        """Send a message on control: "Frames". What cannot be sent now is due again."""
         with contextlib.suppress(zmq.Again):
             self.control.send_multipart([b"zloom", msgpack.packb({"type": kind, **fields})], zmq.NOBLOCK)
 
@@ -106,6 +106,7 @@ class Trainer:
         elif not self.synced:
             self.send("sync", nonce=self.nonce, **self.position)
         elif self.unacknowledged:
+            self.due = time.monotonic() + 3 * self.welcome["beat"]
             self.send("outcomes", epoch=self.position["epoch"], outcomes=self.unacknowledged)
 
     def on_control(self, message: dict[str, Any]) -> None:
