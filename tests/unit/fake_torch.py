@@ -12,6 +12,7 @@ class Event:
         self._device = device
 
     def record(self, stream: object) -> None:
+        assert stream == "current"
         self._device.queued.append(self)
         self.done = False
 
@@ -23,12 +24,16 @@ class Event:
 
 class Tensor:
     is_cuda = True
-    device = "cuda:0"
     dtype = "float32"
+
+    requires_grad = False
 
     def __init__(self, value: float = 0.0, size: int = 1) -> None:
         self.value = value
         self.shape = (size,)
+
+    def get_device(self) -> int:
+        return 0
 
     def numel(self) -> int:
         return self.shape[0]
@@ -59,20 +64,26 @@ class Host(Tensor):
 
 
 class Device:
-    """What stands in `sys.modules["torch"]`."""
+    """What stands in `sys.modules["torch"]`: one that has `accelerator`, as since 2.6, or none."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, accelerator: bool = True) -> None:
         self.queued: list[Event] = []
         self.pinned = 0
         self.failed = False
         self.capturing = False
         self.Tensor = Tensor
         self.inference_mode = contextlib.nullcontext
-        self.cuda = SimpleNamespace(
-            Event=lambda: Event(self),
-            current_stream=lambda device: "stream",
-            is_current_stream_capturing=lambda: self.capturing,
-        )
+        streams = SimpleNamespace(current_stream=lambda index: "current")
+        self.cuda = SimpleNamespace(is_current_stream_capturing=lambda: self.capturing)
+        if accelerator:
+            self.accelerator, self.Event = streams, self._event
+        else:
+            self.cuda.current_stream = streams.current_stream
+            self.cuda.Event = lambda: Event(self)
+
+    def _event(self, *, device: str, enable_timing: bool) -> Event:
+        assert (device, enable_timing) == ("cuda", False)
+        return Event(self)
 
     def empty(self, count: int, *, dtype: Any, device: str, pin_memory: bool) -> SimpleNamespace:
         assert (dtype, device, pin_memory) == ("float32", "cpu", True)

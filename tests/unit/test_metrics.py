@@ -39,9 +39,9 @@ def eager_switching() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
-    device = Device()
+@pytest.fixture(params=[True, False], ids=["torch", "torch before 2.6"])
+def device(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Device]:
+    device = Device(accelerator=request.param)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch", device)
         yield device
@@ -328,7 +328,7 @@ def test_memory_that_was_had_in_inference_mode_is_good_outside_of_it(device: Dev
     def empty(count: int, *, dtype: torch.dtype, **_: object) -> torch.Tensor:
         return torch.empty(count, dtype=dtype)
 
-    shim = SimpleNamespace(empty=empty, inference_mode=torch.inference_mode, cuda=device.cuda)
+    shim = SimpleNamespace(**{**vars(device), "empty": empty, "inference_mode": torch.inference_mode})
     pool, copies = CopyPool(), []
     with torch.inference_mode():
         copies.append(pool.start(shim, torch.tensor(1.0)))
