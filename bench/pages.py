@@ -139,11 +139,11 @@ COSTS = """\
 
 One call on the training thread, with a broker connected that takes the points: the best and the median of
 batches of {batch} calls. The tensor is on the CPU where nothing else is said; from a GPU it is copied behind
-what is queued there, without a wait, and the copy that torch makes for that is a line of its own. The loop of
+what is queued there, without a wait, and what torch itself takes for that has lines of its own. The loop of
 the measurement is in each figure, those of the empty methods too. Nanoseconds; a goal is met when the median
 is below it:
 
-{costs}
+{costs}{reach}
 """
 
 ABSENT = """\

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench import anatomy_tables, pages, picture_data, tables
-from bench.calls import BATCH
+from bench.calls import BATCH, out_of_reach
 from bench.open_loop import GRACE
 from bench.orders import PAYLOAD
 from bench.percentiles import THOUSANDTH
@@ -86,7 +86,10 @@ def _sections(run: Run, drawn: Mapping[str, str]) -> Iterator[str]:
             if pages.PICTURE_OF.get(name) in drawn:
                 yield drawn[pages.PICTURE_OF[name]]
     if run.costs:
-        yield pages.COSTS.format(batch=BATCH, costs=tables.costs(run).markdown())
+        reach = out_of_reach(run.costs)
+        yield pages.COSTS.format(
+            batch=BATCH, costs=tables.costs(run).markdown(), reach=f"\n\n{reach}" if reach else ""
+        )
     if run.absent:
         yield pages.ABSENT.format(absent=tables.absences(run).markdown())
     if run.round_trips:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import report, results, tables
+from bench import calls, report, results, tables
 from bench.percentiles import Percentiles, Spread
 from bench.results import Absence, AtRate, Cost, Figure, Machine, Ratio, RoundTrip, Run, Verdict
 
@@ -162,3 +162,17 @@ def test_a_figure_that_rounds_to_a_thousand_is_written_like_one() -> None:
     assert (
         tables.figures(msgspec.structs.replace(RUN, figures=figures), "start").rows[0][3].startswith("1,000 ")
     )
+
+
+@pytest.mark.parametrize(
+    ("copy", "verdict"),
+    [(4302.0, "more than the goal, which is out of reach."), (3000.0, "less than the goal.")],
+)
+def test_what_torch_takes_of_a_tensor_on_a_gpu_says_whether_the_goal_can_be_met(
+    copy: float, verdict: str
+) -> None:
+    medians = {calls.EMPTY: 77.0, calls.COPY: copy, calls.EVENT: 500.0, calls.CAPTURE: 300.0}
+    costs = [Cost(name, median, median, None) for name, median in medians.items()]
+    assert calls.out_of_reach(costs) == "", "no GPU was there"
+    said = calls.out_of_reach([*costs, Cost(calls.ON_GPU, 6000.0, 6500.0, 5000.0)])
+    assert said.endswith(f"take {sum(medians.values()):.0f} ns by themselves: {verdict}")
