@@ -181,7 +181,9 @@ GPU = """\
 
 Steps a second of a model of torch on a GPU, whose loss is handed over in each step, and which waits for the
 GPU in each fourth. zloom takes the loss as the tensor that it is; `NATS publish` and `TensorBoard add_scalar`
-read its number, which waits for the GPU.
+read its number, which waits for the GPU. `torch's copy alone` is what any must do to have the number without
+a wait: a copy to page-locked memory behind the step, and an event behind that. `bare loop, again` is another
+process of the bare loop, and tells what two differ by.
 
 {figures}
 """

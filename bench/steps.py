@@ -22,6 +22,9 @@ BARE, ALIVE, DEAD, ABSENT = "bare loop", "zloom", "zloom, broker killed", "zloom
 AGAIN = "bare loop, again"
 """A second process with the same: how far two differ by chance, by where their memory lies."""
 
+COPY = "torch's copy alone"
+"""Of a loss on a GPU, into memory of the host, and the event behind it: no zloom."""
+
 LIGHTNING, STEERED = "Lightning", "Lightning, zloom"
 NATS, TENSORBOARD = "NATS publish", "TensorBoard add_scalar"
 WHAT = "steps"
@@ -133,6 +136,7 @@ class _Start:
 _STARTS: dict[str, Callable[[_Start], Training]] = {
     BARE: lambda start: start("bare", "-"),
     AGAIN: lambda start: start("bare", "-"),
+    COPY: lambda start: start("copy", "-"),
     ALIVE: lambda start: start("zloom", start.broker().endpoint),
     DEAD: _Start.dead,
     ABSENT: lambda start: start("zloom", f"!ipc://{start.sockets}/nobody"),

@@ -17,6 +17,7 @@ from typing import Any
 import zloom
 from bench.roles import DEADLINE, announce
 from bench.training import cuda_step, step
+from zloom.cuda_copies import streams_and_events
 
 LOSS = 0.5
 """Of a step in Python."""
@@ -75,11 +76,28 @@ def with_tensorboard(address: str) -> Iterator[BetweenSteps]:
         yield lambda number, loss: writer.add_scalar("loss", loss, number)
 
 
+@contextlib.contextmanager
+def copied(address: str) -> Iterator[BetweenSteps]:
+    """What torch must do for a loss to leave a GPU without a wait, and no more."""
+    import torch
+
+    host = torch.empty((), dtype=torch.bfloat16, pin_memory=True)
+    current_stream, make_event = streams_and_events(torch)
+    event = make_event()
+
+    def copy(number: int, loss: Any) -> None:
+        host.copy_(loss.detach(), non_blocking=True)
+        event.record(current_stream(loss.get_device()))
+
+    yield copy
+
+
 CONTENDERS: dict[str, Callable[[str], AbstractContextManager[BetweenSteps]]] = {
     "bare": bare,
     "zloom": with_zloom,
     "nats": with_nats,
     "tensorboard": with_tensorboard,
+    "copy": copied,
 }
 
 
