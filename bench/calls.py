@@ -53,7 +53,8 @@ def out_of_reach(costs: Sequence[Cost]) -> str:
     verdict = "more than the goal, which is out of reach" if needed >= goal else "less than the goal"
     return (
         "For a tensor on a GPU, to be called with it, to copy it, to record the event that tells when the "
-        f"copy is done, and to see that no graph is being captured take {needed:.0f} ns by themselves: {verdict}."
+        "copy is done, and to see that no graph is being captured take "
+        f"{needed:.0f} ns by themselves: {verdict}."
     )
 
 
