@@ -1,11 +1,15 @@
 """One attempt of a run: its replicas, its revisions, and what became of them. Durable state only."""
 
+from array import array
+from bisect import bisect_right, insort
 from collections.abc import Container, Iterable, Iterator
 
 import msgspec
 
 from zloom.model import HistoryEntry, Key, Outcome, Replica, Revision, Value
+from zloom_broker.history import History
 from zloom_broker.ledger import Ledger, Setting
+from zloom_broker.parts import Parts
 from zloom_broker.records import (
     AttemptImage,
     AttemptStarted,
@@ -17,7 +21,6 @@ from zloom_broker.records import (
     RevisionAccepted,
     RevisionAgreed,
     RevisionConcluded,
-    unpack,
 )
 
 MAX_TEXT = 2000
@@ -50,12 +53,18 @@ class Attempt:
         self.replicas: dict[str, Replica] = {}
         self.left: dict[str, ReplicaLeft] = {}
         self.baseline: dict[str, Value] = {}
-        self.ledgers: list[Ledger] = []
+        self.ledgers = History()
         self.open: set[int] = set()
         """Revisions that are not settled."""
         self.losses: set[int] = set()
         """Revisions in which somebody was lost, who may come back and amend that."""
+        self.noted: set[int] = set()
+        """Revisions that somebody may look for; see `Ledger.noted`."""
+        self.requests: dict[str, dict[str, int]] = {}
+        """By user and request id, the revision that it made."""
         self._settings: dict[str, Setting] = {}
+        self._touching: dict[str, array[int]] = {}
+        """The revisions that say something about each key, in order."""
 
     @property
     def key(self) -> AttemptKey:
@@ -105,8 +114,16 @@ class Attempt:
 
     def config_at(self, revision: int) -> dict[str, Setting]:
         """Return the desired config as it was at a revision."""
-        baseline = {key: Setting(value, 0) for key, value in self.baseline.items()}
-        return baseline | self._fold(self.ledgers[:revision])
+        settings = {key: Setting(value, 0) for key, value in self.baseline.items()}
+        for key in self._touching:
+            if (setting := self._setting(key, revision)) is not None:
+                settings[key] = setting
+        return settings
+
+    def touching(self, key: str, after: int) -> Iterable[int]:
+        """Return the revisions after one that may say something about a key, in order."""
+        numbers = self._touching.get(key, array("I"))
+        return numbers[bisect_right(numbers, after) :]
 
     def config_without(self, pending: Iterable[Revision]) -> dict[str, Value]:
         """Return the values that revisions set, but for those of revisions that are still to come."""
@@ -207,7 +224,9 @@ class Attempt:
     def accept(self, record: RevisionAccepted) -> None:
         """A revision was accepted. A target may have left since it was proposed."""
         gone = [self._gone(self.left[name]) for name in record.targets if name in self.left]
-        self._append(Ledger(record.revision, record.targets, gone, record.request))
+        revision = record.revision
+        self.requests.setdefault(revision.by, {})[revision.request_id] = revision.revision
+        self._append(Ledger(revision, record.targets, gone, record.request))
 
     def record(self, record: OutcomesRecorded) -> None:
         """Replicas answered."""
@@ -237,43 +256,49 @@ class Attempt:
 
     def image(self) -> AttemptImage:
         """Return the attempt as an image, from which `restore` makes it again."""
-        revisions = [ledger.pack() for ledger in self.ledgers]
         replicas, left = list(self.replicas.values()), list(self.left.values())
-        return AttemptImage(self.started, replicas, left, self.baseline, revisions)
+        return AttemptImage(self.started, replicas, left, self.baseline, self.ledgers.digests())
 
     @classmethod
-    def restore(cls, image: AttemptImage) -> "Attempt":
+    def restore(cls, image: AttemptImage, parts: Parts) -> "Attempt":
         """Return the attempt of an image."""
         attempt = cls(image.started)
         attempt.replicas = {replica.id: replica for replica in image.replicas}
         attempt.left = {left.replica: left for left in image.left}
         attempt.baseline = dict(image.baseline)
-        for item in map(unpack, image.revisions):
-            ledger = Ledger(item.revision, item.targets, item.outcomes, item.request)
-            ledger.agreed, ledger.concluded = item.agreed, item.concluded
-            ledger.baselines, ledger.guard_end = dict(item.baselines), item.guard
-            attempt._append(ledger)
+        for block in attempt.ledgers.restore(image.blocks, parts):
+            attempt.open.update(block.open)
+            attempt.losses.update(block.losses)
+            attempt.noted.update(block.noted)
+            for key, numbers in block.keys.items():
+                attempt._touching.setdefault(key, array("I")).extend(numbers)
+            for user, requests in block.requests.items():
+                attempt.requests.setdefault(user, {}).update(requests)
+        for key in attempt._touching:
+            attempt._settle(attempt._settings, key)
         return attempt
 
     # --- inside ------------------------------------------------------------------------------
 
     def _changed(self, revision: int) -> Ledger:
         """Return a revision that is about to be changed."""
-        ledger = self.ledgers[revision - 1]
-        ledger.packed = None
-        return ledger
+        return self.ledgers.changing(revision)
 
     def _append(self, ledger: Ledger) -> None:
         self.ledgers.append(ledger)
         if not ledger.settled:
             self.open.add(ledger.revision.revision)
-        if any(outcome.outcome == "lost" for outcome in ledger.outcomes.values()):
+        if ledger.lost:
             self.losses.add(ledger.revision.revision)
-        if not ledger.void:
-            _put(self._settings, ledger)
+        if ledger.noted:
+            self.noted.add(ledger.revision.revision)
+        for key in ledger.changes:
+            self._touch(key, ledger.revision.revision)
+            self._settle(self._settings, key)
 
     def _answer(self, ledger: Ledger, outcome: Outcome) -> None:
-        was_void, ledger.packed = ledger.void, None
+        self._changed(ledger.revision.revision)
+        was_void = ledger.void
         ledger.answer(outcome)
         if ledger.settled:
             self.open.discard(ledger.revision.revision)
@@ -281,21 +306,41 @@ class Attempt:
             self.losses.add(ledger.revision.revision)
         if ledger.void != was_void or outcome.values:
             for key in ledger.changes:
+                self._touch(key, ledger.revision.revision)
                 self._settle(self._settings, key)
 
+    def _touch(self, key: str, revision: int) -> None:
+        """Remember that a revision says something about a key; a cancel does once it is answered."""
+        numbers = self._touching.setdefault(key, array("I"))
+        if not numbers or numbers[-1] < revision:
+            numbers.append(revision)
+        elif numbers[bisect_right(numbers, revision) - 1] != revision:
+            insort(numbers, revision)
+
     def _settle(self, settings: dict[str, Setting], key: str, without: Container[int] = ()) -> None:
-        """Give a key the value that `_fold` would: a snapshot does not keep in what order outcomes came."""
+        """Give a key the value that its revisions make of it, in whatever order their outcomes came."""
         settings.pop(key, None)
+        if (setting := self._setting(key, self.revision, without)) is not None:
+            settings[key] = setting
+
+    def _setting(self, key: str, newest: int, without: Container[int] = ()) -> Setting | None:
+        """Return what the revisions up to one make of a key.
+
+        One that ends a ramp counts where no other change came after that.
+        """
+        numbers = self._touching.get(key, array("I"))
         ends: dict[int, Ledger] = {}
         """Of ramps, by their revision."""
-        for ledger in reversed(self.ledgers):
-            if ledger.revision.revision in without or key not in ledger.changes or ledger.void:
+        for place in range(bisect_right(numbers, newest) - 1, -1, -1):
+            number = numbers[place]
+            ledger = self.ledgers[number - 1]
+            if number in without or key not in ledger.changes or ledger.void:
                 continue
             if ledger.revision.kind != "cancel":
-                settled = ends.get(ledger.revision.revision, ledger)
-                settings[key] = Setting(settled.changes[key], settled.revision.revision)
-                return
+                settled = ends.get(number, ledger)
+                return Setting(settled.changes[key], settled.revision.revision)
             ends[ledger.revision.cancels] = ledger
+        return None
 
     def _unsettled(self) -> Iterator[Ledger]:
         return (self.ledgers[number - 1] for number in sorted(self.open))
@@ -303,27 +348,10 @@ class Attempt:
     def _gone(self, left: ReplicaLeft) -> Outcome:
         return Outcome(left.replica, self.rank(left.replica), left.outcome, error=left.reason)
 
-    @staticmethod
-    def _fold(ledgers: Iterable[Ledger]) -> dict[str, Setting]:
-        settings: dict[str, Setting] = {}
-        for ledger in ledgers:
-            if not ledger.void:
-                _put(settings, ledger)
-        return settings
-
     def rank(self, replica: str) -> int:
         """Return the rank of a replica, 0 of one that is not known."""
         known = self.replicas.get(replica)
         return known.rank if known else 0
-
-
-def _put(settings: dict[str, Setting], ledger: Ledger) -> None:
-    """Take a revision into the config. One that ends a ramp counts where no other change came after that."""
-    number = ledger.revision.revision
-    for key, value in ledger.changes.items():
-        before = settings[key].revision if key in settings else 0
-        if before == ledger.revision.cancels if ledger.revision.kind == "cancel" else before < number:
-            settings[key] = Setting(value, number)
 
 
 def _shortened(outcome: Outcome, limit: int) -> Outcome:

@@ -1,5 +1,7 @@
 """What a weavelet lacks: the log after its position, or a snapshot when it has none or another history."""
 
+import heapq
+
 import msgspec
 
 from zloom.messages import Log, Snapshot, Sync
@@ -77,11 +79,18 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
     unsure = sorted(attempt.open | attempt.losses)
     to_come = (n for n in unsure if _is_to_come(attempt, attempt.ledgers[n - 1], replica, brief=brief))
     first = next(to_come, attempt.revision + 1)
-    for ledger in attempt.ledgers[first - 1 :]:
+    ahead = sorted(number for number in attempt.noted.union(unsure) if number >= first)
+    while ahead:
+        ledger = attempt.ledgers[heapq.heappop(ahead) - 1]
         revision = ledger.revision
+        if revision.revision in numbers:
+            continue
         follows = revision.cancels in numbers or not (ledger.void or keys.isdisjoint(revision.changes))
         if follows or _is_to_come(attempt, ledger, replica, brief=brief):
             numbers.add(revision.revision)
+            for key in revision.changes.keys() - keys:
+                ahead += attempt.touching(key, revision.revision)
+            heapq.heapify(ahead)
             keys.update(revision.changes)
     return [attempt.ledgers[number - 1].revision for number in sorted(numbers)]
 
@@ -110,7 +119,7 @@ def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_bac
 def _log(hub: Hub, attempt: Attempt, position: int) -> Log:
     page: list[Revision] = []
     size = 0
-    for ledger in attempt.ledgers[position:]:
+    for ledger in attempt.ledgers.after(position):
         size += len(_encoder.encode(ledger.revision))
         if page and size > LOG_PAGE:
             return Log(epoch=hub.settings.epoch, revisions=page, more=True)

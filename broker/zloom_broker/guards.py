@@ -67,7 +67,8 @@ class Guards:
         outcomes.observe(self._answered)
         outcomes.accompany(self._applied)
         for attempt in hub.state.attempts.values():
-            for ledger in attempt.ledgers:
+            for number in sorted(attempt.noted):
+                ledger = attempt.ledgers[number - 1]
                 self._arm(attempt, ledger)
                 end = ledger.guard_end
                 if end is not None and end.revision in attempt.open:

@@ -1,9 +1,7 @@
 """One revision with its targets, and what became of it on each. Durable state only."""
 
 from collections.abc import Iterable, Set
-from typing import NamedTuple
-
-from msgspec import Raw
+from typing import NamedTuple, Self
 
 from zloom.model import GuardEnd, Outcome, OutcomeKind, Revision, Value
 from zloom_broker.records import Accepted, RevisionAgreed, RevisionConcluded, pack
@@ -37,6 +35,7 @@ class Ledger:
     """A revision with its targets and outcomes."""
 
     __slots__ = (
+        "__weakref__",
         "agreed",
         "baselines",
         "concluded",
@@ -67,8 +66,8 @@ class Ledger:
         self.baselines: dict[str, dict[str, float]] = {}
         """Of a guarded one: what metrics were before it, by replica and metric."""
         self.guard_end: GuardEnd | None = None
-        self.packed: Raw | None = None
-        """As an image has it, until anything changes; who changes anything takes it away."""
+        self.packed: bytes | None = None
+        """As a block has it, until anything changes; who changes anything takes it away."""
 
     def answer(self, outcome: Outcome) -> None:
         """Take what became of it on a replica, in place of what was known."""
@@ -83,8 +82,16 @@ class Ledger:
         """Whether it is for this replica."""
         return replica in self.missing or replica in self.targets
 
-    def pack(self) -> Raw:
-        """Return it as an image has it; that stays as long as nothing changes."""
+    @classmethod
+    def of(cls, accepted: Accepted) -> Self:
+        """Return a revision of a block."""
+        ledger = cls(accepted.revision, accepted.targets, accepted.outcomes, accepted.request)
+        ledger.agreed, ledger.concluded = accepted.agreed, accepted.concluded
+        ledger.baselines, ledger.guard_end = dict(accepted.baselines), accepted.guard
+        return ledger
+
+    def pack(self) -> bytes:
+        """Return it as a block has it; that stays as long as nothing changes."""
         if self.packed is None:
             outcomes = list(self.outcomes.values())
             self.packed = pack(
@@ -110,6 +117,21 @@ class Ledger:
         for outcome in self.outcomes.values():
             changes = {**outcome.values, **changes}  # the first that answered speaks for all
         return changes
+
+    @property
+    def lost(self) -> bool:
+        """A replica was lost in it, which may come back and amend that."""
+        return any(outcome.outcome == "lost" for outcome in self.outcomes.values())
+
+    @property
+    def noted(self) -> bool:
+        """It is of a kind that is looked for in the whole history: guards, values that were given together,
+        what waits for a step, cancels.
+        """
+        revision = self.revision
+        return bool(
+            revision.revert_if or revision.restores or revision.cancels or revision.at_step is not None
+        )
 
     @property
     def armed(self) -> bool:

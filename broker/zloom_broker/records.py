@@ -7,7 +7,7 @@ changes; a new meaning gets a new record, so that an old journal can always be r
 from typing import Literal
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Struct, field
 
 from zloom.model import GuardEnd, Outcome, Replica, Revision, Value
 
@@ -162,7 +162,7 @@ AnyRecord = (
 
 
 class Accepted(Struct, frozen=True, omit_defaults=True):
-    """A revision in an image of the state."""
+    """A revision in a block."""
 
     revision: Revision
     targets: list[str]
@@ -174,6 +174,25 @@ class Accepted(Struct, frozen=True, omit_defaults=True):
     guard: GuardEnd | None = None
 
 
+class Block(Struct, frozen=True, omit_defaults=True):
+    """Revisions that follow each other, and what is asked of all of them, for which none is unpacked."""
+
+    entries: memoryview
+    """An `Accepted` each, one after the other."""
+    ends: list[int]
+    """Where each ends in `entries`."""
+    requests: dict[str, dict[str, int]]
+    """By user and request id, the revision that it made."""
+    keys: dict[str, list[int]]
+    """The revisions that say something about each key."""
+    open: list[int] = field(default_factory=list)
+    """Those that are not settled."""
+    losses: list[int] = field(default_factory=list)
+    """Those in which somebody was lost."""
+    noted: list[int] = field(default_factory=list)
+    """Those that somebody may look for; see `Ledger.noted`."""
+
+
 class AttemptImage(Struct, frozen=True, omit_defaults=True):
     """An attempt in an image of the state."""
 
@@ -181,12 +200,12 @@ class AttemptImage(Struct, frozen=True, omit_defaults=True):
     replicas: list[Replica]
     left: list[ReplicaLeft]
     baseline: dict[str, Value]
-    revisions: list[Raw]
-    """An `Accepted` each, encoded for itself: a long history cannot be encoded at once beside a beat."""
+    blocks: list[bytes]
+    """Digests of the parts that hold a `Block` of revisions each, in order."""
 
 
 class Image(Struct, frozen=True, omit_defaults=True):
-    """The whole state, so that a start need not read every record."""
+    """The whole state but for the parts that it names, so that a start need not read every record."""
 
     epoch: EpochStarted | None
     attempts: list[AttemptImage]
@@ -199,10 +218,11 @@ _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(AnyRecord)
 _images = msgspec.msgpack.Decoder(Image)
 _accepted = msgspec.msgpack.Decoder(Accepted)
+_blocks = msgspec.msgpack.Decoder(Block)
 
 
-def encode(value: AnyRecord | Image) -> bytes:
-    """Return the bytes of a record or an image."""
+def encode(value: AnyRecord | Image | Block) -> bytes:
+    """Return the bytes of a record, an image or a block."""
     return _encoder.encode(value)
 
 
@@ -216,13 +236,13 @@ def decode_record(payload: bytes) -> AnyRecord:
     return record
 
 
-def pack(accepted: Accepted) -> Raw:
-    """Return a revision as an image has it."""
-    return Raw(_encoder.encode(accepted))
+def pack(accepted: Accepted) -> bytes:
+    """Return a revision as a block has it."""
+    return _encoder.encode(accepted)
 
 
-def unpack(packed: Raw) -> Accepted:
-    """Return a revision of an image.
+def unpack(packed: memoryview | bytes) -> Accepted:
+    """Return a revision of a block.
 
     Raises:
         msgspec.DecodeError: It is none that this version knows.
@@ -237,6 +257,15 @@ def decode_image(payload: bytes) -> Image:
         msgspec.DecodeError: It is none that this version knows.
     """
     return _images.decode(payload)
+
+
+def decode_block(payload: bytes) -> Block:
+    """Return the block of a payload; its entries are a view of that.
+
+    Raises:
+        msgspec.DecodeError: It is none that this version knows.
+    """
+    return _blocks.decode(payload)
 
 
 def size_of(entry: Struct) -> int:

@@ -11,7 +11,9 @@ def recover(recovered: Recovered) -> State:
     Raises:
         msgspec.DecodeError: A row is no record that this version knows.
     """
-    state = State() if recovered.snapshot is None else State.restore(decode_image(recovered.snapshot))
+    state = State()
+    if recovered.snapshot is not None:
+        state = State.restore(decode_image(recovered.snapshot), recovered.parts)
     for _, payload in recovered.rows:
         state.apply(decode_record(payload))
     return state

@@ -93,9 +93,9 @@ class Requests:
             return self._in_flight[key].digest
         if key in state.errands:
             return state.errands[key].request
-        if key in state.requests:
-            attempt, revision = state.requests[key]
-            return state.attempts[attempt].ledgers[revision - 1].request
+        if (made := state.made_by(key)) is not None:
+            attempt, revision = made
+            return attempt.ledgers[revision - 1].request
         return None
 
     def _answer_again(self, peer: Peer, key: RequestKey, now: float) -> None:
@@ -103,8 +103,8 @@ class Requests:
         if errand is not None:
             self._hub.send(peer, Done(id=key[1], replicas=errand.replicas))
             return
-        attempt, revision = self._hub.state.requests[key]
-        self._outcomes.follow(peer, key[1], self._hub.state.attempts[attempt], revision, now, duplicate=True)
+        if (made := self._hub.state.made_by(key)) is not None:
+            self._outcomes.follow(peer, key[1], *made, now, duplicate=True)
 
 
 def digest_of(request: Request) -> bytes:

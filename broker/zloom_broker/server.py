@@ -45,7 +45,14 @@ SNAPSHOT_ROWS = 1000
 """Rows after which a snapshot is due at the earliest …"""
 
 SNAPSHOT_SHARE = 0.5
-"""… and the share by which the journal must have grown, so that snapshots cost in proportion to rows."""
+"""… and the share by which the journal must have grown, …"""
+
+SNAPSHOT_TAIL = 20_000
+"""… but no more rows than these, which a start replays in a fifth of a second, …"""
+
+ROW_WORTH = 512
+"""… unless the snapshot before wrote more than so many bytes for each, so that snapshots cost in proportion
+to rows. A long history costs little: what of it has not changed is not written again."""
 
 PACKING_TIME = 0.005
 """Seconds in one turn of the loop for a snapshot that is due: no beat, ping or change waits long for it."""
@@ -73,6 +80,10 @@ class Server:
         """`_end_turn` is called in this turn of the loop, or the next."""
         self._committed = journal.recovered.last_seq
         self._snapshot_seq = journal.recovered.snapshot_seq
+        self._parts = set(journal.recovered.parts)
+        """Digests of those of the newest snapshot."""
+        self._least_rows = 0
+        """How many rows the newest snapshot was worth."""
         self._packing: Iterator[None] | None = None
         """What a snapshot that is due still has to pack."""
         self._epoch_written: asyncio.Future[None] | None = None
@@ -208,7 +219,7 @@ class Server:
         elif (core := self._core) is not None:
             while not self._handle(core, lambda: core.committed(seq)):
                 pass  # the commit that raised is done with: those after it are still to be told
-            if seq - self._snapshot_seq >= max(SNAPSHOT_ROWS, SNAPSHOT_SHARE * self._snapshot_seq):
+            if seq - self._snapshot_seq >= self._rows_until_snapshot():
                 self._prepare_snapshot(core)
 
     def _on_commit_failed(self, seq: int, reason: str) -> None:
@@ -310,6 +321,10 @@ class Server:
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._on_timer)
 
+    def _rows_until_snapshot(self) -> float:
+        share = SNAPSHOT_SHARE * self._snapshot_seq
+        return max(SNAPSHOT_ROWS, min(share, max(SNAPSHOT_TAIL, self._least_rows)))
+
     def _prepare_snapshot(self, core: Core) -> None:
         if self._packing is None:
             self._packing = core.state.pack()
@@ -327,12 +342,15 @@ class Server:
                 return
         self._packing = None
         self._snapshot(core)
-        core.state.unpack()
 
     def _snapshot(self, core: Core) -> None:
         if self._committed > self._snapshot_seq:
             self._snapshot_seq = self._committed
-            self._journal.write_snapshot(self._committed, encode(core.state.image()))
+            payload, parts = encode(core.state.image()), core.state.parts()
+            written = len(payload) + sum(len(parts[digest]) for digest in parts.keys() - self._parts)
+            self._least_rows = written // ROW_WORTH
+            self._parts = set(parts)
+            self._journal.write_snapshot(self._committed, payload, parts)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from zloom_broker.attempt import Attempt, AttemptKey
+from zloom_broker.parts import Parts
 from zloom_broker.records import (
     AnyRecord,
     AttemptForgotten,
@@ -36,8 +37,8 @@ class State:
         """In the order in which they started: the broker's clock may be set back, the journal cannot."""
         self.homes: dict[str, AttemptKey] = {}
         """The attempt of each replica."""
-        self.requests: dict[RequestKey, tuple[AttemptKey, int]] = {}
-        """The revision that a request made."""
+        self.requests: dict[str, dict[str, AttemptKey]] = {}
+        """By user and request id, the attempt that has the revision that the request made."""
         self.errands: dict[RequestKey, DeviceFailed | AttemptForgotten] = {}
         """What a request did that made no revision."""
         self.failed_devices: dict[str, DeviceFailed] = {}
@@ -73,39 +74,54 @@ class State:
                 self._remember(record)
 
     def pack(self) -> Iterator[None]:
-        """Do what takes long about an image, one revision at each turn; records may be taken in between."""
+        """Do what takes long about a snapshot, one revision at each turn; records may be taken in between."""
         for attempt in list(self.attempts.values()):
-            for ledger in attempt.ledgers:
-                ledger.pack()
-                yield
+            yield from attempt.ledgers.pack()
 
-    def unpack(self) -> None:
-        """Let go of what was packed: it takes as much memory as all else."""
+    def parts(self) -> dict[bytes, bytes]:
+        """Return what `image` names and does not hold, by digest; most is as it was a snapshot ago."""
+        parts: dict[bytes, bytes] = {}
         for attempt in self.attempts.values():
-            for ledger in attempt.ledgers:
-                ledger.packed = None
+            parts.update(attempt.ledgers.parts())
+        return parts
 
     def image(self) -> Image:
-        """Return the whole state, from which `restore` makes it again."""
+        """Return the whole state, from which and from whose parts `restore` makes it again."""
         attempts = [attempt.image() for attempt in self.attempts.values()]
         return Image(self.epoch, attempts, list(self.failed_devices.values()), list(self.errands.values()))
 
     @classmethod
-    def restore(cls, image: Image) -> "State":
-        """Return the state of an image."""
+    def restore(cls, image: Image, parts: Parts) -> "State":
+        """Return the state of an image.
+
+        Args:
+            image: As `image` returned it.
+            parts: At least those that it names.
+
+        Raises:
+            msgspec.DecodeError: A part is none that this version knows.
+        """
         state = cls()
         state.epoch = image.epoch
         state.failed_devices = {failed.device: failed for failed in image.failed_devices}
         state.errands = {(errand.by, errand.request_id): errand for errand in image.errands}
         for part in image.attempts:
-            attempt = Attempt.restore(part)
+            attempt = Attempt.restore(part, parts)
             key = attempt.run, attempt.id
             state.attempts[key] = attempt
             state.homes.update(dict.fromkeys(attempt.replicas, key))
-            for ledger in attempt.ledgers:
-                revision = ledger.revision
-                state.requests[revision.by, revision.request_id] = key, revision.revision
+            for user, requests in attempt.requests.items():
+                state.requests.setdefault(user, {}).update(dict.fromkeys(requests, key))
         return state
+
+    def made_by(self, request: RequestKey) -> tuple[Attempt, int] | None:
+        """Return the revision that a request made, or None when it made none."""
+        user, request_id = request
+        key = self.requests.get(user, {}).get(request_id)
+        if key is None:
+            return None
+        attempt = self.attempts[key]
+        return attempt, attempt.requests[user][request_id]
 
     def of_run(self, run: str) -> list[Attempt]:
         """Return the attempts of a run, newest last; of all runs when it is empty."""
@@ -119,12 +135,13 @@ class State:
     def _accept(self, record: RevisionAccepted) -> None:
         key = record.run, record.attempt
         self.attempts[key].accept(record)
-        self.requests[record.revision.by, record.revision.request_id] = key, record.revision.revision
+        self.requests.setdefault(record.revision.by, {})[record.revision.request_id] = key
 
     def _forget(self, key: AttemptKey) -> None:
         del self.attempts[key]
         self.homes = {replica: home for replica, home in self.homes.items() if home != key}
-        self.requests = {request: made for request, made in self.requests.items() if made[0] != key}
+        for user, made in self.requests.items():
+            self.requests[user] = {request: home for request, home in made.items() if home != key}
 
     def _remember(self, errand: DeviceFailed | AttemptForgotten) -> None:
         self.errands[errand.by, errand.request_id] = errand

@@ -70,7 +70,7 @@ class NoisyBroker:
         # As bytes, because what a peer says may hold NaN, which equals nothing.
         image = encode(self.core.state.image())
         assert image == encode(fold(self.journal).image())
-        assert image == encode(State.restore(decode_image(image)).image())
+        assert image == encode(State.restore(decode_image(image), self.core.state.parts()).image())
         self.core.numbers(self.now)
 
     def act(self) -> None:

@@ -164,7 +164,7 @@ def test_g1_nothing_is_confirmed_in_a_file_that_is_no_longer_there(
     with pytest.raises(JournalError, match=f"{path} was {change.__name__} while the broker runs"):
         append(store, 1)
     with pytest.raises(JournalError, match=change.__name__):
-        store.write_snapshot(2, state(2))
+        store.write_snapshot(2, state(2), {})
     assert store.end.seq == 2
 
 
@@ -200,18 +200,18 @@ def test_g1_a_file_that_vanishes_during_a_commit_is_noticed_before_it_is_confirm
 def test_the_newest_two_snapshots_are_kept(folder: JournalFolder, store: Store) -> None:
     for _ in range(3):
         append(store, 2)
-        store.write_snapshot(store.end.seq, state(store.end.seq))
+        store.write_snapshot(store.end.seq, state(store.end.seq), {})
     assert snapshots(folder) == (6, 4)
 
 
 def test_a_damaged_snapshot_is_not_one_of_the_two_that_are_kept(folder: JournalFolder, store: Store) -> None:
     for _ in range(2):
         append(store, 2)
-        store.write_snapshot(store.end.seq, state(store.end.seq))
+        store.write_snapshot(store.end.seq, state(store.end.seq), {})
     with closing(sqlite3.connect(folder.database)) as connection, connection:
         connection.execute("UPDATE snapshots SET payload = x'00' WHERE seq = 4")
     append(store, 2)
-    store.write_snapshot(6, state(6))
+    store.write_snapshot(6, state(6), {})
     assert snapshots(folder) == (6, 2)
     assert verify(folder.path).ok
 
@@ -219,7 +219,7 @@ def test_a_damaged_snapshot_is_not_one_of_the_two_that_are_kept(folder: JournalF
 def test_a_snapshot_of_a_row_that_is_not_there_is_refused(folder: JournalFolder, store: Store) -> None:
     append(store, 1)
     with pytest.raises(JournalError, match="row 2 is not in the journal"):
-        store.write_snapshot(2, b"")
+        store.write_snapshot(2, b"", {})
     assert snapshots(folder) == ()
 
 

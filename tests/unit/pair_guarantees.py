@@ -3,6 +3,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
@@ -134,7 +135,7 @@ class Guarantees(RuleBasedStateMachine):
         assert self.attempt is not None
         later = {revision.revision for revision in snapshot.pending}
         expected: dict[str, Value] = {}
-        for ledger in self.attempt.ledgers[: snapshot.revision]:
+        for ledger in islice(self.attempt.ledgers, snapshot.revision):
             if ledger.revision.revision not in later and not ledger.void:
                 expected |= ledger.revision.changes
         assert snapshot.config == expected, "G3: a snapshot is not the broker's config"

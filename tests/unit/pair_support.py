@@ -98,7 +98,7 @@ class World:
         self.disk.state.apply(record)
         state = fold(self.disk.rows)
         if from_image:
-            state = State.restore(decode_image(encode(state.image())))
+            state = State.restore(decode_image(encode(state.image())), state.parts())
         settings = CoreSettings(epoch=record.epoch, addresses=ADDRESSES, beat=BEAT, credit=self._credit)
         self.broker = Core(state, settings, len(self.disk.rows), self.now, WALL + self.now)
         self.network.listening = True

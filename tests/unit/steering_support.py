@@ -106,7 +106,11 @@ def restarted(job: Job, *, from_image: bool = False, enter: bool = True) -> Job:
     """Return the next life on a job's journal."""
     job.journal.append(encode(EpochStarted(counter=2, epoch="epoch2", at=0.0)))
     job.core.state.apply(EpochStarted(counter=2, epoch="epoch2", at=0.0))
-    state = State.restore(decode_image(encode(job.core.state.image()))) if from_image else None
+    state = (
+        State.restore(decode_image(encode(job.core.state.image())), job.core.state.parts())
+        if from_image
+        else None
+    )
     reborn = Job(0, journal=job.journal, state=state, epoch="epoch2")
     reborn.size = job.size
     for rank in range(job.size if enter else 0):

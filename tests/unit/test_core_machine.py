@@ -121,7 +121,7 @@ class Broker(RuleBasedStateMachine):
         self.lives += 1
         state = fold(journal)
         if from_image:
-            state = State.restore(decode_image(encode(state.image())))
+            state = State.restore(decode_image(encode(state.image())), state.parts())
         self.bench = Bench(journal, state, epoch=f"epoch{self.lives}")
         self.bench.operator()
         if self.attempt is None:
@@ -174,7 +174,7 @@ class Broker(RuleBasedStateMachine):
     @invariant()
     def an_image_restores_the_state(self) -> None:
         state = self.bench.core.state
-        restored = State.restore(decode_image(encode(state.image())))
+        restored = State.restore(decode_image(encode(state.image())), state.parts())
         assert image_of(restored) == image_of(state)
         assert (restored.requests, restored.errands, restored.homes) == (
             state.requests,

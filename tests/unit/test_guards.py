@@ -33,7 +33,11 @@ class Guarded:
     def restart(self) -> None:
         old, attempt = self.bench, self.attempt
         self.life += 1
-        state = State.restore(decode_image(encode(old.core.state.image()))) if self.from_image else None
+        state = (
+            State.restore(decode_image(encode(old.core.state.image())), old.core.state.parts())
+            if self.from_image
+            else None
+        )
         self.bench = Bench(old.journal, state, epoch=f"epoch{self.life}")
         self.bench.now = old.now
         self.bench.operator()

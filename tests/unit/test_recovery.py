@@ -40,9 +40,10 @@ def test_a_state_is_recovered_from_a_snapshot_at_any_row() -> None:
     kinds = {type(decode_record(payload)).__name__ for payload in journal}
     assert len(kinds) == 7, "each kind of record but the epoch"
     for cut in range(len(journal) + 1):
-        snapshot = encode(fold(journal[:cut]).image())
+        before = fold(journal[:cut])
+        snapshot = encode(before.image())
         rows = list(enumerate(journal, 1))[cut:]
-        state = recover(Recovered(snapshot, cut, rows))
+        state = recover(Recovered(snapshot, cut, rows, parts=before.parts()))
         whole = fold(journal)
         assert state.image() == whole.image()
         assert (state.requests, state.errands, state.homes) == (whole.requests, whole.errands, whole.homes)

@@ -40,9 +40,11 @@ def extend(link: Link, payload: bytes) -> Link:
     return Link(seq, digest.digest())
 
 
-def snapshot_digest(link: Link, payload: bytes) -> bytes:
-    """Return the hash that guards a snapshot of the state as of `link`."""
+def snapshot_digest(link: Link, payload: bytes, parts: bytes) -> bytes:
+    """Return the hash that guards a snapshot of the state as of `link`, with the digests of its parts."""
     digest = blake2b(link.chain + link.seq.to_bytes(8, "big"), digest_size=HASH_SIZE, person=_SNAPSHOT_PERSON)
+    digest.update(len(parts).to_bytes(8, "big"))
+    digest.update(parts)
     digest.update(payload)
     return digest.digest()
 

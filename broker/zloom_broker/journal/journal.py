@@ -2,9 +2,9 @@
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
 from zloom.errors import JournalError
@@ -14,6 +14,7 @@ from zloom_broker.journal.head import read_head
 from zloom_broker.journal.store import Store, create_database
 from zloom_broker.journal.survey import Survey, survey_newest
 from zloom_broker.journal.writer import JournalCounters, JournalWriter, OnCommitted, OnFailed
+from zloom_broker.parts import Parts
 
 Durability = Literal["fsync", "buffered"]
 
@@ -30,12 +31,14 @@ class Recovered:
         snapshot_seq: The row as of which it was taken; 0 without one.
         rows: Number and payload of each row after the snapshot, in order.
         notes: Damage that costs nothing, for the log: a snapshot that an older one or the rows stand in for.
+        parts: Those of the snapshot, by their digests.
     """
 
     snapshot: bytes | None
     snapshot_seq: int
     rows: list[tuple[int, bytes]]
     notes: tuple[str, ...] = ()
+    parts: Parts = field(default_factory=dict)
 
     @property
     def last_seq(self) -> int:
@@ -115,7 +118,7 @@ class Journal:
         """
         self._writable().submit(seq, payloads, durable)
 
-    def write_snapshot(self, seq: int, payload: bytes) -> None:
+    def write_snapshot(self, seq: int, payload: bytes, parts: Parts = MappingProxyType({})) -> None:
         """Queue a snapshot; returns at once. Thread-safe.
 
         A snapshot that cannot be written is counted and harms nothing.
@@ -123,12 +126,14 @@ class Journal:
         Args:
             seq: A row that was submitted.
             payload: The owner's state after exactly the rows up to `seq`.
+            parts: What of it is in parts, by `digest_of_part`: those of the snapshot before are not written
+                again, so that a state that grows costs each time what has changed of it.
 
         Raises:
             JournalError: The journal is read-only.
             LocalProtocolError: No such row was submitted, or the journal is not started or closed.
         """
-        self._writable().write_snapshot(seq, payload)
+        self._writable().write_snapshot(seq, payload, parts)
 
     def resume(self, next_seq: int) -> None:
         """Say that the discarded rows are forgotten; the next one submitted is `next_seq`. Thread-safe.
@@ -184,10 +189,11 @@ def open_journal(data_dir: Path, *, durability: Durability = "fsync") -> Journal
         if isinstance(error, OSError | sqlite3.Error):
             raise JournalError(f"the journal in {data_dir} cannot be opened: {error}") from error
         raise
-    snapshot, seq = (
-        (None, 0) if survey.snapshot is None else (survey.snapshot.payload, survey.snapshot.link.seq)
-    )
-    recovered = Recovered(snapshot, seq, survey.rows, tuple(survey.notes))
+    notes, snapshot = tuple(survey.notes), survey.snapshot
+    if snapshot is None:
+        recovered = Recovered(None, 0, survey.rows, notes)
+    else:
+        recovered = Recovered(snapshot.payload, snapshot.link.seq, survey.rows, notes, snapshot.parts)
     return Journal(lock, data_dir, durability, recovered, opened)
 
 
@@ -198,7 +204,8 @@ def _open(folder: JournalFolder) -> tuple[Survey, Store | str]:
     survey = survey_newest(folder)
     if survey.problems:
         return survey, _read_only(folder, survey.problems)
-    return survey, Store(folder, survey.end)
+    parts = survey.snapshot.parts if survey.snapshot is not None else {}
+    return survey, Store(folder, survey.end, parts)
 
 
 def _read_only(folder: JournalFolder, problems: Sequence[str]) -> str:

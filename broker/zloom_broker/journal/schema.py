@@ -13,11 +13,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE base (seq INTEGER PRIMARY KEY, chain BLOB NOT NULL)",
         "CREATE TABLE rows (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, chain BLOB NOT NULL)",
         "CREATE TABLE snapshots "
-        "(seq INTEGER PRIMARY KEY, chain BLOB NOT NULL, payload BLOB NOT NULL, digest BLOB NOT NULL)",
+        "(seq INTEGER PRIMARY KEY, chain BLOB NOT NULL, payload BLOB NOT NULL, parts BLOB NOT NULL, "
+        "digest BLOB NOT NULL)",
+        "CREATE TABLE parts (digest BLOB PRIMARY KEY, content BLOB NOT NULL)",
     ),
 )
 """Statements that lead from each `user_version` to the next. A journal is verified before it is migrated, so
-a migration may add to these three tables, but `survey` must be able to read them before and after it."""
+a migration may add to these tables, but `survey` must be able to read them before and after it."""
 
 # Seconds that a write waits for another process. Only opening and closing a database locks writers out, and
 # only `journal verify` or a curious user does that here.

@@ -1,7 +1,7 @@
 """The journal's database, open for writing, together with its head file."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from pathlib import Path
@@ -11,10 +11,12 @@ from zloom_broker.journal.chain import GENESIS, ChainBroken, Link, extend, snaps
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import HeadFile, sync_path
 from zloom_broker.journal.schema import connect, migrate, transaction
-from zloom_broker.journal.survey import Snapshot, read_chain, read_snapshot, snapshot_numbers
+from zloom_broker.journal.survey import Snapshot, read_chain, read_without_parts, snapshot_numbers
+from zloom_broker.parts import Parts
 
 SNAPSHOTS_KEPT = 2
-"""One to start from, and one more for when that is damaged; each holds the owner's whole state."""
+"""One to start from, and one more for when that is damaged. They share the parts that both have: where one of
+these is damaged, the rows stand in for it."""
 
 # Milliseconds, of the 2 s in which a broker is to be gone: a reader may hold the last checkpoint up.
 _CLOSING_BUSY_TIMEOUT_MS = 100
@@ -38,6 +40,7 @@ def create_database(
             connection.execute("INSERT INTO base VALUES (?, ?)", base)
             connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", _row_values(rows))
             for snapshot in snapshots:
+                _insert_parts(connection, snapshot.parts)
                 _insert_snapshot(connection, snapshot)
     sync_path(folder.fresh_database)
 
@@ -49,8 +52,13 @@ class Store:
         end: The link of the last row.
     """
 
-    def __init__(self, folder: JournalFolder, end: Link) -> None:
+    def __init__(self, folder: JournalFolder, end: Link, parts: Collection[bytes] = ()) -> None:
         """Open the journal in `folder`, which is locked and in order up to `end`, the last row that it has.
+
+        Args:
+            folder: Where it is.
+            end: The link of its last row.
+            parts: Digests of parts of snapshots that are known to be intact; others are written anew.
 
         Raises:
             JournalError: A newer version of zloom wrote it.
@@ -59,6 +67,8 @@ class Store:
         self.end = end
         self._synchronous = True
         self._broken: str | None = None
+        self._parts = set(parts)
+        """Digests of those that are there and intact."""
         self._surplus = False
         """There are rows after `end` that were neither confirmed nor taken back."""
         # Rows may be in the system's memory only; once the head names them, losing them counts as damage.
@@ -98,8 +108,10 @@ class Store:
         self._check_still_there()
         self.end = end
 
-    def write_snapshot(self, seq: int, payload: bytes) -> None:
+    def write_snapshot(self, seq: int, payload: bytes, parts: Parts) -> None:
         """Commit a snapshot of the owner's state as of row `seq`; the newest intact two are kept.
+
+        Of its parts those are written that an earlier one does not have.
 
         Raises:
             JournalError, OSError, sqlite3.Error: It could not be; the older ones are still there.
@@ -109,12 +121,16 @@ class Store:
         chain = read_chain(connection, seq)
         if chain is None:
             raise JournalError(f"row {seq} is not in the journal")
+        fresh = {digest: content for digest, content in parts.items() if digest not in self._parts}
         with transaction(connection):
-            _insert_snapshot(connection, Snapshot(Link(seq, chain), payload))
+            _insert_parts(connection, fresh)
+            _insert_snapshot(connection, Snapshot(Link(seq, chain), payload, parts))
             intact = filter(lambda number: _is_intact(connection, number), snapshot_numbers(connection))
             kept = set(islice(intact, SNAPSHOTS_KEPT))
             for dropped in set(snapshot_numbers(connection)) - kept:
                 connection.execute("DELETE FROM snapshots WHERE seq = ?", (dropped,))
+            stale = _drop_parts(connection, kept)
+        self._parts = self._parts.union(fresh) - stale
 
     def close(self) -> None:
         """Fold the write-ahead log into the database and close; what cannot be folded stays in the log."""
@@ -185,14 +201,29 @@ def _row_values(rows: Iterable[tuple[Link, bytes]]) -> Iterator[tuple[int, bytes
 def _insert_snapshot(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
     link, payload = snapshot.link, snapshot.payload
     connection.execute(
-        "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
-        (link.seq, link.chain, payload, snapshot_digest(link, payload)),
+        "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)",
+        (link.seq, link.chain, payload, snapshot.digests, snapshot_digest(link, payload, snapshot.digests)),
     )
+
+
+def _insert_parts(connection: sqlite3.Connection, parts: Parts) -> None:
+    connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?)", parts.items())
+
+
+def _drop_parts(connection: sqlite3.Connection, snapshots: Iterable[int]) -> set[bytes]:
+    """Drop the parts that none of these snapshots has, and return their digests."""
+    needed: set[bytes] = set()
+    for seq in snapshots:
+        needed.update(read_without_parts(connection, seq)[1])
+    present = {digest for (digest,) in connection.execute("SELECT digest FROM parts")}
+    stale = present - needed
+    connection.executemany("DELETE FROM parts WHERE digest = ?", ((digest,) for digest in stale))
+    return stale
 
 
 def _is_intact(connection: sqlite3.Connection, snapshot: int) -> bool:
     try:
-        read_snapshot(connection, snapshot)
+        read_without_parts(connection, snapshot)
     except ChainBroken:
         return False
     return True

@@ -11,6 +11,7 @@ from zloom_broker.journal.chain import GENESIS, ChainBroken, Link, snapshot_dige
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import read_head
 from zloom_broker.journal.schema import check_version
+from zloom_broker.parts import DIGEST_SIZE, Parts, digest_of_part
 
 NO_STATE = "no snapshot is intact, and the rows that could stand in for one were lost in a repair"
 
@@ -30,10 +31,16 @@ _NOT_DAMAGE = frozenset(
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The owner's state as of `link`."""
+    """The owner's state as of `link`, with the parts that it shares with other snapshots."""
 
     link: Link
     payload: bytes
+    parts: Parts = field(default_factory=dict)
+
+    @property
+    def digests(self) -> bytes:
+        """The digests of its parts, one after the other, as the database has them."""
+        return b"".join(self.parts)
 
 
 @dataclass
@@ -149,17 +156,37 @@ def snapshot_numbers(connection: sqlite3.Connection) -> list[int]:
 
 
 def read_snapshot(connection: sqlite3.Connection, seq: int) -> Snapshot:
-    """Return the snapshot of row `seq`.
+    """Return the snapshot of row `seq` with its parts.
 
     Raises:
-        ChainBroken: It is damaged.
+        ChainBroken: It is damaged, or a part is.
     """
-    query = "SELECT chain, payload, digest FROM snapshots WHERE seq = ?"
-    chain, payload, digest = connection.execute(query, (seq,)).fetchone()
-    is_bytes = isinstance(chain, bytes) and isinstance(payload, bytes)
-    if not is_bytes or snapshot_digest(Link(seq, chain), payload) != digest:
+    snapshot, digests = read_without_parts(connection, seq)
+    parts: dict[bytes, bytes] = {}
+    for digest in digests:
+        row = connection.execute("SELECT content FROM parts WHERE digest = ?", (digest,)).fetchone()
+        if row is None or not isinstance(row[0], bytes) or digest_of_part(row[0]) != digest:
+            state = "missing" if row is None else "damaged"
+            raise ChainBroken(
+                f"the snapshot of row {seq} is damaged: its part {digest.hex()[:16]} is {state}"
+            )
+        parts[digest] = row[0]
+    return Snapshot(snapshot.link, snapshot.payload, parts)
+
+
+def read_without_parts(connection: sqlite3.Connection, seq: int) -> tuple[Snapshot, list[bytes]]:
+    """Return the snapshot of row `seq`, and the digests of its parts.
+
+    Raises:
+        ChainBroken: It is damaged. Of the parts that is not known.
+    """
+    query = "SELECT chain, payload, parts, digest FROM snapshots WHERE seq = ?"
+    chain, payload, parts, digest = connection.execute(query, (seq,)).fetchone()
+    are_bytes = all(isinstance(each, bytes) for each in (chain, payload, parts))
+    if not are_bytes or snapshot_digest(Link(seq, chain), payload, parts) != digest:
         raise ChainBroken(f"the snapshot of row {seq} is damaged: its hash does not match its content")
-    return Snapshot(Link(seq, chain), payload)
+    digests = [parts[start : start + DIGEST_SIZE] for start in range(0, len(parts), DIGEST_SIZE)]
+    return Snapshot(Link(seq, chain), payload), digests
 
 
 def check_snapshot(snapshot: Snapshot, chain: bytes | None) -> None:

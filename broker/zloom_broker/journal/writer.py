@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from zloom.errors import JournalError, LocalProtocolError
 from zloom_broker.journal.store import Store
+from zloom_broker.parts import Parts
 
 OnCommitted = Callable[[int], None]
 OnFailed = Callable[[int, str], None]
@@ -45,6 +46,7 @@ class _Rows:
 class _Snapshot:
     seq: int
     payload: bytes
+    parts: Parts
 
 
 class JournalWriter:
@@ -98,7 +100,7 @@ class JournalWriter:
                 self._queue.append(_Rows(tuple(payloads), durable or self._sync_all))
                 self._changed.notify()
 
-    def write_snapshot(self, seq: int, payload: bytes) -> None:
+    def write_snapshot(self, seq: int, payload: bytes, parts: Parts) -> None:
         """Queue a snapshot; see `Journal.write_snapshot`."""
         with self._changed:
             self._require_running()
@@ -106,7 +108,7 @@ class JournalWriter:
                 return
             if not 0 < seq < self._next_seq:
                 raise LocalProtocolError(f"a snapshot of row {seq}, but the last row is {self._next_seq - 1}")
-            self._queue.append(_Snapshot(seq, payload))
+            self._queue.append(_Snapshot(seq, payload, parts))
             self._changed.notify()
 
     def resume(self, next_seq: int) -> None:
@@ -185,7 +187,7 @@ class JournalWriter:
             return
         newest = max(batch, key=lambda entry: entry.seq)
         try:
-            self._store.write_snapshot(newest.seq, newest.payload)
+            self._store.write_snapshot(newest.seq, newest.payload, newest.parts)
         except (sqlite3.Error, OSError, JournalError) as error:
             with self._changed:
                 self._counters.snapshot_failures += 1
