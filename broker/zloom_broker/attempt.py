@@ -92,7 +92,7 @@ class Attempt:
 
     def ledger(self, revision: int) -> Ledger | None:
         """Return a revision with its outcomes, or None when there is none of that number."""
-        return self.ledgers[revision - 1] if 1 <= revision <= len(self.ledgers) else None
+        return self.ledgers.get(revision)
 
     def present(self) -> Iterator[Replica]:
         """Yield the replicas that have neither been lost nor said goodbye."""
@@ -238,21 +238,21 @@ class Attempt:
 
     def agree(self, record: RevisionAgreed) -> None:
         """All replicas promised to carry out a consistent revision."""
-        self._changed(record.revision).agreed = record
+        self.ledgers.changing(record.revision).agreed = record
 
     def conclude(self, record: RevisionConcluded) -> None:
         """An agreed revision is kept or undone."""
-        self._changed(record.revision).concluded = record
+        self.ledgers.changing(record.revision).concluded = record
 
     def measure(self, record: GuardMeasured) -> None:
         """What metrics were before a guarded revision."""
-        ledger = self._changed(record.revision)
+        ledger = self.ledgers.changing(record.revision)
         for replica, baselines in record.baselines.items():
             ledger.baselines[replica] = ledger.baselines.get(replica, {}) | baselines
 
     def end_guard(self, record: GuardEnded) -> None:
         """The guard of a revision ended."""
-        self._changed(record.revision).guard_end = record.end
+        self.ledgers.changing(record.revision).guard_end = record.end
 
     def image(self) -> AttemptImage:
         """Return the attempt as an image, from which `restore` makes it again."""
@@ -280,10 +280,6 @@ class Attempt:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _changed(self, revision: int) -> Ledger:
-        """Return a revision that is about to be changed."""
-        return self.ledgers.changing(revision)
-
     def _append(self, ledger: Ledger) -> None:
         self.ledgers.append(ledger)
         if not ledger.settled:
@@ -292,12 +288,14 @@ class Attempt:
             self.losses.add(ledger.revision.revision)
         if ledger.noted:
             self.noted.add(ledger.revision.revision)
-        for key in ledger.changes:
+        void = ledger.void
+        for key, value in ledger.changes.items():
             self._touch(key, ledger.revision.revision)
-            self._settle(self._settings, key)
+            if not void:
+                self._settings[key] = Setting(value, ledger.revision.revision)
 
     def _answer(self, ledger: Ledger, outcome: Outcome) -> None:
-        self._changed(ledger.revision.revision)
+        self.ledgers.changing(ledger.revision.revision)
         was_void = ledger.void
         ledger.answer(outcome)
         if ledger.settled:

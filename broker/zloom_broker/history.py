@@ -70,7 +70,7 @@ class History:
         self._blocks: list[_Block] = []
         self._length = 0
         self._made: WeakValueDictionary[int, Ledger] = WeakValueDictionary()
-        """What was unpacked and is held by somebody, by its place."""
+        """What was unpacked and is held by somebody, by its number."""
 
     def __len__(self) -> int:
         return self._length
@@ -84,17 +84,21 @@ class History:
         Raises:
             IndexError: There is none.
         """
-        place += self._length if place < 0 else 0
-        if not 0 <= place < self._length:
-            raise IndexError(f"no revision {place + 1}; the newest is {self._length}")
-        number, position = divmod(place, BLOCK_SIZE)
-        block = self._blocks[number]
+        found = self.get((place if place >= 0 else place + self._length) + 1)
+        if found is None:
+            raise IndexError(f"no revision at {place}; the newest is {self._length}")
+        return found
+
+    def get(self, revision: int) -> Ledger | None:
+        """Return a revision, or None where there is none of that number."""
+        if not 0 < revision <= self._length:
+            return None
+        block = self._blocks[(revision - 1) // BLOCK_SIZE]
         if block.ledgers is not None:
-            return block.ledgers[position]
-        ledger = self._made.get(place)
+            return block.ledgers[(revision - 1) % BLOCK_SIZE]
+        ledger = self._made.get(revision)
         if ledger is None and block.packed is not None:
-            ledger = self._made[place] = block.packed.ledger(position)
-        assert ledger is not None, "a block is packed, or it has its revisions"
+            ledger = self._made[revision] = block.packed.ledger((revision - 1) % BLOCK_SIZE)
         return ledger
 
     def after(self, revision: int) -> Iterator[Ledger]:
@@ -110,8 +114,10 @@ class History:
 
     def changing(self, revision: int) -> Ledger:
         """Return a revision that is about to be changed."""
-        number, position = divmod(revision - 1, BLOCK_SIZE)
-        ledger = self._loosen(number)[position]
+        block = self._blocks[(revision - 1) // BLOCK_SIZE]
+        ledgers = block.ledgers or self._loosen((revision - 1) // BLOCK_SIZE)
+        block.packed = None
+        ledger = ledgers[(revision - 1) % BLOCK_SIZE]
         ledger.packed = None
         return ledger
 
@@ -129,8 +135,8 @@ class History:
                     yield
                 block.pack()
             if block.ledgers is not None and block.rests:
-                places = range(number * BLOCK_SIZE, self._length)
-                self._made.update(zip(places, block.ledgers, strict=False))
+                for ledger in block.ledgers:
+                    self._made[ledger.revision.revision] = ledger
                 block.ledgers = None
                 yield
 
