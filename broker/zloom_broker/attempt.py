@@ -3,6 +3,7 @@
 from array import array
 from bisect import bisect_right, insort
 from collections.abc import Container, Iterable, Iterator
+from itertools import repeat
 
 import msgspec
 
@@ -42,6 +43,10 @@ _encoder = msgspec.msgpack.Encoder()
 AttemptKey = tuple[str, str]
 """The run and the attempt."""
 
+MadeBy = dict[str, dict[str, tuple[AttemptKey, int]]]
+"""By user and request id, where the revision is that it made: the attempt, and the block of its history.
+Requests of a snapshot share the place of their block, so that a long history needs few of them."""
+
 
 class Attempt:
     """The fold of the records of one attempt."""
@@ -60,8 +65,6 @@ class Attempt:
         """Revisions in which somebody was lost, who may come back and amend that."""
         self.noted: set[int] = set()
         """Revisions that somebody may look for; see `Ledger.noted`."""
-        self.requests: dict[str, dict[str, int]] = {}
-        """By user and request id, the revision that it made."""
         self._settings: dict[str, Setting] = {}
         self._touching: dict[str, array[int]] = {}
         """The revisions that say something about each key, in order."""
@@ -225,7 +228,6 @@ class Attempt:
         """A revision was accepted. A target may have left since it was proposed."""
         gone = [self._gone(self.left[name]) for name in record.targets if name in self.left]
         revision = record.revision
-        self.requests.setdefault(revision.by, {})[revision.request_id] = revision.revision
         self._append(Ledger(revision, record.targets, gone, record.request))
 
     def record(self, record: OutcomesRecorded) -> None:
@@ -260,20 +262,26 @@ class Attempt:
         return AttemptImage(self.started, replicas, left, self.baseline, self.ledgers.digests())
 
     @classmethod
-    def restore(cls, image: AttemptImage, parts: Parts) -> "Attempt":
-        """Return the attempt of an image."""
+    def restore(cls, image: AttemptImage, parts: Parts, requests: MadeBy) -> "Attempt":
+        """Return the attempt of an image.
+
+        Args:
+            image: As `image` returned it.
+            parts: At least those that it names.
+            requests: Takes those that made its revisions.
+        """
         attempt = cls(image.started)
         attempt.replicas = {replica.id: replica for replica in image.replicas}
         attempt.left = {left.replica: left for left in image.left}
         attempt.baseline = dict(image.baseline)
-        for block in attempt.ledgers.restore(image.blocks, parts):
+        for number, block in enumerate(attempt.ledgers.restore(image.blocks, parts)):
+            for user, ids in block.requests.items():
+                requests.setdefault(user, {}).update(zip(ids, repeat((attempt.key, number))))
             attempt.open.update(block.open)
             attempt.losses.update(block.losses)
             attempt.noted.update(block.noted)
             for key, numbers in block.keys.items():
                 attempt._touching.setdefault(key, array("I")).extend(numbers)
-            for user, requests in block.requests.items():
-                attempt.requests.setdefault(user, {}).update(requests)
         for key in attempt._touching:
             attempt._settle(attempt._settings, key)
         return attempt

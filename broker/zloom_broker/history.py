@@ -105,6 +105,20 @@ class History:
         """Yield the revisions that follow one."""
         return (self[place] for place in range(revision, self._length))
 
+    def made_by(self, user: str, request_id: str, block: int) -> Ledger:
+        """Return the newest revision of a block that a request made; there is one."""
+        last = min((block + 1) * BLOCK_SIZE, self._length)
+        for place in range(last - 1, block * BLOCK_SIZE - 1, -1):
+            ledger = self[place]
+            if (ledger.revision.by, ledger.revision.request_id) == (user, request_id):
+                return ledger
+        raise LookupError(f"no revision of block {block} was made by request {request_id!r} of {user!r}")
+
+    @property
+    def newest_block(self) -> int:
+        """The number of the block that has the newest revision, from 0."""
+        return len(self._blocks) - 1
+
     def append(self, ledger: Ledger) -> None:
         """Take the next revision."""
         if self._length % BLOCK_SIZE == 0:
@@ -128,7 +142,7 @@ class History:
 
         What rests is kept packed only.
         """
-        for number, block in enumerate(self._blocks):
+        for block in self._blocks:
             if block.packed is None:
                 for ledger in block.ledgers or []:
                     ledger.pack()
@@ -176,11 +190,11 @@ class History:
 def block_of(ledgers: list[Ledger]) -> Block:
     """Return revisions as a block, with all that is looked for in many of them at once."""
     entries = [ledger.pack() for ledger in ledgers]
-    requests: dict[str, dict[str, int]] = {}
+    requests: dict[str, list[str]] = {}
     keys: dict[str, list[int]] = {}
     for ledger in ledgers:
         revision = ledger.revision
-        requests.setdefault(revision.by, {})[revision.request_id] = revision.revision
+        requests.setdefault(revision.by, []).append(revision.request_id)
         for key in ledger.changes:
             keys.setdefault(key, []).append(revision.revision)
     return Block(

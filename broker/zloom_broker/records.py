@@ -161,7 +161,7 @@ AnyRecord = (
 )
 
 
-class Accepted(Struct, frozen=True, omit_defaults=True):
+class Accepted(Struct, frozen=True, omit_defaults=True, array_like=True):
     """A revision in a block."""
 
     revision: Revision
@@ -181,8 +181,8 @@ class Block(Struct, frozen=True, omit_defaults=True):
     """An `Accepted` each, one after the other."""
     ends: list[int]
     """Where each ends in `entries`."""
-    requests: dict[str, dict[str, int]]
-    """By user and request id, the revision that it made."""
+    requests: dict[str, list[str]]
+    """The ids of each user's requests that made them."""
     keys: dict[str, list[int]]
     """The revisions that say something about each key."""
     open: list[int] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from zloom_broker.attempt import Attempt, AttemptKey
+from zloom_broker.attempt import Attempt, AttemptKey, MadeBy
 from zloom_broker.parts import Parts
 from zloom_broker.records import (
     AnyRecord,
@@ -37,8 +37,7 @@ class State:
         """In the order in which they started: the broker's clock may be set back, the journal cannot."""
         self.homes: dict[str, AttemptKey] = {}
         """The attempt of each replica."""
-        self.requests: dict[str, dict[str, AttemptKey]] = {}
-        """By user and request id, the attempt that has the revision that the request made."""
+        self.requests: MadeBy = {}
         self.errands: dict[RequestKey, DeviceFailed | AttemptForgotten] = {}
         """What a request did that made no revision."""
         self.failed_devices: dict[str, DeviceFailed] = {}
@@ -106,22 +105,20 @@ class State:
         state.failed_devices = {failed.device: failed for failed in image.failed_devices}
         state.errands = {(errand.by, errand.request_id): errand for errand in image.errands}
         for part in image.attempts:
-            attempt = Attempt.restore(part, parts)
+            attempt = Attempt.restore(part, parts, state.requests)
             key = attempt.run, attempt.id
             state.attempts[key] = attempt
             state.homes.update(dict.fromkeys(attempt.replicas, key))
-            for user, requests in attempt.requests.items():
-                state.requests.setdefault(user, {}).update(dict.fromkeys(requests, key))
         return state
 
     def made_by(self, request: RequestKey) -> tuple[Attempt, int] | None:
         """Return the revision that a request made, or None when it made none."""
         user, request_id = request
-        key = self.requests.get(user, {}).get(request_id)
-        if key is None:
+        place = self.requests.get(user, {}).get(request_id)
+        if place is None:
             return None
-        attempt = self.attempts[key]
-        return attempt, attempt.requests[user][request_id]
+        attempt = self.attempts[place[0]]
+        return attempt, attempt.ledgers.made_by(user, request_id, place[1]).revision.revision
 
     def of_run(self, run: str) -> list[Attempt]:
         """Return the attempts of a run, newest last; of all runs when it is empty."""
@@ -134,14 +131,16 @@ class State:
 
     def _accept(self, record: RevisionAccepted) -> None:
         key = record.run, record.attempt
-        self.attempts[key].accept(record)
-        self.requests.setdefault(record.revision.by, {})[record.revision.request_id] = key
+        attempt = self.attempts[key]
+        attempt.accept(record)
+        place = attempt.key, attempt.ledgers.newest_block
+        self.requests.setdefault(record.revision.by, {})[record.revision.request_id] = place
 
     def _forget(self, key: AttemptKey) -> None:
         del self.attempts[key]
         self.homes = {replica: home for replica, home in self.homes.items() if home != key}
         for user, made in self.requests.items():
-            self.requests[user] = {request: home for request, home in made.items() if home != key}
+            self.requests[user] = {request: place for request, place in made.items() if place[0] != key}
 
     def _remember(self, errand: DeviceFailed | AttemptForgotten) -> None:
         self.errands[errand.by, errand.request_id] = errand

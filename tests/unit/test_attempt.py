@@ -171,4 +171,4 @@ def test_a_snapshot_has_the_same_config_in_whatever_order_outcomes_came(data: st
         reached: dict[str, int | float] = {"learning_rate": 0.3} if data.draw(st.booleans()) else {}
         outcome = Outcome(name, "ab".index(name), kind, values=reached)
         attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: [outcome]}))
-        assert Attempt.restore(attempt.image(), attempt.ledgers.parts()).config() == attempt.config()
+        assert Attempt.restore(attempt.image(), attempt.ledgers.parts(), {}).config() == attempt.config()
