@@ -139,8 +139,10 @@ class State:
     def _forget(self, key: AttemptKey) -> None:
         del self.attempts[key]
         self.homes = {replica: home for replica, home in self.homes.items() if home != key}
-        for user, made in self.requests.items():
+        for user, made in list(self.requests.items()):
             self.requests[user] = {request: place for request, place in made.items() if place[0] != key}
+            if not self.requests[user]:
+                del self.requests[user]
 
     def _remember(self, errand: DeviceFailed | AttemptForgotten) -> None:
         self.errands[errand.by, errand.request_id] = errand

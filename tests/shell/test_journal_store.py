@@ -15,6 +15,8 @@ from zloom_broker.journal.chain import GENESIS, Link, extend
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import read_head
 from zloom_broker.journal.store import Store, create_database
+from zloom_broker.journal.survey import Snapshot, survey_newest
+from zloom_broker.parts import digest_of_part
 
 
 @pytest.fixture
@@ -213,6 +215,53 @@ def test_a_damaged_snapshot_is_not_one_of_the_two_that_are_kept(folder: JournalF
     append(store, 2)
     store.write_snapshot(6, state(6), {})
     assert snapshots(folder) == (6, 2)
+    assert verify(folder.path).ok
+
+
+def parts_of(*contents: bytes) -> dict[bytes, bytes]:
+    return {digest_of_part(content): content for content in contents}
+
+
+def written_parts(folder: JournalFolder) -> dict[bytes, int]:
+    """Return each part's content, and where it stands: a part that is written anew gets another number."""
+    with closing(sqlite3.connect(folder.database)) as connection:
+        return dict(connection.execute("SELECT content, rowid FROM parts"))
+
+
+def test_a_part_that_snapshots_share_is_written_once_and_dropped_with_the_last(
+    folder: JournalFolder, store: Store
+) -> None:
+    append(store, 3)
+    store.write_snapshot(1, state(1), parts_of(b"old", b"shared"))
+    store.write_snapshot(2, state(2), parts_of(b"shared", b"new"))
+    first = written_parts(folder)
+    assert first.keys() == {b"old", b"shared", b"new"}
+    store.write_snapshot(3, state(3), parts_of(b"shared", b"newer"))
+    second = written_parts(folder)
+    assert second.keys() == {b"shared", b"new", b"newer"}
+    assert second[b"shared"] == first[b"shared"]
+    assert survey_newest(folder).snapshot == Snapshot(store.end, state(3), parts_of(b"shared", b"newer"))
+
+
+@pytest.mark.parametrize("damage", ["UPDATE parts SET content = x'00'", "DELETE FROM parts"])
+def test_rows_stand_in_for_a_damaged_part_until_it_is_written_again(
+    folder: JournalFolder, damage: str
+) -> None:
+    with closing(Store(folder, GENESIS)) as store:
+        append(store, 4)
+        for seq in (1, 3):
+            store.write_snapshot(seq, state(seq), parts_of(b"shared"))
+    with closing(sqlite3.connect(folder.database)) as connection, connection:
+        connection.execute(damage)
+    found = survey_newest(folder)
+    assert (found.snapshot, found.problems, len(found.rows)) == (None, [], 4)
+    assert len(found.notes) == 2
+    assert "its part" in found.notes[0]
+
+    with closing(Store(folder, found.end)) as fresh:
+        fresh.write_snapshot(4, state(4), parts_of(b"shared"))
+
+    assert survey_newest(folder).snapshot == Snapshot(found.end, state(4), parts_of(b"shared"))
     assert verify(folder.path).ok
 
 

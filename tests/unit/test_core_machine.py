@@ -1,14 +1,18 @@
 """The broker alone against a random world: losses, repeats, held and failed commits, restarts."""
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.broker_support import Bench, fold
 from zloom import messages as m
 from zloom.model import Outcome
+from zloom_broker import history
 from zloom_broker.attempt import Attempt
 from zloom_broker.effects import Effect, Publish, Send
 from zloom_broker.records import Image, decode_image, encode
@@ -24,6 +28,14 @@ ages = st.integers(0, 2)
 """How many revisions back, because old ones are settled."""
 outcome_kinds = st.sampled_from(["applied", "rejected", "cancelled"])
 rates = st.sampled_from([0.25, 0.5, 2.0])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_blocks() -> Iterator[None]:
+    """Let a block of history be full after two revisions."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(history, "BLOCK_SIZE", 2)
+        yield
 
 
 class Broker(RuleBasedStateMachine):
@@ -113,6 +125,12 @@ class Broker(RuleBasedStateMachine):
     @rule()
     def fail_commits(self) -> None:
         self.look(self.bench.fail())
+
+    @rule(count=st.integers(1, 5))
+    def pack(self, count: int) -> None:
+        """A snapshot is prepared, or a part of one: what rests is kept packed."""
+        for _ in islice(self.bench.core.state.pack(), count):
+            pass
 
     @rule(written=st.integers(0, 3), from_image=st.booleans())
     def restart(self, written: int, from_image: bool) -> None:

@@ -1,0 +1,158 @@
+"""The history of an attempt in blocks: what rests is packed, and is what it was."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from bench.instructions import counted
+from tests.unit.broker_support import Bench, fold, replica
+from tests.unit.test_attempt import accept, answer, attempt_of, leave
+from zloom import messages as m
+from zloom.model import Revision
+from zloom_broker import history
+from zloom_broker.attempt import Attempt, MadeBy
+from zloom_broker.records import ReplicaJoined, RevisionAccepted
+from zloom_broker.state import State
+
+
+@pytest.fixture
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "BLOCK_SIZE", 2)
+
+
+def settled(count: int) -> Attempt:
+    """Return an attempt with so many revisions that its replica has applied."""
+    attempt = attempt_of("a")
+    for number in range(1, count + 1):
+        accept(attempt, learning_rate=1 / number)
+        answer(attempt, number, "a", "applied")
+    return attempt
+
+
+def pack(attempt: Attempt) -> None:
+    for _ in attempt.ledgers.pack():
+        pass
+
+
+def again(attempt: Attempt) -> Attempt:
+    return Attempt.restore(attempt.image(), attempt.ledgers.parts(), {})
+
+
+def answers(attempt: Attempt) -> Iterator[tuple[int, object, list[object]]]:
+    return (
+        (each.revision.revision, each.revision.changes, [o.outcome for o in each.outcomes.values()])
+        for each in attempt.ledgers
+    )
+
+
+@pytest.mark.usefixtures("_small_blocks")
+def test_what_rests_is_let_go_and_made_again() -> None:
+    attempt = settled(5)
+    objects = [weakref.ref(ledger) for ledger in attempt.ledgers]
+    before = list(answers(attempt))
+
+    pack(attempt)
+    gc.collect()
+
+    assert [ref() is None for ref in objects] == [True, True, True, True, False], "the last block is not full"
+    assert list(answers(attempt)) == before
+    assert attempt.ledgers[-1].revision.revision == 5
+    assert attempt.ledger(0) is attempt.ledger(6) is None
+    with pytest.raises(IndexError, match="the newest is 5"):
+        attempt.ledgers[5]
+
+
+@pytest.mark.usefixtures("_small_blocks")
+def test_a_revision_is_one_object_as_long_as_it_is_held() -> None:
+    attempt = settled(4)
+    held = attempt.ledgers[0]
+    pack(attempt)
+    assert attempt.ledgers[0] is held
+    made = attempt.ledgers[2]
+    assert attempt.ledgers[2] is made
+    assert attempt.ledgers.changing(3) is made
+    assert attempt.ledgers.changing(1) is held
+
+
+@pytest.mark.usefixtures("_small_blocks")
+def test_a_loss_in_a_packed_block_is_amended() -> None:
+    attempt = attempt_of("a")
+    for _ in range(4):
+        accept(attempt, learning_rate=0.5)
+    leave(attempt, "a", lost=True)
+    pack(attempt)
+    restored = again(attempt)
+    restored.join(ReplicaJoined(replica=replica("a"), at=2.0))
+
+    answer(restored, 2, "a", "rejected")
+
+    assert [each.void for each in restored.ledgers] == [False, True, False, False]
+    assert again(restored).ledgers[1].outcomes["a"].outcome == "rejected"
+    old, new = attempt.ledgers.digests(), restored.ledgers.digests()
+    assert (old[0] != new[0], old[1:] == new[1:]) == (True, True), "only the block that changed"
+
+
+@pytest.mark.usefixtures("_small_blocks")
+def test_what_is_not_settled_stays_an_object() -> None:
+    attempt = settled(2)
+    accept(attempt, learning_rate=0.5)
+    accept(attempt, learning_rate=0.25)
+    waiting = weakref.ref(attempt.ledgers[2])
+    pack(attempt)
+    gc.collect()
+    assert waiting() is not None
+    assert again(attempt).open == attempt.open == {3, 4}
+
+
+@pytest.mark.usefixtures("_small_blocks")
+def test_config_is_known_of_each_revision() -> None:
+    attempt = attempt_of("a")
+    for number, key in enumerate(["x", "y", "x", "z", "x"], 1):
+        accept(attempt, **{key: number})
+        answer(attempt, number, "a", "rejected" if number == 3 else "applied")
+    pack(attempt)
+    for each in (attempt, again(attempt)):
+        found = [{k: s.revision for k, s in each.config_at(n).items() if s.revision} for n in range(6)]
+        assert found == [
+            {},
+            {"x": 1},
+            {"x": 1, "y": 2},
+            {"x": 1, "y": 2},
+            {"x": 1, "y": 2, "z": 4},
+            {"x": 5, "y": 2, "z": 4},
+        ]
+
+
+@pytest.mark.usefixtures("_small_blocks")
+def test_a_request_is_known_after_a_restart_whatever_block_it_made() -> None:
+    bench = Bench()
+    bench.active("a")
+    bench.operator()
+    for number in range(1, 6):
+        bench.receive(b"op", m.SetConfig(id=f"q{number}", run="run", changes={"learning_rate": 0.5}))
+        bench.answer(number, "a")
+    state = fold(bench.journal)
+    for _ in state.pack():
+        pass
+    restored = State.restore(state.image(), state.parts())
+    for each in (state, restored):
+        made = [each.made_by(("alice", f"q{number}")) for number in range(1, 6)]
+        assert [found and found[1] for found in made] == [1, 2, 3, 4, 5]
+        assert each.made_by(("alice", "q6")) is each.made_by(("bob", "q1")) is None
+    assert restored.requests == state.requests
+
+
+def test_a_start_makes_no_object_of_a_revision_that_rests() -> None:
+    attempt = attempt_of("a")
+    for number in range(1, 20 * history.BLOCK_SIZE + 1):
+        revision = Revision(number, "config", {"learning_rate": 0.5}, by="alice", request_id=f"q{number}")
+        attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=[]))
+    image, parts = attempt.image(), attempt.ledgers.parts()
+    requests: MadeBy = {}
+
+    instructions = counted(lambda: Attempt.restore(image, parts, requests))
+
+    assert len(requests["alice"]) == attempt.revision
+    assert instructions < 2 * attempt.revision, "an object of each takes hundreds"
