@@ -11,6 +11,7 @@ from zloom_broker.journal import Journal, open_journal
 from zloom_broker.journal.chain import Link
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import read_head
+from zloom_broker.parts import digest_of_part
 
 DEADLINE = 20.0
 """Seconds after which a wait has failed; nothing here takes as much as one."""
@@ -69,7 +70,12 @@ def write_rows(folder: Path, last: int, snapshots: tuple[int, ...] = ()) -> None
             journal.submit(seq, [payload(seq)])
             listener.wait_committed(seq)
             if seq in snapshots:
-                journal.write_snapshot(seq, state(seq))
+                journal.write_snapshot(seq, state(seq), parts(seq))
+
+
+def parts(seq: int) -> dict[bytes, bytes]:
+    """The parts of the state in these tests, one of which is the same in each."""
+    return {digest_of_part(content): content for content in (b"shared" * 50, f"part {seq} ".encode() * 50)}
 
 
 def state(seq: int) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shell.journal_driver import child, flip_bit, line, payload, start, state, write_rows
+from tests.shell.journal_driver import child, flip_bit, line, parts, payload, start, state, write_rows
 from zloom.errors import JournalError
 from zloom_broker.journal import open_journal, repair, verify
 from zloom_broker.journal.folder import JournalFolder
@@ -125,6 +125,7 @@ def test_damage_before_an_intact_snapshot_costs_old_rows_and_no_state(tmp_path: 
     write_rows(tmp_path, 25)
     with open_journal(tmp_path) as journal:
         assert (journal.recovered.snapshot, journal.recovered.rows) == (state(15), rows(16, 25))
+        assert journal.recovered.parts == parts(15)
 
 
 def test_after_such_a_repair_the_snapshot_cannot_be_done_without(tmp_path: Path) -> None:

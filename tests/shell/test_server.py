@@ -62,6 +62,25 @@ def change(number: int, **more: Any) -> m.SetConfig:
 # --- on the test's loop ---------------------------------------------------------------------------
 
 
+def test_a_start_has_few_rows_to_replay_however_long_the_journal_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SNAPSHOT_ROWS", 5)
+    monkeypatch.setattr(server, "SNAPSHOT_TAIL", 10)
+    monkeypatch.setattr(server, "ROW_WORTH", 1024 * 1024)
+
+    async def scenario() -> None:
+        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, _):
+            for number in range(1, 101):
+                assert (await operator.ask(change(number))).revision == number
+            committed, newest = broker.server._committed, broker.server._snapshot_seq
+            assert committed > 100
+            assert committed - newest < 20, "a third of the journal, were it by its growth alone"
+            assert broker.server._journal.counters.snapshots > 5
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_change_goes_round(tmp_path: Path, transport: Transport) -> None:
     async def scenario() -> None:
