@@ -21,6 +21,18 @@ or differences (`-`), and in brackets stand the least and the greatest.
 {verdicts}
 """
 
+LIMITS = """\
+## Goals that were missed, and what is possible
+
+The skeleton does what a change cannot do without, and nothing else: the four hops, the two commits, the
+thread beside the training, and the wait for its next step, with the same sockets, threads and tables. Nothing
+is decoded, checked, numbered, counted or sent again, and nobody else is told. Where it misses a goal itself,
+no broker of these parts (CPython, asyncio, libzmq, SQLite) can reach it, and what it reaches is how near one
+can come. Both columns have the rounds' median ratio, the least and the greatest.
+
+{limits}
+"""
+
 ROUND_TRIPS = """\
 ## Round trips
 
@@ -31,7 +43,8 @@ journal → operator. With `fsync` the change and its outcome are each on disk b
 
 `sockets`, `pyzmq` and `zmq.asyncio` are echoes of {payload} bytes over the same two hops, client → router →
 worker and back: the floor, on which nothing is validated, numbered, written or handed to the training thread.
-`sockets` are those of the system, blocking, with no library at all.
+`sockets` are those of the system, blocking, with no library at all. `skeleton` is what zloom cannot do
+without, with commits and the training thread's part, and nothing else.
 
 `NATS` is a request to a handler in the trainer and its answer; the server keeps nothing. With `JetStream` the
 change goes to a stream on files, whose acknowledgement the operator waits for, and its outcome to another,
