@@ -180,11 +180,12 @@ TRAINER = """\
 ## Steps of a training
 
 Steps a second of a loop in pure Python, which never lets go of the interpreter, so that each thread beside it
-takes something away. With zloom a step has a `tick()` and a `report(loss=…)`: its broker is there, was killed
-with -9 before the first turn, or never was. `bare loop, again` is another process of the bare loop: what
-two differ by is no cost of anything. `Lightning` has the same step in a `Trainer`, and `Lightning,
-zloom` its `WeaveletCallback`. `NATS publish` sends a message a step from a thread that has
-nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
+takes something away. In a round each has five turns, one after the other's. With zloom a step has a `tick()`
+and a `report(loss=…)`: its broker is there, was killed with -9 before the first turn, or never was. `bare
+loop, again` is another process of the bare loop: what two differ by is no cost of anything. `Lightning` has
+the same step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`, and `Lightning, empty callback` one
+that does nothing: Lightning calls all hooks of any. `NATS publish` sends a message a step from a thread that
+has nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
 
 {figures}
 """
