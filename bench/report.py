@@ -136,5 +136,5 @@ def _machine(machine: Machine) -> str:
 def _software(machine: Machine) -> str:
     ours = f"zloom {machine.zloom} {machine.commit}".rstrip()
     zmq = f"pyzmq {machine.pyzmq}, libzmq {machine.libzmq}"
-    parts = [machine.python, zmq, machine.nats, machine.redis, ours]
+    parts = [machine.python, zmq, machine.others, machine.nats, machine.redis, ours]
     return ", ".join(part for part in parts if part)

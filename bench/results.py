@@ -62,6 +62,7 @@ class Machine(Struct, frozen=True):
         nats: Versions of the server and of the client; empty without them.
         redis: Likewise.
         gpu: The first GPU and torch's version, where torch can use one.
+        others: Versions of what else a process loads, on which its start and memory depend.
     """
 
     cpu: str
@@ -77,6 +78,7 @@ class Machine(Struct, frozen=True):
     nats: str = ""
     redis: str = ""
     gpu: str = ""
+    others: str = ""
 
 
 class RoundTrip(Struct, frozen=True):
