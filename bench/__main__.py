@@ -26,7 +26,7 @@ from bench import (
     training,
 )
 from bench.extent import Extent
-from bench.results import LOADS, OURS, PEERS, TRANSPORTS, Run
+from bench.results import CONTENDERS, LOADS, TRANSPORTS, Run
 from bench.tables import Grid
 
 FOLDER = Path("out", "bench")
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--contender",
         action="append",
-        choices=(*OURS, *PEERS),
+        choices=CONTENDERS,
         help="of the round trips and of open; can be repeated",
     )
     parser.add_argument("--output", type=Path, help="where to save (default: a new file in out/bench)")
@@ -147,9 +147,7 @@ def _measure(options: argparse.Namespace, console: Console) -> Run:
         described = machine.describe(folder)
         step_ms = training.step_ms("busy")
         torch_step_ms = training.step_ms("torch") if training.has_torch() and "busy" in names else None
-        only = suite.Only(
-            options.transport or (), options.load or LOADS, options.contender or (*OURS, *PEERS)
-        )
+        only = suite.Only(options.transport or (), options.load or LOADS, options.contender or CONTENDERS)
         found = suite.measure([each for each in names if each != "calls"], extent, only)
         batches = QUICK_BATCHES if options.quick else BATCHES
         costs = calls.measure(batches, folder) if "calls" in names else []

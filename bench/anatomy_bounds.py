@@ -2,21 +2,18 @@
 
 import asyncio
 import contextlib
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import zmq
 
 from bench import echo, roles
+from bench.commits import database
 from bench.orders import PAYLOAD
 from bench.parts import Plan, shared_context, timed
 from bench.peers import BlockingBench
-from zloom_broker.journal.chain import GENESIS, extend
-from zloom_broker.journal.schema import connect, migrate, transaction
 from zloom_broker.settings import Durability
 
 ASLEEP = 0.0005
@@ -114,19 +111,6 @@ def hand_overs(count: int) -> list[int]:
 
 
 def commits(folder: Path, durability: Durability, count: int) -> list[int]:
-    """Return the nanoseconds of one commit of one row to SQLite, as the journal sets it up.
-
-    The head file and the looks at the folder, which the journal has too, are left out.
-    """
-    durations, link = [], GENESIS
-    with closing(connect(folder / f"{secrets.token_hex(4)}.db")) as connection:
-        migrate(connection)
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'fsync' else 'NORMAL'}")
-        for _ in range(count):
-            link = extend(link, PAYLOAD)
-            row = (link.seq, PAYLOAD, link.chain)
-            started = time.monotonic_ns()
-            with transaction(connection):
-                connection.execute("INSERT INTO rows VALUES (?, ?, ?)", row)
-            durations.append(time.monotonic_ns() - started)
-    return durations
+    """Return the nanoseconds of one commit of one row to SQLite, as the journal sets it up."""
+    with database(folder, durability) as commit:
+        return timed(Plan(count, SILENT), lambda: commit([PAYLOAD]))

@@ -10,9 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import zloom
-from bench import echo, floor, peers, roles, trainer
+from bench import echo, floor, peers, roles, skeleton, trainer
 from bench.parts import Bench, OpenBench, Parts, Plan, awaited
-from bench.results import NATS, REDIS, Contender, Load, OpenContender, Transport
+from bench.results import NATS, REDIS, SKELETONS, Contender, Load, OpenContender, Transport
 from zloom_broker.server import running
 from zloom_broker.settings import BrokerSettings, Durability
 
@@ -21,8 +21,11 @@ JETSTREAM_SYNC = {"JetStream": "2m", "JetStream always": "always"}
 
 
 def reaches(contender: Contender, transport: Transport) -> bool:
-    """Tell if a contender exists over a transport: NATS and Redis know TCP only; a socket is no queue."""
-    if contender in (*NATS, *REDIS):
+    """Tell if a contender exists over a transport: NATS and Redis know TCP only; a socket is no queue.
+
+    The skeleton is there for the goals, which are set for tcp.
+    """
+    if contender in (*NATS, *REDIS, *SKELETONS):
         return transport == "tcp"
     return contender != "sockets" or transport != "inproc"
 
@@ -74,6 +77,10 @@ def _open_operator(contender: OpenContender, parts: Parts) -> AbstractAsyncConte
             return _zloom(parts, "fsync")
         case "zloom buffered":
             return _zloom(parts, "buffered")
+        case "skeleton fsync":
+            return skeleton.skeleton(parts, "fsync")
+        case "skeleton buffered":
+            return skeleton.skeleton(parts, "buffered")
         case "NATS" | "JetStream" | "JetStream always":
             from bench import nats_peer  # it is an extra
 

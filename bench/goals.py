@@ -1,10 +1,10 @@
 """From figures and goals to verdicts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.percentiles import Percentiles, Spread, difference, ratio, spread
-from bench.results import By, Figure, Verdict
+from bench.results import SKELETON_OF, By, Figure, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,14 @@ class Goal:
     limit: float | None = None
     at_most: bool = True
     by: By = "ratio"
+
+
+def with_skeletons(goals: Iterable[Goal]) -> Iterator[Goal]:
+    """Yield the goals, and beside each of zloom's how its skeleton stands to the same peer."""
+    for goal in goals:
+        yield goal
+        if goal.limit is not None and goal.contender in SKELETON_OF:
+            yield Goal(goal.case, goal.what, SKELETON_OF[goal.contender], goal.peer)
 
 
 def judge(figures: Sequence[Figure], goals: Iterable[Goal]) -> list[Verdict]:

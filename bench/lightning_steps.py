@@ -1,4 +1,5 @@
-"""The training of `bench.steps_trainer` as a Trainer of Lightning, with zloom's callback or without."""
+"""The training of `bench.steps_trainer` as a Trainer of Lightning, with zloom's callback, with one that does
+nothing, or without."""
 
 import itertools
 import logging
@@ -78,12 +79,15 @@ class Turns(Callback):
 
 
 def main(kind: str, address: str, rounds: str) -> None:
-    """Train until the input ends; `kind` is bare or zloom, and `address` the broker's."""
+    """Train until the input ends; `kind` is bare, empty or zloom, and `address` the broker's."""
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     callbacks: list[Callback] = [Turns()]
-    if kind == "zloom":
-        callbacks.insert(0, WeaveletCallback(run="bench", broker=address))
+    match kind:
+        case "zloom":
+            callbacks.insert(0, WeaveletCallback(run="bench", broker=address))
+        case "empty":
+            callbacks.insert(0, Callback())  # Lightning calls each of its hooks, whatever they do
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,

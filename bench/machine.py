@@ -42,6 +42,7 @@ def describe(folder: Path) -> Machine:
         else f"nats-server {nats_server.version()}, nats-py {version('nats-py')}",
         redis=redis_server.versions(),
         gpu=_gpu(),
+        others=", ".join(f"{name} {version(name)}" for name in ("msgspec", "typer")),
     )
 
 

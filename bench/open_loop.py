@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 
 from bench import contenders, histograms, nats_server
 from bench.extent import Extent
-from bench.goals import Goal, of_percentiles
+from bench.goals import Goal, of_percentiles, with_skeletons
 from bench.pace import SECOND, Pace, Turn
 from bench.parts import OpenBench, Plan
 from bench.percentiles import summarize
@@ -37,14 +37,16 @@ PATIENCE = 10.0
 the contenders' own time-outs leave of it."""
 
 GOALS = tuple(
-    Goal(f"{rate} a second", what, ours, peer, limit)
-    for rate in sorted({pace.rate for pace in (*PACES, *QUICK_PACES)})
-    for ours, peer in (
-        ("zloom buffered", "NATS"),
-        ("zloom buffered", "JetStream"),
-        ("zloom fsync", "JetStream always"),
+    with_skeletons(
+        Goal(f"{rate} a second", what, ours, peer, limit)
+        for rate in sorted({pace.rate for pace in (*PACES, *QUICK_PACES)})
+        for ours, peer in (
+            ("zloom buffered", "NATS"),
+            ("zloom buffered", "JetStream"),
+            ("zloom fsync", "JetStream always"),
+        )
+        for what, limit in (("p50", None), ("p99", 1.0))
     )
-    for what, limit in (("p50", None), ("p99", 1.0))
 )
 
 Turns = dict[tuple[int, OpenContender], list[Turn]]

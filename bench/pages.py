@@ -21,6 +21,18 @@ or differences (`-`), and in brackets stand the least and the greatest.
 {verdicts}
 """
 
+LIMITS = """\
+## Goals that were missed, and what is possible
+
+The skeleton does what a change cannot do without, and nothing else: the four hops, the two commits, the
+thread beside the training, and the wait for its next step, with the same sockets, threads and tables. Nothing
+is decoded, checked, numbered, counted or sent again, and nobody else is told. Where it misses a goal itself,
+no broker of these parts (CPython, asyncio, libzmq, SQLite) can reach it, and what it reaches is how near one
+can come. Both columns have the rounds' median ratio, the least and the greatest.
+
+{limits}
+"""
+
 ROUND_TRIPS = """\
 ## Round trips
 
@@ -31,7 +43,8 @@ journal → operator. With `fsync` the change and its outcome are each on disk b
 
 `sockets`, `pyzmq` and `zmq.asyncio` are echoes of {payload} bytes over the same two hops, client → router →
 worker and back: the floor, on which nothing is validated, numbered, written or handed to the training thread.
-`sockets` are those of the system, blocking, with no library at all.
+`sockets` are those of the system, blocking, with no library at all. `skeleton` is what zloom cannot do
+without, with commits and the training thread's part, and nothing else.
 
 `NATS` is a request to a handler in the trainer and its answer; the server keeps nothing. With `JetStream` the
 change goes to a stream on files, whose acknowledgement the operator waits for, and its outcome to another,
@@ -167,11 +180,12 @@ TRAINER = """\
 ## Steps of a training
 
 Steps a second of a loop in pure Python, which never lets go of the interpreter, so that each thread beside it
-takes something away. With zloom a step has a `tick()` and a `report(loss=…)`: its broker is there, was killed
-with -9 before the first turn, or never was. `bare loop, again` is another process of the bare loop: what
-two differ by is no cost of anything. `Lightning` has the same step in a `Trainer`, and `Lightning,
-zloom` its `WeaveletCallback`. `NATS publish` sends a message a step from a thread that has
-nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
+takes something away. In a round each has five turns, one after the other's. With zloom a step has a `tick()`
+and a `report(loss=…)`: its broker is there, was killed with -9 before the first turn, or never was. `bare
+loop, again` is another process of the bare loop: what two differ by is no cost of anything. `Lightning` has
+the same step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`, and `Lightning, empty callback` one
+that does nothing: Lightning calls all hooks of any. `NATS publish` sends a message a step from a thread that
+has nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
 
 {figures}
 """

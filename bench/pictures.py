@@ -24,6 +24,8 @@ INK, FAINT = "#222222", "#e4e4e4"
 COLORS = {
     "zloom fsync": "#0b2f63",
     "zloom buffered": "#2f7ed8",
+    "skeleton fsync": "#7a93bd",
+    "skeleton buffered": "#a9cbf2",
     "sockets": "#bbbbbb",
     "pyzmq": "#8c8c8c",
     "zmq.asyncio": "#555555",

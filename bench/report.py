@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench import anatomy_tables, pages, picture_data, tables
 from bench.calls import BATCH, out_of_reach
+from bench.limits import limits
 from bench.open_loop import GRACE
 from bench.orders import PAYLOAD
 from bench.percentiles import THOUSANDTH
@@ -69,6 +70,8 @@ def _sections(run: Run, drawn: Mapping[str, str]) -> Iterator[str]:
     yield pages.HEAD.format(machine=_machine(run.machine))
     if run.verdicts:
         yield pages.GOALS.format(verdicts=tables.verdicts(run).markdown())
+    if (beyond := limits(run)).rows:
+        yield pages.LIMITS.format(limits=beyond.markdown())
     if run.round_trips:
         yield _round_trips(run)
     if run.ratios:
@@ -133,5 +136,5 @@ def _machine(machine: Machine) -> str:
 def _software(machine: Machine) -> str:
     ours = f"zloom {machine.zloom} {machine.commit}".rstrip()
     zmq = f"pyzmq {machine.pyzmq}, libzmq {machine.libzmq}"
-    parts = [machine.python, zmq, machine.nats, machine.redis, ours]
+    parts = [machine.python, zmq, machine.others, machine.nats, machine.redis, ours]
     return ", ".join(part for part in parts if part)

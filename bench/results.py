@@ -20,8 +20,18 @@ Contender = Literal[
     "JetStream",
     "JetStream always",
     "Redis",
+    "skeleton fsync",
+    "skeleton buffered",
 ]
-OpenContender = Literal["zloom fsync", "zloom buffered", "NATS", "JetStream", "JetStream always"]
+OpenContender = Literal[
+    "zloom fsync",
+    "zloom buffered",
+    "NATS",
+    "JetStream",
+    "JetStream always",
+    "skeleton fsync",
+    "skeleton buffered",
+]
 """One whose operator can have many changes on their way at once; the echoes answer one after the other."""
 
 By = Literal["ratio", "difference", "itself"]
@@ -32,6 +42,11 @@ OURS: tuple[Contender, ...] = ("zloom fsync", "zloom buffered")
 NATS: tuple[Contender, ...] = ("NATS", "JetStream", "JetStream always")
 REDIS: tuple[Contender, ...] = ("Redis",)
 """They and those of NATS need a server and a client from elsewhere."""
+SKELETONS: tuple[Contender, ...] = ("skeleton fsync", "skeleton buffered")
+"""What zloom cannot do without, and nothing else; see `bench.skeleton`."""
+SKELETON_OF: dict[str, Contender] = dict(zip(OURS, SKELETONS, strict=True))
+"""By durability the same."""
+CONTENDERS: tuple[Contender, ...] = get_args(Contender)
 PEERS: tuple[Contender, ...] = ("sockets", "pyzmq", "zmq.asyncio", *NATS, *REDIS)
 OPEN: tuple[OpenContender, ...] = get_args(OpenContender)
 
@@ -47,6 +62,7 @@ class Machine(Struct, frozen=True):
         nats: Versions of the server and of the client; empty without them.
         redis: Likewise.
         gpu: The first GPU and torch's version, where torch can use one.
+        others: Versions of what else a process loads, on which its start and memory depend.
     """
 
     cpu: str
@@ -62,6 +78,7 @@ class Machine(Struct, frozen=True):
     nats: str = ""
     redis: str = ""
     gpu: str = ""
+    others: str = ""
 
 
 class RoundTrip(Struct, frozen=True):

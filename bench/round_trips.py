@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import contenders, histograms, nats_server, redis_server, training
-from bench.goals import Goal, of_percentiles
+from bench.goals import Goal, of_percentiles, with_skeletons
 from bench.parts import Bench, Plan
 from bench.percentiles import ratio, summarize
 from bench.results import (
+    CONTENDERS,
     NATS,
     OURS,
     PEERS,
@@ -34,26 +35,34 @@ FLOORS: tuple[tuple[Contender, Contender], ...] = (
 )
 """What the hops alone take in Python, beside those whom a goal compares zloom with."""
 
-IDLE_GOALS = (
-    Goal("tcp, idle", "p50", "zloom buffered", "NATS", 0.8),
-    Goal("tcp, idle", "p50", "zloom buffered", "JetStream", 0.55),
-    Goal("tcp, idle", "p50", "zloom fsync", "JetStream always", 0.5),
-    Goal("tcp, idle", "p50", "zloom buffered", "pyzmq", 1.5),
-    Goal("tcp, idle", "p50", "zloom buffered", "sockets"),
-    *(Goal("tcp, idle", "p50", floor, peer) for floor, peer in FLOORS),
-    Goal("tcp, idle", "p50", "zloom buffered", "Redis"),
-    Goal("tcp, idle", "p99", "zloom buffered", "NATS", 1.0),
-    Goal("tcp, idle", "p99", "zloom buffered", "JetStream", 1.0),
-    Goal("tcp, idle", "p99", "zloom fsync", "JetStream always", 1.0),
-    Goal("tcp, idle", "p99", "zloom buffered", "Redis"),
+IDLE_GOALS = tuple(
+    with_skeletons(
+        [
+            Goal("tcp, idle", "p50", "zloom buffered", "NATS", 0.8),
+            Goal("tcp, idle", "p50", "zloom buffered", "JetStream", 0.55),
+            Goal("tcp, idle", "p50", "zloom fsync", "JetStream always", 0.5),
+            Goal("tcp, idle", "p50", "zloom buffered", "pyzmq", 1.5),
+            Goal("tcp, idle", "p50", "zloom buffered", "sockets"),
+            *(Goal("tcp, idle", "p50", floor, peer) for floor, peer in FLOORS),
+            Goal("tcp, idle", "p50", "zloom buffered", "Redis"),
+            Goal("tcp, idle", "p99", "zloom buffered", "NATS", 1.0),
+            Goal("tcp, idle", "p99", "zloom buffered", "JetStream", 1.0),
+            Goal("tcp, idle", "p99", "zloom fsync", "JetStream always", 1.0),
+            Goal("tcp, idle", "p99", "zloom buffered", "Redis"),
+        ]
+    )
 )
 """While the training waits."""
 
-BUSY_GOALS = (
-    Goal("tcp, torch", "p99", "zloom buffered", "NATS", 0.5),
-    Goal("tcp, torch", "p99", "zloom fsync", "NATS"),
-    Goal("tcp, torch", "p99", "zloom fsync", "JetStream always"),
-    Goal("tcp, torch", "p99", "zloom buffered", "Redis"),
+BUSY_GOALS = tuple(
+    with_skeletons(
+        [
+            Goal("tcp, torch", "p99", "zloom buffered", "NATS", 0.5),
+            Goal("tcp, torch", "p99", "zloom fsync", "NATS"),
+            Goal("tcp, torch", "p99", "zloom fsync", "JetStream always"),
+            Goal("tcp, torch", "p99", "zloom buffered", "Redis"),
+        ]
+    )
 )
 """While it trains a small model of PyTorch: against the same weavelet written on nats-py in a thread."""
 
@@ -112,7 +121,7 @@ def absent(bench: str) -> list[Absence]:
     return found
 
 
-def present(transport: Transport, wanted: Sequence[Contender] = (*OURS, *PEERS)) -> list[Contender]:
+def present(transport: Transport, wanted: Sequence[Contender] = CONTENDERS) -> list[Contender]:
     """Return who of those wanted can be measured over a transport, in the order of their turns."""
     lacking = {
         *(NATS if nats_server.missing() else ()),

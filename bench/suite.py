@@ -10,9 +10,8 @@ from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal, judge
 from bench.results import (
+    CONTENDERS,
     LOADS,
-    OURS,
-    PEERS,
     TRANSPORTS,
     Absence,
     AtRate,
@@ -71,7 +70,7 @@ class Only:
 
     transports: Sequence[Transport] = ()
     loads: Sequence[Load] = LOADS
-    contenders: Sequence[Contender] = (*OURS, *PEERS)
+    contenders: Sequence[Contender] = CONTENDERS
 
     def plan(self, names: Sequence[str]) -> dict[Transport, list[Load]]:
         """Return what `latency`, `busy` or both measure: the loads by transport, none without any."""

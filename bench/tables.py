@@ -6,7 +6,7 @@ import rich.box
 from rich.table import Table
 
 from bench.percentiles import Percentiles, Spread, spread
-from bench.results import PEERS, Cost, Figure, Run, Verdict
+from bench.results import PEERS, SKELETONS, Cost, Figure, Run, Verdict
 
 PERCENTILES = ("p50", "p90", "p99", "p99.9", "n")
 """The heads of what `_percentiles` returns."""
@@ -62,12 +62,13 @@ def ratios(run: Run) -> Grid:
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for each in run.ratios:
         row = cells.setdefault((each.transport, each.load, each.contender), {})
-        row[each.peer] = _spread(each.spread)
+        row[each.peer] = spread_text(each.spread)
     rows = [[*key, *(texts.get(peer, "-") for peer in peers)] for key, texts in cells.items()]
     return Grid(title, header, rows, 3)
 
 
-def _spread(spread: Spread) -> str:
+def spread_text(spread: Spread) -> str:
+    """Return the median, with the least and the greatest of the rounds."""
     return f"{_short(spread.median)} ({_short(spread.low)}-{_short(spread.high)})"
 
 
@@ -84,7 +85,7 @@ def open_loop(run: Run) -> Grid:
             str(each.rate),
             each.contender,
             *_percentiles(each.total),
-            _spread(spread(each.answered)),
+            spread_text(spread(each.answered)),
             str(each.unanswered),
         ]
         for each in run.open_loop
@@ -115,20 +116,19 @@ def figures(run: Run, bench: str) -> Grid:
 
 
 def _figure(each: Figure) -> list[str]:
-    return [each.case, each.what, each.contender, _spread(spread(each.rounds)), each.unit]
+    return [each.case, each.what, each.contender, spread_text(spread(each.rounds)), each.unit]
 
 
 def verdicts(run: Run) -> Grid:
-    """Return how ours stand to their peers, and to the goals."""
+    """Return how ours stand to their peers, and to the goals. Of the skeleton `bench.limits` has a table."""
     header = ["bench", "case", "measured", "compared", "figure", "goal", ""]
-    return Grid(
-        "Goals: the rounds' median (least-greatest)", header, [_verdict(each) for each in run.verdicts], 4
-    )
+    rows = [_verdict(each) for each in run.verdicts if each.contender not in SKELETONS]
+    return Grid("Goals: the rounds' median (least-greatest)", header, rows, 4)
 
 
 def _verdict(each: Verdict) -> list[str]:
     sign = {"ratio": " / ", "difference": " - ", "itself": ", beside "}[each.by]
-    figure = f"{_spread(each.spread)} {each.unit}".rstrip()
+    figure = f"{spread_text(each.spread)} {each.unit}".rstrip()
     goal = "" if each.limit is None else f"{'at most' if each.at_most else 'at least'} {each.limit:g}"
     verdict = {None: "", True: "met", False: "missed"}[each.met]
     return [each.bench, each.case, each.what, each.contender + sign + each.peer, figure, goal, verdict]

@@ -23,6 +23,7 @@ SURPLUS_SHOWN = 40
 
 _Reading = float | int | Copy
 _Row = tuple[int, Mapping[str, Any]]
+_FLOATS: set[type] = {float}
 _NUMBERS = {float, int}
 
 
@@ -163,21 +164,23 @@ class MetricBuffer:
 
     def _take_whole(self, names: tuple[str, ...], rows: list[_Row], batch: "_Batch") -> list[_Row]:
         """Take rows of the same metrics column by column, which is ten times as fast; return those left."""
-        if any(name in self._later or name not in self._names for name in names):
+        if not all(name not in self._later and self._is_known(name) for name in names):
             return rows
         count = min(len(rows), batch.room // len(names))
         return rows[count:] if batch.take_columns(names, rows[:count]) else rows
 
     def _take_row(self, step: int, row: Mapping[str, Any], batch: "_Batch") -> None:
         for name, reading in row.items():
-            if name not in self._names and not self._admit(name):
+            if not self._is_known(name):
                 self._unnamed += 1
             elif name in self._later or not batch.take(name, step, reading):
                 self._later.setdefault(name, deque()).append((step, reading))
                 self._later_points += 1
 
-    def _admit(self, name: str) -> bool:
+    def _is_known(self, name: str) -> bool:
         # Looked at here and not at each `append`, which the training thread pays for.
+        if name in self._names:
+            return True
         if len(name) <= MAX_METRIC_NAME and len(self._names) < MAX_METRICS:
             self._names.add(name)
             return True
@@ -230,10 +233,14 @@ class _Batch:
     def take_columns(self, names: tuple[str, ...], rows: list[_Row]) -> bool:
         """Take rows of these metrics, for which there is room; False, and nothing taken, where one waits."""
         columns = list(zip(*(row.values() for _, row in rows), strict=True))
-        if any(not _NUMBERS.issuperset(map(type, column)) for column in columns):
+        kinds = [set(map(type, column)) for column in columns]
+        if not all(kind <= _NUMBERS for kind in kinds):
             return False
         try:
-            values = [list(map(float, column)) for column in columns]
+            values = [
+                column if kind == _FLOATS else list(map(float, column))
+                for column, kind in zip(columns, kinds, strict=True)
+            ]
         except OverflowError:  # 10**400: told from the others one by one
             return False
         steps = [step for step, _ in rows]

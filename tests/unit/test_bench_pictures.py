@@ -10,7 +10,7 @@ from bench import histograms, picture_data, pictures, report
 from bench.__main__ import main
 from bench.percentiles import Percentiles, Spread
 from bench.picture_data import Share
-from bench.results import AtRate, Figure, Machine, RoundTrip, Run, save
+from bench.results import CONTENDERS, AtRate, Figure, Machine, RoundTrip, Run, save
 
 pytest.importorskip("hdrh", reason="the curves are decoded by it")
 
@@ -142,3 +142,9 @@ def test_without_matplotlib_it_is_named_and_nothing_is_written(
 
     assert "pip install matplotlib" in capsys.readouterr().err
     assert not page.exists()
+
+
+def test_each_contender_has_a_color_of_its_own() -> None:
+    pytest.importorskip("matplotlib")
+    assert pictures.COLORS.keys() == set(CONTENDERS)
+    assert len(set(pictures.COLORS.values())) == len(CONTENDERS)

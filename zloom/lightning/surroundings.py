@@ -5,6 +5,7 @@ needs to be installed to be recognised.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from types import FunctionType
 
 from lightning.pytorch import LightningModule, Trainer
@@ -71,7 +72,13 @@ def sole_optimizer(trainer: Trainer) -> Optimizer | None:
 
 
 def _is_a(thing: object, names: tuple[str, ...]) -> bool:
-    return any(base.__name__ in names for base in type(thing).__mro__)
+    return _derives(type(thing), names)  # type: ignore[arg-type]  # a class is hashable: mypy issue 11470
+
+
+@cache
+def _derives(kind: type, names: tuple[str, ...]) -> bool:
+    # Asked in each step, of few classes.
+    return any(base.__name__ in names for base in kind.__mro__)
 
 
 def _own_methods(module: LightningModule) -> Iterator[FunctionType]:
