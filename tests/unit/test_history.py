@@ -84,6 +84,7 @@ def test_a_loss_in_a_packed_block_is_amended() -> None:
     leave(attempt, "a", lost=True)
     pack(attempt)
     restored = again(attempt)
+    assert restored.losses == {1, 2, 3, 4}
     restored.join(ReplicaJoined(replica=replica("a"), at=2.0))
 
     answer(restored, 2, "a", "rejected")

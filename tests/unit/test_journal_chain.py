@@ -77,13 +77,15 @@ def test_a_payload_that_is_no_bytes_is_damage(payload: object) -> None:
         list(verified([(1, payload, b"")], GENESIS))
 
 
-def test_snapshot_hash_covers_row_chain_and_payload_and_is_no_row_hash() -> None:
+def test_snapshot_hash_covers_row_chain_payload_and_parts_and_is_no_row_hash() -> None:
     link = extend(GENESIS, b"a")
     digests = {
-        snapshot_digest(link, b"state"),
-        snapshot_digest(link, b"stat"),
-        snapshot_digest(link._replace(seq=2), b"state"),
-        snapshot_digest(link._replace(chain=bytes(32)), b"state"),
+        snapshot_digest(link, b"state", b""),
+        snapshot_digest(link, b"stat", b""),
+        snapshot_digest(link, b"state", b"part"),
+        snapshot_digest(link, b"", b"state"),
+        snapshot_digest(link._replace(seq=2), b"state", b""),
+        snapshot_digest(link._replace(chain=bytes(32)), b"state", b""),
         blake2b(link.chain + link.seq.to_bytes(8, "big") + b"state", digest_size=32).digest(),
     }
-    assert len(digests) == 5
+    assert len(digests) == 7
