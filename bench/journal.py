@@ -62,10 +62,16 @@ def measure(extent: Extent, collected: Collected) -> None:
         extent.say(f"{NAME}, rows: round {number + 1} of {extent.rounds}")
         _commit(extent, collected)
     asyncio.run(_bursts(extent, collected))
-    count = QUICK_REPLAYED if extent.quick else LARGE_REPLAYED if extent.large else REPLAYED
-    _replay("zloom", _broker, _zloom, extent, count, collected)
-    if not nats_server.missing():
-        _replay("JetStream", _jetstream, _nats, extent, count, collected)
+    for count in _replayed(extent):
+        _replay("zloom", _broker, _zloom, extent, count, collected)
+        if not nats_server.missing():
+            _replay("JetStream", _jetstream, _nats, extent, count, collected)
+
+
+def _replayed(extent: Extent) -> list[int]:
+    if extent.quick:
+        return [QUICK_REPLAYED]
+    return [REPLAYED, LARGE_REPLAYED] if extent.large else [REPLAYED]
 
 
 def absent() -> list[Absence]:
