@@ -111,7 +111,7 @@ def test_what_is_not_settled_stays_an_object() -> None:
 def test_config_is_known_of_each_revision() -> None:
     attempt = attempt_of("a")
     for number, key in enumerate(["x", "y", "x", "z", "x"], 1):
-        accept(attempt, **{key: number})
+        accept(attempt, **{key: number})  # type: ignore[arg-type]  # a key of any name
         answer(attempt, number, "a", "rejected" if number == 3 else "applied")
     pack(attempt)
     for each in (attempt, again(attempt)):
