@@ -15,25 +15,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, StorageType
 
 from bench import nats_server, roles
 from bench.orders import CHANGES, END, OUTCOMES
-from bench.parts import SECONDS_SILENT, AskingBench, Parts
-
-
-class Outcomes:
-    """Who waits for which outcome: many changes can be on their way, and some may have been given up."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[bytes, asyncio.Future[None]] = {}
-
-    async def take(self, message: Any) -> None:
-        """Take in an outcome, which has the payload of its change."""
-        waiting = self._waiting.pop(message.data, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
-    def of(self, payload: bytes) -> asyncio.Future[None]:
-        """Return the outcome of a change that is about to be sent; no two with one payload at once."""
-        self._waiting[payload] = asyncio.get_running_loop().create_future()
-        return self._waiting[payload]
+from bench.parts import SECONDS_SILENT, AskingBench, Outcomes, Parts
 
 
 @contextlib.asynccontextmanager
@@ -62,7 +44,11 @@ async def jetstream(parts: Parts, sync: str) -> AsyncIterator[AskingBench]:
         for name in (CHANGES, OUTCOMES):
             await streams.add_stream(name=name, subjects=[name], storage=StorageType.FILE)
         outcomes, unacknowledged = Outcomes(), ConsumerConfig(ack_policy=AckPolicy.NONE)
-        await streams.subscribe(OUTCOMES, cb=outcomes.take, config=unacknowledged)
+
+        async def take(message: Any) -> None:
+            outcomes.take(message.data)
+
+        await streams.subscribe(OUTCOMES, cb=take, config=unacknowledged)
 
         async def ask(payload: bytes) -> None:
             outcome = outcomes.of(payload)

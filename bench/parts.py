@@ -114,6 +114,24 @@ class AskingBench:
         await self._ask(load.encode())
 
 
+class Outcomes:
+    """Who waits for which outcome: many changes can be on their way, and some may have been given up."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[bytes, asyncio.Future[None]] = {}
+
+    def take(self, payload: bytes) -> None:
+        """Take in an outcome, which has the payload of its change."""
+        waiting = self._waiting.pop(payload, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def of(self, payload: bytes) -> asyncio.Future[None]:
+        """Return the outcome of a change that is about to be sent; no two with one payload at once."""
+        self._waiting[payload] = asyncio.get_running_loop().create_future()
+        return self._waiting[payload]
+
+
 class Parts:
     """Where the parts of one contender run.
 

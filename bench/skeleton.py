@@ -16,10 +16,10 @@ from typing import cast
 
 import zmq
 
-from bench import echo
+from bench import echo, roles
 from bench.commits import database
 from bench.orders import END, SWITCHES
-from bench.parts import SECONDS_SILENT, AskingBench, Parts
+from bench.parts import SECONDS_SILENT, AskingBench, Outcomes, Parts
 from bench.peers import own_context
 from bench.roles import announce
 from bench.training import Step, step_of
@@ -221,30 +221,24 @@ class Weavelet(threading.Thread):
 @contextlib.asynccontextmanager
 async def skeleton(parts: Parts, durability: Durability) -> AsyncIterator[AskingBench]:
     """Start it with all its parts, as long as the block lasts."""
-    parts.start(_in_process, "bench.skeleton", "broker", parts.endpoint, str(parts.folder), durability)
-    parts.start(_in_process, "bench.skeleton", "worker", parts.endpoint)
-    answered: dict[bytes, asyncio.Future[None]] = {}
-
-    def receive(frames: Frames) -> None:
-        answered.pop(frames[-1]).set_result(None)
+    outcomes = Outcomes()
 
     async def ask(payload: bytes) -> None:
-        answer = answered[payload] = asyncio.get_running_loop().create_future()
+        outcome = outcomes.of(payload)
         operator.send([payload])
         async with asyncio.timeout(SECONDS_SILENT):
-            await answer
+            await outcome
 
+    broker = ("bench.skeleton", "broker", parts.endpoint, str(parts.folder), durability)
     with (
+        roles.process(*broker) as endpoint,
+        roles.process("bench.skeleton", "worker", endpoint),
         own_context(parts) as context,
-        echo.open_socket(context, zmq.DEALER, parts.endpoint) as socket,
-        port(socket, receive) as operator,
+        echo.open_socket(context, zmq.DEALER, endpoint) as socket,
+        port(socket, lambda frames: outcomes.take(frames[-1])) as operator,
     ):
         yield AskingBench(ask)
         await ask(END)
-
-
-def _in_process(*_: object) -> None:
-    raise NotImplementedError("a skeleton has processes of its own")
 
 
 def main(role: str, endpoint: str, folder: str = "", durability: str = "") -> None:

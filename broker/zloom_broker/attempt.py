@@ -227,8 +227,7 @@ class Attempt:
     def accept(self, record: RevisionAccepted) -> None:
         """A revision was accepted. A target may have left since it was proposed."""
         gone = [self._gone(self.left[name]) for name in record.targets if name in self.left]
-        revision = record.revision
-        self._append(Ledger(revision, record.targets, gone, record.request))
+        self._append(Ledger(record.revision, record.targets, gone, record.request))
 
     def record(self, record: OutcomesRecorded) -> None:
         """Replicas answered."""

@@ -128,10 +128,8 @@ class History:
 
     def changing(self, revision: int) -> Ledger:
         """Return a revision that is about to be changed."""
-        block = self._blocks[(revision - 1) // BLOCK_SIZE]
-        ledgers = block.ledgers or self._loosen((revision - 1) // BLOCK_SIZE)
-        block.packed = None
-        ledger = ledgers[(revision - 1) % BLOCK_SIZE]
+        number, position = divmod(revision - 1, BLOCK_SIZE)
+        ledger = self._loosen(number)[position]
         ledger.packed = None
         return ledger
 
