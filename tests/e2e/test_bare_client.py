@@ -112,7 +112,11 @@ def test_a_bare_client_takes_a_change_and_leaves(tmp_path: Path, transport: str)
             assert next_line(client) == f"revision 1 at step {outcome.step}: {{'learning_rate': 0.01}}\n"
             assert client.wait(DEADLINE) == 0
             assert me.learning_rate() == 0.01
-            assert isinstance(gone := me.set_learning_rate(0.02), Refusal)
+            gone = me.set_learning_rate(0.02)
+            if isinstance(gone, RevisionState):  # overtook the goodbye, which is on another connection
+                assert [(each.outcome, each.error) for each in gone.outcomes] == [("not_reached", "finished")]
+                gone = me.set_learning_rate(0.02)
+            assert isinstance(gone, Refusal)
             assert gone.code == "no_replica"
 
 
