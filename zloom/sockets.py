@@ -24,7 +24,7 @@ from .handshakes import HandshakeFailure, HandshakeWatch
 from .socket_errors import translated, transport_error
 from .socket_options import SOCKET_TYPES, Context, SocketKind, SocketOptions
 from .socket_outbox import Outbox
-from .socket_sender import NOBODY, receive
+from .socket_sender import NOBODY, receive, sender_of
 
 # As numbers, because an enum's `|` and `&` take longer than the call that they are for.
 _NOW, _MORE, _READABLE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE), int(zmq.POLLIN)
@@ -383,9 +383,9 @@ class DrainSocket:
         return bool(int(self._socket.getsockopt(zmq.EVENTS)) & _READABLE)
 
     def _receive(self) -> list[bytes]:
-        if not self._tells_senders:
-            return self._socket.recv_multipart(zmq.DONTWAIT)
-        frames, self.sender = receive(self._socket)
+        frames, last = receive(self._socket)
+        if self._tells_senders:
+            self.sender = sender_of(last)
         return frames
 
     def _dispatch(self, frames: list[bytes]) -> None:
