@@ -106,7 +106,7 @@ class Trainer:
         elif not self.synced:
             self.send("sync", nonce=self.nonce, **self.position)
         elif self.unacknowledged:
-            self.due = time.monotonic() + 3 * self.welcome["beat"]
+            self.due = time.monotonic() + 6 * self.welcome["beat"]
             self.send("outcomes", epoch=self.position["epoch"], outcomes=self.unacknowledged)
 
     def on_control(self, message: dict[str, Any]) -> None:

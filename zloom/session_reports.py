@@ -13,9 +13,9 @@ from zloom.session_state import Alarm
 STATUS_GAP = 0.05
 """Seconds between two statuses at least, however often phase or pause change."""
 
-RESEND_BEATS = 3
-"""Beats until an outcome without acknowledgement is sent again: the ping of the next one names it, where the
-broker could write it."""
+RESEND_BEATS = 6
+"""Beats until an outcome without acknowledgement is sent again: a ping of the next three beats names it,
+where the broker could write it."""
 
 OUTCOMES_GAP = 0.001
 """Seconds between two messages of new outcomes at least: what a safe point carries out goes together."""

@@ -68,6 +68,8 @@ class Peer:
     """How many of `sent` are known to be on their way no more."""
     pinged_at: int = 0
     """What `sent` was once the newest ping had gone out."""
+    pinged: float = -inf
+    """When that was."""
     synced: bool = False
     """A weavelet was told what it lacked, so its revision numbers mean the same as here."""
     recorded: set[int] = field(default_factory=set)

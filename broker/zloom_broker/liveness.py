@@ -2,8 +2,9 @@
 
 Two signs tell a dead process from a busy one without filling its queues. Its subscription to its own
 echo topic vanishes with the connection, at once when the process dies and after the ZMTP heartbeat when its
-host does; and one ping is outstanding at a time. A process that holds the GIL keeps its connection,
-because libzmq's thread answers heartbeats without Python: it is unresponsive, never lost.
+host does; and whoever falls silent is pinged, with one ping outstanding at a time. A process that holds the
+GIL keeps its connection, because libzmq's thread answers heartbeats without Python: it is unresponsive, never
+lost.
 """
 
 import math
@@ -20,7 +21,11 @@ from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, State
 from zloom_broker.guard_watch import RecentPoints
 
 MISSED_BEATS = 3
-"""Beats without an answer to a ping until a replica counts as unresponsive."""
+"""Beats without a word, and without an answer to a ping, until a replica counts as unresponsive."""
+
+QUIET_BEATS = 1.5
+"""Beats without a word until a replica is pinged whose subscription shows that it is there. Its status comes
+each beat, and to ping it all the same would be half of what a fleet at rest costs its broker."""
 
 PROBE_INTERVAL = 0.5
 """Seconds between pings to a replica whose subscription is gone. A ping to a closed connection fails at
@@ -131,18 +136,27 @@ class Vitals:
         self.ping_sent, self.absent_since, self.unroutable = None, None, False
         return True
 
-    def ping_due(self, now: float) -> bool:
+    def ping_due(self, now: float, beat: float, *, news: bool = False) -> bool:
         """Whether a ping should be sent now.
 
         One is outstanding at a time, unless no subscription would show the end of the connection.
+
+        Args:
+            now: Seconds.
+            beat: Seconds between two beats.
+            news: There is something that only a ping tells.
         """
         if self.unroutable:
             return False
         if self.ping_sent is None:
-            return True
+            return news or not self._speaks(now, beat)
         if self.absent_since is not None:
             return now - self.ping_sent >= PROBE_INTERVAL - 0.01
         return not self.subscribed and now - self.ping_sent >= ABSENT_LIMIT
+
+    def _speaks(self, now: float, beat: float) -> bool:
+        there = self.subscribed and self.absent_since is None
+        return there and self.heard is not None and now - self.heard < QUIET_BEATS * beat
 
     def ping(self, now: float) -> int:
         """Note that a ping is sent, and return its id."""
@@ -199,8 +213,10 @@ class Vitals:
         """Return the state as operators see it."""
         if self.absent_since is not None:
             return "unresponsive"
-        if self.ping_sent is not None and now - self.ping_sent > MISSED_BEATS * beat:
-            return "unresponsive"
+        if self.ping_sent is not None:
+            silent_since = self.ping_sent if self.heard is None else self.heard
+            if now - silent_since > MISSED_BEATS * beat:
+                return "unresponsive"
         if self.status is None:
             return "live"
         if self.status.paused:

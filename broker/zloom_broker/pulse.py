@@ -11,6 +11,10 @@ from zloom_broker.hub import Hub, Peer
 from zloom_broker.liveness import PROBE_INTERVAL, Vitals
 from zloom_broker.straggling import Stragglers
 
+RECORDED_BEATS = 3
+"""Beats between two pings at least where the second does no more than to acknowledge outcomes: half of those
+after which a weavelet sends them again."""
+
 
 class Pulse:
     """Beats, pings, and the losses that they show."""
@@ -84,13 +88,19 @@ class Pulse:
             self._tell_stall(replica, vitals, now)
 
     def _ping(self, peer: Peer, now: float) -> None:
-        if peer.vitals.ping_due(now):
+        if peer.vitals.ping_due(now, self._hub.settings.beat, news=self._has_news(peer, now)):
             # Not for credit: it tells both sides what was lost, and so gives credit back.
             recorded = sorted(peer.recorded)
             peer.recorded.clear()
             ping = Ping(id=peer.vitals.ping(now), received=peer.received, recorded=recorded)
             self._hub.send_anyway(peer, ping)
-            peer.told, peer.pinged_at = peer.received, peer.sent
+            peer.told, peer.pinged_at, peer.pinged = peer.received, peer.sent, now
+
+    def _has_news(self, peer: Peer, now: float) -> bool:
+        """Whether a peer waits for its outcomes to be acknowledged, or may soon be told nothing any more."""
+        settings = self._hub.settings
+        waits = peer.recorded and now - peer.pinged >= RECORDED_BEATS * settings.beat
+        return bool(waits) or 4 * (peer.sent - peer.acked) >= settings.credit
 
     def _look_after(self, replica: str, now: float) -> None:
         vitals = self._hub.vitals.get(replica)

@@ -22,21 +22,33 @@ def status(step: int, seq: int = 1, phase: Phase = "training", *, paused: bool =
 
 def test_one_ping_is_outstanding_at_a_time() -> None:
     vitals = connected()
-    assert vitals.ping_due(1.0)
-    number = vitals.ping(1.0)
-    assert not vitals.ping_due(1000.0), "its subscription would show that it is gone"
+    assert vitals.ping_due(2.0, 1.0)
+    number = vitals.ping(2.0)
+    assert not vitals.ping_due(1000.0, 1.0, news=True), "its subscription would show that it is gone"
     assert not vitals.pong(number - 1)
-    assert not vitals.ping_due(2.0)
+    assert not vitals.ping_due(3.0, 1.0)
     assert vitals.pong(number)
-    assert vitals.ping_due(2.0)
+    assert vitals.ping_due(3.0, 1.0)
+
+
+def test_one_that_speaks_is_pinged_only_for_news() -> None:
+    vitals = connected()
+    vitals.hear(10.0)
+    assert not vitals.ping_due(11.4, 1.0)
+    assert vitals.ping_due(11.4, 1.0, news=True)
+    assert vitals.ping_due(11.5, 1.0)
+    assert not vitals.ping_due(12.9, 2.0), "it may be silent for one and a half of whatever a beat is"
 
 
 def test_without_a_subscription_pings_must_tell() -> None:
     vitals = Vitals()
     vitals.connect(0.0)
     vitals.ping(0.0)
-    assert not vitals.ping_due(ABSENT_LIMIT - 0.1)
-    assert vitals.ping_due(ABSENT_LIMIT)
+    vitals.hear(ABSENT_LIMIT - 0.1)
+    assert not vitals.ping_due(ABSENT_LIMIT - 0.1, 1.0)
+    assert vitals.ping_due(ABSENT_LIMIT, 1.0)
+    vitals.pong(vitals.ping(ABSENT_LIMIT))
+    assert vitals.ping_due(ABSENT_LIMIT, 1.0), "whatever it says"
 
 
 def test_an_absent_one_is_pinged_often_and_lost_in_the_end() -> None:
@@ -44,11 +56,11 @@ def test_an_absent_one_is_pinged_often_and_lost_in_the_end() -> None:
     vitals.miss(10.0)
     assert vitals.state(10.0, 1.0) == "unresponsive"
     vitals.ping(10.0)
-    assert (vitals.ping_due(10.4), vitals.ping_due(10.5)) == (False, True)
+    assert (vitals.ping_due(10.4, 1.0), vitals.ping_due(10.5, 1.0)) == (False, True)
     assert vitals.lost_at() == 10.0 + SILENT_LIMIT
     vitals.miss(11.0, unroutable=True)
     assert vitals.lost_at() == 10.0 + UNROUTABLE_GRACE
-    assert not vitals.ping_due(12.0)
+    assert not vitals.ping_due(12.0, 1.0, news=True)
 
 
 def test_one_that_never_subscribed_has_longer() -> None:
@@ -75,7 +87,9 @@ def test_a_pong_from_before_it_vanished_brings_nobody_back() -> None:
 
 def test_g10_one_that_holds_the_gil_is_unresponsive_and_never_lost() -> None:
     vitals = connected()
-    number = vitals.ping(1.0)
+    vitals.hear(1.0)
+    assert vitals.state(4.1, 1.0) == "live", "nobody has asked it"
+    number = vitals.ping(2.6)
     assert vitals.state(4.0, 1.0) == "live"
     assert vitals.state(4.1, 1.0) == "unresponsive"
     assert vitals.lost_at() is None

@@ -71,6 +71,47 @@ def test_g10_a_minute_of_gil_fills_no_queue() -> None:
     assert replicas.replicas[0].state == "unresponsive"
 
 
+def told_with_statuses(bench: Bench, seconds: int) -> list[m.Ping]:
+    """Return the pings of so many seconds in each of which `a` tells its status."""
+    told: list[m.Ping] = []
+    for seq in range(seconds):
+        for ping in pings(bench, 1.0):
+            assert isinstance(ping, m.Ping)
+            told.append(ping)
+            bench.receive(b"a", m.Pong(id=ping.id, received=bench.core._hub.peers[b"a"].sent))
+        bench.receive(b"a", m.Status(seq=seq, step=seq))
+    return told
+
+
+def test_one_that_tells_its_status_is_not_pinged() -> None:
+    bench = settled(Bench())
+    told_with_statuses(bench, 2)
+    assert told_with_statuses(bench, 30) == []
+
+
+def test_outcomes_are_acknowledged_at_the_next_beat_and_then_every_three() -> None:
+    bench = settled(Bench())
+    bench.operator()
+    told_with_statuses(bench, 5)
+    for number in range(1, 7):
+        bench.set(learning_rate=0.5, id=f"q{number}")
+        bench.receive(b"a", m.Outcomes(epoch="epoch", outcomes={number: Outcome("a", outcome="applied")}))
+        told = told_with_statuses(bench, 1)
+        assert [ping.recorded for ping in told] == ({1: [[1]], 4: [[2, 3, 4]]}.get(number, [])), number
+
+
+def test_g11_one_that_speaks_is_pinged_before_its_credit_is_used_up() -> None:
+    bench = settled(Bench(credit=40))
+    told_with_statuses(bench, 2)
+    peer = bench.core._hub.peers[b"a"]
+    under_way = []
+    for _ in range(60):  # each second status is answered with credit
+        before = peer.sent - peer.acked
+        if told_with_statuses(bench, 1):
+            under_way.append(before)
+    assert under_way == [10, 10, 10]
+
+
 def test_g10_a_restart_gives_everybody_six_seconds() -> None:
     first = settled(Bench())
     first.operator()
