@@ -54,6 +54,7 @@ class Trainer:
         self.position: dict[str, Any] = {"epoch": "", "revision": -1, "chain": b""}
         self.unacknowledged: dict[int, dict[str, Any]] = {}  # revision → outcome
         self.acknowledged = 0
+        self.beat = 1.0  # "Liveness": the newest that was told
         self.connect()
 
     def connect(self) -> None:
@@ -106,12 +107,13 @@ class Trainer:
         elif not self.synced:
             self.send("sync", nonce=self.nonce, **self.position)
         elif self.unacknowledged:
-            self.due = time.monotonic() + 6 * self.welcome["beat"]
+            self.due = time.monotonic() + 6 * self.beat
             self.send("outcomes", epoch=self.position["epoch"], outcomes=self.unacknowledged)
 
     def on_control(self, message: dict[str, Any]) -> None:
         """Take what the broker says to this peer."""
         self.received += 1
+        self.beat = message.get("beat", self.beat)
         match message["type"]:
             case "welcome" if not self.welcome:
                 self.received = 1  # "Credit": each side counts from here, and a pong tells it
@@ -153,6 +155,7 @@ class Trainer:
     def on_updates(self, message: dict[str, Any]) -> None:
         """Take what the broker says to all who subscribed: "Following"."""
         self.heard = time.monotonic()
+        self.beat = message.get("beat", self.beat)
         match message["type"]:
             case "echo" if message["nonce"] == self.nonce:
                 self.echoed, self.due = True, self.heard
@@ -184,7 +187,7 @@ class Trainer:
         """Count steps until so many changes were answered and acknowledged, then leave: "Leaving"."""
         while self.acknowledged < changes:
             now = time.monotonic()
-            if now >= self.heard + 3 * self.welcome.get("beat", 1.0):  # "Liveness": begin anew
+            if now >= self.heard + 3 * self.beat:  # "Liveness": begin anew
                 self.control.close(linger=0)
                 self.updates.close(linger=0)
                 self.connect()

@@ -423,6 +423,8 @@ class Ping(Message, frozen=True, kw_only=True):
     received: Count
     recorded: list[int] = field(default_factory=list)
     """Revisions whose outcomes at this replica are in the journal, or need not be."""
+    beat: Seconds | None = None
+    """Seconds until the next beat, more in a large fleet; None if they are as many as before."""
 
 
 class TakeStacks(Message, frozen=True, kw_only=True):
@@ -587,6 +589,8 @@ class Beat(Publication, frozen=True, kw_only=True):
 
     epoch: str
     revision: int | None = None
+    beat: Seconds | None = None
+    """Seconds until the next, more in a large fleet; None if they are as many as before."""
 
 
 class Echo(Publication, frozen=True, kw_only=True):

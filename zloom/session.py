@@ -208,6 +208,7 @@ class Session:
             case messages.Revised() if topic == self._updates.steer:
                 return self._history.take(message.revision) + self._check_history(now)
             case messages.Beat():
+                self._link.beat = message.beat or self._link.beat
                 self._history.told(message.revision or 0)
                 return self._check_history(now)
             case messages.Own():

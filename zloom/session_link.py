@@ -40,6 +40,8 @@ class Link:
         """The newest one."""
         self.alarms = Alarms()
         self.counters = SessionCounters()
+        self.beat = 0.0
+        """Seconds between two beats."""
         self.heard = 0.0
         """When the broker was heard last, or looked for first."""
         self._silent_since: float | None = None
@@ -53,7 +55,7 @@ class Link:
     @property
     def patience(self) -> float:
         """Seconds of silence after which a connection is given up."""
-        return MISSED_BEATS * self.welcome.beat
+        return MISSED_BEATS * self.beat
 
     @property
     def exhausted(self) -> bool:
@@ -109,7 +111,7 @@ class Link:
 
     def welcomed(self, welcome: Welcome) -> None:
         """The broker answered a hello."""
-        self.welcome = welcome
+        self.welcome, self.beat = welcome, welcome.beat
         self.alarms.cancel(Alarm.HELLO)
         self._credit.welcomed(welcome.credit)
 

@@ -167,7 +167,7 @@ class Reports:
                 return self._send_outcomes(now)
             case Alarm.STREAM:
                 return [CollectStatus(look=False)]
-        self._alarms.set(Alarm.STATUS, now + self._link.welcome.beat)
+        self._alarms.set(Alarm.STATUS, now + self._link.beat)
         return [CollectStatus()]
 
     def send_last(self, now: float) -> list[Effect]:
@@ -187,7 +187,7 @@ class Reports:
 
     def _send_outcomes(self, now: float) -> list[Effect]:
         before = self._outcomes.resent
-        outcomes = self._outcomes.due(now, now + RESEND_BEATS * self._link.welcome.beat)
+        outcomes = self._outcomes.due(now, now + RESEND_BEATS * self._link.beat)
         self._link.counters.resent += self._outcomes.resent - before
         self._set_outcomes_alarm()
         if not outcomes:

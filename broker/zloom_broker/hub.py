@@ -33,8 +33,8 @@ class CoreSettings:
     addresses: Addresses = field(default_factory=Addresses)
     """Where control and updates are bound."""
     beat: float = 1.0
-    """Seconds between beats: a peer gives up after three, so a broker's death shows in 3 s, at the cost of
-    one small message a second and attempt."""
+    """Seconds between beats as long as the fleet is small: a peer gives up after three, so a broker's death
+    shows in 3 s, at the cost of one small message a second and attempt."""
     credit: int = 250
     """Unanswered messages in each direction: a quarter of the high-water mark of 1,000."""
     durable: bool = True
@@ -157,6 +157,8 @@ class Hub:
         """What sockets and journal counted."""
         self.shell_gauges: dict[str, float] = {}
         """What the shell measures: its queues, its lateness, the disk."""
+        self.beat = settings.beat
+        """Seconds between the newest beat and the next."""
         self.wall_offset = 0.0
         """Seconds to add to `now` to get the time since the Unix epoch."""
         self._effects: list[Effect] = []

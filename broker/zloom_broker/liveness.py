@@ -47,7 +47,10 @@ STALL_FACTOR = 10.0
 """A replica is stalled after this many of its own median step times without a step …"""
 
 STALL_FLOOR = 5.0
-"""… but not before this many seconds: a status comes only once a second."""
+"""… but not before this many seconds: a status comes only once a second …"""
+
+STALL_BEATS = 3
+"""… or, in a large fleet, once a beat that is longer."""
 
 
 LOOKS = 10
@@ -223,14 +226,14 @@ class Vitals:
             return "paused"
         if self.status.holding:
             return "holding"
-        if self.status.phase == "training" and now - self.step_changed > self._stalled_after():
+        if self.status.phase == "training" and now - self.step_changed > self._stalled_after(beat):
             return "stalled"
         return "live"
 
-    def _stalled_after(self) -> float:
+    def _stalled_after(self, beat: float) -> float:
         if not self._step_times:
             return float("inf")
-        return max(STALL_FLOOR, STALL_FACTOR * median(self._step_times))
+        return max(STALL_FLOOR, STALL_BEATS * beat, STALL_FACTOR * median(self._step_times))
 
 
 def _plausible(status: Status) -> Status:

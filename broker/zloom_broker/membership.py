@@ -212,7 +212,7 @@ class Membership:
             protocol=PROTOCOL,
             epoch=settings.epoch,
             updates=settings.addresses.updates_for(hello.endpoint),
-            beat=settings.beat,
+            beat=self._hub.beat,
             credit=settings.credit,
             max_message_size=MAX_MESSAGE_SIZE,
             software=f"zloom {__version__}",

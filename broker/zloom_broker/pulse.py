@@ -11,6 +11,17 @@ from zloom_broker.hub import Hub, Peer
 from zloom_broker.liveness import PROBE_INTERVAL, Vitals
 from zloom_broker.straggling import Stragglers
 
+SMALL_FLEET = 500
+"""Weavelets up to which a beat is as it was set. Each tells its status once a beat, so that with more of them
+the beat grows: what a fleet at rest costs its broker stays the same."""
+
+MAX_STRETCH = 5.0
+"""How many times as long as it was set a beat becomes at most: what is known of a training is as old."""
+
+MAX_GROWTH = 1.25
+"""How many times as long as the one before a beat is at most: one who joins while many do was told a shorter
+one, and would take a long one for the broker's death."""
+
 RECORDED_BEATS = 3
 """Beats between two pings at least where the second does no more than to acknowledge outcomes: half of those
 after which a weavelet sends them again."""
@@ -34,8 +45,9 @@ class Pulse:
     def on_timer(self, now: float) -> None:
         """Do what is due."""
         if now >= self._next_beat:
+            self._set_pace()
             self._beat(now)
-            self._next_beat = max(self._next_beat + self._hub.settings.beat, now)
+            self._next_beat = max(self._next_beat + self._hub.beat, now)
         if now >= self._hub.look_at:
             self._hub.look_at = inf
             for replica in list(self._hub.absent):
@@ -71,13 +83,18 @@ class Pulse:
                 self._hub.vitals[replica.id] = Vitals()
                 self._hub.miss(replica.id, now)
 
+    def _set_pace(self) -> None:
+        stretch = min(len(self._hub.weavelets) / SMALL_FLEET, MAX_STRETCH)
+        wanted = self._hub.settings.beat * max(1.0, stretch)
+        self._hub.beat = min(wanted, self._hub.beat * MAX_GROWTH)
+
     def _beat(self, now: float) -> None:
-        epoch = self._hub.settings.epoch
-        self._hub.publish(BEAT_TOPIC, Beat(epoch=epoch))
+        epoch, beat = self._hub.settings.epoch, self._hub.beat
+        self._hub.publish(BEAT_TOPIC, Beat(epoch=epoch, beat=beat))
         for key in {peer.attempt for peer in self._hub.weavelets.values()}:
             attempt = self._hub.state.attempts.get(key)
             if attempt is not None:
-                self._hub.publish(steer_topic(*key), Beat(epoch=epoch, revision=attempt.revision))
+                self._hub.publish(steer_topic(*key), Beat(epoch=epoch, revision=attempt.revision, beat=beat))
         self._departures.retry(now)
         for peer in list(self._hub.peers.values()):
             self._failures.resend(peer, now)
@@ -88,19 +105,19 @@ class Pulse:
             self._tell_stall(replica, vitals, now)
 
     def _ping(self, peer: Peer, now: float) -> None:
-        if peer.vitals.ping_due(now, self._hub.settings.beat, news=self._has_news(peer, now)):
+        if peer.vitals.ping_due(now, self._hub.beat, news=self._has_news(peer, now)):
             # Not for credit: it tells both sides what was lost, and so gives credit back.
             recorded = sorted(peer.recorded)
             peer.recorded.clear()
-            ping = Ping(id=peer.vitals.ping(now), received=peer.received, recorded=recorded)
+            number, beat = peer.vitals.ping(now), self._hub.beat
+            ping = Ping(id=number, received=peer.received, recorded=recorded, beat=beat)
             self._hub.send_anyway(peer, ping)
             peer.told, peer.pinged_at, peer.pinged = peer.received, peer.sent, now
 
     def _has_news(self, peer: Peer, now: float) -> bool:
         """Whether a peer waits for its outcomes to be acknowledged, or may soon be told nothing any more."""
-        settings = self._hub.settings
-        waits = peer.recorded and now - peer.pinged >= RECORDED_BEATS * settings.beat
-        return bool(waits) or 4 * (peer.sent - peer.acked) >= settings.credit
+        waits = peer.recorded and now - peer.pinged >= RECORDED_BEATS * self._hub.beat
+        return bool(waits) or 4 * (peer.sent - peer.acked) >= self._hub.settings.credit
 
     def _look_after(self, replica: str, now: float) -> None:
         vitals = self._hub.vitals.get(replica)

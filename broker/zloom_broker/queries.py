@@ -143,7 +143,7 @@ class Queries:
     def numbers(self, now: float) -> tuple[dict[str, int], dict[str, float]]:
         """Return what was counted since the broker began, and the gauges as of now."""
         hub = self._hub
-        states = Counter(vitals.state(now, hub.settings.beat) for vitals in hub.vitals.values())
+        states = Counter(vitals.state(now, hub.beat) for vitals in hub.vitals.values())
         gauges = {f"replicas_{state}": float(states[state]) for state in get_args(State)}
         peers = {"peers": float(len(hub.peers)), "attempts": float(len(hub.state.attempts))}
         return {**hub.counters, **hub.shell_counters}, {**hub.shell_gauges, **peers, **gauges}
@@ -171,7 +171,7 @@ class Queries:
         if left is not None and replica.id not in self._hub.weavelets:
             return "lost" if left.outcome == "lost" else "finished"
         vitals = self._hub.vitals.get(replica.id)
-        return vitals.state(now, self._hub.settings.beat) if vitals else "unresponsive"
+        return vitals.state(now, self._hub.beat) if vitals else "unresponsive"
 
     def _history(self, query: GetHistory, access: Access) -> History:
         attempt = self.attempt(query, access)

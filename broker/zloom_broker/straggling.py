@@ -105,7 +105,7 @@ class Stragglers:
             status = vitals.status if vitals is not None else None
             if vitals is None or status is None or status.phase != "training":
                 continue
-            if vitals.state(now, self._hub.settings.beat) in ("live", "stalled", "unresponsive"):
+            if vitals.state(now, self._hub.beat) in ("live", "stalled", "unresponsive"):
                 yield Pace(replica.id, replica.rank, status.step, status.step_time, vitals.waiting)
 
     def _tell(self, kind: Literal["straggler", "caught_up"], replica: str, text: str, now: float) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from zloom.client.effects import Confirmed, Connected, Deliver, Rejected
 from zloom.client.requests import Answered
-from zloom.client.session import HELLO_INTERVAL, HELLOS, SILENCE, OperatorSession, State
+from zloom.client.session import HELLO_INTERVAL, HELLOS, MISSED_BEATS, OperatorSession, State
 from zloom.effects import Connect, Reconnect, Send, Subscribe
 from zloom.messages import (
     Beat,
@@ -128,8 +128,15 @@ def test_a_broker_that_is_silent_over_a_request_costs_the_sockets(session: Opera
     session.request(GetRuns(id="r1"), 10.0)
     session.on_timer(11.0)
     session.on_timer(12.0)
-    assert session.next_timer() == 10.0 + SILENCE
-    assert session.on_timer(10.0 + SILENCE) == [Reconnect(), hello("n2")]
+    assert session.next_timer() == 10.0 + MISSED_BEATS
+    assert session.on_timer(10.0 + MISSED_BEATS) == [Reconnect(), hello("n2")]
+
+
+def test_a_longer_beat_is_waited_for(session: OperatorSession) -> None:
+    session.request(GetRuns(id="r1"), 10.0)
+    session.receive(Ping(id=1, received=2, beat=1.25), 10.0)
+    assert not isinstance(session.on_timer(13.7)[0], Reconnect)
+    assert session.on_timer(13.75) == [Reconnect(), hello("n2")]
 
 
 def test_without_a_request_silence_is_nothing(session: OperatorSession) -> None:
@@ -167,8 +174,8 @@ def test_credit_that_was_lost_is_restored_by_a_hello(session: OperatorSession) -
     for n in range(9):
         session.request(GetRuns(id=f"r{n}"), 1.0)
     session.receive(Runs(id="r0", runs=[]), 2.0)
-    assert session.next_timer() == 1.0 + SILENCE
-    assert session.on_timer(1.0 + SILENCE) == [hello("n2")]
+    assert session.next_timer() == 1.0 + MISSED_BEATS
+    assert session.on_timer(1.0 + MISSED_BEATS) == [hello("n2")]
 
 
 def test_the_broker_is_told_how_far_it_was_heard(session: OperatorSession) -> None:

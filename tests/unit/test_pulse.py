@@ -5,6 +5,7 @@ import pytest
 from tests.unit.broker_support import Bench, events, published, sent
 from zloom import messages as m
 from zloom.model import Outcome
+from zloom_broker import pulse
 from zloom_broker.liveness import Vitals
 
 
@@ -22,9 +23,35 @@ def settled(bench: Bench) -> Bench:
 def test_every_beat_is_told_to_all_and_to_each_attempt() -> None:
     bench = settled(Bench())
     told = bench.advance(2.0)
-    assert published(told, b"beat/") == [m.Beat(epoch="epoch", seq=n) for n in (1, 2, 3)]
-    beats = [m.Beat(epoch="epoch", revision=0, seq=n) for n in (1, 2, 3)]
+    assert published(told, b"beat/") == [m.Beat(epoch="epoch", seq=n, beat=1.0) for n in (1, 2, 3)]
+    beats = [m.Beat(epoch="epoch", revision=0, seq=n, beat=1.0) for n in (1, 2, 3)]
     assert published(told, b"steer/run/one/") == beats
+
+
+def test_the_beat_grows_with_the_fleet_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "SMALL_FLEET", 2)
+    bench = Bench()
+    bench.operator()
+    for rank in range(3):
+        bench.active(f"r{rank}", rank=rank, world_size=3)
+    grown = [beat.beat for beat in published(bench.advance(6.0), b"beat/") if isinstance(beat, m.Beat)]
+    assert grown == [1.25, 1.5, 1.5, 1.5, 1.5], "by a quarter at most, up to what three of two are"
+    joined = sent(bench.join("r3", rank=3, world_size=4), b"r3")
+    (welcome,) = [each for each in joined if isinstance(each, m.Welcome)]
+    assert welcome.beat == 1.5
+    for peer in list(bench.core._hub.weavelets):
+        bench.receive(peer.encode(), m.Goodbye(reason="finished", step=1))
+    (beat,) = published(bench.advance(1.5), b"beat/")
+    assert isinstance(beat, m.Beat)
+    assert beat.beat == 1.0, "at once: a shorter one is no surprise"
+
+
+def test_the_beat_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "SMALL_FLEET", 0.1)
+    bench = settled(Bench(beat=2.0))
+    beats = published(bench.advance(100.0), b"beat/")
+    assert isinstance(beats[-1], m.Beat)
+    assert beats[-1].beat == 2.0 * pulse.MAX_STRETCH
 
 
 def test_a_stopped_broker_does_not_beat_for_the_time_it_missed() -> None:

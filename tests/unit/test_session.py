@@ -230,6 +230,16 @@ def test_three_beats_of_silence_make_the_sockets_anew() -> None:
     assert session.receive_control(WELCOME, 4.1)[0] == Connect("tcp://gpu-1:5556")
 
 
+def test_a_longer_beat_means_more_patience_and_a_status_less_often() -> None:
+    session = active()
+    session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=1, beat=1.25), 1.0)
+    session.on_timer(1.0)
+    assert session.next_timer() == 2.25, "the next status"
+    session.receive_update(STEER, m.Beat(epoch="e1", seq=1, revision=0), 1.0)
+    assert Reconnect() not in session.on_timer(4.7), "a beat that tells no length changes nothing"
+    assert Reconnect() in session.on_timer(4.75)
+
+
 def test_an_outage_is_said_once_and_its_end_too() -> None:
     session = make_session()
     session.start(1.0)

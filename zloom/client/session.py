@@ -45,8 +45,8 @@ HELLO_INTERVAL = 1.0
 HELLOS = 3
 """Hellos without an answer until the sockets are made anew, which empties what piled up in them."""
 
-SILENCE = 3.0
-"""Seconds without a word while a request is open, until the sockets are made anew: three beats. A connection
+MISSED_BEATS = 3
+"""Beats without a word, on control while a request is open, until the sockets are made anew. A connection
 that a stopped or partitioned broker left behind can look alive for longer."""
 
 _ANSWERS = get_args(Answer)
@@ -77,6 +77,8 @@ class OperatorSession:
         self._new_id = new_id
         self._subscriptions = Subscriptions()
         self._welcome: Welcome | None = None
+        self._beat = HELLO_INTERVAL
+        """Seconds between two beats."""
         self._nonce = ""
         self._hellos = 0
         self._hello_due = 0.0
@@ -149,7 +151,7 @@ class OperatorSession:
         if self._starved_since is None:
             yield self.requests.next_due()
         else:
-            yield self._starved_since + SILENCE
+            yield self._starved_since + self._patience
 
     def on_timer(self, now: float) -> list[Effect]:
         """Do what is due."""
@@ -160,16 +162,20 @@ class OperatorSession:
         silent_at = self._silent_at()
         if silent_at is not None and now >= silent_at:
             return self._reopen(now)
-        if self._starved_since is not None and now >= self._starved_since + SILENCE:
+        if self._starved_since is not None and now >= self._starved_since + self._patience:
             return self._say_hello(now)  # a lost Credit would starve this side for ever
         return self._send_due(now) + self._subscriptions.on_timer(now)
 
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence after which a connection is given up."""
+        return MISSED_BEATS * self._beat
+
     def _silent_at(self) -> float | None:
-        beat = self._welcome.beat if self._welcome else HELLO_INTERVAL
-        updates = self._subscriptions.silent_at(3 * beat)
+        updates = self._subscriptions.silent_at(self._patience)
         if not self.requests:
             return updates
-        control = self._heard + SILENCE
+        control = self._heard + self._patience
         return control if updates is None else min(control, updates)
 
     # --- messages -----------------------------------------------------------------------------
@@ -200,6 +206,7 @@ class OperatorSession:
             case Echo():
                 effects = self._subscriptions.echoed(message.nonce, now)
             case Beat():
+                self._beat = message.beat or self._beat
                 effects = []
             case _:
                 effects = [Deliver(topic, message)]
@@ -267,6 +274,7 @@ class OperatorSession:
         if self.state is not State.CONNECTING:
             return []  # the answer to a hello that was sent twice
         before, self._welcome = self._welcome, welcome
+        self._beat = welcome.beat
         self.state = State.CONNECTED
         self.requests.restart(now)
         changed = before is not None and before.epoch != welcome.epoch
@@ -288,6 +296,7 @@ class OperatorSession:
         return self._send_due(now)
 
     def _ponged(self, ping: Ping, now: float) -> list[Effect]:
+        self._beat = ping.beat or self._beat
         pong = self._counted(Pong(id=ping.id, received=self._credit.tell()))
         return [pong, *self._credited(ping.received, now)]
 
