@@ -1,38 +1,33 @@
 """What a peer's pure session asks its shell to do, in order: the part that weavelets and operators share."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from zloom.messages import ToBroker
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send a message on control."""
 
     message: ToBroker
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnect:
+class Reconnect(Struct, frozen=True):
     """Close both sockets, unsent mail included, and open control again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(Struct, frozen=True):
     """Close the socket of updates if there is one, and open one to this endpoint."""
 
     endpoint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(Struct, frozen=True):
     """Subscribe the socket of updates to a topic."""
 
     topic: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(Struct, frozen=True):
     """Undo one `Subscribe`."""
 
     topic: bytes

@@ -83,12 +83,17 @@ class History:
 
     def _advance(self, log: Iterable[Revision]) -> list[Effect]:
         effects: list[Effect] = []
-        for revision in (*log, *(self._early[number] for number in sorted(self._early))):
+        self._step_over(log, effects)
+        if self._early:
+            self._step_over([self._early[number] for number in sorted(self._early)], effects)
+            self._early = {number: each for number, each in self._early.items() if number > self.revision}
+        self.incomplete = bool(self._early)
+        return effects
+
+    def _step_over(self, revisions: Iterable[Revision], effects: list[Effect]) -> None:
+        for revision in revisions:
             if revision.revision == self.revision + 1:
                 self.revision, self._chain = revision.revision, revision.chain
                 if self._chains is not None:
                     self._chains[revision.revision] = revision.chain
                 effects.append(Deliver(revision))
-        self._early = {number: each for number, each in self._early.items() if number > self.revision}
-        self.incomplete = bool(self._early)
-        return effects

@@ -49,7 +49,9 @@ class OutcomeTable:
 
     def add(self, revision: int, outcome: Outcome, now: float) -> None:
         """Take an outcome, due at once."""
-        cut = replace(outcome, error=sendable(outcome.error), detail=sendable(outcome.detail))
+        cut = outcome
+        if outcome.error or outcome.detail:
+            cut = replace(outcome, error=sendable(outcome.error), detail=sendable(outcome.detail))
         self._sent.pop(revision, None)
         self._acknowledged.pop(revision, None)
         self._new[revision] = _Entry(cut, now)
@@ -74,8 +76,8 @@ class OutcomeTable:
 
     def next_due(self) -> float | None:
         """Return when the next is due, or None."""
-        firsts = (next(iter(each.values()), None) for each in (self._new, self._sent))
-        return min((entry.due for entry in firsts if entry is not None), default=None)
+        waiting = [next(iter(each.values())).due for each in (self._new, self._sent) if each]
+        return min(waiting, default=None)
 
     def acknowledge(self, revisions: list[int]) -> None:
         """These are in the journal."""

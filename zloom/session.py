@@ -199,11 +199,7 @@ class Session:
         self._link.heard = now
         self._alarms.set(Alarm.SILENCE, now + self._link.patience)
         match message:
-            case messages.Echo() if self._updates.is_awaited(message):
-                self._updates.echoed = True
-                self._alarms.cancel(Alarm.ECHO)
-                return self._ask_for_history(now)
-            case messages.Beat() | messages.Revised() if message.epoch != self._link.welcome.epoch:
+            case messages.Revised() | messages.Beat() if message.epoch != self._link.welcome.epoch:
                 return self._disconnect(now)
             case messages.Revised() if topic == self._updates.steer:
                 return self._history.take(message.revision) + self._check_history(now)
@@ -211,6 +207,10 @@ class Session:
                 self._link.beat = message.beat or self._link.beat
                 self._history.told(message.revision or 0)
                 return self._check_history(now)
+            case messages.Echo() if self._updates.is_awaited(message):
+                self._updates.echoed = True
+                self._alarms.cancel(Alarm.ECHO)
+                return self._ask_for_history(now)
             case messages.Own():
                 return [Hand(message)]
         return []

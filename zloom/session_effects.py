@@ -1,6 +1,6 @@
 """What a `Session` asks its shell to do, in order. beside `zloom.effects` and `Restore`."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.messages import Conclusion, Decision, Failure, Own, Prepare
@@ -8,36 +8,31 @@ from zloom.model import Revision
 from zloom.restoring import Restore
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Struct, frozen=True):
     """The next revision of the attempt is here."""
 
     revision: Revision
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """A round begins; hand the answer to `Session.insist`."""
 
     prepare: Prepare
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(Struct, frozen=True):
     """It was decided what becomes of a round."""
 
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True)
-class Concluded:
+class Concluded(Struct, frozen=True):
     """It was decided whether an update is kept."""
 
     conclusion: Conclusion
 
 
-@dataclass(frozen=True, slots=True)
-class CollectStatus:
+class CollectStatus(Struct, frozen=True):
     """Collect a status and hand it to `Session.status`.
 
     Attributes:
@@ -48,44 +43,38 @@ class CollectStatus:
     look: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class InspectThreads:
+class InspectThreads(Struct, frozen=True):
     """Take the stacks of the trainer's threads and hand them to `Session.stacks` under this id."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """Something that this replica must know failed; told once."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Hand:
+class Hand(Struct, frozen=True):
     """A payload came on one of the user's own topics."""
 
     own: Own
 
 
-@dataclass(frozen=True, slots=True)
-class Warn:
+class Warn(Struct, frozen=True):
     """Tell the user, once for each kind of trouble."""
 
     kind: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(Struct, frozen=True):
     """Tell the user, each time."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """Close both sockets for good; with `farewell` there is a goodbye on its way."""
 
     farewell: bool

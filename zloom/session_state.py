@@ -59,8 +59,8 @@ def following(state: State, event: Event) -> State:
         raise LocalProtocolError(f"{event.name} cannot happen in a session that is {state.value}") from None
 
 
-class Alarm(enum.Enum):
-    """What a session waits for time to do."""
+class Alarm(enum.IntEnum):
+    """What a session waits for time to do. A number, because the hash of any other member is Python code."""
 
     HELLO = enum.auto()
     ECHO = enum.auto()

@@ -1,44 +1,39 @@
 """What an `OperatorSession` asks its shell to do, in order, beside `zloom.effects`."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from zloom.client.requests import Answered
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.messages import Published
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """The broker welcomed this peer; `epoch_changed` when it is not the life that welcomed it before."""
 
     epoch_changed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmed:
+class Confirmed(Struct, frozen=True):
     """From now on nothing that is published under these topics is missed for being too early."""
 
     topics: frozenset[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Struct, frozen=True):
     """A publication came."""
 
     topic: bytes
     message: Published
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """The broker does not take this peer, and will not."""
 
     code: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriptionRefused:
+class SubscriptionRefused(Struct, frozen=True):
     """The broker publishes nothing of a topic to this peer."""
 
     topic: bytes
