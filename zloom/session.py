@@ -155,7 +155,7 @@ class Session:
         match alarm:
             case Alarm.HELLO:
                 return self._reconnect(now) if self._link.exhausted else self._link.hello(now)
-            case Alarm.SILENCE:
+            case Alarm.SILENCE | Alarm.UNANSWERED:
                 return self._reconnect(now)
             case Alarm.STARVED:
                 return self._disconnect(now)  # what was lost on the way would starve this side for ever
@@ -181,6 +181,7 @@ class Session:
         if not self._is_welcome():
             self.counters.stale += 1
             return []
+        self._link.answered(now)
         effects = self._receive(message, now)
         return effects + self._link.tell_credit() if self._is_welcome() else effects
 
@@ -306,6 +307,7 @@ class Session:
             self._updates.restart()
         back = self._link.answers(now)
         self._link.welcomed(welcome)
+        self._link.answered(now)
         self._move(Event.WELCOMED)
         self._history.connected()
         self._alarms.set(Alarm.SILENCE, now + self._link.patience)

@@ -15,6 +15,10 @@ INTERVAL = 1.0
 HELLOS = 3
 """Hellos without an answer until the sockets are made anew, which empties what piled up in them."""
 
+UNANSWERED_BEATS = 6
+"""Beats without a word on control after which a connection is given up too: control alone may have died, and
+not each system closes what is not acknowledged."""
+
 MISSED_BEATS = 3
 """Beats without a word on updates, or without credit on control, until the connection is given up."""
 
@@ -56,6 +60,10 @@ class Link:
     def patience(self) -> float:
         """Seconds of silence after which a connection is given up."""
         return MISSED_BEATS * self.beat
+
+    def answered(self, now: float) -> None:
+        """The broker answers on control, and will again: it gives credit for each second status."""
+        self.alarms.set(Alarm.UNANSWERED, now + UNANSWERED_BEATS * self.beat)
 
     @property
     def exhausted(self) -> bool:

@@ -65,6 +65,7 @@ class Alarm(enum.IntEnum):
     HELLO = enum.auto()
     ECHO = enum.auto()
     SILENCE = enum.auto()
+    UNANSWERED = enum.auto()
     SYNC = enum.auto()
     DECLARE = enum.auto()
     OUTCOMES = enum.auto()

@@ -68,26 +68,26 @@ class SocketOptions:
         send_hwm: SNDHWM, messages waiting to be sent, counted per peer. Memory is about
             peers times this times the size of a message.
         receive_hwm: RCVHWM, messages received and not yet read, counted per peer, of a router. Other sockets
-            have no such bound, because they have a heartbeat. Where libzmq 4.3.5 has stopped reading at the
-            mark, a heartbeat that is due after the connection broke aborts the process (`Assertion failed:
-            !_io_error`), and so does a connection that comes back (`_input_stopped`). What a sub gets while
-            its owner holds the GIL is a beat a second and what its topics say; a dealer's peer has credit;
-            and an xpub keeps subscriptions anyway.
+            have no such bound. Where libzmq 4.3.5 has stopped reading at the mark, a heartbeat that is due
+            after the connection broke aborts the process (`Assertion failed: !_io_error`), and so does a
+            connection that comes back (`_input_stopped`). What a sub gets while its owner holds the GIL is a
+            beat a second and what its topics say; a dealer's peer has credit; and an xpub keeps
+            subscriptions anyway.
         max_message_bytes: MAXMSGSIZE, bytes of one frame; a peer that sends more is disconnected. libzmq
             has no limit by default. Not honoured on inproc.
         linger_ms: LINGER, milliseconds that a closed socket keeps unsent messages. libzmq waits for ever,
             which hangs the interpreter at exit.
         heartbeat_interval_ms: HEARTBEAT_IVL, milliseconds between pings of libzmq's own thread; 0 is off.
             They are answered without the GIL: they say that the process lives, not that its trainer does.
-            Sent by an xpub, so that a subscription ends with the process or host that made it, and by a
-            dealer. A sub hears the beat. On a router they would let a peer end the broker by a flood and its
-            own death: see `receive_hwm`.
+            Sent by an xpub, so that a subscription ends with the process or host that made it. A sub hears
+            the beat, and what a dealer says is answered. libzmq looks at all timers of its thread at each
+            message that ends one, so that heartbeats of thousands of peers take much of a broker's time. On
+            a router they would let a peer end the broker by a flood and its own death: see `receive_hwm`.
         heartbeat_timeout_ms: HEARTBEAT_TIMEOUT, milliseconds without an answer until a connection is closed.
         heartbeat_ttl_ms: HEARTBEAT_TTL, milliseconds after which the peer closes its end when we are silent.
-            A dealer asks for none: libzmq looks at all timers of its thread at each message that ends one,
-            which costs a broker with thousands of peers much of its time.
         unacknowledged_ms: TCP_MAXRT, milliseconds after which the kernel closes a connection whose other end
-            acknowledges nothing that was sent to it, on systems that can; for the sockets that bind.
+            acknowledges nothing that was sent to it, on systems that can; for the sockets that send more
+            than subscriptions.
         tcp_keepalive: TCP_KEEPALIVE, the kernel's own probe: a backstop for the heartbeat.
         handshake_ms: HANDSHAKE_IVL, milliseconds for a handshake to end. The default, 30 s, invites clients
             that connect, say nothing and hold a descriptor.
@@ -179,11 +179,10 @@ class SocketOptions:
         yield zmq.BACKLOG, self.backlog
 
     def _of_kind(self, kind: SocketKind) -> Iterator[tuple[int, int | bytes]]:
-        has_heartbeat = kind in ("dealer", "xpub")
-        yield zmq.HEARTBEAT_IVL, self.heartbeat_interval_ms if has_heartbeat else 0
+        yield zmq.HEARTBEAT_IVL, self.heartbeat_interval_ms if kind == "xpub" else 0
         yield zmq.HEARTBEAT_TTL, self.heartbeat_ttl_ms if kind == "xpub" else 0
         yield zmq.RCVHWM, self.receive_hwm if kind == "router" else 0
-        if kind in ("router", "xpub"):
+        if kind != "sub":
             yield zmq.TCP_MAXRT, self.unacknowledged_ms
         if kind == "router":
             # Without MANDATORY a message to a peer that is gone vanishes. HANDOVER would let a peer take

@@ -33,7 +33,8 @@ def test_every_socket_is_bounded_and_leaves_at_once(socket: zmq.Socket[bytes]) -
     assert socket.get(zmq.HEARTBEAT_TIMEOUT) == 3000
     # Both at once would let libzmq abort the process: see `receive_hwm`.
     assert socket.get(zmq.RCVHWM) == (1000 if socket.get(zmq.TYPE) == zmq.ROUTER else 0)
-    assert socket.get(zmq.HEARTBEAT_IVL) == (1000 if socket.get(zmq.TYPE) in (zmq.DEALER, zmq.XPUB) else 0)
+    assert socket.get(zmq.HEARTBEAT_IVL) == (1000 if socket.get(zmq.TYPE) == zmq.XPUB else 0)
+    assert socket.get(zmq.TCP_MAXRT) == (0 if socket.get(zmq.TYPE) == zmq.SUB else 3000)
     assert socket.get(zmq.HEARTBEAT_TTL) == (3000 if socket.get(zmq.TYPE) == zmq.XPUB else 0)
     assert socket.get(zmq.TCP_KEEPALIVE) == 1
     assert socket.get(zmq.HANDSHAKE_IVL) == 3000

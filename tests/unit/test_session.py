@@ -230,6 +230,15 @@ def test_three_beats_of_silence_make_the_sockets_anew() -> None:
     assert session.receive_control(WELCOME, 4.1)[0] == Connect("tcp://gpu-1:5556")
 
 
+def test_six_beats_without_a_word_on_control_make_the_sockets_anew() -> None:
+    """Its statuses leave for nowhere, though beats still come: only its control has died."""
+    session = active()
+    session.receive_control(m.Credit(received=2), 2.0)
+    for second in range(1, 9):
+        session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=second), float(second))
+        assert (Reconnect() in session.on_timer(float(second))) is (second == 8)
+
+
 def test_a_longer_beat_means_more_patience_and_a_status_less_often() -> None:
     session = active()
     session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=1, beat=1.25), 1.0)
