@@ -29,8 +29,8 @@ from .socket_sender import NOBODY, receive, sender_of
 # As numbers, because an enum's `|` and `&` take longer than the call that they are for.
 _NOW, _MORE, _READABLE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE), int(zmq.POLLIN)
 
-# To ask whether there is a message costs as much as half of a read that fails: most turns find one message, and
-# those that find more find many.
+# To ask whether there is a message costs half as much as a read that fails: most turns find one message, and
+# those that find more, many.
 _ASKED = 2
 
 # Seconds. That a queue has room again shows on the descriptor, but reading may eat that sign, and no option

@@ -4,9 +4,8 @@ The shell feeds one message, timer or confirmed commit at a time and carries out
 Time is the argument `now`, in seconds on any monotonic clock.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
-from zloom.codec import watch_topic
 from zloom.credit import STREAMED
 from zloom.errors import Refused
 from zloom.messages import (
@@ -69,6 +68,7 @@ from zloom_broker.requests import Requests
 from zloom_broker.state import State
 from zloom_broker.steering import Steering
 from zloom_broker.subscriptions import Subscriptions
+from zloom_broker.watchers import concerns
 
 ECHO = b"echo/"
 
@@ -158,6 +158,7 @@ class Core:
         for peer in [each for each in self._hub.peers.values() if each.access.user in users]:
             self._outcomes.unfollow(peer)
             self._membership.revoke(peer, now)
+        self._hub.watchers.clear()
         self._subscriptions.clear()  # updates are bound anew, because no other way cuts a subscriber off
         return self._hub.take()
 
@@ -190,7 +191,7 @@ class Core:
 
     def minds(self, topic: bytes) -> bool:
         """Return whether `subscription` has anything to do for a topic: a peer may subscribe millions."""
-        return self._hub.settings.secured or topic.startswith(ECHO)
+        return self._hub.settings.secured or topic.startswith(ECHO) or concerns(topic)
 
     def subscription(
         self, topic: bytes, now: float, *, present: bool, access: Access | None = OWNER
@@ -205,6 +206,8 @@ class Core:
         """
         if self._hub.settings.secured and not self._subscriptions.take(topic, access, present=present):
             return self._hub.take()
+        if concerns(topic):
+            self._hub.watchers.take(topic, present=present)
         if topic.startswith(ECHO) and topic.endswith(b"/"):
             nonce = topic[len(ECHO) : -1].decode(errors="replace")
             if present:
@@ -233,6 +236,11 @@ class Core:
 
     def end_turn(self) -> list[Effect]:
         """All that came in one turn of the loop was received: what belongs together is written together."""
+        self._outcomes.end_turn()
+        return self._hub.take()
+
+    def end(self) -> list[Effect]:
+        """No more will come: what waits to be written is written now."""
         self._outcomes.write()
         return self._hub.take()
 
@@ -351,11 +359,14 @@ class Core:
         peer.vitals.clock = status.at - self._hub.wall(now) if status.at else None
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]
-        seen = self._queries.status(attempt, replica, now)
         for event in failures(attempt, replica, before, status):
             self._hub.event(event, now)
-        reported = Reported(status=seen, metrics=status.metrics, devices=status.devices)
-        self._hub.publish(watch_topic(attempt.run), reported)
+
+        def reported() -> Iterator[Reported]:
+            seen = self._queries.status(attempt, replica, now)
+            yield Reported(status=seen, metrics=status.metrics, devices=status.devices)
+
+        self._hub.report(attempt.run, reported)
         self._guards.status(attempt, peer.replica, status, now)
         self._troubles.status(attempt, replica, readings, status, now)
         if status.lacks_config:

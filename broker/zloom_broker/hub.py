@@ -1,7 +1,7 @@
 """What the parts of the core share: peers, effects to be carried out, and commits under way."""
 
 from collections import Counter, UserDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
@@ -20,6 +20,7 @@ from zloom_broker.permissions import OWNER, Access
 from zloom_broker.records import AnyRecord, encode
 from zloom_broker.state import State
 from zloom_broker.users import BROKER_NAME
+from zloom_broker.watchers import Watchers
 
 MAX_GAP = 1_000_000
 """Messages that one gap counts for at most: a counter must still fit into a message whatever a peer says."""
@@ -168,6 +169,7 @@ class Hub:
         self.next_seq = last_seq + 1
         """Sequence number of the next record."""
         self._topic_seqs: dict[bytes, int] = {}
+        self.watchers = Watchers()
 
     def take(self) -> list[Effect]:
         """Return the effects so far, and begin anew."""
@@ -244,6 +246,18 @@ class Hub:
             seq = self._topic_seqs[topic] = self._topic_seqs.get(topic, 0) + 1
             message = msgspec.structs.replace(message, seq=seq)
         self._effects.append(Publish(topic, message))
+
+    def report(self, run: str, make: Callable[[], Iterable[Published]]) -> None:
+        """Publish what comes often and only those want who watch the run; if nobody does it is not made.
+
+        It is counted all the same: one who was away for a moment is to see that he missed something.
+        """
+        topic = watch_topic(run)
+        if self.watchers.watch(topic):
+            for message in make():
+                self.publish(topic, message)
+        else:
+            self._topic_seqs[topic] = self._topic_seqs.get(topic, 0) + 1
 
     def event(self, event: Event, now: float) -> None:
         """Tell those who watch that something happened."""

@@ -226,14 +226,14 @@ class Vitals:
             return "paused"
         if self.status.holding:
             return "holding"
-        if self.status.phase == "training" and now - self.step_changed > self._stalled_after(beat):
+        if self.status.phase == "training" and self._is_stalled(now - self.step_changed, beat):
             return "stalled"
         return "live"
 
-    def _stalled_after(self, beat: float) -> float:
-        if not self._step_times:
-            return float("inf")
-        return max(STALL_FLOOR, STALL_BEATS * beat, STALL_FACTOR * median(self._step_times))
+    def _is_stalled(self, seconds: float, beat: float) -> bool:
+        # In this order: the median of a replica that gets on is asked for by nobody.
+        enough = bool(self._step_times) and seconds > max(STALL_FLOOR, STALL_BEATS * beat)
+        return enough and seconds > STALL_FACTOR * median(self._step_times)
 
 
 def _plausible(status: Status) -> Status:

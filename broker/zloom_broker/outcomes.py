@@ -1,7 +1,8 @@
 """Outcomes on their way from replicas through the journal to whoever follows or watches.
 
-What one turn of the loop brings is written as one record for each attempt: a change to a thousand replicas
-has a thousand outcomes within milliseconds, and what is done for each costs the broker its time.
+What one turn of the loop brings is written as one record for each attempt, and what comes while such a record
+is on its way to the disk waits for it: a change to a thousand replicas has a thousand outcomes within
+milliseconds, and what is done for each costs the broker its time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,6 @@ from functools import partial
 from msgspec.structs import replace
 
 from zloom import messages
-from zloom.codec import watch_topic
 from zloom.messages import Answered, RevisionState
 from zloom.model import Outcome
 from zloom_broker.attempt import Attempt, AttemptKey
@@ -73,6 +73,8 @@ class Outcomes:
         self._due: dict[FollowKey, float] = {}
         self._owed = Owed(hub)
         self._batches: dict[AttemptKey, _Batch] = {}
+        self._under_way = 0
+        """Batches that were handed to the journal, and of which it has not told."""
         self._writing: set[Mark] = set()
         self._observers: list[Observer] = []
         self._companions: list[Companion] = []
@@ -120,10 +122,16 @@ class Outcomes:
         if len(batch.marks) >= MAX_BATCH:
             self.write()
 
+    def end_turn(self) -> None:
+        """Write what this turn brought, unless what came before is still being written."""
+        if not self._under_way:
+            self.write()
+
     def write(self) -> None:
-        """Write what this turn brought."""
+        """Write what is to be written now."""
         while self._batches:
             batch = self._batches.pop(next(iter(self._batches)))
+            self._under_way += 1
             try:
                 self._hub.commit(
                     batch.record(),
@@ -137,7 +145,7 @@ class Outcomes:
                 raise
 
     def _recorded(self, batch: _Batch) -> None:
-        self._writing.difference_update(batch.marks)
+        self._done(batch)
         for peer, numbers in batch.senders:
             _acknowledge(peer, numbers)
         for number, outcomes in batch.outcomes.items():
@@ -145,21 +153,17 @@ class Outcomes:
 
     def _not_recorded(self, batch: _Batch, reason: str) -> None:
         # The replicas send it again.
+        self._done(batch)
+
+    def _done(self, batch: _Batch) -> None:
+        self._under_way -= 1
         self._writing.difference_update(batch.marks)
 
     def announce(self, attempt: Attempt, number: int, replicas: Iterable[str], now: float) -> None:
         """Tell those who watch or follow what the outcomes of some replicas are now."""
         ledger = attempt.ledgers[number - 1]
         self._push((attempt.key, number), ledger, now)
-        for outcomes in _pages(ledger.outcomes[replica] for replica in replicas):
-            answered = Answered(
-                run=attempt.run,
-                attempt=attempt.id,
-                revision=number,
-                outcomes=outcomes,
-                settled=ledger.settled,
-            )
-            self._hub.publish(watch_topic(attempt.run), answered)
+        self._hub.report(attempt.run, partial(_answered, attempt, ledger, replicas))
         for observer in self._observers:
             observer(attempt, ledger, now)
 
@@ -248,6 +252,17 @@ class Outcomes:
             duplicate=duplicate,
             at_step=ledger.revision.at_step,
             outcomes=attempt.outcomes(ledger),
+            settled=ledger.settled,
+        )
+
+
+def _answered(attempt: Attempt, ledger: Ledger, replicas: Iterable[str]) -> Iterator[Answered]:
+    for outcomes in _pages(ledger.outcomes[replica] for replica in replicas):
+        yield Answered(
+            run=attempt.run,
+            attempt=attempt.id,
+            revision=ledger.revision.revision,
+            outcomes=outcomes,
             settled=ledger.settled,
         )
 

@@ -130,7 +130,7 @@ class Server:
         if self._admission is not None:
             self._admission.close()
         if self._core is not None:
-            self._handle(self._core, self._core.end_turn)
+            self._handle(self._core, self._core.end)
         self._ports.close(FAREWELL)
         core, self._core = self._core, None
         if core is not None and not self._journal.read_only_reason:

@@ -47,6 +47,7 @@ class Bench:
         state = fold(self.journal) if state is None else state
         core_settings = CoreSettings(epoch=epoch, **settings)  # type: ignore[arg-type]
         self.core = Core(state, core_settings, len(self.journal), 0.0, 1000.0)
+        self.core.subscription(b"watch/", self.now, present=True)  # so that all is told
 
     # --- events --------------------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ class Bench:
         """Fail the commits that were held."""
         self.hold = False
         first, self.waiting = self.waiting[0], []
-        return self._carry(self.core.commit_failed(first.seq, reason))
+        return self._carry(self.core.commit_failed(first.seq, reason) + self.core.end_turn())
 
     # --- peers ---------------------------------------------------------------------------------
 
@@ -148,7 +149,7 @@ class Bench:
             assert commit.seq == len(self.journal) + 1
             self.journal += commit.payloads
             effects += self._carry(self.core.committed(len(self.journal)))
-        return effects
+        return effects + self._carry(self.core.end_turn()) if commits else effects
 
 
 def fold(journal: list[bytes]) -> State:

@@ -35,6 +35,7 @@ _PURE = """
     zloom_broker.previews zloom_broker.pulse zloom_broker.queries zloom_broker.ramping
     zloom_broker.records zloom_broker.requests zloom_broker.rounds zloom_broker.rules
     zloom_broker.state zloom_broker.steering zloom_broker.straggling zloom_broker.subscriptions
+    zloom_broker.watchers
     zloom_broker.users zloom_broker.validation zloom_broker.withdrawals zloom_broker.zap
 """
 PURE = frozenset(_PURE.split())

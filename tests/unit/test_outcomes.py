@@ -8,8 +8,9 @@ from zloom.codec import MAX_MESSAGE_SIZE, encode
 from zloom.model import Outcome, OutcomeKind
 from zloom_broker import outcomes
 from zloom_broker.attempt import MAX_TEXT
+from zloom_broker.effects import Commit
 from zloom_broker.outcomes import MAX_RECORDED
-from zloom_broker.records import OutcomesRecorded, decode_record
+from zloom_broker.records import OutcomesRecorded, RevisionAccepted, decode_record
 
 
 def two_ranks() -> Bench:
@@ -108,6 +109,53 @@ def test_a_record_takes_no_more_than_so_many_outcomes(monkeypatch: pytest.Monkey
     bench.turn(*map(outcomes_of, "abc"))
     written = [decode_record(payload) for payload in bench.journal[before:]]
     assert [len(each.outcomes[1]) for each in written if isinstance(each, OutcomesRecorded)] == [2, 1]
+
+
+def outcomes_written(bench: Bench, since: int) -> list[list[str]]:
+    """Return whose outcomes each record since then has."""
+    written = [decode_record(payload) for payload in bench.journal[since:]]
+    return [
+        [each.replica for each in record.outcomes[1]]
+        for record in written
+        if isinstance(record, OutcomesRecorded)
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_comes_while_outcomes_are_written_is_written_together(fails: bool) -> None:
+    bench = changed("a", "b", "c")
+    before, bench.hold = len(bench.journal), True
+    for name in "abc":
+        bench.turn(outcomes_of(name))
+    assert len(bench.waiting) == 1
+    if fails:
+        bench.fail()
+    else:
+        bench.confirm()
+    assert outcomes_written(bench, before) == [["b", "c"]] if fails else [["a"], ["b", "c"]]
+
+
+def test_what_follows_from_outcomes_is_written_after_them() -> None:
+    bench = changed("a", "b")
+    before, bench.hold = len(bench.journal), True
+    bench.turn(outcomes_of("a"))
+    bench.turn(outcomes_of("b"))
+    bench.set("q2", learning_rate=0.25)
+    bench.confirm()
+    assert outcomes_written(bench, before) == [["a"], ["b"]]
+    assert [type(decode_record(each)) for each in bench.journal[before:]][-1] is RevisionAccepted
+
+
+def test_what_waits_to_be_written_is_written_at_the_end() -> None:
+    bench = changed("a", "b")
+    bench.hold = True
+    bench.turn(outcomes_of("a"))
+    bench.turn(outcomes_of("b"))
+    (commit,) = bench.core.end()
+    assert isinstance(commit, Commit)
+    record = decode_record(commit.payloads[0])
+    assert isinstance(record, OutcomesRecorded)
+    assert [each.replica for each in record.outcomes[1]] == ["b"]
 
 
 def test_outcomes_that_do_not_fit_into_one_publication_come_in_several() -> None:

@@ -40,9 +40,9 @@ def test_the_echo_follows_the_admission() -> None:
     assert published(effects[1:], ECHO) == [m.Echo(nonce="0123456789abcdef")]
 
 
-def test_without_keys_only_echoes_are_minded() -> None:
-    bench, topics = Bench(), (ECHO, b"watch/a/", b"config/", b"")
-    assert [bench.core.minds(topic) for topic in topics] == [True, False, False, False]
+def test_without_keys_only_echoes_and_who_watches_are_minded() -> None:
+    bench, topics = Bench(), (ECHO, b"watch/a/", b"", b"config/", b"beat/", b"watched/")
+    assert [bench.core.minds(topic) for topic in topics] == [True, True, True, False, False, False]
     assert all(not bench.subscription(topic, present=True) for topic in topics if not bench.core.minds(topic))
     assert all(secured().core.minds(topic) for topic in topics)
 
