@@ -1,7 +1,7 @@
 """Many weavelets, or subscribers of NATS, of Redis or of bare ZeroMQ, in one process, which answer at once.
 
 Each has connections of its own, as if it were a process. It says that it is ready when all of them are
-connected, but for those of bare ZeroMQ, for whom their server waits; and ends with its input.
+connected, but for those of bare ZeroMQ and skeletons, for whom their server waits; and ends with its input.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import zloom
-from bench import floor_fanout, redis_server
+from bench import floor_fanout, redis_server, skeleton_fanout
 from bench.orders import CHANGES, OUTCOMES
 from bench.roles import announce
-from bench.trainer import KEY, RUN
+from bench.trainer import ATTEMPT, KEY, RUN
 from zloom.settings import WeaveletSettings
 from zloom.socket_options import Context, new_context
 
@@ -28,8 +28,6 @@ RECONNECT = 0.1
 
 SOCKETS_EACH = 8
 """Two that are open, and those of earlier tries that libzmq has not taken down yet."""
-
-ATTEMPT = "one"
 
 
 async def weavelets(endpoint: str, ranks: range, world_size: int, stack: AsyncExitStack) -> None:
@@ -103,11 +101,19 @@ async def bare_subscribers(endpoints: str, ranks: range, world_size: int, stack:
     threading.Thread(target=subscribers.answer, daemon=True).start()
 
 
+async def skeletons(endpoints: str, ranks: range, world_size: int, stack: AsyncExitStack) -> None:
+    """Do the same with what a weavelet cannot do without, and nothing else."""
+    context = new_context(SOCKETS_EACH * len(ranks) + SOCKETS_EACH)
+    stack.callback(context.destroy, linger=0)
+    skeleton_fanout.join(context, endpoints, ranks, stack)
+
+
 Join = Callable[[str, range, int, AsyncExitStack], Awaitable[None]]
 
 KINDS: dict[str, Join] = {
     "zloom": weavelets,
     "pyzmq": bare_subscribers,
+    "skeleton": skeletons,
     "nats": subscribers,
     "redis": redis_subscribers,
 }

@@ -1,4 +1,7 @@
-"""One change to many weavelets, until the operator has the outcomes of all, beside NATS, Redis and pyzmq."""
+"""One change to many weavelets, until the operator has the outcomes of all, beside NATS, Redis and pyzmq.
+
+The skeleton does what zloom cannot do without.
+"""
 
 import asyncio
 import contextlib
@@ -14,18 +17,18 @@ import psutil
 import zmq
 
 import zloom
-from bench import crowd, nats_server, redis_server, roles
+from bench import crowd, nats_server, redis_server, roles, skeleton_fanout
 from bench.collected import Collected
 from bench.echo import open_async
 from bench.extent import Extent
 from bench.floor_fanout import SEPARATOR
-from bench.goals import Goal
+from bench.goals import Goal, with_skeletons
 from bench.orders import CHANGES, OUTCOMES, PAYLOAD
 from bench.results import Absence
 from bench.trainer import KEY, RUN
 
 NAME = "fanout"
-ZLOOM, FLOOR, NATS, REDIS = "zloom buffered", "pyzmq", "NATS", "Redis"
+ZLOOM, SKELETON, FLOOR, NATS, REDIS = "zloom buffered", "skeleton buffered", "pyzmq", "NATS", "Redis"
 TIME, CPU, CROWD_CPU = "all outcomes", "server's CPU", "weavelets' CPU"
 
 SIZES, QUICK_SIZES = (1, 10, 100, 1000), (1, 8)
@@ -40,13 +43,15 @@ QUICK_CHANGES = 2
 GOALS = tuple(
     goal
     for size in (*QUICK_SIZES, *SIZES[1:])
-    for goal in (
-        Goal(f"{size} weavelets", TIME, ZLOOM, NATS, 0.7 if size == SIZES[-1] else None),
-        Goal(f"{size} weavelets", CPU, ZLOOM, NATS),
-        Goal(f"{size} weavelets", TIME, FLOOR, NATS),
-        Goal(f"{size} weavelets", CPU, FLOOR, NATS),
-        Goal(f"{size} weavelets", TIME, ZLOOM, REDIS),
-        Goal(f"{size} weavelets", CPU, ZLOOM, REDIS),
+    for goal in with_skeletons(
+        (
+            Goal(f"{size} weavelets", TIME, ZLOOM, NATS, 0.7 if size == SIZES[-1] else None),
+            Goal(f"{size} weavelets", CPU, ZLOOM, NATS),
+            Goal(f"{size} weavelets", TIME, FLOOR, NATS),
+            Goal(f"{size} weavelets", CPU, FLOOR, NATS),
+            Goal(f"{size} weavelets", TIME, ZLOOM, REDIS),
+            Goal(f"{size} weavelets", CPU, ZLOOM, REDIS),
+        )
     )
 )
 
@@ -85,6 +90,7 @@ async def _measure(extent: Extent, size: int, collected: Collected) -> None:
     async with AsyncExitStack() as stack:
         sides = {
             ZLOOM: await stack.enter_async_context(_zloom(extent, size)),
+            SKELETON: await stack.enter_async_context(_skeleton(extent, size)),
             FLOOR: await stack.enter_async_context(_floor(size)),
         }
         if not nats_server.missing():
@@ -160,6 +166,24 @@ async def _zloom(extent: Extent, size: int) -> AsyncIterator[Side]:
         async with zloom.connect(broker.endpoint) as operator:
             server = psutil.Process(broker.pid)
             yield Side(lambda: change_all(operator, next(values), size), server, weavelets)
+
+
+@contextlib.asynccontextmanager
+async def _skeleton(extent: Extent, size: int) -> AsyncIterator[Side]:
+    with (
+        roles.running("bench.skeleton_fanout", str(size), str(extent.folder)) as server,
+        crowd_of("skeleton", server.endpoint, size) as weavelets,
+        zmq.Context() as context,
+        open_async(context, zmq.DEALER, server.endpoint.split(SEPARATOR)[0]) as operator,
+    ):
+        numbers = itertools.count()
+
+        async def change() -> None:
+            async with asyncio.timeout(crowd.CROWD_DEADLINE):
+                await operator.send_multipart(skeleton_fanout.request(next(numbers)))
+                assert skeleton_fanout.answered(await operator.recv_multipart()) == size
+
+        yield Side(change, psutil.Process(server.pid), weavelets)
 
 
 @contextlib.asynccontextmanager

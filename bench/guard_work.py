@@ -9,9 +9,8 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import zloom
-from bench.crowd import ATTEMPT
 from bench.parts import shared_context
-from bench.trainer import KEY, RUN
+from bench.trainer import ATTEMPT, KEY, RUN
 from zloom import messages as m
 from zloom.codec import echo_topic, steer_topic
 from zloom.effects import Send

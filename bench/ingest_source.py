@@ -4,9 +4,8 @@ import asyncio
 import sys
 
 import zloom
-from bench.crowd import ATTEMPT
 from bench.roles import DEADLINE, announce
-from bench.trainer import RUN
+from bench.trainer import ATTEMPT, RUN
 
 METRICS = {f"metric_{number}": 0.5 + number for number in range(10)}
 """Of one step, as a training reports them; so many points."""

@@ -10,6 +10,7 @@ from bench.training import Step, step_of
 from zloom.socket_options import Context
 
 RUN = "bench"
+ATTEMPT = "one"
 KEY = "learning_rate"
 END = "end"
 """The command to leave. Two others, `busy` and `torch`, say what the steps are from now on."""

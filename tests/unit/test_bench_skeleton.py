@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import contenders, limits, results
+from bench import contenders, fanout, limits, results
+from bench.extent import Extent
 from bench.goals import Goal, with_skeletons
 from bench.parts import Plan
 from bench.percentiles import Spread
@@ -25,6 +26,16 @@ async def test_a_change_and_its_outcome_are_committed_each(contender: Contender,
         await bench.train("idle")
     orders = ["busy", "idle", "end"]
     assert rows_in(tmp_path) == 2 * (2 * CHANGES + len(orders))
+
+
+@pytest.mark.asyncio
+async def test_a_change_and_the_outcomes_of_all_are_committed(tmp_path: Path) -> None:
+    extent = Extent(rounds=1, quick=True, large=False, folder=tmp_path, say=print)
+    async with fanout._skeleton(extent, 3) as side:
+        await side.change()
+        await side.change()
+        assert rows_in(tmp_path) == 2 * (1 + 3)
+        assert len(side.crowd) == 3
 
 
 def rows_in(folder: Path) -> int:
