@@ -4,7 +4,7 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby, islice
+from itertools import groupby
 from operator import itemgetter
 from statistics import median
 
@@ -33,9 +33,9 @@ class RecentPoints:
             if name not in self._columns and len(self._columns) >= MAX_METRICS:
                 continue
             steps, values = self._columns.setdefault(name, (array("d"), array("d")))
-            for step, value in reversed(list(islice(_newest_finite(series), BASELINE_POINTS))):
-                steps.append(step)
-                values.append(value)
+            newest_steps, newest_values = _newest_finite(series)
+            steps.extend(newest_steps)
+            values.extend(newest_values)
             del steps[:-BASELINE_POINTS], values[:-BASELINE_POINTS]
 
     def of(self, name: str) -> list[tuple[int, float]]:
@@ -44,11 +44,13 @@ class RecentPoints:
         return [(int(step), value) for step, value in zip(steps, values, strict=True)]
 
 
-def _newest_finite(series: Series) -> Iterator[tuple[int, float]]:
-    count = min(len(series.steps), len(series.values))  # a peer may send columns of two lengths
-    for place in range(count - 1, -1, -1):
-        if math.isfinite(series.values[place]):
-            yield series.steps[place], series.values[place]
+def _newest_finite(series: Series) -> tuple[list[int], list[float]]:
+    """Return steps and values of the newest points for a baseline, oldest first."""
+    steps, values = series.steps[-BASELINE_POINTS:], series.values[-BASELINE_POINTS:]
+    if len(series.steps) == len(series.values) and all(map(math.isfinite, values)):
+        return steps, values
+    finite = [(step, value) for step, value in _points(series) if math.isfinite(value)][-BASELINE_POINTS:]
+    return [step for step, _ in finite], [value for _, value in finite]
 
 
 def _points(series: Series) -> list[tuple[int, float]]:
