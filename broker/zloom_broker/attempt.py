@@ -9,7 +9,7 @@ import msgspec
 
 from zloom.model import HistoryEntry, Key, Outcome, Replica, Revision, Value
 from zloom_broker.history import History
-from zloom_broker.ledger import Ledger, Setting
+from zloom_broker.ledger import BOUND, Ledger, Setting
 from zloom_broker.parts import Parts
 from zloom_broker.records import (
     AttemptImage,
@@ -59,8 +59,10 @@ class Attempt:
         self.left: dict[str, ReplicaLeft] = {}
         self.baseline: dict[str, Value] = {}
         self.ledgers = History()
-        self.open: set[int] = set()
-        """Revisions that are not settled."""
+        self.open: dict[int, Ledger] = {}
+        """Revisions that are not settled, by number and in order."""
+        self.bound: dict[int, Ledger] = {}
+        """Those of them that wait for a step or for all ranks, and not just for the next safe point."""
         self.losses: set[int] = set()
         """Revisions in which somebody was lost, who may come back and amend that."""
         self.noted: set[int] = set()
@@ -138,7 +140,7 @@ class Attempt:
 
     def size(self) -> int:
         """Return about how many bytes a snapshot for one that joins now would have."""
-        scheduled = [ledger.revision for ledger in self._unsettled() if ledger.scheduled]
+        scheduled = [ledger.revision for ledger in self.bound.values() if ledger.scheduled]
         return len(_encoder.encode([self._settings, scheduled]))
 
     def entry(self, ledger: Ledger) -> HistoryEntry:
@@ -155,14 +157,14 @@ class Attempt:
 
     def undecided(self) -> Iterator[Ledger]:
         """Yield the consistent revisions that the ranks have still to agree on."""
-        return (ledger for ledger in self._unsettled() if ledger.undecided)
+        return (ledger for ledger in self.bound.values() if ledger.undecided)
 
     def step_of_earlier(self, ledger: Ledger) -> int:
         """Return the last step that the ranks agreed on for an update that this one waits behind, or 0."""
         own = ledger.revision
         steps = [
             each.agreed.step
-            for each in self._unsettled()
+            for each in self.bound.values()
             if each.agreed
             and each.revision.revision < own.revision
             and each.revision.revision not in own.supersedes
@@ -175,11 +177,11 @@ class Attempt:
 
         What they promised meanwhile for a step behind it would wait until they are resumed.
         """
-        return any(each.agreed and each.revision.command == "pause" for each in self._unsettled())
+        return any(each.agreed and each.revision.command == "pause" for each in self.bound.values())
 
     def owed(self, replica: str) -> list[Ledger]:
         """Return the revisions that a replica has not answered."""
-        return [item for item in self._unsettled() if replica in item.missing]
+        return [item for item in self.open.values() if replica in item.missing]
 
     def is_new(self, revision: int, outcome: Outcome) -> bool:
         """Whether an outcome says something: the first of a target wins, but a lost one may amend."""
@@ -276,7 +278,8 @@ class Attempt:
         for number, block in enumerate(attempt.ledgers.restore(image.blocks, parts)):
             for user, ids in block.requests.items():
                 requests.setdefault(user, {}).update(zip(ids, repeat((attempt.key, number))))
-            attempt.open.update(block.open)
+            for revision in block.open:
+                attempt._open(attempt.ledgers[revision - 1])
             attempt.losses.update(block.losses)
             attempt.noted.update(block.noted)
             for key, numbers in block.keys.items():
@@ -290,7 +293,7 @@ class Attempt:
     def _append(self, ledger: Ledger) -> None:
         self.ledgers.append(ledger)
         if not ledger.settled:
-            self.open.add(ledger.revision.revision)
+            self._open(ledger)
         if ledger.lost:
             self.losses.add(ledger.revision.revision)
         if ledger.noted:
@@ -301,12 +304,18 @@ class Attempt:
             if not void:
                 self._settings[key] = Setting(value, ledger.revision.revision)
 
+    def _open(self, ledger: Ledger) -> None:
+        self.open[ledger.revision.revision] = ledger
+        if ledger.revision.mode in BOUND:
+            self.bound[ledger.revision.revision] = ledger
+
     def _answer(self, ledger: Ledger, outcome: Outcome) -> None:
         self.ledgers.changing(ledger.revision.revision)
         was_void = ledger.void
         ledger.answer(outcome)
         if ledger.settled:
-            self.open.discard(ledger.revision.revision)
+            self.open.pop(ledger.revision.revision, None)
+            self.bound.pop(ledger.revision.revision, None)
         if outcome.outcome == "lost":
             self.losses.add(ledger.revision.revision)
         if ledger.void != was_void or outcome.values:
@@ -346,9 +355,6 @@ class Attempt:
                 return Setting(settled.changes[key], settled.revision.revision)
             ends[ledger.revision.cancels] = ledger
         return None
-
-    def _unsettled(self) -> Iterator[Ledger]:
-        return (self.ledgers[number - 1] for number in sorted(self.open))
 
     def _gone(self, left: ReplicaLeft) -> Outcome:
         return Outcome(left.replica, self.rank(left.replica), left.outcome, error=left.reason)

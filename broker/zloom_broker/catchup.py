@@ -43,7 +43,7 @@ def _is_torn(attempt: Attempt, replica: str) -> bool:
 
     It is in no snapshot that a newcomer could be given now, and no round will bring it there.
     """
-    pending = (attempt.ledgers[number - 1] for number in attempt.open)
+    pending = attempt.open.values()
     return any(
         each.agreed is not None and each.revision.kind == "config" and replica not in each.targets
         for each in pending
@@ -76,7 +76,7 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
     numbers: set[int] = set()
     keys: set[str] = set()
     # Nothing can follow before the first, and there may be a million of them.
-    unsure = sorted(attempt.open | attempt.losses)
+    unsure = sorted(attempt.open.keys() | attempt.losses)
     to_come = (n for n in unsure if _is_to_come(attempt, attempt.ledgers[n - 1], replica, brief=brief))
     first = next(to_come, attempt.revision + 1)
     ahead = sorted(number for number in attempt.noted.union(unsure) if number >= first)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Set
 from typing import NamedTuple, Self
 
-from zloom.model import GuardEnd, Outcome, OutcomeKind, Revision, Value
+from zloom.model import GuardEnd, Mode, Outcome, OutcomeKind, Revision, Value
 from zloom_broker.records import Accepted, RevisionAgreed, RevisionConcluded, pack
 
 VOIDING: frozenset[OutcomeKind | None] = frozenset({"rejected", "aborted", "cancelled", "superseded"})
@@ -22,9 +22,13 @@ class Setting(NamedTuple):
     revision: int
 
 
+BOUND: frozenset[Mode] = frozenset({"at_step", "consistent"})
+"""Modes of what is not just carried out at each replica's next safe point."""
+
+
 def is_scheduled(revision: Revision) -> bool:
     """Whether a revision is config that is not just carried out at each replica's next safe point."""
-    return revision.kind == "config" and revision.mode in ("at_step", "consistent")
+    return revision.kind == "config" and revision.mode in BOUND
 
 
 def _refuses(outcome: Outcome) -> bool:

@@ -101,7 +101,7 @@ def _common(attempt: Attempt) -> dict[str, Value]:
     if _is_resumed(attempt):
         first = min(attempt.present(), key=lambda replica: replica.rank)
         values = {key.name: key.baseline for key in first.keys if key.name in values}
-    changing = {key for number in attempt.open for key in attempt.ledgers[number - 1].revision.changes}
+    changing = {key for each in attempt.open.values() for key in each.revision.changes}
     schemas = [{key.name: key.schema for key in replica.keys} for replica in attempt.present()]
     return {
         name: value

@@ -243,8 +243,7 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
 
 def _pending(names: Iterable[str], attempt: Attempt, tentative: Sequence[Revision]) -> list[Revision]:
     """Return the updates that wait for a step, or for the ranks to agree, and touch one of the keys."""
-    waiting = [attempt.ledgers[number - 1] for number in sorted(attempt.open)]
-    revisions = [each.revision for each in waiting if each.scheduled]
+    revisions = [each.revision for each in attempt.bound.values() if each.scheduled]
     revisions += [each for each in tentative if is_scheduled(each)]
     return [each for each in revisions if not each.changes.keys().isdisjoint(names)]
 

@@ -64,7 +64,7 @@ def _ended_by(revision: Revision, attempt: Attempt) -> tuple[OutcomeKind, str, l
     by = f"by revision {revision.revision}"
     if revision.kind == "cancel":
         return "cancelled", by, [revision.cancels]
-    undecided = [ledger.revision for ledger in attempt.undecided()]
+    undecided = (ledger.revision for ledger in attempt.undecided())
     if revision.kind == "command" and revision.command == "stop":
         return "aborted", f"the run was stopped {by}", [each.revision for each in undecided]
     if revision.kind == "command" and revision.command == "resume":

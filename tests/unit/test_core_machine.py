@@ -203,7 +203,9 @@ class Broker(RuleBasedStateMachine):
             other = restored.attempts["run", "one"]
             assert other.config() == self.attempt.config()
             assert other.config() == self.attempt.config_at(self.attempt.revision)
-            assert other.open == self.attempt.open
+            assert list(other.open) == list(self.attempt.open)
+            assert list(other.bound) == list(self.attempt.bound)
+            assert all(other.ledgers[number - 1] is ledger for number, ledger in other.open.items())
 
     @invariant()
     def revisions_are_consecutive(self) -> None:
