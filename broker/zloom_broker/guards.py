@@ -100,6 +100,8 @@ class Guards:
 
     def _applied(self, attempt: Attempt, outcomes: Mapping[int, Outcome]) -> list[AnyRecord]:
         """Return what is to be written with outcomes: what the metrics were before guarded revisions."""
+        if attempt.key not in self._armed:  # as a rule, and asked at each outcome
+            return []
         records: list[AnyRecord] = []
         for armed in self._of(attempt):
             outcome = outcomes.get(armed.ledger.revision.revision)
@@ -154,6 +156,8 @@ class Guards:
 
     def status(self, attempt: Attempt, replica: str, status: Status, now: float) -> None:
         """A replica reported."""
+        if attempt.key not in self._armed:  # as a rule, and asked at each status
+            return
         for armed in self._of(attempt):
             watch = armed.watches.get(replica)
             if watch is None or armed.ending:
