@@ -140,7 +140,7 @@ class Pulse:
         self._hub.look_at = min(self._hub.look_at, due)
 
     def _tell_stall(self, replica: str, vitals: Vitals, now: float) -> None:
-        state = vitals.state(now, self._hub.settings.beat)
+        state = vitals.state(now, self._hub.beat)
         stalled = state == "stalled"
         # One that does not answer has not recovered, whatever else is the matter with it.
         if stalled == (replica in self._stalled) or state == "unresponsive":
