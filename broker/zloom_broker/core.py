@@ -263,9 +263,13 @@ class Core:
 
     def next_timer(self) -> float:
         """Return when `on_timer` must be called, in the seconds of `now`."""
-        parts = self._steering, self._guards, self._inspection
-        optional = [self._outcomes.next_push(), *(part.next_timer() for part in parts)]
-        return min([self._pulse.next_timer(), *(when for when in optional if when is not None)])
+        return min(
+            self._pulse.next_timer(),
+            self._outcomes.next_push(),
+            self._steering.next_timer(),
+            self._guards.next_timer(),
+            self._inspection.next_timer(),
+        )
 
     def numbers(self, now: float) -> tuple[dict[str, int], dict[str, float]]:
         """Return what was counted since the broker began, and the gauges as of now."""

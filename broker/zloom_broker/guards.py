@@ -6,6 +6,7 @@ A guard fires at most once: the revision that restores the values and the end of
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Literal
 
 from zloom.errors import Refused
@@ -204,9 +205,9 @@ class Guards:
 
     # --- time ---------------------------------------------------------------------------------
 
-    def next_timer(self) -> float | None:
-        """Return when `on_timer` has something to do, or None."""
-        return self._recheck if self._armed else None
+    def next_timer(self) -> float:
+        """Return when `on_timer` has something to do, or infinity."""
+        return self._recheck if self._armed else inf
 
     def on_timer(self, now: float) -> None:
         """Do what is due."""

@@ -8,6 +8,7 @@ milliseconds, and what is done for each costs the broker its time.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 
 from msgspec.structs import replace
 
@@ -220,9 +221,9 @@ class Outcomes:
         del self._followers[key], self._pushed[key]
         self._due.pop(key, None)
 
-    def next_push(self) -> float | None:
-        """Return when a push that was held back is due."""
-        return min(self._due.values(), default=None)
+    def next_push(self) -> float:
+        """Return when a push that was held back is due, or infinity."""
+        return min(self._due.values(), default=inf)
 
     def push_due(self, now: float) -> None:
         """Send the pushes that were held back."""
