@@ -31,13 +31,6 @@ TEXTS_SIZE = 128 * 1024
 """Characters of errors, and of details, in one list of outcomes: a thousand replicas that all tell why must
 still fit into one message."""
 
-SNAPSHOT = "snapshot"
-"""The detail of a joiner's outcome: it took the config as a whole."""
-
-UNDECLARED = "undeclared"
-"""The error of a replica that declares none of a revision's keys, so has nothing to say about it."""
-
-
 _encoder = msgspec.msgpack.Encoder()
 
 AttemptKey = tuple[str, str]
@@ -55,6 +48,7 @@ class Attempt:
         self.started = started
         self.run = started.run
         self.id = started.attempt
+        self.key: AttemptKey = self.run, self.id
         self.replicas: dict[str, Replica] = {}
         self.left: dict[str, ReplicaLeft] = {}
         self.baseline: dict[str, Value] = {}
@@ -70,11 +64,6 @@ class Attempt:
         self._settings: dict[str, Setting] = {}
         self._touching: dict[str, array[int]] = {}
         """The revisions that say something about each key, in order."""
-
-    @property
-    def key(self) -> AttemptKey:
-        """The run and the attempt."""
-        return self.run, self.id
 
     @property
     def revision(self) -> int:
@@ -101,6 +90,8 @@ class Attempt:
 
     def present(self) -> Iterator[Replica]:
         """Yield the replicas that have neither been lost nor said goodbye."""
+        if not self.left:  # as a rule, and asked for each change
+            return iter(self.replicas.values())
         return (replica for replica in self.replicas.values() if replica.id not in self.left)
 
     def lost(self) -> Iterator[Replica]:
@@ -149,11 +140,14 @@ class Attempt:
 
     def outcomes(self, ledger: Ledger) -> list[Outcome]:
         """Return the outcome of each target, then of others that answered; None means not yet."""
-        targets = frozenset(ledger.targets)
-        named = [*ledger.targets, *(name for name in ledger.outcomes if name not in targets)]
-        limit = TEXTS_SIZE // max(1, len(named))
-        outcomes = (ledger.outcomes.get(name) or Outcome(name, self.rank(name)) for name in named)
-        return [_shortened(outcome, limit) for outcome in outcomes]
+        known, targets = ledger.outcomes, frozenset(ledger.targets)
+        outcomes = [known.get(name) or Outcome(name, self.rank(name)) for name in ledger.targets]
+        if not known.keys() <= targets:
+            outcomes += [outcome for name, outcome in known.items() if name not in targets]
+        limit = TEXTS_SIZE // max(1, len(outcomes))
+        return [
+            _shortened(outcome, limit) if outcome.error or outcome.detail else outcome for outcome in outcomes
+        ]
 
     def undecided(self) -> Iterator[Ledger]:
         """Yield the consistent revisions that the ranks have still to agree on."""
@@ -183,32 +177,6 @@ class Attempt:
         """Return the revisions that a replica has not answered."""
         return [item for item in self.open.values() if replica in item.missing]
 
-    def is_new(self, revision: int, outcome: Outcome) -> bool:
-        """Whether an outcome says something: the first of a target wins, but a lost one may amend."""
-        ledger = self.ledger(revision)
-        if ledger is None:
-            return False
-        known = ledger.outcomes.get(outcome.replica)
-        if known is not None:
-            return known.outcome == "lost" and outcome.outcome != "lost"
-        return ledger.is_target(outcome.replica) or outcome.error != UNDECLARED
-
-    def is_beside_config(self, revision: int, outcome: Outcome) -> bool:
-        """Whether a joiner that took the config as of a revision names one that is no part of it.
-
-        It did not carry the command out, and has no value of one that nobody has applied: were that taken for
-        applied here, the config would have a value again that is held nowhere.
-        """
-        ledger = self.ledger(revision)
-        # A command's handler may return that very word; what was carried out names the revision's digest.
-        joined = outcome.detail == SNAPSHOT and not outcome.chain
-        return joined and ledger is not None and (ledger.revision.kind != "config" or ledger.void)
-
-    def is_of_another_history(self, revision: int, outcome: Outcome) -> bool:
-        """Whether an outcome is about another revision of that number, which this broker does not have."""
-        ledger = self.ledger(revision)
-        return ledger is not None and outcome.chain not in (b"", ledger.revision.chain)
-
     # --- records -----------------------------------------------------------------------------
 
     def join(self, record: ReplicaJoined) -> None:
@@ -224,7 +192,7 @@ class Attempt:
         owed = self.owed(record.replica)
         self.left[record.replica] = record
         for ledger in owed:
-            self._answer(ledger, self._gone(record))
+            self._answer(ledger, [self._gone(record)])
 
     def accept(self, record: RevisionAccepted) -> None:
         """A revision was accepted. A target may have left since it was proposed."""
@@ -235,9 +203,8 @@ class Attempt:
         """Replicas answered."""
         for number, outcomes in record.outcomes.items():
             ledger = self.ledger(number)
-            for outcome in outcomes:
-                if ledger is not None and self.is_new(number, outcome):
-                    self._answer(ledger, _shortened(outcome, MAX_TEXT))
+            if ledger is not None:
+                self._answer(ledger, (_shortened(each, MAX_TEXT) for each in outcomes if ledger.is_new(each)))
 
     def agree(self, record: RevisionAgreed) -> None:
         """All replicas promised to carry out a consistent revision."""
@@ -309,18 +276,23 @@ class Attempt:
         if ledger.revision.mode in BOUND:
             self.bound[ledger.revision.revision] = ledger
 
-    def _answer(self, ledger: Ledger, outcome: Outcome) -> None:
-        self.ledgers.changing(ledger.revision.revision)
-        was_void = ledger.void
-        ledger.answer(outcome)
+    def _answer(self, ledger: Ledger, outcomes: Iterable[Outcome]) -> None:
+        """Take outcomes of one revision; what follows from them is done once for all of them."""
+        number = ledger.revision.revision
+        was_void, before, changed = ledger.void, ledger.changes, False
+        for outcome in outcomes:
+            if not changed:
+                self.ledgers.changing(number)
+                changed = True
+            ledger.answer(outcome)
+            if outcome.outcome == "lost":
+                self.losses.add(number)
         if ledger.settled:
-            self.open.pop(ledger.revision.revision, None)
-            self.bound.pop(ledger.revision.revision, None)
-        if outcome.outcome == "lost":
-            self.losses.add(ledger.revision.revision)
-        if ledger.void != was_void or outcome.values:
-            for key in ledger.changes:
-                self._touch(key, ledger.revision.revision)
+            self.open.pop(number, None)
+            self.bound.pop(number, None)
+        if ledger.void != was_void or ledger.changes != before:
+            for key in {**before, **ledger.changes}:
+                self._touch(key, number)
                 self._settle(self._settings, key)
 
     def _touch(self, key: str, revision: int) -> None:

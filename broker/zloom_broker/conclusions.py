@@ -5,6 +5,7 @@ the register: the conclusion is on disk before anybody is told.
 """
 
 from dataclasses import dataclass, field
+from math import inf
 
 from zloom.messages import Conclusion, Confirm
 from zloom_broker.attempt import Attempt, AttemptKey
@@ -38,9 +39,9 @@ class Conclusions:
         self._hub = hub
         self._open: dict[tuple[AttemptKey, int], _Open] = {}
 
-    def next_timer(self) -> float | None:
-        """Return when the first time-out is due, or None."""
-        return min((each.deadline for each in self._open.values() if not each.writing), default=None)
+    def next_timer(self) -> float:
+        """Return when the first time-out is due, or infinity."""
+        return min((each.deadline for each in self._open.values() if not each.writing), default=inf)
 
     def on_timer(self, now: float) -> None:
         """Have what was not confirmed in time undone."""

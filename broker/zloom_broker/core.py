@@ -5,6 +5,7 @@ Time is the argument `now`, in seconds on any monotonic clock.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import get_args
 
 from zloom.credit import STREAMED
 from zloom.errors import Refused
@@ -72,6 +73,12 @@ from zloom_broker.watchers import concerns
 
 ECHO = b"echo/"
 
+_RECEIVED = {kind: f"received_{kind.__struct_config__.tag}" for kind in get_args(ToBroker)}
+"""The counter of each type of message."""
+
+_OF_OPERATORS_TOO = (Pong, Credit, Publish, Goodbye)
+"""What is no request and not for weavelets alone."""
+
 
 class Core:
     """The broker's core. Not thread-safe: one shell feeds it."""
@@ -128,10 +135,10 @@ class Core:
             access: Who sent it, by his key.
         """
         peer = self._hub.peers.get(identity)
-        self._hub.counters[f"received_{type(message).__struct_config__.tag}"] += 1
+        self._hub.counters[_RECEIVED[type(message)]] += 1
         if isinstance(message, Hello):
             self._membership.hello(identity, message, access, now)
-        elif peer is None or peer.access != access:
+        elif peer is None or (peer.access is not access and peer.access != access):
             self._hub.counters["unknown_peers"] += 1
             self._hub.send_unknown(identity, HelloRequired())
         else:
@@ -256,9 +263,13 @@ class Core:
 
     def next_timer(self) -> float:
         """Return when `on_timer` must be called, in the seconds of `now`."""
-        parts = self._steering, self._guards, self._inspection
-        optional = [self._outcomes.next_push(), *(part.next_timer() for part in parts)]
-        return min([self._pulse.next_timer(), *(when for when in optional if when is not None)])
+        return min(
+            self._pulse.next_timer(),
+            self._outcomes.next_push(),
+            self._steering.next_timer(),
+            self._guards.next_timer(),
+            self._inspection.next_timer(),
+        )
 
     def numbers(self, now: float) -> tuple[dict[str, int], dict[str, float]]:
         """Return what was counted since the broker began, and the gauges as of now."""
@@ -287,32 +298,33 @@ class Core:
     # --- inside ------------------------------------------------------------------------------
 
     def _weavelet(self, peer: Peer, message: FromWeavelet, now: float) -> None:
-        match message:
+        if not peer.replica and not isinstance(message, _OF_OPERATORS_TOO):
+            tag = type(message).__struct_config__.tag
+            text = f"{tag} is for weavelets; this connection's hello had the role operator"
+            self._hub.send(peer, Error(code="not_allowed", text=text))
+            return
+        match message:  # what comes most first, as each case that it is not costs time
+            case Status():
+                self._status(peer, message, now)
+            case Outcomes():
+                self._outcomes.receive(peer, message, now)
             case Pong():
                 self._pulse.pong(peer, message)
                 self._outcomes.credited(peer)
             case Credit():
                 peer.acknowledge(message.received)
                 self._outcomes.credited(peer)
-            case Publish():
-                self._own_topics.publish(peer, message)
-            case Goodbye():
-                self._departures.goodbye(peer, message, now)
-            case _ if not peer.replica:
-                tag = type(message).__struct_config__.tag
-                text = f"{tag} is for weavelets; this connection's hello had the role operator"
-                self._hub.send(peer, Error(code="not_allowed", text=text))
-            case Sync():
-                catch_up(self._hub, peer, message, now)
-                self._steering.synced(peer, now)
             case Promise():
                 self._steering.promise(peer, message, now)
             case Confirm():
                 self._steering.confirm(peer, message, now)
-            case Outcomes():
-                self._outcomes.receive(peer, message, now)
-            case Status():
-                self._status(peer, message, now)
+            case Publish():
+                self._own_topics.publish(peer, message)
+            case Goodbye():
+                self._departures.goodbye(peer, message, now)
+            case Sync():
+                catch_up(self._hub, peer, message, now)
+                self._steering.synced(peer, now)
             case Declare():
                 self._membership.declare(peer, message, now)
             case FailureReceived():
@@ -353,14 +365,15 @@ class Core:
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         self._hub.tell_credit(peer, STREAMED // 2)
-        before, readings = peer.vitals.status, dict(peer.vitals.devices)
+        before, readings = peer.vitals.status, dict(peer.vitals.devices) if status.devices else {}
         self._hub.count_gap("status_missed", before.seq if before else None, status.seq)
         self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)
         peer.vitals.clock = status.at - self._hub.wall(now) if status.at else None
         attempt = self._hub.state.attempts[peer.attempt]
         replica = attempt.replicas[peer.replica]
-        for event in failures(attempt, replica, before, status):
-            self._hub.event(event, now)
+        if status.ramps:
+            for event in failures(attempt, replica, before, status):
+                self._hub.event(event, now)
 
         def reported() -> Iterator[Reported]:
             seen = self._queries.status(attempt, replica, now)
@@ -368,6 +381,7 @@ class Core:
 
         self._hub.report(attempt.run, reported)
         self._guards.status(attempt, peer.replica, status, now)
-        self._troubles.status(attempt, replica, readings, status, now)
+        if status.devices:
+            self._troubles.status(attempt, replica, readings, status, now)
         if status.lacks_config:
             self._newcomers.look(attempt, now)

@@ -55,7 +55,9 @@ class Failures:
 
     def resend(self, peer: Peer, now: float) -> None:
         """Tell a replica again what it has not acknowledged."""
-        for unheard in self._unheard.get(peer.replica, {}).values():
+        if peer.replica not in self._unheard:  # as a rule, and asked at each beat
+            return
+        for unheard in self._unheard[peer.replica].values():
             if now - unheard.sent >= RESEND and self._send(peer, unheard, now):
                 self._hub.counters["failures_resent"] += 1
 

@@ -6,6 +6,7 @@ A guard fires at most once: the revision that restores the values and the end of
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Literal
 
 from zloom.errors import Refused
@@ -100,6 +101,8 @@ class Guards:
 
     def _applied(self, attempt: Attempt, outcomes: Mapping[int, Outcome]) -> list[AnyRecord]:
         """Return what is to be written with outcomes: what the metrics were before guarded revisions."""
+        if attempt.key not in self._armed:  # as a rule, and asked at each outcome
+            return []
         records: list[AnyRecord] = []
         for armed in self._of(attempt):
             outcome = outcomes.get(armed.ledger.revision.revision)
@@ -154,6 +157,8 @@ class Guards:
 
     def status(self, attempt: Attempt, replica: str, status: Status, now: float) -> None:
         """A replica reported."""
+        if attempt.key not in self._armed:  # as a rule, and asked at each status
+            return
         for armed in self._of(attempt):
             watch = armed.watches.get(replica)
             if watch is None or armed.ending:
@@ -200,9 +205,9 @@ class Guards:
 
     # --- time ---------------------------------------------------------------------------------
 
-    def next_timer(self) -> float | None:
-        """Return when `on_timer` has something to do, or None."""
-        return self._recheck if self._armed else None
+    def next_timer(self) -> float:
+        """Return when `on_timer` has something to do, or infinity."""
+        return self._recheck if self._armed else inf
 
     def on_timer(self, now: float) -> None:
         """Do what is due."""

@@ -111,6 +111,10 @@ class Connections(UserDict[str, Peer]):
         """Return the connection whose hello had this nonce."""
         return self._by_nonce.get(nonce)
 
+    def attempts(self) -> set[AttemptKey]:
+        """Return the attempts that have a connection."""
+        return {peer.attempt for peer in self.data.values()}
+
     def _forget_nonce(self, replica: str) -> None:
         before = self.data.get(replica)
         if before is not None and self._by_nonce.get(before.nonce) is before:
@@ -139,6 +143,8 @@ class Hub:
     def __init__(self, state: State, settings: CoreSettings, last_seq: int) -> None:
         self.state = state
         self.settings = settings
+        self._quarter = max(1, settings.credit // 4)
+        """Messages after which their sender is told how far it was heard."""
         self.peers: dict[bytes, Peer] = {}
         self.weavelets = Connections()
         """The connection of each replica that has one."""
@@ -214,7 +220,7 @@ class Hub:
     def received(self, peer: Peer) -> None:
         """Count a message of a peer, and tell it now and then how far it was heard."""
         peer.received += 1
-        self.tell_credit(peer, max(1, self.settings.credit // 4))
+        self.tell_credit(peer, self._quarter)
 
     def tell_credit(self, peer: Peer, beyond: int) -> None:
         """Tell a peer how far it was heard, if that are so many messages more than it knows."""

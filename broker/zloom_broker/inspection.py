@@ -1,6 +1,7 @@
 """What the threads of replicas do: asked of the weavelet, which needs no co-operation of the trainer."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from zloom.errors import Refused
 from zloom.messages import GetStacks, Stacks, StacksTaken, TakeStacks
@@ -57,9 +58,9 @@ class Inspection:
         if asked is not None and asked.id == message.id:
             self._tell(weavelet.replica, message, now)
 
-    def next_timer(self) -> float | None:
-        """Return when `on_timer` must be called next."""
-        return min((asked.until for asked in self._asked.values()), default=None)
+    def next_timer(self) -> float:
+        """Return when `on_timer` must be called next, or infinity."""
+        return min((asked.until for asked in self._asked.values()), default=inf)
 
     def on_timer(self, now: float) -> None:
         """Give up what was not answered."""

@@ -11,6 +11,12 @@ VOIDING: frozenset[OutcomeKind | None] = frozenset({"rejected", "aborted", "canc
 `not_reached` do not: the operator still wants the value, there was nobody to take it."""
 
 
+SNAPSHOT = "snapshot"
+"""The detail of a joiner's outcome: it took the config as a whole."""
+
+UNDECLARED = "undeclared"
+"""The error of a replica that declares none of a revision's keys, so has nothing to say about it."""
+
 NOBODY: frozenset[str] = frozenset()
 """One for all revisions that are settled, of which there may be a million."""
 
@@ -85,6 +91,28 @@ class Ledger:
     def is_target(self, replica: str) -> bool:
         """Whether it is for this replica."""
         return replica in self.missing or replica in self.targets
+
+    def is_new(self, outcome: Outcome) -> bool:
+        """Whether an outcome says something: the first of a target wins, but a lost one may amend."""
+        replica = outcome.replica
+        known = self.outcomes.get(replica)
+        if known is not None:
+            return known.outcome == "lost" and outcome.outcome != "lost"
+        return replica in self.missing or replica in self.targets or outcome.error != UNDECLARED
+
+    def is_beside_config(self, outcome: Outcome) -> bool:
+        """Whether a joiner that took the config as of this revision names it, though it is no part of it.
+
+        It did not carry the command out, and has no value of one that nobody has applied: were that taken for
+        applied here, the config would have a value again that is held nowhere.
+        """
+        # A command's handler may return that very word; what was carried out names the revision's digest.
+        joined = outcome.detail == SNAPSHOT and not outcome.chain
+        return joined and (self.revision.kind != "config" or self.void)
+
+    def is_of_another_history(self, outcome: Outcome) -> bool:
+        """Whether an outcome is about another revision of that number, which this broker does not have."""
+        return outcome.chain not in (b"", self.revision.chain)
 
     @classmethod
     def of(cls, accepted: Accepted) -> Self:

@@ -17,7 +17,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from zloom.messages import Status
-from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, State
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, Series, State
 from zloom_broker.guard_watch import RecentPoints
 
 MISSED_BEATS = 3
@@ -183,11 +183,15 @@ class Vitals:
         if status.waits is not None:
             self._looks.append(status.waits)
         self.status, self.reported = status, now
-        named = {name: series for name, series in status.metrics.items() if len(name) <= MAX_METRIC_NAME}
+        if status.devices:
+            _keep(self.devices, {device.id: device for device in status.devices}, MAX_DEVICES)
+        return self._take(status.metrics) if status.metrics else 0
+
+    def _take(self, metrics: dict[str, Series]) -> int:
+        named = {name: series for name, series in metrics.items() if len(name) <= MAX_METRIC_NAME}
         self.recent.take(named)
-        _keep(self.devices, {device.id: device for device in status.devices}, MAX_DEVICES)
         newest = {name: series.values[-1] for name, series in named.items() if series.values}
-        return _keep(self.metrics, newest, MAX_METRICS) + len(status.metrics) - len(named)
+        return _keep(self.metrics, newest, MAX_METRICS) + len(metrics) - len(named)
 
     @property
     def waiting(self) -> float | None:
@@ -226,12 +230,13 @@ class Vitals:
             return "paused"
         if self.status.holding:
             return "holding"
-        if self.status.phase == "training" and self._is_stalled(now - self.step_changed, beat):
+        # In this order: the median of a replica that gets on is asked for by nobody.
+        quiet = now - self.step_changed
+        if quiet > STALL_FLOOR and self.status.phase == "training" and self._is_stalled(quiet, beat):
             return "stalled"
         return "live"
 
     def _is_stalled(self, seconds: float, beat: float) -> bool:
-        # In this order: the median of a replica that gets on is asked for by nobody.
         enough = bool(self._step_times) and seconds > max(STALL_FLOOR, STALL_BEATS * beat)
         return enough and seconds > STALL_FACTOR * median(self._step_times)
 
@@ -239,6 +244,8 @@ class Vitals:
 def _plausible(status: Status) -> Status:
     """Return a status with numbers to count with: what a peer tells may be NaN, negative or without end."""
     pace = status.step_time
+    if 0 <= status.step <= LAST_STEP and (pace is None or FASTEST_STEP <= pace < math.inf):
+        return status
     known = pace is not None and math.isfinite(pace) and pace > 0
     return replace(
         status,
@@ -252,7 +259,9 @@ def _keep(known: dict[str, T], new: dict[str, T], limit: int) -> int:
     for name, value in new.items():
         known.pop(name, None)  # so that the oldest stands first
         known[name] = value
-    surplus = max(0, len(known) - limit)
+    surplus = len(known) - limit
+    if surplus <= 0:
+        return 0
     for name in list(islice(known, surplus)):
         del known[name]
     return surplus

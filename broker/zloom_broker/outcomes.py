@@ -5,9 +5,10 @@ is on its way to the disk waits for it: a change to a thousand replicas has a th
 milliseconds, and what is done for each costs the broker its time.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 
 from msgspec.structs import replace
 
@@ -52,8 +53,7 @@ class _Batch:
     attempt: Attempt
     now: float
     outcomes: dict[int, list[Outcome]] = field(default_factory=dict)
-    senders: list[tuple[Peer, Sequence[int]]] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
+    senders: dict[Mark, Peer] = field(default_factory=dict)
     beside: list[AnyRecord] = field(default_factory=list)
     """What is to be written with them."""
 
@@ -94,32 +94,39 @@ class Outcomes:
             # Its numbers may be those of a history that this broker does not have; it sends them again.
             return
         attempt = self._hub.state.attempts[peer.attempt]
-        own = {n: o for n, o in message.outcomes.items() if o.replica == peer.replica and o.outcome}
-        # Not acknowledged, or the acknowledgement might be taken for that of this history's revision.
-        other = {n for n, o in own.items() if attempt.is_of_another_history(n, o)}
-        self._hub.counters["outcomes_of_another_history"] += len(other)
-        writing = {n for n in own if (peer.attempt, n, peer.replica) in self._writing}
-        new = {
-            n: replace(o, chain=b"")
-            for n, o in own.items()
-            if n not in writing | other and attempt.is_new(n, o) and not attempt.is_beside_config(n, o)
-        }
-        rest = [n for n in message.outcomes if n not in new and n not in writing | other]
-        _acknowledge(peer, rest)
+        new: dict[int, Outcome] = {}
+        for number, outcome in message.outcomes.items():
+            if outcome.replica != peer.replica or not outcome.outcome:
+                _acknowledge(peer, number)
+                continue
+            ledger = attempt.ledger(number)
+            if ledger is not None and ledger.is_of_another_history(outcome):
+                # Not acknowledged, or that might be taken for the acknowledgement of this history's revision.
+                self._hub.counters["outcomes_of_another_history"] += 1
+            elif (peer.attempt, number, peer.replica) in self._writing:
+                pass  # acknowledged once it is on disk
+            elif ledger is not None and ledger.is_new(outcome) and not ledger.is_beside_config(outcome):
+                new[number] = replace(outcome, chain=b"") if outcome.chain else outcome
+            else:
+                _acknowledge(peer, number)
         if new and not self._hub.settings.read_only:
             self._add(peer, attempt, new, now)
 
     def _add(self, peer: Peer, attempt: Attempt, new: Mapping[int, Outcome], now: float) -> None:
-        batch = self._batches.setdefault(attempt.key, _Batch(attempt, now))
-        batch.senders.append((peer, list(new)))
+        batch = self._batches.get(attempt.key)
+        if batch is None:
+            batch = self._batches[attempt.key] = _Batch(attempt, now)
         for number, outcome in new.items():
-            batch.outcomes.setdefault(number, []).append(outcome)
+            mark = attempt.key, number, peer.replica
+            batch.senders[mark] = peer
+            self._writing.add(mark)
+            if number in batch.outcomes:
+                batch.outcomes[number].append(outcome)
+            else:
+                batch.outcomes[number] = [outcome]
         for companion in self._companions:
             batch.beside += companion(attempt, new)
-        marks = [(peer.attempt, number, peer.replica) for number in new]
-        batch.marks += marks
-        self._writing.update(marks)
-        if len(batch.marks) >= MAX_BATCH:
+        if len(batch.senders) >= MAX_BATCH:
             self.write()
 
     def end_turn(self) -> None:
@@ -146,8 +153,8 @@ class Outcomes:
 
     def _recorded(self, batch: _Batch) -> None:
         self._done(batch)
-        for peer, numbers in batch.senders:
-            _acknowledge(peer, numbers)
+        for (_, number, _), peer in batch.senders.items():
+            _acknowledge(peer, number)
         for number, outcomes in batch.outcomes.items():
             self.announce(batch.attempt, number, [outcome.replica for outcome in outcomes], batch.now)
 
@@ -157,7 +164,7 @@ class Outcomes:
 
     def _done(self, batch: _Batch) -> None:
         self._under_way -= 1
-        self._writing.difference_update(batch.marks)
+        self._writing.difference_update(batch.senders)
 
     def announce(self, attempt: Attempt, number: int, replicas: Iterable[str], now: float) -> None:
         """Tell those who watch or follow what the outcomes of some replicas are now."""
@@ -214,9 +221,9 @@ class Outcomes:
         del self._followers[key], self._pushed[key]
         self._due.pop(key, None)
 
-    def next_push(self) -> float | None:
-        """Return when a push that was held back is due."""
-        return min(self._due.values(), default=None)
+    def next_push(self) -> float:
+        """Return when a push that was held back is due, or infinity."""
+        return min(self._due.values(), default=inf)
 
     def push_due(self, now: float) -> None:
         """Send the pushes that were held back."""
@@ -267,9 +274,9 @@ def _answered(attempt: Attempt, ledger: Ledger, replicas: Iterable[str]) -> Iter
         )
 
 
-def _acknowledge(peer: Peer, revisions: Sequence[int]) -> None:
+def _acknowledge(peer: Peer, revision: int) -> None:
     if len(peer.recorded) < MAX_RECORDED:
-        peer.recorded.update(revisions)
+        peer.recorded.add(revision)
 
 
 def _pages(outcomes: Iterable[Outcome]) -> Iterator[list[Outcome]]:

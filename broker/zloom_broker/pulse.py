@@ -91,7 +91,7 @@ class Pulse:
     def _beat(self, now: float) -> None:
         epoch, beat = self._hub.settings.epoch, self._hub.beat
         self._hub.publish(BEAT_TOPIC, Beat(epoch=epoch, beat=beat))
-        for key in {peer.attempt for peer in self._hub.weavelets.values()}:
+        for key in self._hub.weavelets.attempts():
             attempt = self._hub.state.attempts.get(key)
             if attempt is not None:
                 self._hub.publish(steer_topic(*key), Beat(epoch=epoch, revision=attempt.revision, beat=beat))
@@ -140,11 +140,13 @@ class Pulse:
         self._hub.look_at = min(self._hub.look_at, due)
 
     def _tell_stall(self, replica: str, vitals: Vitals, now: float) -> None:
-        peer = self._hub.weavelets.get(replica)
-        state = vitals.state(now, self._hub.settings.beat)
+        state = vitals.state(now, self._hub.beat)
         stalled = state == "stalled"
         # One that does not answer has not recovered, whatever else is the matter with it.
-        if peer is None or state == "unresponsive" or stalled == (replica in self._stalled):
+        if stalled == (replica in self._stalled) or state == "unresponsive":
+            return
+        peer = self._hub.weavelets.get(replica)
+        if peer is None:
             return
         self._stalled ^= {replica}
         step = vitals.status.step if vitals.status else 0

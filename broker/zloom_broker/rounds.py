@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import count
-from math import ceil
+from math import ceil, inf
 from typing import Protocol
 
 from zloom.messages import Decision, FromBroker, Prepare, Promise, Status
@@ -84,9 +84,9 @@ class Rounds:
 
     # --- time ---------------------------------------------------------------------------------
 
-    def next_timer(self) -> float | None:
-        """Return when the first round has waited long enough, or None."""
-        return min((round.deadline for round in self._rounds.values() if not round.deciding), default=None)
+    def next_timer(self) -> float:
+        """Return when the first round has waited long enough, or infinity."""
+        return min((round.deadline for round in self._rounds.values() if not round.deciding), default=inf)
 
     def on_timer(self, now: float) -> None:
         """End the rounds that ranks have not answered in time."""

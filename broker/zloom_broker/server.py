@@ -262,7 +262,7 @@ class Server:
     # --- effects -----------------------------------------------------------------------------
 
     def _carry_out(self, core: Core, effects: Sequence[Effect]) -> None:
-        if self._log.isEnabledFor(logging.INFO):
+        if effects and self._log.isEnabledFor(logging.INFO):
             for line in chronicle.lines(effects):
                 self._log.info("%s", line)
         for effect in effects:

@@ -5,6 +5,7 @@ The same step on every rank: `docs/consistency.md` states it. A round itself is 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
 from zloom.messages import Confirm, Promise
 from zloom.model import Outcome, OutcomeKind
@@ -98,11 +99,10 @@ class Steering:
 
     # --- time ---------------------------------------------------------------------------------
 
-    def next_timer(self) -> float | None:
-        """Return when `on_timer` has something to do, or None."""
-        recheck = self._recheck if self._waiting else None
-        times = self._rounds.next_timer(), recheck, self._conclusions.next_timer()
-        return min((time for time in times if time is not None), default=None)
+    def next_timer(self) -> float:
+        """Return when `on_timer` has something to do, or infinity."""
+        recheck = self._recheck if self._waiting else inf
+        return min(self._rounds.next_timer(), recheck, self._conclusions.next_timer())
 
     def on_timer(self, now: float) -> None:
         """Do what is due."""

@@ -6,9 +6,10 @@ the furthest one holds those up that must meet it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Literal
+
+from msgspec import Struct
 
 from zloom.model import Event
 from zloom.words import named
@@ -31,8 +32,7 @@ PERSISTENCE = 5.0
 """Seconds that a sign must last: a slow batch is not worth a word."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """How one training rank gets on.
 
     Attributes:
@@ -65,8 +65,11 @@ def _awaited(paces: Sequence[Pace]) -> dict[str, str]:
 
 
 def _behind(paces: Sequence[Pace]) -> dict[str, str]:
+    steps_made = [pace.step for pace in paces]
+    if not paces or max(steps_made) - min(steps_made) < LAG_STEPS:  # as a rule, and asked at each beat
+        return {}
     times = [pace.step_time for pace in paces if pace.step_time]
-    if len(paces) < 2 or not times:
+    if not times:
         return {}
     furthest, step_time = max(paces, key=lambda pace: pace.step), median(times)
     found = {}
@@ -88,7 +91,7 @@ class Stragglers:
     def look(self, now: float) -> None:
         """See who makes others wait now."""
         seen: dict[str, str] = {}
-        for key in {peer.attempt for peer in self._hub.weavelets.values()}:
+        for key in self._hub.weavelets.attempts():
             seen |= find(list(self._paces(key, now)))
         self._since = {replica: self._since.get(replica, now) for replica in seen}
         lasting = {name: why for name, why in seen.items() if now - self._since[name] >= PERSISTENCE}
@@ -105,7 +108,8 @@ class Stragglers:
             status = vitals.status if vitals is not None else None
             if vitals is None or status is None or status.phase != "training":
                 continue
-            if vitals.state(now, self._hub.beat) in ("live", "stalled", "unresponsive"):
+            waits = status.paused or status.holding
+            if not waits or vitals.state(now, self._hub.beat) == "unresponsive":
                 yield Pace(replica.id, replica.rank, status.step, status.step_time, vitals.waiting)
 
     def _tell(self, kind: Literal["straggler", "caught_up"], replica: str, text: str, now: float) -> None:

@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from tests.unit.broker_support import replica
 from zloom.model import Mode, Outcome, OutcomeKind, Revision, Value
@@ -172,3 +172,40 @@ def test_a_snapshot_has_the_same_config_in_whatever_order_outcomes_came(data: st
         outcome = Outcome(name, "ab".index(name), kind, values=reached)
         attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: [outcome]}))
         assert Attempt.restore(attempt.image(), attempt.ledgers.parts(), {}).config() == attempt.config()
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from((*ANSWERS, "lost")), st.booleans()), max_size=8
+    )
+)
+@example(
+    [
+        ("c", "lost", True),
+        ("b", "applied", False),
+        ("a", "applied", True),
+        ("c", "applied", False),
+    ]
+)
+def test_outcomes_of_one_record_are_what_each_of_them_would_be(
+    said: list[tuple[str, OutcomeKind, bool]],
+) -> None:
+    together, apart = attempt_of("a", "b", "c"), attempt_of("a", "b", "c")
+    for attempt in (together, apart):
+        accept(attempt, learning_rate=0.5)
+        cancel = Revision(2, "cancel", cancels=1)
+        attempt.accept(RevisionAccepted(run="run", attempt="one", revision=cancel, targets=["a", "b", "c"]))
+    outcomes = [
+        Outcome(name, 0, kind, values={"learning_rate": place} if valued else {})
+        for place, (name, kind, valued) in enumerate(said)
+    ]
+
+    for number in (1, 2):
+        together.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: outcomes}))
+        for outcome in outcomes:
+            apart.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: [outcome]}))
+
+    assert together.image() == apart.image()
+    assert together.config() == apart.config()
+    assert (list(together.open), together.losses) == (list(apart.open), apart.losses)

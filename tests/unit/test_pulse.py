@@ -191,6 +191,18 @@ def test_a_stall_and_its_end_are_told_once() -> None:
     assert events(bench.advance(1.0)) == ["recovered"]
 
 
+def test_a_stall_is_no_sooner_told_than_a_beat_that_has_grown_shows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pulse, "SMALL_FLEET", 0.1)
+    bench = settled(Bench())
+    answer_pings(bench, 60.0)
+    bench.receive(b"a", m.Status(seq=1, step=1, step_time=0.1))
+    assert bench.core._hub.beat == pulse.MAX_STRETCH
+    assert answer_pings(bench, 14.0) == [], "its next statuses may be on their way"
+    assert answer_pings(bench, 7.0) == ["stalled"]
+
+
 def test_g11_a_pong_gives_back_the_credit_of_what_was_lost() -> None:
     bench = Bench(credit=4)
     bench.operator()
