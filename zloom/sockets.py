@@ -29,10 +29,6 @@ from .socket_sender import NOBODY, receive, sender_of
 # As numbers, because an enum's `|` and `&` take longer than the call that they are for.
 _NOW, _MORE, _READABLE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE), int(zmq.POLLIN)
 
-# To ask whether there is a message costs half as much as a read that fails: most turns find one message, and
-# those that find more, many.
-_ASKED = 2
-
 # Seconds. That a queue has room again shows on the descriptor, but reading may eat that sign, and no option
 # of a ROUTER tells. So what is held is also tried at this interval.
 _RETRY_SECONDS = 0.01
@@ -369,7 +365,9 @@ class DrainSocket:
         """Read until there is no more (True) or the budget is spent (False)."""
         deadline = self._loop.time() + self._options.wake_seconds
         for number in range(self._options.wake_messages):
-            if number < _ASKED and not self._is_readable():
+            # To ask costs half as much as a read that fails. Most turns find one message; those that find
+            # more, many.
+            if number == 1 and not self._is_readable():
                 return True
             try:
                 frames = self._receive()
