@@ -36,9 +36,9 @@ _encoder = msgspec.msgpack.Encoder()
 AttemptKey = tuple[str, str]
 """The run and the attempt."""
 
-MadeBy = dict[str, dict[str, tuple[AttemptKey, int]]]
-"""By user and request id, where the revision is that it made: the attempt, and the block of its history.
-Requests of a snapshot share the place of their block, so that a long history needs few of them."""
+MadeBy = dict[str, dict[str, tuple[AttemptKey, int, int]]]
+"""By user and request id, where the revision is that it made: the attempt, and the first and the last that it
+may be. Requests of a snapshot share the place of their block, so that a long history needs few of them."""
 
 
 class Attempt:
@@ -242,9 +242,10 @@ class Attempt:
         attempt.replicas = {replica.id: replica for replica in image.replicas}
         attempt.left = {left.replica: left for left in image.left}
         attempt.baseline = dict(image.baseline)
-        for number, block in enumerate(attempt.ledgers.restore(image.blocks, parts)):
+        for block in attempt.ledgers.restore(image.blocks, parts):
+            place = attempt.key, attempt.revision - len(block.ends) + 1, attempt.revision
             for user, ids in block.requests.items():
-                requests.setdefault(user, {}).update(zip(ids, repeat((attempt.key, number))))
+                requests.setdefault(user, {}).update(zip(ids, repeat(place)))
             for revision in block.open:
                 attempt._open(attempt.ledgers[revision - 1])
             attempt.losses.update(block.losses)

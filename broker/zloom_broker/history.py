@@ -105,19 +105,14 @@ class History:
         """Yield the revisions that follow one."""
         return (self[place] for place in range(revision, self._length))
 
-    def made_by(self, user: str, request_id: str, block: int) -> Ledger:
-        """Return the newest revision of a block that a request made; there is one."""
-        last = min((block + 1) * BLOCK_SIZE, self._length)
-        for place in range(last - 1, block * BLOCK_SIZE - 1, -1):
+    def made_by(self, user: str, request_id: str, first: int, last: int) -> Ledger:
+        """Return the newest of some revisions that a request made; there is one."""
+        for place in range(last - 1, first - 2, -1):
             ledger = self[place]
             if (ledger.revision.by, ledger.revision.request_id) == (user, request_id):
                 return ledger
-        raise LookupError(f"no revision of block {block} was made by request {request_id!r} of {user!r}")
-
-    @property
-    def newest_block(self) -> int:
-        """The number of the block that has the newest revision, from 0."""
-        return len(self._blocks) - 1
+        text = f"none of revisions {first} to {last} was made by request {request_id!r} of {user!r}"
+        raise LookupError(text)
 
     def append(self, ledger: Ledger) -> None:
         """Take the next revision."""

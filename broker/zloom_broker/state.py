@@ -117,8 +117,9 @@ class State:
         place = self.requests.get(user, {}).get(request_id)
         if place is None:
             return None
-        attempt = self.attempts[place[0]]
-        return attempt, attempt.ledgers.made_by(user, request_id, place[1]).revision.revision
+        key, first, last = place
+        attempt = self.attempts[key]
+        return attempt, attempt.ledgers.made_by(user, request_id, first, last).revision.revision
 
     def of_run(self, run: str) -> list[Attempt]:
         """Return the attempts of a run, newest last; of all runs when it is empty."""
@@ -133,7 +134,7 @@ class State:
         key = record.run, record.attempt
         attempt = self.attempts[key]
         attempt.accept(record)
-        place = attempt.key, attempt.ledgers.newest_block
+        place = attempt.key, attempt.revision, attempt.revision
         self.requests.setdefault(record.revision.by, {})[record.revision.request_id] = place
 
     def _forget(self, key: AttemptKey) -> None:
