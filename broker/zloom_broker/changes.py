@@ -190,7 +190,7 @@ class Changes:
         durable = self._hub.settings.durable or revision.kind != "config"
         records: list[AnyRecord] = [record, *withdrawal.records, *accepting.beside]
         records += self._guards.beside(*key, revision, targets)
-        self._requests.commit(peer, request, records, then, failed, durable=durable)
+        self._requests.commit(peer, request, record.request, records, then, failed, durable=durable)
 
     def _no_longer_tentative(self, key: AttemptKey, record: RevisionAccepted) -> None:
         self._tentative[key].remove(record)

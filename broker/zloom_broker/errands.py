@@ -77,7 +77,7 @@ class Errands:
             self._done(waiting, request.id, record.replicas)
             self._device_failed(record, now)
 
-        self._requests.commit(peer, request, [record], then)
+        self._requests.commit(peer, request, record.request, [record], then)
 
     def forget(self, peer: Peer, request: Forget, now: float) -> None:
         """Forget an attempt that nobody is in.
@@ -107,7 +107,9 @@ class Errands:
             self._done(waiting, request.id, record.replicas)
 
         self._hub.forgetting.add(key)
-        self._requests.commit(peer, request, [record], then, lambda: self._hub.forgetting.discard(key))
+        self._requests.commit(
+            peer, request, record.request, [record], then, lambda: self._hub.forgetting.discard(key)
+        )
 
     def _check_empty(self, attempt: Attempt) -> None:
         key = attempt.key

@@ -84,6 +84,10 @@ class History:
         Raises:
             IndexError: There is none.
         """
+        if 0 <= place < self._length:
+            block = self._blocks[place // BLOCK_SIZE]
+            if block.ledgers is not None:  # as a rule, and asked several times for each change
+                return block.ledgers[place % BLOCK_SIZE]
         found = self.get((place if place >= 0 else place + self._length) + 1)
         if found is None:
             raise IndexError(f"no revision at {place}; the newest is {self._length}")

@@ -60,6 +60,7 @@ class Requests:
         self,
         peer: Peer,
         request: Request,
+        digest: bytes,
         records: Sequence[AnyRecord],
         then: Callable[[list[Peer]], None],
         failed: Callable[[], None] = lambda: None,
@@ -69,12 +70,15 @@ class Requests:
         """Write the effect of a request that was not seen before.
 
         Args:
+            peer: Who sent it.
+            request: What he sent.
+            digest: Of that, as the records have it.
             records: All or none of them.
             then: Called with those who wait for the answer, once it is on disk.
             failed: Called when it could not be written; those who wait are refused then.
         """
         key = peer.user, request.id
-        self._in_flight[key] = _InFlight(digest_of(request), peer)
+        self._in_flight[key] = _InFlight(digest, peer)
 
         def written() -> None:
             then(self._in_flight.pop(key).waiting)

@@ -20,8 +20,8 @@ class Withdrawal:
         self._outcomes = outcomes
         self._attempt = attempt
         self._accepted = accepted
-        self._numbers = self._undecided()
-        kind, why, _ = _ended_by(accepted.revision, attempt)
+        kind, why, candidates = _ended_by(accepted.revision, attempt)
+        self._numbers = self._undecided(candidates)
         self.records: list[OutcomesRecorded] = steering.withdraw(attempt, self._numbers, kind, why)
         """To be written right after the revision."""
         self._answered = accepted.revision.kind == "cancel" and bool(self._numbers)
@@ -32,8 +32,8 @@ class Withdrawal:
         """All of it is on disk."""
         if self._numbers:
             self._steering.withdrawn(self._attempt, self._numbers, now)
-        kind, why, _ = _ended_by(self._accepted.revision, self._attempt)
-        for number in self._undecided():  # what was being written itself when this was accepted
+        kind, why, candidates = _ended_by(self._accepted.revision, self._attempt)
+        for number in self._undecided(candidates):  # what was being written itself when this was accepted
             self._steering.end(self._attempt, number, kind, why, now)
         if self._answered:
             number, targets = self._accepted.revision.revision, self._accepted.targets
@@ -43,8 +43,7 @@ class Withdrawal:
         """None of it is."""
         self._steering.not_withdrawn((self._attempt.run, self._attempt.id), self._numbers)
 
-    def _undecided(self) -> list[int]:
-        _, _, candidates = _ended_by(self._accepted.revision, self._attempt)
+    def _undecided(self, candidates: list[int]) -> list[int]:
         return [
             number
             for number in candidates
@@ -64,11 +63,12 @@ def _ended_by(revision: Revision, attempt: Attempt) -> tuple[OutcomeKind, str, l
     by = f"by revision {revision.revision}"
     if revision.kind == "cancel":
         return "cancelled", by, [revision.cancels]
-    undecided = (ledger.revision for ledger in attempt.undecided())
-    if revision.kind == "command" and revision.command == "stop":
-        return "aborted", f"the run was stopped {by}", [each.revision for each in undecided]
-    if revision.kind == "command" and revision.command == "resume":
-        # Not agreed on by all yet, it would come after the resume on some ranks and before it on others.
-        pauses = [each.revision for each in undecided if each.command == "pause"]
-        return "aborted", f"the run was resumed {by}", pauses
+    if revision.kind == "command":
+        undecided = [ledger.revision for ledger in attempt.undecided()]
+        if revision.command == "stop":
+            return "aborted", f"the run was stopped {by}", [each.revision for each in undecided]
+        if revision.command == "resume":
+            # Not agreed on by all yet, it would come after the resume on some ranks and before it on others.
+            pauses = [each.revision for each in undecided if each.command == "pause"]
+            return "aborted", f"the run was resumed {by}", pauses
     return "superseded", by, [number for number in revision.supersedes if number <= attempt.revision]
