@@ -37,6 +37,6 @@ class Watchers:
 
     def watch(self, topic: bytes) -> bool:
         """Whether somebody would get what is published on a topic."""
-        if not self._topics:
-            return False
-        return self._many or any(topic[:length] in self._topics for length in range(len(topic) + 1))
+        if self._many or not self._topics:
+            return self._many
+        return any(topic[:length] in self._topics for length in range(len(topic) + 1))

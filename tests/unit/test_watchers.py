@@ -46,6 +46,8 @@ def test_beyond_many_subscriptions_everything_counts_as_watched(monkeypatch: pyt
     some.take(RUN, present=True)
     some.take(b"watch/a/", present=False)
     assert some.watch(RUN)
+    some.take(b"watch/b/", present=False)
+    assert some.watch(RUN), "those that were counted are gone, and not those that were not"
 
 
 def test_what_nobody_watched_is_seen_as_missed() -> None:
