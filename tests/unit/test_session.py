@@ -239,6 +239,16 @@ def test_six_beats_without_a_word_on_control_make_the_sockets_anew() -> None:
         assert (Reconnect() in session.on_timer(float(second))) is (second == 8)
 
 
+def test_a_broker_that_answers_no_sync_is_asked_on_over_the_same_sockets() -> None:
+    session = syncing()
+    effects: list[Effect] = []
+    for second in range(1, 30):
+        effects += session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=second), float(second))
+        effects += session.on_timer(float(second))
+    assert len([each for each in sent(effects) if isinstance(each, m.Sync)]) > 20
+    assert Reconnect() not in effects
+
+
 def test_a_longer_beat_means_more_patience_and_a_status_less_often() -> None:
     session = active()
     session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=1, beat=1.25), 1.0)
