@@ -25,8 +25,8 @@ WORKING = 0.1
 LAG_STEPS = 2
 """Steps behind: one may be the moment at which it was asked …"""
 
-LAG_SECONDS = 3.0
-"""… and so may what a rank does between two statuses."""
+LAG_BEATS = 3.0
+"""… and so may what a rank does between two statuses, of which one comes each beat."""
 
 PERSISTENCE = 5.0
 """Seconds that a sign must last: a slow batch is not worth a word."""
@@ -50,9 +50,9 @@ class Pace(Struct, frozen=True):
     waiting: float | None = None
 
 
-def find(paces: Sequence[Pace]) -> dict[str, str]:
-    """Return why which replicas make the others wait, by id."""
-    return {**_behind(paces), **_awaited(paces)}
+def find(paces: Sequence[Pace], beat: float = 1.0) -> dict[str, str]:
+    """Return why which replicas make the others wait, by id; `beat` is in seconds."""
+    return {**_behind(paces, LAG_BEATS * beat), **_awaited(paces)}
 
 
 def _awaited(paces: Sequence[Pace]) -> dict[str, str]:
@@ -64,7 +64,7 @@ def _awaited(paces: Sequence[Pace]) -> dict[str, str]:
     return {pace.replica: who for pace, share in known if share <= WORKING}
 
 
-def _behind(paces: Sequence[Pace]) -> dict[str, str]:
+def _behind(paces: Sequence[Pace], lag: float) -> dict[str, str]:
     steps_made = [pace.step for pace in paces]
     if not paces or max(steps_made) - min(steps_made) < LAG_STEPS:  # as a rule, and asked at each beat
         return {}
@@ -75,7 +75,7 @@ def _behind(paces: Sequence[Pace]) -> dict[str, str]:
     found = {}
     for pace in paces:
         steps = furthest.step - pace.step
-        if steps >= LAG_STEPS and steps * step_time >= LAG_SECONDS:
+        if steps >= LAG_STEPS and steps * step_time >= lag:
             found[pace.replica] = f"it is {steps} steps behind rank {furthest.rank}"
     # When most are behind, the one in front is the odd one.
     return found if 2 * len(found) <= len(paces) else {}
@@ -92,7 +92,7 @@ class Stragglers:
         """See who makes others wait now."""
         seen: dict[str, str] = {}
         for key in self._hub.weavelets.attempts():
-            seen |= find(list(self._paces(key, now)))
+            seen |= find(list(self._paces(key, now)), self._hub.beat)
         self._since = {replica: self._since.get(replica, now) for replica in seen}
         lasting = {name: why for name, why in seen.items() if now - self._since[name] >= PERSISTENCE}
         before, self._hub.straggling = self._hub.straggling, lasting

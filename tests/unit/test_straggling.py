@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.unit.broker_support import Bench, published, sent
+from tests.unit.broker_support import Bench, events, published, sent
 from zloom import messages as m
 from zloom.model import Phase
+from zloom_broker import pulse
 from zloom_broker.straggling import PERSISTENCE, Pace, find
 
 
@@ -95,3 +96,22 @@ def test_it_is_told_once_when_it_has_lasted_and_when_it_is_over() -> None:
 
 def test_a_rank_that_saves_makes_nobody_wait_unduly() -> None:
     assert Job().run(30, waits="a", phase="saving") == []
+
+
+def test_ranks_in_step_are_no_stragglers_where_the_beat_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their statuses are up to a beat apart, and so are the steps that these tell."""
+    monkeypatch.setattr(pulse, "SMALL_FLEET", 0.1)
+    bench = Bench()
+    for rank, name in enumerate("ab"):
+        bench.active(name, rank=rank, world_size=2)
+    bench.advance(60.0)
+    bench.advance(bench.core._pulse.next_timer() - bench.now)
+    told = []
+    for seq in range(6):
+        for name, seconds in (("b", 0.5), ("a", 4.0)):  # then half a second to the beat
+            told += events(bench.advance(seconds))
+            step = int(10 * bench.now)
+            told += events(bench.receive(name.encode(), m.Status(seq=seq, step=step, step_time=0.1)))
+        told += events(bench.advance(0.5))
+    assert bench.core._hub.beat == pulse.MAX_STRETCH
+    assert "straggler" not in told
