@@ -213,7 +213,8 @@ class Core:
         """
         if self._hub.settings.secured and not self._subscriptions.take(topic, access, present=present):
             return self._hub.take()
-        if concerns(topic):
+        # With keys XPUB tells the end of refused subscriptions too, so that who had none would end another's.
+        if concerns(topic) and (present or not self._hub.settings.secured):
             self._hub.watchers.take(topic, present=present)
         if topic.startswith(ECHO) and topic.endswith(b"/"):
             nonce = topic[len(ECHO) : -1].decode(errors="replace")

@@ -132,7 +132,7 @@ def test_what_comes_while_outcomes_are_written_is_written_together(fails: bool) 
         bench.fail()
     else:
         bench.confirm()
-    assert outcomes_written(bench, before) == [["b", "c"]] if fails else [["a"], ["b", "c"]]
+    assert outcomes_written(bench, before) == ([["b", "c"]] if fails else [["a"], ["b", "c"]])
 
 
 def test_what_follows_from_outcomes_is_written_after_them() -> None:

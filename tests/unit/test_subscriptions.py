@@ -73,3 +73,10 @@ def test_connections_that_come_and_go_are_no_flood() -> None:
         gone = bench.subscription(topic, present=False, access=None if number % 2 else OF_A)
         gone += bench.subscription(ECHO, present=False, access=None)
         assert not [effect for effect in gone if isinstance(effect, Expel)]
+
+
+def test_who_is_refused_ends_nobody_elses_watch_by_leaving() -> None:
+    bench = secured()
+    bench.subscription(b"watch/a/", present=True, access=OF_A)
+    bench.subscription(b"watch/a/", present=False, access=None)  # of one who was refused it
+    assert bench.core._hub.watchers.watch(b"watch/a/")
