@@ -41,7 +41,8 @@ child holds it, it is stopped, or its host is cut off. Heartbeats had no answer 
 and lost that one connection has it back within a second, without Python."""
 
 ABSENT_LIMIT = 6.0
-"""Seconds until a replica is lost that was never seen to subscribe: in a broker that was just restarted."""
+"""Seconds until a replica is lost that was never seen to subscribe, in a broker that was just restarted, or
+that is still subscribed and has only lost its control: more than the longest beat."""
 
 STALL_FACTOR = 10.0
 """A replica is stalled after this many of its own median step times without a step …"""
@@ -121,7 +122,9 @@ class Vitals:
         """The echo subscription is gone, or even the connection."""
         if self.absent_since is None:
             self.patience = SILENT_LIMIT if self.subscribed else ABSENT_LIMIT
-        self.subscribed = False
+        # A process that dies takes its subscription along. Whoever has that has only lost his control, and
+        # learns of it from the answer to his next status, which comes within a beat.
+        self.subscribed = self.subscribed and unroutable
         self.unroutable |= unroutable
         # A pong that is still on its way says nothing about now: the next ping has another id.
         self.ping_id += 1
@@ -171,7 +174,9 @@ class Vitals:
         """Return when the replica is lost if nothing is heard of it; None while it is there."""
         if self.absent_since is None:
             return None
-        return self.absent_since + (UNROUTABLE_GRACE if self.unroutable else self.patience)
+        if self.unroutable:
+            return self.absent_since + (ABSENT_LIMIT if self.subscribed else UNROUTABLE_GRACE)
+        return self.absent_since + self.patience
 
     def report(self, status: Status, now: float) -> int:
         """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.broker_support import Bench, events, published, sent
+from tests.unit.broker_support import Bench, events, published, replica, sent
 from zloom import messages as m
 from zloom.model import Outcome
 from zloom_broker import pulse
@@ -76,6 +76,18 @@ def test_g10_a_connection_that_a_forked_child_holds_is_lost_soon_after_its_heart
     assert [type(message) for message in sent(told, b"a")] == [m.Ping]
     assert events(bench.advance(1.4)) == []
     assert events(bench.advance(0.2)) == ["lost"]
+
+
+def test_g10_one_whose_control_alone_was_reset_is_not_lost_before_its_next_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pulse, "SMALL_FLEET", 0.1)
+    bench = settled(Bench())
+    told_with_statuses(bench, 60)
+    bench.unroutable(b"a")
+    assert "lost" not in events(bench.advance(pulse.MAX_STRETCH))
+    bench.receive(b"a2", m.Hello(protocols=[1], role="weavelet", nonce="n-a", replica=replica("a")))
+    assert "lost" not in events(bench.advance(1.0))
 
 
 def test_g10_one_that_answers_is_not_lost() -> None:
