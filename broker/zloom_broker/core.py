@@ -213,8 +213,7 @@ class Core:
         """
         if self._hub.settings.secured and not self._subscriptions.take(topic, access, present=present):
             return self._hub.take()
-        # With keys XPUB tells the end of refused subscriptions too, so that who had none would end another's.
-        if concerns(topic) and (present or not self._hub.settings.secured):
+        if concerns(topic):
             self._hub.watchers.take(topic, present=present)
         if topic.startswith(ECHO) and topic.endswith(b"/"):
             nonce = topic[len(ECHO) : -1].decode(errors="replace")

@@ -25,7 +25,8 @@ class Subscriptions:
         self._holders: dict[bytes, Counter[str]] = {}
         """By topic: how often each user has subscribed to it."""
         self._bytes: Counter[str] = Counter()
-        self._admitted: Counter[bytes] = Counter()
+        self._present: Counter[bytes] = Counter()
+        """Refused ones too: XPUB tells their end as well, which must not count for an admitted one's."""
 
     def take(self, topic: bytes, access: Access | None, *, present: bool) -> bool:
         """Take what XPUB tells. Returns whether the topic has a subscriber now, or lost its last one."""
@@ -33,6 +34,7 @@ class Subscriptions:
             self._hub.admit(topic, present=False)
             self._gone(topic, access)
             return self._leave(topic)
+        self._present[topic] += 1
         if access is None:
             return False
         self._count(topic, access)
@@ -42,7 +44,6 @@ class Subscriptions:
             for peer in [each for each in self._hub.peers.values() if each.access == access]:
                 self._hub.send(peer, problem)
             return False
-        self._admitted[topic] += 1
         self._hub.admit(topic, present=True)
         return True
 
@@ -50,7 +51,7 @@ class Subscriptions:
         """All connections were closed, and will subscribe again."""
         self._holders.clear()
         self._bytes.clear()
-        self._admitted.clear()
+        self._present.clear()
 
     def _count(self, topic: bytes, access: Access) -> None:
         if access == OWNER:
@@ -76,7 +77,7 @@ class Subscriptions:
             del self._holders[topic]
 
     def _leave(self, topic: bytes) -> bool:
-        self._admitted[topic] -= 1
-        if self._admitted[topic] > 0:
+        self._present[topic] -= 1
+        if self._present[topic] > 0:
             return False
-        return self._admitted.pop(topic) == 0
+        return self._present.pop(topic) == 0

@@ -262,6 +262,25 @@ async def test_an_observer_of_one_run_never_receives_another(tmp_path: Path) -> 
                     await anext(feed)
 
 
+async def test_one_who_is_refused_ends_nobody_elses_watch(tmp_path: Path) -> None:
+    """XPUB tells the end of his subscription, as of one that was admitted."""
+    async with site(tmp_path) as place, weavelet(place, "a", "node-a"), operator(place, "olga") as olga:
+        place.key("bert", "observer", "b")
+        async with olga.watch("a") as feed:
+            await statuses(feed, 1)
+            async with operator(place, "bert") as bert:
+                with pytest.raises(Refused, match="may not subscribe"):
+                    await anext(bert.watch("a"))
+            await statuses(feed, 3)
+
+
+async def statuses(feed: AsyncIterator[object], count: int) -> None:
+    """Wait until so many more have come."""
+    async with asyncio.timeout(DEADLINE):
+        while count:
+            count -= isinstance(await anext(feed), m.Reported)
+
+
 async def test_a_revoked_key_is_worth_nothing_at_once(tmp_path: Path) -> None:
     async with site(tmp_path) as place, weavelet(place, "a", "node-a"):
         updates = place.server.addresses.bound[0].updates

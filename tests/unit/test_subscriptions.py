@@ -7,6 +7,7 @@ from zloom_broker.permissions import Access
 from zloom_broker.subscriptions import MAX_BYTES
 
 OF_A = Access("olga", "observer", ("a",))
+OF_B = Access("bert", "observer", ("b",))
 OF_ALL = Access("ann", "observer")
 ECHO = b"echo/0123456789abcdef/"
 
@@ -77,6 +78,10 @@ def test_connections_that_come_and_go_are_no_flood() -> None:
 
 def test_who_is_refused_ends_nobody_elses_watch_by_leaving() -> None:
     bench = secured()
+    bench.subscription(b"watch/", present=False)  # the bench's own
     bench.subscription(b"watch/a/", present=True, access=OF_A)
-    bench.subscription(b"watch/a/", present=False, access=None)  # of one who was refused it
+    assert bench.subscription(b"watch/a/", present=True, access=OF_B) == []
+    bench.subscription(b"watch/a/", present=False, access=None)  # his, as XPUB tells it too
     assert bench.core._hub.watchers.watch(b"watch/a/")
+    bench.subscription(b"watch/a/", present=False, access=None)
+    assert not bench.core._hub.watchers.watch(b"watch/a/")
