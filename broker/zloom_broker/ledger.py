@@ -94,11 +94,10 @@ class Ledger:
 
     def is_new(self, outcome: Outcome) -> bool:
         """Whether an outcome says something: the first of a target wins, but a lost one may amend."""
-        replica = outcome.replica
-        known = self.outcomes.get(replica)
+        known = self.outcomes.get(outcome.replica)
         if known is not None:
             return known.outcome == "lost" and outcome.outcome != "lost"
-        return replica in self.missing or replica in self.targets or outcome.error != UNDECLARED
+        return self.is_target(outcome.replica) or outcome.error != UNDECLARED
 
     def is_beside_config(self, outcome: Outcome) -> bool:
         """Whether a joiner that took the config as of this revision names it, though it is no part of it.

@@ -235,14 +235,13 @@ class Vitals:
             return "paused"
         if self.status.holding:
             return "holding"
-        # In this order: the median of a replica that gets on is asked for by nobody.
-        quiet = now - self.step_changed
-        if quiet > STALL_FLOOR and self.status.phase == "training" and self._is_stalled(quiet, beat):
+        if self.status.phase == "training" and self._is_stalled(now - self.step_changed, beat):
             return "stalled"
         return "live"
 
     def _is_stalled(self, seconds: float, beat: float) -> bool:
-        enough = bool(self._step_times) and seconds > max(STALL_FLOOR, STALL_BEATS * beat)
+        # In this order: the median of a replica that gets on is asked for by nobody.
+        enough = seconds > max(STALL_FLOOR, STALL_BEATS * beat) and bool(self._step_times)
         return enough and seconds > STALL_FACTOR * median(self._step_times)
 
 

@@ -120,10 +120,7 @@ class Outcomes:
             mark = attempt.key, number, peer.replica
             batch.senders[mark] = peer
             self._writing.add(mark)
-            if number in batch.outcomes:
-                batch.outcomes[number].append(outcome)
-            else:
-                batch.outcomes[number] = [outcome]
+            batch.outcomes.setdefault(number, []).append(outcome)
         for companion in self._companions:
             batch.beside += companion(attempt, new)
         if len(batch.senders) >= MAX_BATCH:
