@@ -4,6 +4,7 @@ from array import array
 from bisect import bisect_right, insort
 from collections.abc import Container, Iterable, Iterator
 from itertools import repeat
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,9 +37,19 @@ _encoder = msgspec.msgpack.Encoder()
 AttemptKey = tuple[str, str]
 """The run and the attempt."""
 
-MadeBy = dict[str, dict[str, tuple[AttemptKey, int, int]]]
-"""By user and request id, where the revision is that it made: the attempt, and the first and the last that it
-may be. Requests of a snapshot share the place of their block, so that a long history needs few of them."""
+
+class Place(NamedTuple):
+    """Where the revision is that a request made: a block has one for all, so that a long history has few."""
+
+    attempt: AttemptKey
+    first: int
+    """The first revision that it may be …"""
+    last: int
+    """… and the last."""
+
+
+Places = dict[str, dict[str, Place]]
+"""By user and request id."""
 
 
 class Attempt:
@@ -82,7 +93,7 @@ class Attempt:
 
     def chain_at(self, revision: int) -> bytes:
         """Return the digest over the revisions up to and with this one."""
-        return self.ledgers[revision - 1].revision.chain if revision else b""
+        return self.ledgers.revision(revision).chain if revision else b""
 
     def ledger(self, revision: int) -> Ledger | None:
         """Return a revision with its outcomes, or None when there is none of that number."""
@@ -230,20 +241,21 @@ class Attempt:
         return AttemptImage(self.started, replicas, left, self.baseline, self.ledgers.digests())
 
     @classmethod
-    def restore(cls, image: AttemptImage, parts: Parts, requests: MadeBy) -> "Attempt":
+    def restore(cls, image: AttemptImage, parts: Parts, requests: Places) -> "Attempt":
         """Return the attempt of an image.
 
         Args:
             image: As `image` returned it.
             parts: At least those that it names.
-            requests: Takes those that made its revisions.
+            requests: Takes the places of its revisions.
         """
         attempt = cls(image.started)
         attempt.replicas = {replica.id: replica for replica in image.replicas}
         attempt.left = {left.replica: left for left in image.left}
         attempt.baseline = dict(image.baseline)
         for block in attempt.ledgers.restore(image.blocks, parts):
-            place = attempt.key, attempt.revision - len(block.ends) + 1, attempt.revision
+            first = attempt.revision - len(block.revisions) + 1
+            place = Place(attempt.key, first, attempt.revision)
             for user, ids in block.requests.items():
                 requests.setdefault(user, {}).update(zip(ids, repeat(place)))
             for revision in block.open:

@@ -119,9 +119,9 @@ def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_bac
 def _log(hub: Hub, attempt: Attempt, position: int) -> Log:
     page: list[Revision] = []
     size = 0
-    for ledger in attempt.ledgers.after(position):
-        size += len(_encoder.encode(ledger.revision))
+    for revision in attempt.ledgers.after(position):
+        size += len(_encoder.encode(revision))
         if page and size > LOG_PAGE:
             return Log(epoch=hub.settings.epoch, revisions=page, more=True)
-        page.append(ledger.revision)
+        page.append(revision)
     return Log(epoch=hub.settings.epoch, revisions=page)

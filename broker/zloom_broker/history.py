@@ -4,38 +4,54 @@ A million revisions as objects take gigabytes, and a start that makes them takes
 """
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
 from weakref import WeakValueDictionary
 
+from zloom.model import Revision
 from zloom_broker.ledger import Ledger
 from zloom_broker.parts import Parts, digest_of_part
-from zloom_broker.records import Block, decode_block, encode, unpack
+from zloom_broker.records import Block, Rows, decode_block, encode, unpack_ledger, unpack_revision
 
 BLOCK_SIZE = 256
-"""Revisions in a block: one that changes is unpacked, and written again, together with so many others."""
+"""Revisions in a block, at most …"""
+
+BLOCK_BYTES = 128 * 1024
+"""… and their bytes, unless one alone has more: one that changes is unpacked, and written again, with all of
+its block, and nothing else is done meanwhile."""
 
 
 class _Packed:
     """A block as a snapshot has it."""
 
-    __slots__ = ("content", "digest", "ends", "entries")
+    __slots__ = ("content", "digest", "ledgers", "revisions")
 
     def __init__(self, content: bytes, digest: bytes, block: Block) -> None:
         self.content = content
         self.digest = digest
-        self.entries = block.entries
-        """A view of `content`."""
-        self.ends = array("I", block.ends)
+        self.revisions = _compact(block.revisions)
+        """A view of `content`, as are the ledgers."""
+        self.ledgers = _compact(block.ledgers)
+
+    def revision(self, position: int) -> Revision:
+        """Return a revision, made anew; what became of it is not looked at."""
+        return unpack_revision(self.revisions[position])
 
     def ledger(self, position: int) -> Ledger:
-        """Return a revision, made anew."""
-        start = self.ends[position - 1] if position else 0
-        return Ledger.of(unpack(self.entries[start : self.ends[position]]))
+        """Return a ledger, made anew."""
+        return Ledger.of(self.revision(position), unpack_ledger(self.ledgers[position]))
+
+    def made_by(self, user: str, request_id: str) -> int | None:
+        """Return the position of the revision that a request made, or None."""
+        return decode_block(self.content).requests.get(user, {}).get(request_id)
+
+
+def _compact(rows: Rows) -> Rows:
+    return Rows(rows.content, array("I", rows.ends))
 
 
 class _Block:
-    """Revisions that follow each other: as objects, packed, or both while these are the same."""
+    """Ledgers that follow each other: as objects, packed, or both while these are the same."""
 
     __slots__ = ("ledgers", "packed")
 
@@ -49,85 +65,117 @@ class _Block:
             block = block_of(self.ledgers or [])
             content = encode(block)
             self.packed = _Packed(content, digest_of_part(content), decode_block(content))
-            for ledger in self.ledgers or []:
-                ledger.packed = None
         return self.packed
 
-    @property
-    def rests(self) -> bool:
-        """It is full, and nothing in it is expected to change."""
-        ledgers = self.ledgers or []
-        return len(ledgers) == BLOCK_SIZE and all(each.settled and not each.armed for each in ledgers)
+    def parted(self) -> list[list[Ledger]]:
+        """Return its ledgers, in as many lists as are needed for none to have too many bytes."""
+        lists: list[list[Ledger]] = []
+        size = 0
+        for ledger in self.ledgers or []:
+            added = sum(map(len, ledger.pack()))
+            if not lists or size + added > BLOCK_BYTES:
+                lists.append([])
+                size = 0
+            lists[-1].append(ledger)
+            size += added
+        return lists
+
+    def made_by(self, user: str, request_id: str) -> int | None:
+        """Return the position of the newest revision that a request made, or None."""
+        if self.ledgers is None:
+            return self.packed.made_by(user, request_id) if self.packed is not None else None
+        for position in range(len(self.ledgers) - 1, -1, -1):
+            revision = self.ledgers[position].revision
+            if (revision.by, revision.request_id) == (user, request_id):
+                return position
+        return None
 
 
 class History:
-    """The revisions of an attempt, by their place: revision 1 is the first. Not thread-safe.
+    """The ledgers of an attempt, by the place of their revisions: 1 is the first. Not thread-safe.
 
-    Of each revision there is one object at a time, for as long as anybody holds it.
+    Of each ledger there is one object at a time, for as long as anybody holds it.
     """
 
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
+        self._starts: list[int] = []
+        """How many revisions stand before each block."""
         self._length = 0
         self._made: WeakValueDictionary[int, Ledger] = WeakValueDictionary()
-        """What was unpacked and is held by somebody, by its number."""
+        """What was unpacked and is held by somebody, by the number of its revision."""
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Ledger]:
-        return self.after(0)
+        return (self[place] for place in range(self._length))
 
     def __getitem__(self, place: int) -> Ledger:
-        """Return the revision at a place, which counts from 0, or from the end when it is negative.
+        """Return the ledger at a place, which counts from 0, or from the end when it is negative.
 
         Raises:
             IndexError: There is none.
         """
-        if 0 <= place < self._length:
-            block = self._blocks[place // BLOCK_SIZE]
-            if block.ledgers is not None:  # as a rule, and asked several times for each change
-                return block.ledgers[place % BLOCK_SIZE]
         found = self.get((place if place >= 0 else place + self._length) + 1)
         if found is None:
             raise IndexError(f"no revision at {place}; the newest is {self._length}")
         return found
 
     def get(self, revision: int) -> Ledger | None:
-        """Return a revision, or None where there is none of that number."""
+        """Return the ledger of a revision, or None where there is none of that number."""
         if not 0 < revision <= self._length:
             return None
-        block = self._blocks[(revision - 1) // BLOCK_SIZE]
+        number, position = self._find(revision)
+        block = self._blocks[number]
         if block.ledgers is not None:
-            return block.ledgers[(revision - 1) % BLOCK_SIZE]
+            return block.ledgers[position]
         ledger = self._made.get(revision)
         if ledger is None and block.packed is not None:
-            ledger = self._made[revision] = block.packed.ledger((revision - 1) % BLOCK_SIZE)
+            ledger = self._made[revision] = block.packed.ledger(position)
         return ledger
 
-    def after(self, revision: int) -> Iterator[Ledger]:
-        """Yield the revisions that follow one."""
-        return (self[place] for place in range(revision, self._length))
+    def revision(self, number: int) -> Revision:
+        """Return a revision; cheaper than its ledger, where that is packed.
 
-    def made_by(self, user: str, request_id: str, first: int, last: int) -> Ledger:
-        """Return the newest of some revisions that a request made; there is one."""
-        for place in range(last - 1, first - 2, -1):
-            ledger = self[place]
-            if (ledger.revision.by, ledger.revision.request_id) == (user, request_id):
-                return ledger
+        Raises:
+            IndexError: There is none of that number.
+        """
+        if 0 < number <= self._length and number not in self._made:
+            index, position = self._find(number)
+            block = self._blocks[index]
+            if block.ledgers is None and block.packed is not None:
+                return block.packed.revision(position)
+        return self[number - 1].revision
+
+    def after(self, revision: int) -> Iterator[Revision]:
+        """Yield the revisions that follow one."""
+        return map(self.revision, range(revision + 1, self._length + 1))
+
+    def made_by(self, user: str, request_id: str, first: int, last: int) -> int:
+        """Return the newest of some revisions that a request made.
+
+        Raises:
+            LookupError: It made none of them.
+        """
+        for number in range(self._find(last)[0], self._find(first)[0] - 1, -1):
+            position = self._blocks[number].made_by(user, request_id)
+            if position is not None:
+                return self._starts[number] + position + 1
         text = f"none of revisions {first} to {last} was made by request {request_id!r} of {user!r}"
         raise LookupError(text)
 
     def append(self, ledger: Ledger) -> None:
         """Take the next revision."""
-        if self._length % BLOCK_SIZE == 0:
+        if not self._blocks or self._length - self._starts[-1] >= BLOCK_SIZE:
             self._blocks.append(_Block([], None))
+            self._starts.append(self._length)
         self._loosen(len(self._blocks) - 1).append(ledger)
         self._length += 1
 
     def changing(self, revision: int) -> Ledger:
-        """Return a revision that is about to be changed."""
-        number, position = divmod(revision - 1, BLOCK_SIZE)
+        """Return the ledger of a revision that is about to be changed."""
+        number, position = self._find(revision)
         ledger = self._loosen(number)[position]
         ledger.packed = None
         return ledger
@@ -135,21 +183,14 @@ class History:
     # --- snapshots ---------------------------------------------------------------------------
 
     def pack(self) -> Iterator[None]:
-        """Do what takes long about `parts`, one revision at each turn; what changes in between is done again.
+        """Do what takes long about `parts`, little at each turn; what changes in between is done again.
 
         What rests is kept packed only.
         """
-        for block in self._blocks:
-            if block.packed is None:
-                for ledger in block.ledgers or []:
-                    ledger.pack()
-                    yield
-                block.pack()
-            if block.ledgers is not None and block.rests:
-                for ledger in block.ledgers:
-                    self._made[ledger.revision.revision] = ledger
-                block.ledgers = None
-                yield
+        number = 0
+        while number < len(self._blocks):
+            yield from self._pack(number)
+            number += 1
 
     def digests(self) -> list[bytes]:
         """Return what `parts` are known by, in their order."""
@@ -169,34 +210,69 @@ class History:
             content = parts[digest]
             block = decode_block(content)
             self._blocks.append(_Block(None, _Packed(content, digest, block)))
-            self._length += len(block.ends)
+            self._starts.append(self._length)
+            self._length += len(block.revisions)
             yield block
 
     # --- inside ------------------------------------------------------------------------------
 
+    def _find(self, revision: int) -> tuple[int, int]:
+        """Return the number of the block that has a revision, and its position there."""
+        number = bisect_right(self._starts, revision - 1) - 1
+        return number, revision - 1 - self._starts[number]
+
     def _loosen(self, number: int) -> list[Ledger]:
-        """Return the revisions of a block as objects, which count from now on."""
+        """Return the ledgers of a block as objects, which count from now on."""
         block = self._blocks[number]
         if block.ledgers is None:
-            first = number * BLOCK_SIZE
-            block.ledgers = [self[place] for place in range(first, min(first + BLOCK_SIZE, self._length))]
+            ends = [*self._starts[number + 1 : number + 2], self._length]
+            block.ledgers = [self[place] for place in range(self._starts[number], ends[0])]
         block.packed = None
         return block.ledgers
 
+    def _pack(self, number: int) -> Iterator[None]:
+        block = self._blocks[number]
+        if block.packed is None:
+            for ledger in block.ledgers or []:
+                ledger.pack()
+                yield
+            self._split(number)
+            yield
+            block.pack()
+            yield
+        if block.ledgers is not None and self._rests(number, block.ledgers):
+            for ledger in block.ledgers:
+                self._made[ledger.revision.revision] = ledger
+                ledger.packed = None
+            block.ledgers = None
+            yield
+
+    def _split(self, number: int) -> None:
+        """Leave in a block what it may have of bytes, and put blocks with the rest of it after it."""
+        first, *rest = self._blocks[number].parted()
+        self._blocks[number].ledgers = first
+        for ledgers in reversed(rest):
+            self._blocks.insert(number + 1, _Block(ledgers, None))
+            self._starts.insert(number + 1, ledgers[0].revision.revision - 1)
+
+    def _rests(self, number: int, ledgers: list[Ledger]) -> bool:
+        """Whether no more follow in a block, and nothing in it is expected to change."""
+        full = number + 1 < len(self._blocks) or len(ledgers) == BLOCK_SIZE
+        return full and all(each.settled and not each.armed for each in ledgers)
+
 
 def block_of(ledgers: list[Ledger]) -> Block:
-    """Return revisions as a block, with all that is looked for in many of them at once."""
-    entries = [ledger.pack() for ledger in ledgers]
-    requests: dict[str, list[str]] = {}
+    """Return ledgers as a block, with all that is looked for in many of them at once."""
+    requests: dict[str, dict[str, int]] = {}
     keys: dict[str, list[int]] = {}
-    for ledger in ledgers:
+    for position, ledger in enumerate(ledgers):
         revision = ledger.revision
-        requests.setdefault(revision.by, []).append(revision.request_id)
+        requests.setdefault(revision.by, {})[revision.request_id] = position
         for key in ledger.changes:
             keys.setdefault(key, []).append(revision.revision)
     return Block(
-        entries=memoryview(b"".join(entries)),
-        ends=list(accumulate(map(len, entries))),
+        revisions=Rows.of(ledger.pack()[0] for ledger in ledgers),
+        ledgers=Rows.of(ledger.pack()[1] for ledger in ledgers),
         requests=requests,
         keys=keys,
         open=[each.revision.revision for each in ledgers if not each.settled],

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Set
 from typing import NamedTuple, Self
 
 from zloom.model import GuardEnd, Mode, Outcome, OutcomeKind, Revision, Value
-from zloom_broker.records import Accepted, RevisionAgreed, RevisionConcluded, pack
+from zloom_broker.records import LedgerRow, RevisionAgreed, RevisionConcluded, pack
 
 VOIDING: frozenset[OutcomeKind | None] = frozenset({"rejected", "aborted", "cancelled", "superseded"})
 """Outcomes that take a revision out of the desired config when nobody applied it. `lost` and
@@ -76,8 +76,8 @@ class Ledger:
         self.baselines: dict[str, dict[str, float]] = {}
         """Of a guarded one: what metrics were before it, by replica and metric."""
         self.guard_end: GuardEnd | None = None
-        self.packed: bytes | None = None
-        """As a block has it, until anything changes; who changes anything takes it away."""
+        self.packed: tuple[bytes, bytes] | None = None
+        """As `pack` returned it, until anything changes; who changes anything takes it away."""
 
     def answer(self, outcome: Outcome) -> None:
         """Take what became of it on a replica, in place of what was known."""
@@ -114,29 +114,26 @@ class Ledger:
         return outcome.chain not in (b"", self.revision.chain)
 
     @classmethod
-    def of(cls, accepted: Accepted) -> Self:
-        """Return a revision of a block."""
-        ledger = cls(accepted.revision, accepted.targets, accepted.outcomes, accepted.request)
-        ledger.agreed, ledger.concluded = accepted.agreed, accepted.concluded
-        ledger.baselines, ledger.guard_end = dict(accepted.baselines), accepted.guard
+    def of(cls, revision: Revision, row: LedgerRow) -> Self:
+        """Return a ledger of a block."""
+        ledger = cls(revision, row.targets, row.outcomes, row.request)
+        ledger.agreed, ledger.concluded = row.agreed, row.concluded
+        ledger.baselines, ledger.guard_end = dict(row.baselines), row.guard
         return ledger
 
-    def pack(self) -> bytes:
-        """Return it as a block has it; that stays as long as nothing changes."""
+    def pack(self) -> tuple[bytes, bytes]:
+        """Return the revision and the rest as a block has them; these stay as long as nothing changes."""
         if self.packed is None:
-            outcomes = list(self.outcomes.values())
-            self.packed = pack(
-                Accepted(
-                    self.revision,
-                    self.targets,
-                    outcomes,
-                    self.request,
-                    self.agreed,
-                    self.concluded,
-                    self.baselines,
-                    self.guard_end,
-                )
+            row = LedgerRow(
+                self.targets,
+                list(self.outcomes.values()),
+                self.request,
+                self.agreed,
+                self.concluded,
+                self.baselines,
+                self.guard_end,
             )
+            self.packed = pack(self.revision), pack(row)
         return self.packed
 
     @property

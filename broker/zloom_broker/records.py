@@ -4,7 +4,9 @@ A record is one MessagePack map, tagged by `record`. From the first release on, 
 changes; a new meaning gets a new record, so that an old journal can always be read.
 """
 
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Literal, Self
 
 import msgspec
 from msgspec import Struct, field
@@ -161,10 +163,9 @@ AnyRecord = (
 )
 
 
-class Accepted(Struct, frozen=True, omit_defaults=True, array_like=True):
-    """A revision in a block."""
+class LedgerRow(Struct, frozen=True, omit_defaults=True, array_like=True):
+    """A ledger in a block, but for its revision."""
 
-    revision: Revision
     targets: list[str]
     outcomes: list[Outcome]
     request: bytes = b""
@@ -174,15 +175,37 @@ class Accepted(Struct, frozen=True, omit_defaults=True, array_like=True):
     guard: GuardEnd | None = None
 
 
-class Block(Struct, frozen=True, omit_defaults=True):
-    """Revisions that follow each other, and what is asked of all of them, for which none is unpacked."""
+class Rows(Struct, frozen=True, array_like=True):
+    """Packed values, one after the other, each of which can be unpacked alone."""
 
-    entries: memoryview
-    """An `Accepted` each, one after the other."""
-    ends: list[int]
-    """Where each ends in `entries`."""
-    requests: dict[str, list[str]]
-    """The ids of each user's requests that made them."""
+    content: memoryview
+    ends: Sequence[int]
+    """Where each ends in `content`."""
+
+    @classmethod
+    def of(cls, packed: Iterable[bytes]) -> Self:
+        """Return values as rows."""
+        values = list(packed)
+        return cls(memoryview(b"".join(values)), list(accumulate(map(len, values))))
+
+    def __getitem__(self, position: int) -> memoryview:
+        """Return one of them, still packed."""
+        return self.content[self.ends[position - 1] if position else 0 : self.ends[position]]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.ends)
+
+
+class Block(Struct, frozen=True, omit_defaults=True):
+    """Ledgers that follow each other, and what is asked of all of them, for which none is unpacked."""
+
+    revisions: Rows
+    """A `Revision` each: of a fleet, what became of one is a thousand times as long."""
+    ledgers: Rows
+    """A `LedgerRow` each."""
+    requests: dict[str, dict[str, int]]
+    """By user and request id, which of them that request made; the first is 0."""
     keys: dict[str, list[int]]
     """The revisions that say something about each key."""
     open: list[int] = field(default_factory=list)
@@ -217,7 +240,8 @@ class Image(Struct, frozen=True, omit_defaults=True):
 _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(AnyRecord)
 _images = msgspec.msgpack.Decoder(Image)
-_accepted = msgspec.msgpack.Decoder(Accepted)
+_revisions = msgspec.msgpack.Decoder(Revision)
+_ledger_rows = msgspec.msgpack.Decoder(LedgerRow)
 _blocks = msgspec.msgpack.Decoder(Block)
 
 
@@ -236,18 +260,27 @@ def decode_record(payload: bytes) -> AnyRecord:
     return record
 
 
-def pack(accepted: Accepted) -> bytes:
-    """Return a revision as a block has it."""
-    return _encoder.encode(accepted)
+def pack(part: Revision | LedgerRow) -> bytes:
+    """Return a part of a ledger as a block has it."""
+    return _encoder.encode(part)
 
 
-def unpack(packed: memoryview | bytes) -> Accepted:
+def unpack_revision(packed: memoryview) -> Revision:
     """Return a revision of a block.
 
     Raises:
         msgspec.DecodeError: It is none that this version knows.
     """
-    return _accepted.decode(packed)
+    return _revisions.decode(packed)
+
+
+def unpack_ledger(packed: memoryview) -> LedgerRow:
+    """Return what a block has of a ledger beside its revision.
+
+    Raises:
+        msgspec.DecodeError: It is none that this version knows.
+    """
+    return _ledger_rows.decode(packed)
 
 
 def decode_image(payload: bytes) -> Image:
@@ -260,7 +293,7 @@ def decode_image(payload: bytes) -> Image:
 
 
 def decode_block(payload: bytes) -> Block:
-    """Return the block of a payload; its entries are a view of that.
+    """Return the block of a payload; its rows are views of that.
 
     Raises:
         msgspec.DecodeError: It is none that this version knows.

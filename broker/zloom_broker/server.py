@@ -33,6 +33,7 @@ from zloom_broker.ports import Ports, Takers
 from zloom_broker.records import encode
 from zloom_broker.recovery import next_epoch, recover
 from zloom_broker.settings import BrokerSettings
+from zloom_broker.snapshots import Snapshots
 from zloom_broker.state import State
 
 FAREWELL = 200
@@ -40,22 +41,6 @@ FAREWELL = 200
 
 STUMBLE = 1.0
 """Seconds that the timer waits after it failed: what raised once may raise at once again."""
-
-SNAPSHOT_ROWS = 1000
-"""Rows after which a snapshot is due at the earliest …"""
-
-SNAPSHOT_SHARE = 0.5
-"""… and the share by which the journal must have grown, …"""
-
-SNAPSHOT_TAIL = 20_000
-"""… but no more rows than these, which a start replays in a fifth of a second, …"""
-
-ROW_WORTH = 512
-"""… unless the snapshot before wrote more than so many bytes for each, so that snapshots cost in proportion
-to rows. A long history costs little: what of it has not changed is not written again."""
-
-PACKING_TIME = 0.005
-"""Seconds in one turn of the loop for a snapshot that is due: no beat, ping or change waits long for it."""
 
 
 class Server:
@@ -79,13 +64,7 @@ class Server:
         self._ending_turn = False
         """`_end_turn` is called in this turn of the loop, or the next."""
         self._committed = journal.recovered.last_seq
-        self._snapshot_seq = journal.recovered.snapshot_seq
-        self._parts = set(journal.recovered.parts)
-        """Digests of those of the newest snapshot."""
-        self._least_rows = 0
-        """How many rows the newest snapshot was worth."""
-        self._packing: Iterator[None] | None = None
-        """What a snapshot that is due still has to pack."""
+        self._snapshots = Snapshots(journal)
         self._epoch_written: asyncio.Future[None] | None = None
         self._failing = ""
         """Why the newest commit failed; empty when it did not."""
@@ -134,7 +113,7 @@ class Server:
         self._ports.close(FAREWELL)
         core, self._core = self._core, None
         if core is not None and not self._journal.read_only_reason:
-            self._snapshot(core)
+            self._snapshots.end(self._committed, core.state)
 
     # --- start -------------------------------------------------------------------------------
 
@@ -219,8 +198,7 @@ class Server:
         elif (core := self._core) is not None:
             while not self._handle(core, lambda: core.committed(seq)):
                 pass  # the commit that raised is done with: those after it are still to be told
-            if seq - self._snapshot_seq >= self._rows_until_snapshot():
-                self._prepare_snapshot(core)
+            self._snapshots.committed(seq, core.state)
 
     def _on_commit_failed(self, seq: int, reason: str) -> None:
         self.measuring.load.commit_failed()
@@ -277,6 +255,7 @@ class Server:
                     self._expel(effect)
                 case Commit():
                     self.measuring.load.submitted(effect.seq + len(effect.payloads) - 1, self._loop.time())
+                    self._snapshots.submitted(effect.payloads)
                     self._journal.submit(effect.seq, effect.payloads, effect.durable)
         if not self._ending_turn:
             self._ending_turn = True
@@ -320,37 +299,6 @@ class Server:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._on_timer)
-
-    def _rows_until_snapshot(self) -> float:
-        share = SNAPSHOT_SHARE * self._snapshot_seq
-        return max(SNAPSHOT_ROWS, min(share, max(SNAPSHOT_TAIL, self._least_rows)))
-
-    def _prepare_snapshot(self, core: Core) -> None:
-        if self._packing is None:
-            self._packing = core.state.pack()
-            self._loop.call_soon(self._pack)
-
-    def _pack(self) -> None:
-        """Pack revisions for a moment; the snapshot follows once there are no more."""
-        core, packing = self._core, self._packing
-        if core is None or packing is None:
-            return
-        until = self._loop.time() + PACKING_TIME
-        for _ in packing:
-            if self._loop.time() >= until:
-                self._loop.call_soon(self._pack)
-                return
-        self._packing = None
-        self._snapshot(core)
-
-    def _snapshot(self, core: Core) -> None:
-        if self._committed > self._snapshot_seq:
-            self._snapshot_seq = self._committed
-            payload, parts = encode(core.state.image()), core.state.parts()
-            written = len(payload) + sum(len(parts[digest]) for digest in parts.keys() - self._parts)
-            self._least_rows = written // ROW_WORTH
-            self._parts = set(parts)
-            self._journal.write_snapshot(self._committed, payload, parts)
 
 
 @asynccontextmanager

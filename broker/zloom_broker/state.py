@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from zloom_broker.attempt import Attempt, AttemptKey, MadeBy
+from zloom_broker.attempt import Attempt, AttemptKey, Place, Places
 from zloom_broker.parts import Parts
 from zloom_broker.records import (
     AnyRecord,
@@ -37,7 +37,7 @@ class State:
         """In the order in which they started: the broker's clock may be set back, the journal cannot."""
         self.homes: dict[str, AttemptKey] = {}
         """The attempt of each replica."""
-        self.requests: MadeBy = {}
+        self.requests: Places = {}
         self.errands: dict[RequestKey, DeviceFailed | AttemptForgotten] = {}
         """What a request did that made no revision."""
         self.failed_devices: dict[str, DeviceFailed] = {}
@@ -117,9 +117,8 @@ class State:
         place = self.requests.get(user, {}).get(request_id)
         if place is None:
             return None
-        key, first, last = place
-        attempt = self.attempts[key]
-        return attempt, attempt.ledgers.made_by(user, request_id, first, last).revision.revision
+        attempt = self.attempts[place.attempt]
+        return attempt, attempt.ledgers.made_by(user, request_id, place.first, place.last)
 
     def of_run(self, run: str) -> list[Attempt]:
         """Return the attempts of a run, newest last; of all runs when it is empty."""
@@ -134,14 +133,14 @@ class State:
         key = record.run, record.attempt
         attempt = self.attempts[key]
         attempt.accept(record)
-        place = attempt.key, attempt.revision, attempt.revision
+        place = Place(attempt.key, attempt.revision, attempt.revision)
         self.requests.setdefault(record.revision.by, {})[record.revision.request_id] = place
 
     def _forget(self, key: AttemptKey) -> None:
         del self.attempts[key]
         self.homes = {replica: home for replica, home in self.homes.items() if home != key}
         for user, made in list(self.requests.items()):
-            self.requests[user] = {request: place for request, place in made.items() if place[0] != key}
+            self.requests[user] = {request: place for request, place in made.items() if place.attempt != key}
             if not self.requests[user]:
                 del self.requests[user]
 

@@ -32,7 +32,7 @@ from zloom import messages as m
 from zloom.errors import JournalError, TransportError
 from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
-from zloom_broker import server
+from zloom_broker import history, snapshots, tail
 from zloom_broker.addresses import Bound
 from zloom_broker.core import Core
 from zloom_broker.journal import open_journal, verify
@@ -65,18 +65,18 @@ def change(number: int, **more: Any) -> m.SetConfig:
 def test_a_start_has_few_rows_to_replay_however_long_the_journal_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SNAPSHOT_ROWS", 5)
-    monkeypatch.setattr(server, "SNAPSHOT_TAIL", 10)
-    monkeypatch.setattr(server, "ROW_WORTH", 1024 * 1024)
+    monkeypatch.setattr(history, "BLOCK_SIZE", 4)
+    monkeypatch.setattr(tail, "TAIL_LEAST", 1000)
+    monkeypatch.setattr(tail, "TAIL_MOST", 4000)
 
     async def scenario() -> None:
         async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, _):
-            for number in range(1, 101):
+            for number in range(1, 201):
                 assert (await operator.ask(change(number))).revision == number
-            committed, newest = broker.server._committed, broker.server._snapshot_seq
-            assert committed > 100
-            assert committed - newest < 20, "a third of the journal, were it by its growth alone"
-            assert broker.server._journal.counters.snapshots > 5
+            found = verify(tmp_path / "broker")
+            assert found.ok
+            assert found.last_seq > 200
+            assert found.last_seq - found.snapshots[0] < 30, "a third, were it by the journal's growth alone"
 
     asyncio.run(scenario())
 
@@ -102,8 +102,8 @@ def test_a_change_goes_round(tmp_path: Path, transport: Transport) -> None:
 def test_a_snapshot_is_prepared_a_revision_at_a_time_beside_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SNAPSHOT_ROWS", 20)
-    monkeypatch.setattr(server, "PACKING_TIME", 0.0)
+    monkeypatch.setattr(tail, "TAIL_LEAST", 4000)
+    monkeypatch.setattr(snapshots, "PACKING_TIME", 0.0)
 
     async def scenario() -> None:
         async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, weavelet):

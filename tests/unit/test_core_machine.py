@@ -32,9 +32,10 @@ rates = st.sampled_from([0.25, 0.5, 2.0])
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_blocks() -> Iterator[None]:
-    """Let a block of history be full after two revisions."""
+    """Let a block of history be full after three revisions, or two long ones."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(history, "BLOCK_SIZE", 2)
+        monkeypatch.setattr(history, "BLOCK_SIZE", 3)
+        monkeypatch.setattr(history, "BLOCK_BYTES", 400)
         yield
 
 

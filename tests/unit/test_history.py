@@ -10,10 +10,10 @@ from bench.instructions import counted
 from tests.unit.broker_support import Bench, fold, replica
 from tests.unit.test_attempt import accept, answer, attempt_of, leave
 from zloom import messages as m
-from zloom.model import Revision
+from zloom.model import Outcome, Revision
 from zloom_broker import history
-from zloom_broker.attempt import Attempt, MadeBy
-from zloom_broker.records import ReplicaJoined, RevisionAccepted
+from zloom_broker.attempt import Attempt, Places
+from zloom_broker.records import OutcomesRecorded, ReplicaJoined, RevisionAccepted
 from zloom_broker.state import State
 
 
@@ -148,13 +148,66 @@ def test_a_request_is_known_after_a_restart_whatever_block_it_made() -> None:
     assert {place[1:] for place in state.requests["alice"].values()} == {(n, n) for n in range(1, 6)}
 
 
+FLEET = [f"run/one/{rank}" for rank in range(1000)]
+
+
+@pytest.fixture(scope="module")
+def wide() -> Attempt:
+    """An attempt of a thousand replicas, which have answered twenty revisions, as a restart has it."""
+    attempt = attempt_of(*FLEET)
+    for number in range(1, 21):
+        revision = Revision(number, "config", {"learning_rate": 0.5}, by="alice", request_id=f"q{number}")
+        attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=FLEET))
+        outcomes = [Outcome(name, rank, "applied", 17) for rank, name in enumerate(FLEET)]
+        attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: outcomes}))
+    pack(attempt)
+    return attempt
+
+
+def test_a_block_is_bounded_in_bytes_and_told_by_its_requests(wide: Attempt) -> None:
+    parts = wide.ledgers.parts()
+    assert max(map(len, parts.values())) <= history.BLOCK_BYTES + 4096, "its index comes on top"
+    assert len(parts) < 20, "not one for each"
+    requests: Places = {}
+    restored = Attempt.restore(wide.image(), parts, requests)
+    for each in (wide, restored):
+        made = [each.ledgers.made_by("alice", f"q{number}", 1, 20) for number in range(1, 21)]
+        assert made == list(range(1, 21))
+    place = requests["alice"]["q20"]
+    assert restored.ledgers.made_by("alice", "q20", place.first, place.last) == 20
+    with pytest.raises(LookupError, match="q21"):
+        wide.ledgers.made_by("alice", "q21", 1, 20)
+
+
+def test_a_block_grows_again_after_it_was_parted() -> None:
+    attempt = attempt_of(*FLEET)
+    numbers = range(1, 41)
+    for number in numbers:
+        revision = Revision(number, "config", {"learning_rate": 0.5}, by="alice", request_id=f"q{number}")
+        attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=FLEET))
+        if number % 3 == 0:
+            pack(attempt)
+        answer(attempt, number - number % 2 or 1, FLEET[number], "applied")
+    for each in (attempt, again(attempt)):
+        assert [ledger.revision.revision for ledger in each.ledgers] == list(numbers)
+        assert [each.ledgers.made_by("alice", f"q{n}", 1, 40) for n in numbers] == list(numbers)
+        assert [revision.revision for revision in each.ledgers.after(7)] == list(range(8, 41))
+
+
+def test_a_revision_is_read_without_what_became_of_it(wide: Attempt) -> None:
+    # Of these a thousand are asked for at once when a fleet comes back a few revisions behind.
+    with_ledger = counted(lambda: wide.ledger(3))
+    assert counted(lambda: wide.chain_at(7)) < with_ledger / 20
+    assert counted(lambda: list(wide.ledgers.after(12))) < with_ledger / 3
+
+
 def test_a_start_makes_no_object_of_a_revision_that_rests() -> None:
     attempt = attempt_of("a")
     for number in range(1, 20 * history.BLOCK_SIZE + 1):
         revision = Revision(number, "config", {"learning_rate": 0.5}, by="alice", request_id=f"q{number}")
         attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=[]))
     image, parts = attempt.image(), attempt.ledgers.parts()
-    requests: MadeBy = {}
+    requests: Places = {}
 
     instructions = counted(lambda: Attempt.restore(image, parts, requests))
 

@@ -35,8 +35,8 @@ _PURE = """
     zloom_broker.previews zloom_broker.pulse zloom_broker.queries zloom_broker.ramping
     zloom_broker.records zloom_broker.requests zloom_broker.rounds zloom_broker.rules
     zloom_broker.state zloom_broker.steering zloom_broker.straggling zloom_broker.subscriptions
-    zloom_broker.watchers
-    zloom_broker.users zloom_broker.validation zloom_broker.withdrawals zloom_broker.zap
+    zloom_broker.tail zloom_broker.users zloom_broker.validation zloom_broker.watchers
+    zloom_broker.withdrawals zloom_broker.zap
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
@@ -54,7 +54,7 @@ _SHELLS = """
     zloom.client.replaying zloom.client.stacks zloom.client.waiting
     zloom_broker.admission zloom_broker.disk_watch zloom_broker.foreground zloom_broker.keyring
     zloom_broker.log zloom_broker.measuring zloom_broker.metrics_port zloom_broker.ports
-    zloom_broker.recovery zloom_broker.server zloom_broker.settings
+    zloom_broker.recovery zloom_broker.server zloom_broker.settings zloom_broker.snapshots
 """
 SHELLS = frozenset(_SHELLS.split())
 """What touches the world."""
