@@ -9,7 +9,9 @@ from tests.shell.journal_driver import write_rows
 from zloom.errors import JournalError
 from zloom_broker.journal import open_journal, verify
 from zloom_broker.journal.folder import JournalFolder
-from zloom_broker.journal.schema import MIGRATIONS, connect, migrate, transaction
+from zloom_broker.journal.schema import FIRST_SCHEMA, MIGRATIONS, connect, migrate, transaction
+
+NEWEST = FIRST_SCHEMA + len(MIGRATIONS) - 1
 
 
 def tables(connection: sqlite3.Connection) -> set[str]:
@@ -31,10 +33,10 @@ def test_each_migration_runs_once(tmp_path: Path) -> None:
     later = (*MIGRATIONS, ("CREATE TABLE extra (a)", "INSERT INTO extra VALUES (1)"))
     with closing(connect(tmp_path / "a.sqlite3")) as connection:
         migrate(connection)
-        assert version(connection) == len(MIGRATIONS)
+        assert version(connection) == NEWEST
         migrate(connection, later)
         migrate(connection, later)
-        assert version(connection) == len(MIGRATIONS) + 1
+        assert version(connection) == NEWEST + 1
         assert connection.execute("SELECT a FROM extra").fetchall() == [(1,)]
 
 
@@ -43,7 +45,7 @@ def test_a_migration_that_fails_leaves_the_version_before(tmp_path: Path) -> Non
     with closing(connect(tmp_path / "a.sqlite3")) as connection:
         with pytest.raises(sqlite3.OperationalError):
             migrate(connection, broken)
-        assert version(connection) == len(MIGRATIONS)
+        assert version(connection) == NEWEST
         assert tables(connection) == {"base", "parts", "rows", "snapshots"}
 
 
@@ -57,13 +59,16 @@ def test_a_transaction_commits_all_or_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("use", [open_journal, verify])
-def test_the_journal_of_a_newer_zloom_is_refused_and_left_alone(
-    tmp_path: Path, use: Callable[[Path], object]
+@pytest.mark.parametrize(
+    ("schema", "text"), [(99, "use a newer zloom"), (1, "start with another data folder")]
+)
+def test_the_journal_of_another_zloom_is_refused_and_left_alone(
+    tmp_path: Path, use: Callable[[Path], object], schema: int, text: str
 ) -> None:
     write_rows(tmp_path, 3)
     with closing(sqlite3.connect(JournalFolder(tmp_path).database)) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(JournalError, match=r"schema 99.*use a newer zloom"):
+        connection.execute(f"PRAGMA user_version = {schema}")
+    with pytest.raises(JournalError, match=rf"schema {schema}.*{text}"):
         use(tmp_path)
     assert not list(tmp_path.glob("quarantine*"))
 

@@ -175,7 +175,7 @@ def verify(data_dir: DataDir = None, as_json: Json = False) -> None:
     if as_json:
         output.say_json({"ok": report.ok, **shapes.of_dataclass(report)})
     else:
-        state = "in order" if report.ok else "damaged: read-only until `zloom journal repair --accept-loss`"
+        state = "in order" if report.ok else "damaged: `zloom journal repair` says what it would keep"
         snapshots = counted(len(report.snapshots), "snapshot")
         held = f"{report.rows} rows up to row {report.last_seq}, {snapshots}"
         output.say(f"{held}: {state}")

@@ -204,8 +204,9 @@ def _open(folder: JournalFolder) -> tuple[Survey, Store | str]:
     survey = survey_newest(folder)
     if survey.problems:
         return survey, _read_only(folder, survey.problems)
-    parts = survey.snapshot.parts if survey.snapshot is not None else {}
-    return survey, Store(folder, survey.end, parts)
+    snapshot = survey.snapshot
+    intact = snapshot.parts.keys() - snapshot.worn if snapshot is not None else set()
+    return survey, Store(folder, survey.end, intact)
 
 
 def _read_only(folder: JournalFolder, problems: Sequence[str]) -> str:

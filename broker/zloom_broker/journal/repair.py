@@ -26,6 +26,7 @@ from zloom_broker.journal.survey import (
     recording,
     snapshot_numbers,
     survey_newest,
+    worn_parts,
 )
 
 
@@ -155,8 +156,10 @@ def _verify_snapshots(connection: sqlite3.Connection, report: VerifyReport) -> N
         numbers = snapshot_numbers(connection)
     for seq in numbers:
         with recording(report.problems):
-            check_snapshot(read_snapshot(connection, seq), read_chain(connection, seq))
+            snapshot = read_snapshot(connection, seq, report.first_seq - 1)
+            check_snapshot(snapshot, read_chain(connection, seq))
             report.snapshots += (seq,)
+            report.problems += worn_parts(snapshot)
     if report.first_seq > 1 and not report.snapshots:
         report.problems.append(NO_STATE)
 
@@ -206,7 +209,7 @@ def _kept(connection: sqlite3.Connection, plan: _Plan, ends: list[Link]) -> Iter
 
 
 def _snapshots(connection: sqlite3.Connection, plan: _Plan) -> Iterator[Snapshot]:
-    return (read_snapshot(connection, seq) for seq in plan.snapshots)
+    return (read_snapshot(connection, seq, plan.base.seq) for seq in plan.snapshots)
 
 
 def _fold(folder: JournalFolder) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 from zloom.errors import JournalError
 from zloom_broker.journal.chain import ChainBroken
 
+FIRST_SCHEMA = 2
+"""That of the first release, which the first migration leads to. Those before it nobody reads any more."""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE base (seq INTEGER PRIMARY KEY, chain BLOB NOT NULL)",
@@ -15,11 +18,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE snapshots "
         "(seq INTEGER PRIMARY KEY, chain BLOB NOT NULL, payload BLOB NOT NULL, parts BLOB NOT NULL, "
         "digest BLOB NOT NULL)",
-        "CREATE TABLE parts (digest BLOB PRIMARY KEY, content BLOB NOT NULL)",
+        "CREATE TABLE parts "
+        "(digest BLOB NOT NULL, copy INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY (digest, copy))",
     ),
 )
-"""Statements that lead from each `user_version` to the next. A journal is verified before it is migrated, so
-a migration may add to these tables, but `survey` must be able to read them before and after it."""
+"""Statements that lead from each `user_version` to the next, and from none to the first. One that was
+released never changes. A journal is verified before it is migrated, so a migration may add to these tables,
+but `survey` must be able to read them before and after it."""
 
 # Seconds that a write waits for another process. Only opening and closing a database locks writers out, and
 # only `journal verify` or a curious user does that here.
@@ -67,22 +72,29 @@ def check_version(connection: sqlite3.Connection) -> None:
     """See whether this zloom can read a database, before anything else is read.
 
     Raises:
-        JournalError: A newer version of zloom wrote it.
+        JournalError: A newer version of zloom wrote it, or one from before the first release.
         ChainBroken: It has no schema. None is ever left so: a database gets its name when it is complete.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
+    newest = FIRST_SCHEMA + len(MIGRATIONS) - 1
+    if version > newest:
         raise JournalError(
-            f"the journal has schema {version}, this zloom knows up to {len(MIGRATIONS)}; use a newer zloom"
+            f"the journal has schema {version}, this zloom knows up to {newest}; use a newer zloom"
         )
     if version == 0:
         raise ChainBroken("the database is damaged: it has no schema")
+    if version < FIRST_SCHEMA:
+        raise JournalError(
+            f"the journal has schema {version}, of a zloom from before the first release, which this one "
+            "cannot read; start with another data folder"
+        )
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
     """Bring a database to the newest schema; each step is one transaction."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, statements in enumerate(migrations[version:], start=version + 1):
+    done = version - FIRST_SCHEMA + 1 if version else 0
+    for number, statements in enumerate(migrations[done:], start=FIRST_SCHEMA + done):
         with transaction(connection):
             for statement in statements:
                 connection.execute(statement)

@@ -11,12 +11,19 @@ from zloom_broker.journal.chain import GENESIS, ChainBroken, Link, extend, snaps
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import HeadFile, sync_path
 from zloom_broker.journal.schema import connect, migrate, transaction
-from zloom_broker.journal.survey import Snapshot, read_chain, read_without_parts, snapshot_numbers
+from zloom_broker.journal.survey import (
+    Snapshot,
+    copies_of_parts,
+    read_base,
+    read_chain,
+    read_without_parts,
+    snapshot_numbers,
+)
 from zloom_broker.parts import Parts
 
 SNAPSHOTS_KEPT = 2
 """One to start from, and one more for when that is damaged. They share the parts that both have: where one of
-these is damaged, the rows stand in for it."""
+these is damaged, the rows stand in for it, or its other copy where rows were lost."""
 
 # Milliseconds, of the 2 s in which a broker is to be gone: a reader may hold the last checkpoint up.
 _CLOSING_BUSY_TIMEOUT_MS = 100
@@ -40,7 +47,7 @@ def create_database(
             connection.execute("INSERT INTO base VALUES (?, ?)", base)
             connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", _row_values(rows))
             for snapshot in snapshots:
-                _insert_parts(connection, snapshot.parts)
+                _insert_parts(connection, snapshot.parts, copies_of_parts(base.seq))
                 _insert_snapshot(connection, snapshot)
     sync_path(folder.fresh_database)
 
@@ -58,7 +65,8 @@ class Store:
         Args:
             folder: Where it is.
             end: The link of its last row.
-            parts: Digests of parts of snapshots that are known to be intact; others are written anew.
+            parts: Digests of parts of snapshots of which each copy is known to be intact; others are written
+                anew.
 
         Raises:
             JournalError: A newer version of zloom wrote it.
@@ -80,6 +88,7 @@ class Store:
             self._head = HeadFile(folder.head, end)
             undo.callback(self._head.close)
             self._custody = folder.custody()
+            self._copies = copies_of_parts(read_base(self._connection).seq)
             undo.pop_all()
 
     def append(self, payloads: Sequence[bytes], *, sync: bool) -> None:
@@ -123,7 +132,7 @@ class Store:
             raise JournalError(f"row {seq} is not in the journal")
         fresh = {digest: content for digest, content in parts.items() if digest not in self._parts}
         with transaction(connection):
-            _insert_parts(connection, fresh)
+            _insert_parts(connection, fresh, self._copies)
             _insert_snapshot(connection, Snapshot(Link(seq, chain), payload, parts))
             intact = filter(lambda number: _is_intact(connection, number), snapshot_numbers(connection))
             kept = set(islice(intact, SNAPSHOTS_KEPT))
@@ -206,8 +215,10 @@ def _insert_snapshot(connection: sqlite3.Connection, snapshot: Snapshot) -> None
     )
 
 
-def _insert_parts(connection: sqlite3.Connection, parts: Parts) -> None:
-    connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?)", parts.items())
+def _insert_parts(connection: sqlite3.Connection, parts: Parts, copies: int) -> None:
+    for copy in range(copies):
+        rows = ((digest, copy, content) for digest, content in parts.items())
+        connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", rows)
 
 
 def _drop_parts(connection: sqlite3.Connection, snapshots: Iterable[int]) -> set[bytes]:

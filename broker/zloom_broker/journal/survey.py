@@ -13,6 +13,8 @@ from zloom_broker.journal.head import read_head
 from zloom_broker.journal.schema import check_version
 from zloom_broker.parts import DIGEST_SIZE, Parts, digest_of_part
 
+_PART = "SELECT content FROM parts WHERE digest = ? ORDER BY copy"
+
 NO_STATE = "no snapshot is intact, and the rows that could stand in for one were lost in a repair"
 
 # What SQLite answers when the journal may be in order and something around it is not.
@@ -36,6 +38,8 @@ class Snapshot:
     link: Link
     payload: bytes
     parts: Parts = field(default_factory=dict)
+    worn: frozenset[bytes] = field(default=frozenset(), compare=False)
+    """Digests of those of which a copy is missing or damaged, and another one intact."""
 
     @property
     def digests(self) -> bytes:
@@ -155,23 +159,40 @@ def snapshot_numbers(connection: sqlite3.Connection) -> list[int]:
     return [seq for (seq,) in connection.execute("SELECT seq FROM snapshots ORDER BY seq DESC")]
 
 
-def read_snapshot(connection: sqlite3.Connection, seq: int) -> Snapshot:
+def read_snapshot(connection: sqlite3.Connection, seq: int, base_seq: int) -> Snapshot:
     """Return the snapshot of row `seq` with its parts.
+
+    Args:
+        connection: To the database.
+        seq: Number of a row of which there is a snapshot.
+        base_seq: After which row the journal begins.
 
     Raises:
         ChainBroken: It is damaged, or a part is.
     """
     snapshot, digests = read_without_parts(connection, seq)
     parts: dict[bytes, bytes] = {}
+    worn: set[bytes] = set()
     for digest in digests:
-        row = connection.execute("SELECT content FROM parts WHERE digest = ?", (digest,)).fetchone()
-        if row is None or not isinstance(row[0], bytes) or digest_of_part(row[0]) != digest:
-            state = "missing" if row is None else "damaged"
+        found = [row for (row,) in connection.execute(_PART, (digest,))]
+        intact = [each for each in found if isinstance(each, bytes) and digest_of_part(each) == digest]
+        if not intact:
+            state = "damaged" if found else "missing"
             raise ChainBroken(
                 f"the snapshot of row {seq} is damaged: its part {digest.hex()[:16]} is {state}"
             )
-        parts[digest] = row[0]
-    return Snapshot(snapshot.link, snapshot.payload, parts)
+        parts[digest] = intact[0]
+        if len(intact) < copies_of_parts(base_seq):
+            worn.add(digest)
+    return Snapshot(snapshot.link, snapshot.payload, parts, frozenset(worn))
+
+
+def copies_of_parts(base_seq: int) -> int:
+    """Return how many copies of each part a journal has that begins after some row.
+
+    Two, where rows were lost that could stand in for one that is damaged.
+    """
+    return 2 if base_seq else 1
 
 
 def read_without_parts(connection: sqlite3.Connection, seq: int) -> tuple[Snapshot, list[bytes]]:
@@ -200,6 +221,13 @@ def check_snapshot(snapshot: Snapshot, chain: bytes | None) -> None:
         raise ChainBroken(f"row {seq} is missing, but there is a snapshot of it")
     if chain != snapshot.link.chain:
         raise ChainBroken(f"row {seq} is not the one of which the snapshot was taken")
+
+
+def worn_parts(snapshot: Snapshot) -> list[str]:
+    """Return what to say of the parts of a snapshot of which a copy is not intact."""
+    names = sorted(digest.hex()[:16] for digest in snapshot.worn)
+    where = f"of the snapshot of row {snapshot.link.seq} is missing or damaged; another one stands in for it"
+    return [f"a copy of part {name} {where}" for name in names]
 
 
 def compare_with_head(
@@ -231,8 +259,9 @@ def _read_snapshot(connection: sqlite3.Connection, survey: Survey) -> None:
         numbers = snapshot_numbers(connection)
     for seq in numbers:
         with recording(survey.problems, survey.notes):
-            survey.snapshot = read_snapshot(connection, seq)
+            survey.snapshot = read_snapshot(connection, seq, survey.base.seq)
             survey.end = survey.snapshot.link
+            survey.notes += worn_parts(survey.snapshot)
             break
     if survey.snapshot is not None:
         with recording(survey.problems):
