@@ -155,11 +155,8 @@ class Session:
         match alarm:
             case Alarm.HELLO:
                 return self._reconnect(now) if self._link.exhausted else self._link.hello(now)
-            case Alarm.SILENCE:
+            case Alarm.SILENCE | Alarm.UNANSWERED:
                 return self._reconnect(now)
-            case Alarm.UNANSWERED:
-                # A broker whose journal is damaged answers no sync until somebody has repaired it.
-                return self._reconnect(now) if self.state is State.ACTIVE else []
             case Alarm.STARVED:
                 return self._disconnect(now)  # what was lost on the way would starve this side for ever
             case Alarm.ECHO:

@@ -25,6 +25,7 @@ def catch_up(hub: Hub, peer: Peer, sync: Sync, now: float) -> None:
     attempt = hub.state.attempts[peer.attempt]
     if sync.revision < 0 and _is_torn(attempt, peer.replica):
         hub.counters["syncs_put_off"] += 1  # it asks again
+        hub.tell_credit(peer, 1)  # and so knows that it is heard
     elif sync.revision < 0:
         peer.synced = True
         hub.send(peer, _snapshot(hub, attempt, _pending(attempt, peer.replica)))
@@ -34,6 +35,7 @@ def catch_up(hub: Hub, peer: Peer, sync: Sync, now: float) -> None:
     elif hub.settings.read_only:
         # The journal is damaged: the weavelet knows better. It asks until somebody has repaired it.
         hub.counters["syncs_unanswered"] += 1
+        hub.tell_credit(peer, 1)
     else:
         _roll_back(hub, peer, attempt, sync.revision, now)
 

@@ -239,14 +239,26 @@ def test_six_beats_without_a_word_on_control_make_the_sockets_anew() -> None:
         assert (Reconnect() in session.on_timer(float(second))) is (second == 8)
 
 
-def test_a_broker_that_answers_no_sync_is_asked_on_over_the_same_sockets() -> None:
+def test_a_broker_that_can_answer_no_sync_yet_is_asked_on_over_the_same_sockets() -> None:
     session = syncing()
     effects: list[Effect] = []
     for second in range(1, 30):
         effects += session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=second), float(second))
+        effects += session.receive_control(m.Credit(received=second + 1), float(second))
         effects += session.on_timer(float(second))
     assert len([each for each in sent(effects) if isinstance(each, m.Sync)]) > 20
     assert Reconnect() not in effects
+
+
+@pytest.mark.parametrize("once_active", [False, True])
+def test_control_that_dies_while_syncing_makes_the_sockets_anew(once_active: bool) -> None:
+    session = active() if once_active else syncing()
+    if once_active:
+        session.receive_update(STEER, revised(3), 0.0)
+    assert not is_active(session)
+    for second in range(1, 7):
+        session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=second), float(second))
+        assert (Reconnect() in session.on_timer(float(second))) is (second == 6)
 
 
 def test_a_longer_beat_means_more_patience_and_a_status_less_often() -> None:
