@@ -32,6 +32,8 @@ from zloom.settings import ClientSettings
 from zloom.socket_options import new_context
 from zloom_broker.journal import open_journal
 from zloom_broker.records import AttemptStarted, ReplicaJoined, ReplicaLeft, encode
+from zloom_broker.server import running
+from zloom_broker.settings import BrokerSettings
 
 T = TypeVar("T")
 
@@ -414,6 +416,22 @@ async def test_own_topics_go_from_operator_to_operator(
         async with asyncio.timeout(DEADLINE):
             message = await anext(feed)
     assert (message.topic, message.payload, message.sender) == ("net/bandwidth/a", b"12", "bob@test")
+
+
+@pytest.mark.parametrize("reached", [0, 1])
+async def test_a_watcher_of_a_broker_with_several_endpoints_is_told_the_updates_beside_its_own(
+    tmp_path: Path, reached: int
+) -> None:
+    with free_endpoint("tcp") as tcp, free_endpoint("ipc") as ipc:
+        at_both = BrokerSettings(bind=(tcp, ipc), data_dir=tmp_path / "broker", no_auth=True)
+        async with contextlib.AsyncExitStack() as stack:
+            server = await stack.enter_async_context(running(at_both))
+            there = server.addresses.bound[reached].control
+            operator = await stack.enter_async_context(zloom.connect(there))
+            feed = await stack.enter_async_context(operator.subscribe("net/"))
+            await operator.publish("net/a", b"12")
+            async with asyncio.timeout(DEADLINE):
+                assert (await anext(feed)).payload == b"12"
 
 
 # --- the broker comes and goes -------------------------------------------------------------------

@@ -28,17 +28,27 @@ from zloom.messages import (
 )
 from zloom.model import Event, Revision
 
+ENDPOINT = "tcp://gpu-1:5555"
 WELCOME = Welcome(protocol=1, epoch="e1", updates="tcp://*:5556", beat=1.0, credit=8, max_message_size=2**20)
 HAPPENED = Happened(seq=1, event=Event("joined", "lm"))
 
 
 def hello(nonce: str) -> Send:
-    return Send(Hello(protocols=[1], role="operator", user="me@here", software="zloom 1", nonce=nonce))
+    return Send(
+        Hello(
+            protocols=[1],
+            role="operator",
+            user="me@here",
+            software="zloom 1",
+            endpoint=ENDPOINT,
+            nonce=nonce,
+        )
+    )
 
 
 def a_session() -> OperatorSession:
     ids = itertools.count(1)
-    return OperatorSession("me@here", "zloom 1", "tcp://gpu-1:5555", lambda: f"n{next(ids)}")
+    return OperatorSession("me@here", "zloom 1", ENDPOINT, lambda: f"n{next(ids)}")
 
 
 @pytest.fixture

@@ -254,6 +254,7 @@ class OperatorSession:
             role="operator",
             user=self._user,
             software=self._software,
+            endpoint=self._control,
             nonce=self._nonce,
         )
         return [Send(hello)]
