@@ -24,13 +24,14 @@ from bench.peers import own_context
 from bench.roles import announce
 from bench.training import Step, step_of
 from zloom.edge_reader import EdgeReader
+from zloom.socket_frames import is_readable, receive, send
 from zloom_broker.settings import Durability
 
 Frames = list[bytes]
 
 
 class Port:
-    """A socket on the running loop, which hands over what comes.
+    """A socket on the running loop, which hands over what comes, read and written as zloom does it.
 
     Args:
         socket: Closed by whoever opened it.
@@ -46,8 +47,8 @@ class Port:
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send a message."""
-        self._socket.send_multipart(frames, zmq.DONTWAIT)
-        if not self._reader.in_turn and self._has_more():
+        send(self._socket, frames)
+        if not self._reader.in_turn and is_readable(self._socket):
             self._reader.kick()
 
     def close(self) -> None:
@@ -55,14 +56,11 @@ class Port:
         self._reader.close()
 
     def _turn(self) -> bool:
-        while self._has_more():
-            self._received(self._socket.recv_multipart(zmq.DONTWAIT))
+        with contextlib.suppress(zmq.Again):
+            self._received(receive(self._socket)[0])
+            while is_readable(self._socket):
+                self._received(receive(self._socket)[0])
         return True
-
-    def _has_more(self) -> bool:
-        events = self._socket.getsockopt(zmq.EVENTS)
-        assert isinstance(events, int)
-        return bool(events & zmq.POLLIN)
 
 
 @contextlib.contextmanager

@@ -27,19 +27,6 @@ NOBODY = Sender()
 """A message of this process, or of libzmq itself: an unsubscription because a connection broke."""
 
 
-def receive(socket: zmq.Socket[bytes]) -> tuple[list[bytes], zmq.Frame]:
-    """Receive a message, and its last frame, which knows the connection; raises zmq.Again when there is none.
-
-    `recv_multipart` asks the socket after each frame whether there are more; that takes longer than a frame.
-    """
-    frame = socket.recv(zmq.DONTWAIT, copy=False)
-    frames = [frame.bytes]
-    while frame.more:
-        frame = socket.recv(zmq.DONTWAIT, copy=False)
-        frames.append(frame.bytes)
-    return frames, frame
-
-
 def sender_of(frame: zmq.Frame) -> Sender:
     """Return who sent a message, by its last frame."""
     return Sender(_property(frame, "User-Id"), _is_remote(_property(frame, "Peer-Address")))

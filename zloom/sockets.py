@@ -1,8 +1,8 @@
 """A ZeroMQ socket on an asyncio loop that reads everything at each wake-up.
 
-Of all modules only this one and its options call libzmq. It carries lists of frames and knows nothing of what
-is in them. `zmq.asyncio` would deliver one message a wake-up, through several objects, and could lose one
-when a receive is cancelled; here a message goes straight to `on_message`, with nothing to cancel.
+Of all modules only this one and those beside it call libzmq. It carries lists of frames and knows nothing of
+what is in them. `zmq.asyncio` would deliver one message a wake-up, through several objects, and could lose
+one when a receive is cancelled; here a message goes straight to `on_message`, with nothing to cancel.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from .errors import TransportError
 from .forks import process_id
 from .handshakes import HandshakeFailure, HandshakeWatch
 from .socket_errors import translated, transport_error
+from .socket_frames import is_readable, receive, send
 from .socket_options import SOCKET_TYPES, Context, SocketKind, SocketOptions
 from .socket_outbox import Outbox
-from .socket_sender import NOBODY, receive, sender_of
-
-# As numbers, because an enum's `|` and `&` take longer than the call that they are for.
-_NOW, _MORE, _READABLE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE), int(zmq.POLLIN)
+from .socket_sender import NOBODY, sender_of
 
 # Seconds. That a queue has room again shows on the descriptor, but reading may eat that sign, and no option
 # of a ROUTER tells. So what is held is also tried at this interval.
@@ -259,7 +257,7 @@ class DrainSocket:
         # Sending may eat the sign that something came. A turn goes on to read until there is no more anyway.
         if not self._reader.in_turn:
             try:
-                if self._outbox or self._is_readable():
+                if self._outbox or is_readable(self._socket):
                     self._reader.kick()
             except zmq.ZMQError as error:
                 raise transport_error(error, "look at", self._endpoint) from error
@@ -321,10 +319,7 @@ class DrainSocket:
 
     def _try_send(self, frames: Sequence[bytes]) -> _Sent:
         try:
-            *parts, last = frames
-            for part in parts:
-                self._socket.send(part, _MORE)
-            self._socket.send(last, _NOW)
+            send(self._socket, frames)
         except zmq.Again:
             return _Sent.QUEUE_FULL
         except zmq.ZMQError as error:
@@ -367,7 +362,7 @@ class DrainSocket:
         for number in range(self._options.wake_messages):
             # To ask costs half as much as a read that fails. Most turns find one message; those that find
             # more, many.
-            if number == 1 and not self._is_readable():
+            if number == 1 and not is_readable(self._socket):
                 return True
             try:
                 frames = self._receive()
@@ -379,10 +374,6 @@ class DrainSocket:
             if self._loop.time() >= deadline:
                 return False
         return False
-
-    def _is_readable(self) -> bool:
-        """Whether there is a message."""
-        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & _READABLE)
 
     def _receive(self) -> list[bytes]:
         frames, last = receive(self._socket)

@@ -46,7 +46,8 @@ _SHELLS = """
     zloom.device_watch zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks
     zloom.handshakes zloom.hold_watch zloom.launch zloom.leaving zloom.metrics zloom.process
     zloom.recording_file zloom.security zloom.session_sockets zloom.settings zloom.socket_errors
-    zloom.socket_options zloom.socket_sender zloom.sockets zloom.stack_source zloom.stack_timer
+    zloom.socket_frames zloom.socket_options zloom.socket_sender zloom.sockets zloom.stack_source
+    zloom.stack_timer
     zloom.status_source zloom.steerable zloom.store_register zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.attempts zloom.client.blocking zloom.client.caller
     zloom.client.changes zloom.client.commands zloom.client.feeds zloom.client.link
@@ -105,6 +106,7 @@ ONLY_FOR = {
         "zloom.handshakes",
         "zloom.security",
         "zloom.socket_errors",
+        "zloom.socket_frames",
         "zloom.socket_options",
         "zloom.socket_sender",
         "zloom.sockets",
