@@ -6,11 +6,15 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 NEAR, FAR = "127.0.0.1", "127.0.0.2"
 """Where the broker listens, and where its peers find the same ports."""
 
 CHUNK = 65536
+
+Direction = Literal["up", "down"]
+"""To the broker, or from it."""
 
 
 def _open() -> asyncio.Event:
@@ -20,10 +24,12 @@ def _open() -> asyncio.Event:
 
 
 @dataclass
-class Network:
-    """What lies between. A direction that is not open lets nothing through, and loses nothing, as TCP does.
+class Line:
+    """What lies before one port. A direction that is not open lets nothing through, and loses nothing, as TCP
+    does.
 
     Attributes:
+        port: The broker's, and that of the peers.
         up: From peers to the broker.
         down: From the broker to peers.
         latency: Seconds each way.
@@ -31,22 +37,22 @@ class Network:
         opened: How many there were.
     """
 
+    port: int
     up: asyncio.Event = field(default_factory=_open)
     down: asyncio.Event = field(default_factory=_open)
     latency: float = 0.0
     connections: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = field(default_factory=set)
     opened: int = 0
 
-    def partition(self) -> None:
-        """Let nothing through, in either direction."""
-        self.up.clear()
-        self.down.clear()
+    def partition(self, *directions: Direction) -> None:
+        """Let nothing through in these directions, or in either."""
+        for direction in directions or ("up", "down"):
+            (self.up if direction == "up" else self.down).clear()
 
     def heal(self) -> None:
         """Let all through."""
         self.up.set()
         self.down.set()
-        self.latency = 0.0
 
     def reset(self) -> None:
         """End all connections by RST."""
@@ -59,11 +65,11 @@ class Network:
         for _, broker in list(self.connections):
             _reset(broker)
 
-    async def connect(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection as long as it stands."""
         await self.up.wait()
         try:
-            far_reader, far_writer = await asyncio.open_connection(NEAR, port)
+            far_reader, far_writer = await asyncio.open_connection(NEAR, self.port)
         except OSError:
             _reset(writer)  # nobody listens there
             return
@@ -117,24 +123,32 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+class Network(NamedTuple):
+    """Both lines of a broker."""
+
+    control: Line
+    updates: Line
+
+    def heal(self) -> None:
+        """Let all through at once."""
+        for line in self:
+            line.heal()
+            line.latency = 0.0
+
+
 @contextlib.asynccontextmanager
 async def network(endpoint: str) -> AsyncIterator[tuple[Network, str]]:
     """Put a network before a broker's control endpoint and its updates; yield it and the endpoint there."""
     port = int(endpoint.rpartition(":")[2])
-    between = Network()
-    servers = []
-    for each in (port, port + 1):
-
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to: int = each) -> None:
-            await between.connect(to, reader, writer)
-
-        servers.append(await asyncio.start_server(accept, FAR, each))
+    between = Network(Line(port), Line(port + 1))
+    servers = [await asyncio.start_server(line.connect, FAR, line.port) for line in between]
     try:
         yield between, f"tcp://{FAR}:{port}"
     finally:
         for server in servers:
             server.close()
         between.heal()
-        for pair in list(between.connections):
-            for writer in pair:
-                writer.transport.abort()
+        for line in between:
+            for pair in list(line.connections):
+                for writer in pair:
+                    writer.transport.abort()

@@ -136,7 +136,7 @@ async def test_cut_off(tmp_path: Path, tally: Tally, long_form: bool) -> None:
 async def test_a_broker_that_dies_beyond_a_cut(tmp_path: Path, tally: Tally, long_form: bool) -> None:
     """Its kernel's farewells are lost too, so the trainer's are open at one end only."""
     if not long_form:
-        pytest.skip("in the long form: it takes the heartbeat's time-out")
+        pytest.skip("in the long form: it takes three beats of silence each time")
     with hosts() as between, free_endpoint("ipc") as near, contextlib.ExitStack() as lives:
         running = lives.enter_context(broker(between, tmp_path, near))
         async with place(between, tmp_path, near) as here:

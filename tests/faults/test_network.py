@@ -10,12 +10,11 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from tests.faults.oracles import until
-from tests.faults.proxy import Network, network
+from tests.faults.proxy import Direction, Network, network
 from tests.faults.survivors import Survivor, converge
 from tests.faults.table import Tally
 from tests.faults.test_broker import Burst, check_history, operating
@@ -32,8 +31,6 @@ BACK = 12.0
 """Seconds in which it is itself again, once it may: a silent peer gives up after 3, tries again within 1, and
 asks for its rank each second."""
 
-Cut = Literal["partition", "up", "down"]
-
 
 @dataclass
 class Place:
@@ -44,6 +41,17 @@ class Place:
     near: Survivor
     operator: Peer
     burst: Burst
+
+    @property
+    def opened(self) -> int:
+        """How many connections of the far rank there were."""
+        return sum(line.opened for line in self.between)
+
+    @property
+    def lost(self) -> int:
+        """How often the operator was told that a rank is lost."""
+        told = [each.event.kind for each in self.operator.updates if isinstance(each, m.Happened)]
+        return told.count("lost")
 
     async def change(self) -> None:
         """Send changes; they are all accepted, whoever hears of them."""
@@ -81,18 +89,16 @@ async def check_recovered(here: Place, tally: Tally) -> None:
     await check_history(here.operator, [here.near, here.far], here.burst.accepted, tally)
 
 
-@pytest.mark.parametrize("cut", ["partition", "up", "down"])
+@pytest.mark.parametrize("cut", [(), ("up",), ("down",)], ids=lambda cut: "".join(cut) or "both")
 @pytest.mark.fault("network: partition, and loss in one direction alone")
-async def test_cut_off(tmp_path: Path, tally: Tally, long_form: bool, cut: Cut) -> None:
-    if cut != "down" and not long_form:
+async def test_cut_off(tmp_path: Path, tally: Tally, long_form: bool, cut: tuple[Direction, ...]) -> None:
+    if cut != ("down",) and not long_form:
         pytest.skip("in the long form")
     async with place(tmp_path) as here:
         for _ in range(3 if long_form else 1):
             await here.change()
-            if cut == "partition":
-                here.between.partition()
-            else:
-                (here.between.up if cut == "up" else here.between.down).clear()
+            for line in here.between:
+                line.partition(*cut)
             steps, begun = here.far.step, time.monotonic()
             await here.change()
             await until(lambda: is_lost(here), f"{cut}: the rank that is cut off is lost")
@@ -112,24 +118,53 @@ async def is_lost(here: Place) -> bool:
 async def test_reset(tmp_path: Path, tally: Tally, long_form: bool) -> None:
     async with place(tmp_path) as here:
         for _ in range(50 if long_form else 3):
-            opened = here.between.opened
-            here.between.reset()
+            opened = here.opened
+            for line in here.between:
+                line.reset()
             await here.change()
-            await until(lambda opened=opened: here.between.opened >= opened + 2, "both connect again")  # type: ignore[misc]
+            await until(lambda opened=opened: here.opened >= opened + 2, "both connect again")  # type: ignore[misc]
             await converge(here.operator, 2, BACK)
             tally.held("detected")
         await check_recovered(here, tally)
-        told = [each.event.kind for each in here.operator.updates if isinstance(each, m.Happened)]
-        assert "lost" not in told
+        assert here.lost == 0
+
+
+@pytest.mark.fault("network: control alone reset, open at one end only, or silent")
+@pytest.mark.parametrize("fault", ["reset", "half open", "silent"])
+async def test_control_alone(tmp_path: Path, tally: Tally, long_form: bool, fault: str) -> None:
+    """Revisions and beats still reach the rank, over updates; what it says does not reach the broker."""
+    if fault == "silent" and not long_form:
+        pytest.skip("in the long form")
+    async with place(tmp_path) as here:
+        for _ in range(3 if long_form else 1):
+            steps, opened = here.far.step, here.opened
+            match fault:
+                case "reset":
+                    here.between.control.reset()
+                case "half open":
+                    here.between.control.half_close()
+                case "silent":
+                    here.between.control.partition()
+                    await until(lambda: is_lost(here), "it is lost once it makes its sockets anew")
+                    here.between.heal()
+            await here.change()
+            await until(lambda opened=opened: here.opened > opened, "it connects again")  # type: ignore[misc]
+            await check_recovered(here, tally)
+            tally.held("detected")
+            assert here.far.step > steps
+            tally.held("served")
+        if fault == "reset":
+            assert here.lost == 0
 
 
 @pytest.mark.fault("network: connections that are open at one end only")
 async def test_half_open(tmp_path: Path, tally: Tally, long_form: bool) -> None:
     if not long_form:
-        pytest.skip("in the long form: it takes the heartbeat's time-out")
+        pytest.skip("in the long form: it takes three beats of silence each time")
     async with place(tmp_path) as here:
         for _ in range(3):
-            here.between.half_close()
+            for line in here.between:
+                line.half_close()
             begun = time.monotonic()
             await here.change()
             await check_recovered(here, tally)
@@ -140,7 +175,8 @@ async def test_half_open(tmp_path: Path, tally: Tally, long_form: bool) -> None:
 @pytest.mark.fault("network: 300 ms each way")
 async def test_latency(tmp_path: Path, tally: Tally, long_form: bool) -> None:
     async with place(tmp_path) as here:
-        here.between.latency = 0.3
+        for line in here.between:
+            line.latency = 0.3
         for _ in range(20 if long_form else 2):
             begun = time.monotonic()
             await here.change()
@@ -149,6 +185,5 @@ async def test_latency(tmp_path: Path, tally: Tally, long_form: bool) -> None:
             await converge(here.operator, 2, BACK)
             tally.held("converged", 2)
         await check_recovered(here, tally)
-        told = [each.event.kind for each in here.operator.updates if isinstance(each, m.Happened)]
-        assert "lost" not in told
+        assert here.lost == 0
         tally.held("detected")
