@@ -198,6 +198,8 @@ class Session:
             return []
         self.counters.missed += self._updates.see(topic, message)
         self._link.heard = now
+        if isinstance(message, messages.Beat):
+            self._link.beat = message.beat or self._link.beat
         self._alarms.set(Alarm.SILENCE, now + self._link.patience)
         match message:
             case messages.Revised() | messages.Beat() if message.epoch != self._link.welcome.epoch:
@@ -205,7 +207,6 @@ class Session:
             case messages.Revised() if topic == self._updates.steer:
                 return self._history.take(message.revision) + self._check_history(now)
             case messages.Beat():
-                self._link.beat = message.beat or self._link.beat
                 self._history.told(message.revision or 0)
                 return self._check_history(now)
             case messages.Echo() if self._updates.is_awaited(message):

@@ -67,6 +67,8 @@ class Peer:
     sent: int = 0
     acked: int = 0
     """How many of `sent` are known to be on their way no more."""
+    lost: int = 0
+    """How many of `acked` never arrived: the peer's count lags behind by as many for good."""
     pinged_at: int = 0
     """What `sent` was once the newest ping had gone out."""
     pinged: float = -inf
@@ -83,7 +85,18 @@ class Peer:
 
     def acknowledge(self, received: int) -> None:
         """The peer said how many messages it has received."""
-        self.acked = max(self.acked, min(received, self.sent))
+        self.acked = max(self.acked, min(received + self.lost, self.sent))
+
+    def ponged(self, received: int) -> int:
+        """The peer answered the newest ping, before which everything has arrived or never will.
+
+        Returns:
+            How many messages are found to be lost that were not known to be.
+        """
+        found = max(0, self.pinged_at - received - self.lost)
+        self.lost += found
+        self.acknowledge(received)
+        return found
 
 
 class Connections(UserDict[str, Peer]):
@@ -143,7 +156,7 @@ class Hub:
     def __init__(self, state: State, settings: CoreSettings, last_seq: int) -> None:
         self.state = state
         self.settings = settings
-        self._quarter = max(1, settings.credit // 4)
+        self.quarter = max(1, settings.credit // 4)
         """Messages after which their sender is told how far it was heard."""
         self.peers: dict[bytes, Peer] = {}
         self.weavelets = Connections()
@@ -220,7 +233,7 @@ class Hub:
     def received(self, peer: Peer) -> None:
         """Count a message of a peer, and tell it now and then how far it was heard."""
         peer.received += 1
-        self.tell_credit(peer, self._quarter)
+        self.tell_credit(peer, self.quarter)
 
     def tell_credit(self, peer: Peer, beyond: int) -> None:
         """Tell a peer how far it was heard, if that are so many messages more than it knows."""

@@ -19,8 +19,9 @@ MAX_STRETCH = 5.0
 """How many times as long as it was set a beat becomes at most: what is known of a training is as old."""
 
 MAX_GROWTH = 1.25
-"""How many times as long as the one before a beat is at most: one who joins while many do was told a shorter
-one, and would take a long one for the broker's death."""
+"""How many times as long as the one before, or as short, a beat is at most: one who joins while many do was
+told a shorter one, and would take a long one for the broker's death; one who speaks once in a long one would
+be taken for dead when all others have left at once."""
 
 RECORDED_BEATS = 3
 """Beats between two pings at least where the second does no more than to acknowledge outcomes: half of those
@@ -71,10 +72,10 @@ class Pulse:
 
     def pong(self, peer: Peer, message: Pong) -> None:
         """A peer answered a ping; what it has not received of all that was sent before is lost."""
-        peer.acknowledge(message.received)
         if peer.vitals.pong(message.id):
-            self._hub.counters["lost_to_peers"] += max(0, peer.pinged_at - message.received)
-            peer.acknowledge(peer.pinged_at)
+            self._hub.counters["lost_to_peers"] += peer.ponged(message.received)
+        else:
+            peer.acknowledge(message.received)
 
     def restore(self, now: float) -> None:
         """After a restart nobody is connected: whoever was there has a while to come back."""
@@ -85,8 +86,8 @@ class Pulse:
 
     def _set_pace(self) -> None:
         stretch = min(len(self._hub.weavelets) / SMALL_FLEET, MAX_STRETCH)
-        wanted = self._hub.settings.beat * max(1.0, stretch)
-        self._hub.beat = min(wanted, self._hub.beat * MAX_GROWTH)
+        wanted, before = self._hub.settings.beat * max(1.0, stretch), self._hub.beat
+        self._hub.beat = max(before / MAX_GROWTH, min(wanted, before * MAX_GROWTH))
 
     def _beat(self, now: float) -> None:
         epoch, beat = self._hub.settings.epoch, self._hub.beat
@@ -117,7 +118,7 @@ class Pulse:
     def _has_news(self, peer: Peer, now: float) -> bool:
         """Whether a peer waits for its outcomes to be acknowledged, or may soon be told nothing any more."""
         waits = peer.recorded and now - peer.pinged >= RECORDED_BEATS * self._hub.beat
-        return bool(waits) or 4 * (peer.sent - peer.acked) >= self._hub.settings.credit
+        return bool(waits) or peer.sent - peer.acked >= self._hub.quarter
 
     def _look_after(self, replica: str, now: float) -> None:
         vitals = self._hub.vitals.get(replica)

@@ -41,9 +41,41 @@ def test_the_beat_grows_with_the_fleet_and_is_told(monkeypatch: pytest.MonkeyPat
     assert welcome.beat == 1.5
     for peer in list(bench.core._hub.weavelets):
         bench.receive(peer.encode(), m.Goodbye(reason="finished", step=1))
-    (beat,) = published(bench.advance(1.5), b"beat/")
-    assert isinstance(beat, m.Beat)
-    assert beat.beat == 1.0, "at once: a shorter one is no surprise"
+    shrunk = [beat.beat for beat in published(bench.advance(3.6), b"beat/") if isinstance(beat, m.Beat)]
+    assert shrunk == [1.2, 1.0, 1.0]
+
+
+def test_g11_nobody_is_taken_for_dead_because_others_left_and_the_beat_shrank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pulse, "SMALL_FLEET", 1)
+    bench = Bench()
+    for rank in range(6):
+        bench.active(f"r{rank}", rank=rank, world_size=6)
+        bench.subscription(b"echo/n-r%d/" % rank, present=True)
+    vitals = bench.core._hub.vitals["r0"]
+    states: set[str] = set()
+    beat = next_status = 0.0
+    number = 0
+    for quarter in range(400):
+        if quarter == 200:
+            assert beat == pulse.MAX_STRETCH
+            for rank in range(1, 6):
+                bench.receive(b"r%d" % rank, m.Goodbye(reason="finished", step=1))
+        told = bench.advance(0.25)
+        beat = next(
+            (each.beat or 0.0 for each in published(told, b"beat/") if isinstance(each, m.Beat)), beat
+        )
+        states.add(vitals.state(bench.now, bench.core._hub.beat))
+        for message in sent(told, b"r0"):
+            if isinstance(message, m.Ping):
+                bench.receive(b"r0", m.Pong(id=message.id, received=0))
+        if bench.now >= next_status:
+            number += 1
+            next_status = bench.now + beat
+            bench.receive(b"r0", m.Status(seq=number, step=number))
+    assert beat == 1.0
+    assert states == {"live"}
 
 
 def test_the_beat_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +258,19 @@ def test_g11_a_pong_gives_back_the_credit_of_what_was_lost() -> None:
     bench.receive(b"op", m.Pong(id=ping.id, received=2))
     (stats,) = [x for x in sent(bench.receive(b"op", m.GetStats(id="s"))) if isinstance(x, m.Stats)]
     assert stats.counters["dropped_for_credit"] > 0
-    assert stats.counters["lost_to_peers"] > 0
+    lost = stats.counters["lost_to_peers"]
+    peer = bench.core._hub.peers[b"op"]
+    lost = stats.counters["lost_to_peers"]
+    assert lost == peer.pinged_at - 2
+
+    for number in range(10):  # and now everything arrives
+        bench.receive(b"op", m.Credit(received=peer.sent - lost))
+        told = sent(bench.receive(b"op", m.GetRuns(id=f"s{number}")))
+        assert any(isinstance(message, m.Runs) for message in told), "what is lost takes no credit for good"
+    (ping,) = pings(bench, 1.0, b"op")
+    assert isinstance(ping, m.Ping)
+    bench.receive(b"op", m.Pong(id=ping.id, received=peer.sent - lost))
+    assert bench.core._hub.counters["lost_to_peers"] == lost, "each message is lost once"
 
 
 def test_a_message_costs_no_look_at_all_who_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
