@@ -30,7 +30,14 @@ SOCKET_TYPES: dict[SocketKind, zmq.SocketType] = {
 
 # Zero switches these off; everywhere else libzmq would read it as "unlimited", which nothing here may be.
 _MAY_BE_ZERO = frozenset(
-    {"linger_ms", "heartbeat_interval_ms", "heartbeat_timeout_ms", "heartbeat_ttl_ms", "outbox_limit"}
+    {
+        "linger_ms",
+        "heartbeat_interval_ms",
+        "heartbeat_timeout_ms",
+        "heartbeat_ttl_ms",
+        "keepalive_seconds",
+        "outbox_limit",
+    }
 )
 
 
@@ -86,9 +93,11 @@ class SocketOptions:
         heartbeat_timeout_ms: HEARTBEAT_TIMEOUT, milliseconds without an answer until a connection is closed.
         heartbeat_ttl_ms: HEARTBEAT_TTL, milliseconds after which the peer closes its end when we are silent.
         unacknowledged_ms: TCP_MAXRT, milliseconds after which the kernel closes a connection whose other end
-            acknowledges nothing that was sent to it, on systems that can; for the sockets that send more
-            than subscriptions.
-        tcp_keepalive: TCP_KEEPALIVE, the kernel's own probe: a backstop for the heartbeat.
+            acknowledges nothing that was sent to it, or takes nothing because its buffers are full, on
+            systems that can; for the sockets that send more than subscriptions.
+        keepalive_seconds: TCP_KEEPALIVE_IDLE and TCP_KEEPALIVE_INTVL, seconds without a packet until the
+            kernel probes a connection, and between two probes, three of which it closes it for; 0 is off. By
+            default the first would come after two hours. Only for what nobody sends anything on.
         handshake_ms: HANDSHAKE_IVL, milliseconds for a handshake to end. The default, 30 s, invites clients
             that connect, say nothing and hold a descriptor.
         reconnect_ms: RECONNECT_IVL, milliseconds until the first attempt to reconnect. Each socket takes a
@@ -123,7 +132,7 @@ class SocketOptions:
     heartbeat_timeout_ms: int = 3000
     heartbeat_ttl_ms: int = 3000
     unacknowledged_ms: int = 3000
-    tcp_keepalive: bool = True
+    keepalive_seconds: int = 10
     handshake_ms: int = 3000
     reconnect_ms: int = 100
     reconnect_max_ms: int = 1000
@@ -172,7 +181,11 @@ class SocketOptions:
         yield zmq.MAXMSGSIZE, self.max_message_bytes
         yield zmq.LINGER, self.linger_ms
         yield zmq.HEARTBEAT_TIMEOUT, self.heartbeat_timeout_ms
-        yield zmq.TCP_KEEPALIVE, int(self.tcp_keepalive)
+        yield zmq.TCP_KEEPALIVE, int(self.keepalive_seconds > 0)
+        if self.keepalive_seconds:
+            yield zmq.TCP_KEEPALIVE_IDLE, self.keepalive_seconds
+            yield zmq.TCP_KEEPALIVE_INTVL, self.keepalive_seconds
+            yield zmq.TCP_KEEPALIVE_CNT, 3
         yield zmq.HANDSHAKE_IVL, self.handshake_ms
         yield zmq.RECONNECT_IVL, max(1, round(self.reconnect_ms * random.uniform(0.5, 1.5)))
         yield zmq.RECONNECT_IVL_MAX, max(1, round(self.reconnect_max_ms * random.uniform(0.5, 1.0)))

@@ -36,7 +36,8 @@ def test_every_socket_is_bounded_and_leaves_at_once(socket: zmq.Socket[bytes]) -
     assert socket.get(zmq.HEARTBEAT_IVL) == (1000 if socket.get(zmq.TYPE) == zmq.XPUB else 0)
     assert socket.get(zmq.TCP_MAXRT) == (0 if socket.get(zmq.TYPE) == zmq.SUB else 3000)
     assert socket.get(zmq.HEARTBEAT_TTL) == (3000 if socket.get(zmq.TYPE) == zmq.XPUB else 0)
-    assert socket.get(zmq.TCP_KEEPALIVE) == 1
+    keepalive = zmq.TCP_KEEPALIVE, zmq.TCP_KEEPALIVE_IDLE, zmq.TCP_KEEPALIVE_INTVL, zmq.TCP_KEEPALIVE_CNT
+    assert [socket.get(option) for option in keepalive] == [1, 10, 10, 3]
     assert socket.get(zmq.HANDSHAKE_IVL) == 3000
     assert socket.get(zmq.BACKLOG) == 4096
 
@@ -119,7 +120,7 @@ def test_what_libzmq_would_take_for_unlimited_is_refused(change: dict[str, Any],
 
 
 def test_options_may_be_switched_off() -> None:
-    SocketOptions(tcp_keepalive=False, immediate=False, heartbeat_interval_ms=0, outbox_limit=0)
+    SocketOptions(keepalive_seconds=0, immediate=False, heartbeat_interval_ms=0, outbox_limit=0)
 
 
 def test_a_context_has_the_sockets_that_were_asked_for() -> None:
