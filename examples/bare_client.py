@@ -86,7 +86,7 @@ class Trainer:
         self.nonce = secrets.token_hex(8)
         self.received = 0
         self.echoed = self.synced = False
-        self.heard = self.due = time.monotonic()
+        self.heard = self.answered = self.due = time.monotonic()
 
     def send(self, kind: str, **fields: Any) -> None:
         """Send a message on control: "Frames". What cannot be sent now is due again."""
@@ -113,13 +113,14 @@ class Trainer:
     def on_control(self, message: dict[str, Any]) -> None:
         """Take what the broker says to this peer."""
         self.received += 1
-        self.beat = message.get("beat", self.beat)
+        self.answered = time.monotonic()
+        self.beat = message.get("beat") or self.beat
         match message["type"]:
             case "welcome" if not self.welcome:
                 self.received = 1  # "Credit": each side counts from here, and a pong tells it
                 self.subscribe(message)
             case "wait":
-                self.heard = time.monotonic()
+                self.heard = self.answered
                 self.due = self.heard + message["retry"]
             case "error" if not self.welcome:
                 raise SystemExit(f"the broker refuses this peer: {message['text']}")
@@ -155,7 +156,7 @@ class Trainer:
     def on_updates(self, message: dict[str, Any]) -> None:
         """Take what the broker says to all who subscribed: "Following"."""
         self.heard = time.monotonic()
-        self.beat = message.get("beat", self.beat)
+        self.beat = message.get("beat") or self.beat
         match message["type"]:
             case "echo" if message["nonce"] == self.nonce:
                 self.echoed, self.due = True, self.heard
@@ -163,7 +164,7 @@ class Trainer:
                 self.begin()  # "Epochs": another life of the broker
             case "revised" if self.synced:  # before that: the snapshot or the log will have it
                 self.follow(message["revision"])
-            case "beat" if message.get("revision", 0) > self.position["revision"]:
+            case "beat" if (message.get("revision") or 0) > self.position["revision"]:
                 self.synced = False
 
     def follow(self, revision: dict[str, Any]) -> None:
@@ -187,7 +188,7 @@ class Trainer:
         """Count steps until so many changes were answered and acknowledged, then leave: "Leaving"."""
         while self.acknowledged < changes:
             now = time.monotonic()
-            if now >= self.heard + 3 * self.beat:  # "Liveness": begin anew
+            if now >= min(self.heard + 3 * self.beat, self.answered + 6 * self.beat):  # "Liveness"
                 self.control.close(linger=0)
                 self.updates.close(linger=0)
                 self.connect()

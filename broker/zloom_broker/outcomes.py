@@ -1,7 +1,7 @@
 """Outcomes on their way from replicas through the journal to whoever follows or watches.
 
 What one turn of the loop brings is written as one record for each attempt, and what comes while such a record
-is on its way to the disk waits for it: a change to a thousand replicas has a thousand outcomes within
+is on its way to the disk waits for the next: a change to a thousand replicas has a thousand outcomes within
 milliseconds, and what is done for each costs the broker its time.
 """
 
