@@ -9,8 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from zloom.model import HistoryEntry, Key, Outcome, Replica, Revision, Value
-from zloom_broker.history import History
-from zloom_broker.ledger import BOUND, Ledger, Setting
+from zloom_broker.ledger import DEFERRED, Ledger, Setting
+from zloom_broker.ledgers import Ledgers
 from zloom_broker.parts import Parts
 from zloom_broker.records import (
     AttemptImage,
@@ -63,10 +63,10 @@ class Attempt:
         self.replicas: dict[str, Replica] = {}
         self.left: dict[str, ReplicaLeft] = {}
         self.baseline: dict[str, Value] = {}
-        self.ledgers = History()
+        self.ledgers = Ledgers()
         self.open: dict[int, Ledger] = {}
         """Revisions that are not settled, by number and in order."""
-        self.bound: dict[int, Ledger] = {}
+        self.deferred: dict[int, Ledger] = {}
         """Those of them that wait for a step or for all ranks, and not just for the next safe point."""
         self.losses: set[int] = set()
         """Revisions in which somebody was lost, who may come back and amend that."""
@@ -142,7 +142,7 @@ class Attempt:
 
     def size(self) -> int:
         """Return about how many bytes a snapshot for one that joins now would have."""
-        scheduled = [ledger.revision for ledger in self.bound.values() if ledger.scheduled]
+        scheduled = [ledger.revision for ledger in self.deferred.values() if ledger.scheduled]
         return len(_encoder.encode([self._settings, scheduled]))
 
     def entry(self, ledger: Ledger) -> HistoryEntry:
@@ -162,14 +162,14 @@ class Attempt:
 
     def undecided(self) -> Iterator[Ledger]:
         """Yield the consistent revisions that the ranks have still to agree on."""
-        return (ledger for ledger in self.bound.values() if ledger.undecided)
+        return (ledger for ledger in self.deferred.values() if ledger.undecided)
 
     def step_of_earlier(self, ledger: Ledger) -> int:
         """Return the last step that the ranks agreed on for an update that this one waits behind, or 0."""
         own = ledger.revision
         steps = [
             each.agreed.step
-            for each in self.bound.values()
+            for each in self.deferred.values()
             if each.agreed
             and each.revision.revision < own.revision
             and each.revision.revision not in own.supersedes
@@ -182,7 +182,7 @@ class Attempt:
 
         What they promised meanwhile for a step behind it would wait until they are resumed.
         """
-        return any(each.agreed and each.revision.command == "pause" for each in self.bound.values())
+        return any(each.agreed and each.revision.command == "pause" for each in self.deferred.values())
 
     def owed(self, replica: str) -> list[Ledger]:
         """Return the revisions that a replica has not answered."""
@@ -208,7 +208,7 @@ class Attempt:
     def accept(self, record: RevisionAccepted) -> None:
         """A revision was accepted. A target may have left since it was proposed."""
         gone = [self._gone(self.left[name]) for name in record.targets if name in self.left]
-        self._append(Ledger(record.revision, record.targets, gone, record.request))
+        self._append(Ledger(record.revision, record.targets, gone, record.request_digest))
 
     def record(self, record: OutcomesRecorded) -> None:
         """Replicas answered."""
@@ -286,8 +286,8 @@ class Attempt:
 
     def _open(self, ledger: Ledger) -> None:
         self.open[ledger.revision.revision] = ledger
-        if ledger.revision.mode in BOUND:
-            self.bound[ledger.revision.revision] = ledger
+        if ledger.revision.mode in DEFERRED:
+            self.deferred[ledger.revision.revision] = ledger
 
     def _answer(self, ledger: Ledger, outcomes: Iterable[Outcome]) -> None:
         """Take outcomes of one revision; what follows from them is done once for all of them."""
@@ -302,7 +302,7 @@ class Attempt:
                 self.losses.add(number)
         if ledger.settled:
             self.open.pop(number, None)
-            self.bound.pop(number, None)
+            self.deferred.pop(number, None)
         if ledger.void != was_void or ledger.changes != before:
             for key in {**before, **ledger.changes}:
                 self._touch(key, number)

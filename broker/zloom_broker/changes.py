@@ -163,7 +163,7 @@ class Changes:
     def _accept(self, key: AttemptKey, accepting: "_Accepting", now: float) -> None:
         peer, request, revision, targets, *_ = accepting
         record = RevisionAccepted(
-            run=key[0], attempt=key[1], revision=revision, targets=targets, request=digest_of(request)
+            run=key[0], attempt=key[1], revision=revision, targets=targets, request_digest=digest_of(request)
         )
         withdrawal = Withdrawal(self._steering, self._outcomes, self._hub.state.attempts[key], record)
 
@@ -190,7 +190,7 @@ class Changes:
         durable = self._hub.settings.durable or revision.kind != "config"
         records: list[AnyRecord] = [record, *withdrawal.records, *accepting.beside]
         records += self._guards.beside(*key, revision, targets)
-        self._requests.commit(peer, request, record.request, records, then, failed, durable=durable)
+        self._requests.commit(peer, request, record.request_digest, records, then, failed, durable=durable)
 
     def _no_longer_tentative(self, key: AttemptKey, record: RevisionAccepted) -> None:
         self._tentative[key].remove(record)

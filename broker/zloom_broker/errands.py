@@ -67,7 +67,7 @@ class Errands:
             reason=request.reason[:MAX_REASON],
             by=peer.user,
             request_id=request.id,
-            request=digest_of(request),
+            request_digest=digest_of(request),
             replicas=replicas,
             at=self._hub.wall(now),
         )
@@ -77,7 +77,7 @@ class Errands:
             self._done(waiting, request.id, record.replicas)
             self._device_failed(record, now)
 
-        self._requests.commit(peer, request, record.request, [record], then)
+        self._requests.commit(peer, request, record.request_digest, [record], then)
 
     def forget(self, peer: Peer, request: Forget, now: float) -> None:
         """Forget an attempt that nobody is in.
@@ -96,7 +96,7 @@ class Errands:
             attempt=attempt.id,
             by=peer.user,
             request_id=request.id,
-            request=digest_of(request),
+            request_digest=digest_of(request),
             replicas=list(attempt.replicas),
             at=self._hub.wall(now),
         )
@@ -108,7 +108,7 @@ class Errands:
 
         self._hub.forgetting.add(key)
         self._requests.commit(
-            peer, request, record.request, [record], then, lambda: self._hub.forgetting.discard(key)
+            peer, request, record.request_digest, [record], then, lambda: self._hub.forgetting.discard(key)
         )
 
     def _check_empty(self, attempt: Attempt) -> None:

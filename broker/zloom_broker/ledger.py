@@ -28,13 +28,13 @@ class Setting(NamedTuple):
     revision: int
 
 
-BOUND: frozenset[Mode] = frozenset({"at_step", "consistent"})
+DEFERRED: frozenset[Mode] = frozenset({"at_step", "consistent"})
 """Modes of what is not just carried out at each replica's next safe point."""
 
 
 def is_scheduled(revision: Revision) -> bool:
     """Whether a revision is config that is not just carried out at each replica's next safe point."""
-    return revision.kind == "config" and revision.mode in BOUND
+    return revision.kind == "config" and revision.mode in DEFERRED
 
 
 def _refuses(outcome: Outcome) -> bool:
@@ -54,13 +54,13 @@ class Ledger:
         "outcomes",
         "packed",
         "refusals",
-        "request",
+        "request_digest",
         "revision",
         "targets",
     )
 
     def __init__(
-        self, revision: Revision, targets: list[str], outcomes: Iterable[Outcome], request: bytes
+        self, revision: Revision, targets: list[str], outcomes: Iterable[Outcome], request_digest: bytes
     ) -> None:
         self.revision = revision
         self.targets = targets
@@ -69,7 +69,7 @@ class Ledger:
         """Targets that have not answered."""
         self.refusals = sum(map(_refuses, self.outcomes.values()))
         """How many have answered that they did not apply it."""
-        self.request = request
+        self.request_digest = request_digest
         self.agreed: RevisionAgreed | None = None
         """Of a consistent one: at which step all replicas carry it out."""
         self.concluded: RevisionConcluded | None = None
@@ -116,7 +116,7 @@ class Ledger:
     @classmethod
     def of(cls, revision: Revision, row: LedgerRow) -> Self:
         """Return a ledger of a block."""
-        ledger = cls(revision, row.targets, row.outcomes, row.request)
+        ledger = cls(revision, row.targets, row.outcomes, row.request_digest)
         ledger.agreed, ledger.concluded = row.agreed, row.concluded
         ledger.baselines, ledger.guard_end = dict(row.baselines), row.guard
         return ledger
@@ -127,7 +127,7 @@ class Ledger:
             row = LedgerRow(
                 self.targets,
                 list(self.outcomes.values()),
-                self.request,
+                self.request_digest,
                 self.agreed,
                 self.concluded,
                 self.baselines,

@@ -66,7 +66,7 @@ class RevisionAccepted(Record, frozen=True, kw_only=True, tag="revision_accepted
     attempt: str
     revision: Revision
     targets: list[str]
-    request: bytes = b""
+    request_digest: bytes = b""
     """Digest of the request's body: another body under the same id is refused."""
 
 
@@ -126,7 +126,7 @@ class Errand(Record, frozen=True, kw_only=True):
 
     by: str
     request_id: str
-    request: bytes
+    request_digest: bytes
     """Digest of the request's body."""
     replicas: list[str]
     """Those concerned, as the answer names them."""
@@ -168,7 +168,7 @@ class LedgerRow(Struct, frozen=True, omit_defaults=True, array_like=True):
 
     targets: list[str]
     outcomes: list[Outcome]
-    request: bytes = b""
+    request_digest: bytes = b""
     agreed: RevisionAgreed | None = None
     concluded: RevisionConcluded | None = None
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -96,10 +96,10 @@ class Requests:
         if key in self._in_flight:
             return self._in_flight[key].digest
         if key in state.errands:
-            return state.errands[key].request
+            return state.errands[key].request_digest
         if (made := state.made_by(key)) is not None:
             attempt, revision = made
-            return attempt.ledgers[revision - 1].request
+            return attempt.ledgers[revision - 1].request_digest
         return None
 
     def _answer_again(self, peer: Peer, key: RequestKey, now: float) -> None:

@@ -243,7 +243,7 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
 
 def _pending(names: Iterable[str], attempt: Attempt, tentative: Sequence[Revision]) -> list[Revision]:
     """Return the updates that wait for a step, or for the ranks to agree, and touch one of the keys."""
-    revisions = [each.revision for each in attempt.bound.values() if each.scheduled]
+    revisions = [each.revision for each in attempt.deferred.values() if each.scheduled]
     revisions += [each for each in tentative if is_scheduled(each)]
     return [each for each in revisions if not each.changes.keys().isdisjoint(names)]
 

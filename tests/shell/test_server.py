@@ -32,7 +32,7 @@ from zloom import messages as m
 from zloom.errors import JournalError, TransportError
 from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
-from zloom_broker import history, snapshots, tail
+from zloom_broker import ledgers, snapshots, tail
 from zloom_broker.addresses import Bound
 from zloom_broker.core import Core
 from zloom_broker.journal import open_journal, verify
@@ -65,7 +65,7 @@ def change(number: int, **more: Any) -> m.SetConfig:
 def test_a_start_has_few_rows_to_replay_however_long_the_journal_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "BLOCK_SIZE", 4)
+    monkeypatch.setattr(ledgers, "BLOCK_SIZE", 4)
     monkeypatch.setattr(tail, "TAIL_LEAST", 1000)
     monkeypatch.setattr(tail, "TAIL_MOST", 4000)
 

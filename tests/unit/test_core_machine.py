@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.unit.broker_support import Bench, fold
 from zloom import messages as m
 from zloom.model import Outcome
-from zloom_broker import history
+from zloom_broker import ledgers
 from zloom_broker.attempt import Attempt
 from zloom_broker.effects import Effect, Publish, Send
 from zloom_broker.records import Image, decode_image, encode
@@ -34,8 +34,8 @@ rates = st.sampled_from([0.25, 0.5, 2.0])
 def _small_blocks() -> Iterator[None]:
     """Let a block of history be full after three revisions, or two long ones."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(history, "BLOCK_SIZE", 3)
-        monkeypatch.setattr(history, "BLOCK_BYTES", 400)
+        monkeypatch.setattr(ledgers, "BLOCK_SIZE", 3)
+        monkeypatch.setattr(ledgers, "BLOCK_BYTES", 400)
         yield
 
 
@@ -202,7 +202,7 @@ class Broker(RuleBasedStateMachine):
             assert other.config() == self.attempt.config()
             assert other.config() == self.attempt.config_at(self.attempt.revision)
             assert list(other.open) == list(self.attempt.open)
-            assert list(other.bound) == list(self.attempt.bound)
+            assert list(other.deferred) == list(self.attempt.deferred)
             assert all(other.ledgers[number - 1] is ledger for number, ledger in other.open.items())
 
     @invariant()

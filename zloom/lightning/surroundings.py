@@ -5,7 +5,7 @@ needs to be installed to be recognised.
 """
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from types import FunctionType
 
 from lightning.pytorch import LightningModule, Trainer
@@ -75,7 +75,7 @@ def _is_a(thing: object, names: tuple[str, ...]) -> bool:
     return _derives(type(thing), names)  # type: ignore[arg-type]  # a class is hashable: mypy issue 11470
 
 
-@cache
+@lru_cache
 def _derives(kind: type, names: tuple[str, ...]) -> bool:
     # Asked in each step, of few classes.
     return any(base.__name__ in names for base in kind.__mro__)

@@ -225,7 +225,7 @@ def _drop_parts(connection: sqlite3.Connection, snapshots: Iterable[int]) -> set
     """Drop the parts that none of these snapshots has, and return their digests."""
     needed: set[bytes] = set()
     for seq in snapshots:
-        needed.update(read_without_parts(connection, seq)[1])
+        needed.update(read_without_parts(connection, seq)[2])
     present = {digest for (digest,) in connection.execute("SELECT digest FROM parts")}
     stale = present - needed
     connection.executemany("DELETE FROM parts WHERE digest = ?", ((digest,) for digest in stale))

@@ -170,7 +170,7 @@ def read_snapshot(connection: sqlite3.Connection, seq: int, base_seq: int) -> Sn
     Raises:
         ChainBroken: It is damaged, or a part is.
     """
-    snapshot, digests = read_without_parts(connection, seq)
+    link, payload, digests = read_without_parts(connection, seq)
     parts: dict[bytes, bytes] = {}
     worn: set[bytes] = set()
     for digest in digests:
@@ -184,7 +184,7 @@ def read_snapshot(connection: sqlite3.Connection, seq: int, base_seq: int) -> Sn
         parts[digest] = intact[0]
         if len(intact) < copies_of_parts(base_seq):
             worn.add(digest)
-    return Snapshot(snapshot.link, snapshot.payload, parts, frozenset(worn))
+    return Snapshot(link, payload, parts, frozenset(worn))
 
 
 def copies_of_parts(base_seq: int) -> int:
@@ -195,8 +195,8 @@ def copies_of_parts(base_seq: int) -> int:
     return 2 if base_seq else 1
 
 
-def read_without_parts(connection: sqlite3.Connection, seq: int) -> tuple[Snapshot, list[bytes]]:
-    """Return the snapshot of row `seq`, and the digests of its parts.
+def read_without_parts(connection: sqlite3.Connection, seq: int) -> tuple[Link, bytes, list[bytes]]:
+    """Return the link and the payload of the snapshot of row `seq`, and the digests of its parts.
 
     Raises:
         ChainBroken: It is damaged. Of the parts that is not known.
@@ -207,7 +207,7 @@ def read_without_parts(connection: sqlite3.Connection, seq: int) -> tuple[Snapsh
     if not are_bytes or snapshot_digest(Link(seq, chain), payload, parts) != digest:
         raise ChainBroken(f"the snapshot of row {seq} is damaged: its hash does not match its content")
     digests = [parts[start : start + DIGEST_SIZE] for start in range(0, len(parts), DIGEST_SIZE)]
-    return Snapshot(Link(seq, chain), payload), digests
+    return Link(seq, chain), payload, digests
 
 
 def check_snapshot(snapshot: Snapshot, chain: bytes | None) -> None:

@@ -91,7 +91,7 @@ class _Block:
         return None
 
 
-class History:
+class Ledgers:
     """The ledgers of an attempt, by the place of their revisions: 1 is the first. Not thread-safe.
 
     Of each ledger there is one object at a time, for as long as anybody holds it.

@@ -11,7 +11,7 @@ from tests.unit.broker_support import Bench, fold, replica
 from tests.unit.test_attempt import accept, answer, attempt_of, leave
 from zloom import messages as m
 from zloom.model import Outcome, Revision
-from zloom_broker import history
+from zloom_broker import ledgers
 from zloom_broker.attempt import Attempt, Places
 from zloom_broker.records import OutcomesRecorded, ReplicaJoined, RevisionAccepted
 from zloom_broker.state import State
@@ -19,7 +19,7 @@ from zloom_broker.state import State
 
 @pytest.fixture
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "BLOCK_SIZE", 2)
+    monkeypatch.setattr(ledgers, "BLOCK_SIZE", 2)
 
 
 def settled(count: int) -> Attempt:
@@ -166,7 +166,7 @@ def wide() -> Attempt:
 
 def test_a_block_is_bounded_in_bytes_and_told_by_its_requests(wide: Attempt) -> None:
     parts = wide.ledgers.parts()
-    assert max(map(len, parts.values())) <= history.BLOCK_BYTES + 4096, "its index comes on top"
+    assert max(map(len, parts.values())) <= ledgers.BLOCK_BYTES + 4096, "its index comes on top"
     assert len(parts) < 20, "not one for each"
     requests: Places = {}
     restored = Attempt.restore(wide.image(), parts, requests)
@@ -203,7 +203,7 @@ def test_a_revision_is_read_without_what_became_of_it(wide: Attempt) -> None:
 
 def test_a_start_makes_no_object_of_a_revision_that_rests() -> None:
     attempt = attempt_of("a")
-    for number in range(1, 20 * history.BLOCK_SIZE + 1):
+    for number in range(1, 20 * ledgers.BLOCK_SIZE + 1):
         revision = Revision(number, "config", {"learning_rate": 0.5}, by="alice", request_id=f"q{number}")
         attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=[]))
     image, parts = attempt.image(), attempt.ledgers.parts()
