@@ -1,15 +1,14 @@
 """One attempt of a run: its replicas, its revisions, and what became of them. Durable state only."""
 
-from array import array
-from bisect import bisect_right, insort
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import NamedTuple
 
 import msgspec
 
-from zloom.model import HistoryEntry, Key, Outcome, Replica, Revision, Value
-from zloom_broker.ledger import DEFERRED, Ledger, Setting
+from zloom.model import HistoryEntry, Key, Outcome, Replica
+from zloom_broker.desired import DesiredConfig
+from zloom_broker.ledger import DEFERRED, Ledger
 from zloom_broker.ledgers import Ledgers
 from zloom_broker.parts import Parts
 from zloom_broker.records import (
@@ -62,8 +61,8 @@ class Attempt:
         self.key: AttemptKey = self.run, self.id
         self.replicas: dict[str, Replica] = {}
         self.left: dict[str, ReplicaLeft] = {}
-        self.baseline: dict[str, Value] = {}
         self.ledgers = Ledgers()
+        self.config = DesiredConfig(self.ledgers)
         self.open: dict[int, Ledger] = {}
         """Revisions that are not settled, by number and in order."""
         self.deferred: dict[int, Ledger] = {}
@@ -72,9 +71,6 @@ class Attempt:
         """Revisions in which somebody was lost, who may come back and amend that."""
         self.noted: set[int] = set()
         """Revisions that somebody may look for; see `Ledger.noted`."""
-        self._settings: dict[str, Setting] = {}
-        self._touching: dict[str, array[int]] = {}
-        """The revisions that say something about each key, in order."""
 
     @property
     def revision(self) -> int:
@@ -114,36 +110,10 @@ class Attempt:
         replicas = list(self.present()) or list(self.replicas.values())
         return {key.name: key for replica in reversed(replicas) for key in replica.keys}
 
-    def config(self) -> dict[str, Setting]:
-        """Return the desired config: each key's value and the revision that set it."""
-        baseline = {key: Setting(value, 0) for key, value in self.baseline.items()}
-        return baseline | self._settings
-
-    def config_at(self, revision: int) -> dict[str, Setting]:
-        """Return the desired config as it was at a revision."""
-        settings = {key: Setting(value, 0) for key, value in self.baseline.items()}
-        for key in self._touching:
-            if (setting := self._setting(key, revision)) is not None:
-                settings[key] = setting
-        return settings
-
-    def touching(self, key: str, after: int) -> Iterable[int]:
-        """Return the revisions after one that may say something about a key, in order."""
-        numbers = self._touching.get(key, array("I"))
-        return numbers[bisect_right(numbers, after) :]
-
-    def config_without(self, pending: Iterable[Revision]) -> dict[str, Value]:
-        """Return the values that revisions set, but for those of revisions that are still to come."""
-        ledgers = {revision.revision: self.ledgers[revision.revision - 1] for revision in pending}
-        settings = dict(self._settings)
-        for key in {key for ledger in ledgers.values() for key in ledger.changes}:
-            self._settle(settings, key, ledgers.keys())
-        return {key: setting.value for key, setting in settings.items()}
-
     def size(self) -> int:
         """Return about how many bytes a snapshot for one that joins now would have."""
         scheduled = [ledger.revision for ledger in self.deferred.values() if ledger.scheduled]
-        return len(_encoder.encode([self._settings, scheduled]))
+        return len(_encoder.encode([self.config.settings, scheduled]))
 
     def entry(self, ledger: Ledger) -> HistoryEntry:
         """Return a revision as history shows it."""
@@ -195,8 +165,7 @@ class Attempt:
         replica = record.replica
         self.replicas[replica.id] = replica
         self.left.pop(replica.id, None)
-        for key in replica.keys:
-            self.baseline.setdefault(key.name, key.baseline)
+        self.config.declare(replica.keys)
 
     def leave(self, record: ReplicaLeft) -> None:
         """A replica left; what it still owed ends with the record's outcome."""
@@ -238,7 +207,7 @@ class Attempt:
     def image(self) -> AttemptImage:
         """Return the attempt as an image, from which `restore` makes it again."""
         replicas, left = list(self.replicas.values()), list(self.left.values())
-        return AttemptImage(self.started, replicas, left, self.baseline, self.ledgers.digests())
+        return AttemptImage(self.started, replicas, left, self.config.baseline, self.ledgers.digests())
 
     @classmethod
     def restore(cls, image: AttemptImage, parts: Parts, requests: Places) -> "Attempt":
@@ -252,7 +221,7 @@ class Attempt:
         attempt = cls(image.started)
         attempt.replicas = {replica.id: replica for replica in image.replicas}
         attempt.left = {left.replica: left for left in image.left}
-        attempt.baseline = dict(image.baseline)
+        blocks = []
         for block in attempt.ledgers.restore(image.blocks, parts):
             first = attempt.revision - len(block.revisions) + 1
             place = Place(attempt.key, first, attempt.revision)
@@ -262,10 +231,8 @@ class Attempt:
                 attempt._open(attempt.ledgers[revision - 1])
             attempt.losses.update(block.losses)
             attempt.noted.update(block.noted)
-            for key, numbers in block.keys.items():
-                attempt._touching.setdefault(key, array("I")).extend(numbers)
-        for key in attempt._touching:
-            attempt._settle(attempt._settings, key)
+            blocks.append(block.keys)
+        attempt.config.restore(image.baseline, blocks)
         return attempt
 
     # --- inside ------------------------------------------------------------------------------
@@ -278,11 +245,7 @@ class Attempt:
             self.losses.add(ledger.revision.revision)
         if ledger.noted:
             self.noted.add(ledger.revision.revision)
-        void = ledger.void
-        for key, value in ledger.changes.items():
-            self._touch(key, ledger.revision.revision)
-            if not void:
-                self._settings[key] = Setting(value, ledger.revision.revision)
+        self.config.append(ledger)
 
     def _open(self, ledger: Ledger) -> None:
         self.open[ledger.revision.revision] = ledger
@@ -304,42 +267,7 @@ class Attempt:
             self.open.pop(number, None)
             self.deferred.pop(number, None)
         if ledger.void != was_void or ledger.changes != before:
-            for key in {**before, **ledger.changes}:
-                self._touch(key, number)
-                self._settle(self._settings, key)
-
-    def _touch(self, key: str, revision: int) -> None:
-        """Remember that a revision says something about a key; a cancel does once it is answered."""
-        numbers = self._touching.setdefault(key, array("I"))
-        if not numbers or numbers[-1] < revision:
-            numbers.append(revision)
-        elif numbers[bisect_right(numbers, revision) - 1] != revision:
-            insort(numbers, revision)
-
-    def _settle(self, settings: dict[str, Setting], key: str, without: Container[int] = ()) -> None:
-        """Give a key the value that its revisions make of it, in whatever order their outcomes came."""
-        settings.pop(key, None)
-        if (setting := self._setting(key, self.revision, without)) is not None:
-            settings[key] = setting
-
-    def _setting(self, key: str, newest: int, without: Container[int] = ()) -> Setting | None:
-        """Return what the revisions up to one make of a key.
-
-        One that ends a ramp counts where no other change came after that.
-        """
-        numbers = self._touching.get(key, array("I"))
-        ends: dict[int, Ledger] = {}
-        """Of ramps, by their revision."""
-        for place in range(bisect_right(numbers, newest) - 1, -1, -1):
-            number = numbers[place]
-            ledger = self.ledgers[number - 1]
-            if number in without or key not in ledger.changes or ledger.void:
-                continue
-            if ledger.revision.kind != "cancel":
-                settled = ends.get(number, ledger)
-                return Setting(settled.changes[key], settled.revision.revision)
-            ends[ledger.revision.cancels] = ledger
-        return None
+            self.config.change(number, {**before, **ledger.changes})
 
     def _gone(self, left: ReplicaLeft) -> Outcome:
         return Outcome(left.replica, self.rank(left.replica), left.outcome, error=left.reason)

@@ -91,7 +91,7 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
         if follows or _is_to_come(attempt, ledger, replica, brief=brief):
             numbers.add(revision.revision)
             for key in revision.changes.keys() - keys:
-                ahead += attempt.touching(key, revision.revision)
+                ahead += attempt.config.touching(key, revision.revision)
             heapq.heapify(ahead)
             keys.update(revision.changes)
     return [attempt.ledgers[number - 1].revision for number in sorted(numbers)]
@@ -112,7 +112,7 @@ def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_bac
         epoch=hub.settings.epoch,
         revision=attempt.revision,
         chain=attempt.chain,
-        config=attempt.config_without(pending),
+        config=attempt.config.without(pending),
         pending=pending,
         rolled_back=rolled_back,
     )

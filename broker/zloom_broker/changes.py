@@ -107,7 +107,7 @@ class Changes:
         tentative = self._tentative.get(key, [])
         if key in self._hub.forgetting or any(touches(each.revision, ledger.revision) for each in tentative):
             return False
-        before = attempt.config_at(number - 1)
+        before = attempt.config.at(number - 1)
         request = SetConfig(
             id=f"revert:{attempt.run}:{attempt.id}:{number}",
             run=attempt.run,
@@ -258,7 +258,7 @@ class _Accepting(NamedTuple):
 
 
 def _with_tentative(attempt: Attempt, tentative: Sequence[RevisionAccepted]) -> dict[str, Setting]:
-    config = attempt.config()
+    config = attempt.config.now()
     for record in tentative:
         number = record.revision.revision
         config |= {key: Setting(value, number) for key, value in record.revision.changes.items()}

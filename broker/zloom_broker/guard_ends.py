@@ -14,7 +14,7 @@ def touches(revision: Revision, guarded: Revision) -> bool:
 
 def moot(attempt: Attempt, ledger: Ledger) -> str:
     """Return why a revision is not in force; empty if it is, or is still to come."""
-    config, number = attempt.config(), ledger.revision.revision
+    config, number = attempt.config.now(), ledger.revision.revision
     if ledger.void:
         return "no replica applied it"
     other = next((key for key in ledger.revision.changes if config[key].revision != number), None)

@@ -47,6 +47,6 @@ def _acceptable(attempt: Attempt, replica: Replica) -> dict[str, Value]:
     never = (each.revision for each in noted if each.revision.at_step is not None and not each.begun)
     return {
         name: value
-        for name, value in attempt.config_without(never).items()
+        for name, value in attempt.config.without(never).items()
         if name in schemas and check(value, schemas[name]) is None
     }

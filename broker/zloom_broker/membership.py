@@ -191,7 +191,7 @@ class Membership:
         self._hub.send_unknown(identity, Wait(reason=text, retry=WAIT_RETRY))
 
     def _compare_baselines(self, replica: Replica, now: float) -> None:
-        baseline = self._hub.state.attempts[_home(replica)].baseline
+        baseline = self._hub.state.attempts[_home(replica)].config.baseline
         for key in replica.keys:
             if baseline[key.name] != key.baseline and not replica.resumed:
                 mine, theirs = key.baseline, baseline[key.name]

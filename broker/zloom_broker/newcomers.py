@@ -97,7 +97,7 @@ def _common(attempt: Attempt) -> dict[str, Value]:
 
     Not what is about to change: all ranks get a value of that with the change, perhaps in days.
     """
-    values = {name: setting.value for name, setting in attempt.config().items() if setting.revision > 0}
+    values = {name: setting.value for name, setting in attempt.config.now().items() if setting.revision > 0}
     if _is_resumed(attempt):
         first = min(attempt.present(), key=lambda replica: replica.rank)
         values = {key.name: key.baseline for key in first.keys if key.name in values}

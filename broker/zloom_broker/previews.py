@@ -44,7 +44,7 @@ def _against(
         case SetConfig():
             yield from _values(request.changes, replica)
         case Rollback(to_revision=number) if 0 <= number <= attempt.revision:
-            config = attempt.config_at(number)
+            config = attempt.config.at(number)
             yield from _values({name: setting.value for name, setting in config.items()}, replica)
         case SendCommand():
             schema = next((each.schema for each in replica.commands if each.name == request.command), None)

@@ -190,7 +190,7 @@ class Queries:
 
     def _keys(self, query: GetKeys, access: Access) -> Keys:
         attempt = self.attempt(query, access)
-        config = attempt.config()
+        config = attempt.config.now()
         ramps = self._ramps(attempt)
         keys = [_key_state(attempt, key, config, ramps) for key in attempt.keys().values()]
         replicas = list(attempt.present()) or list(attempt.replicas.values())

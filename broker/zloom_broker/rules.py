@@ -127,7 +127,7 @@ def propose_rollback(
     """
     if not 0 <= request.to_revision <= attempt.revision:
         raise _unknown_revision(attempt, request.to_revision)
-    wanted = attempt.config_at(request.to_revision)
+    wanted = attempt.config.at(request.to_revision)
     declared = attempt.keys()
     changes = {key: s.value for key, s in wanted.items() if key in declared and config[key].value != s.value}
     if not changes:

@@ -69,7 +69,7 @@ class Ends(Guarantees):
         assert rollbacks <= self.events.count("rolled_back"), "G2: a rollback was not told of"
 
     def g3_all_hold_the_desired_config(self, joined: list[Trainer]) -> None:
-        config = self.attempt.config() if self.attempt else {}
+        config = self.attempt.config.now() if self.attempt else {}
         for trainer in joined:
             if trainer.refused_a_snapshot:
                 continue

@@ -59,16 +59,16 @@ def leave(attempt: Attempt, name: str, *, lost: bool) -> None:
 
 
 def values(attempt: Attempt) -> dict[str, Value]:
-    return {key: setting.value for key, setting in attempt.config().items()}
+    return {key: setting.value for key, setting in attempt.config.now().items()}
 
 
 def test_config_is_the_baseline_and_what_was_set() -> None:
     attempt = attempt_of("a")
-    assert attempt.config()["learning_rate"] == (0.1, 0)
+    assert attempt.config.now()["learning_rate"] == (0.1, 0)
     accept(attempt, learning_rate=0.5)
-    assert attempt.config()["learning_rate"] == (0.5, 1)
-    assert attempt.config_at(0)["learning_rate"] == (0.1, 0)
-    assert attempt.config_without([]) == {"learning_rate": 0.5}
+    assert attempt.config.now()["learning_rate"] == (0.5, 1)
+    assert attempt.config.at(0)["learning_rate"] == (0.1, 0)
+    assert attempt.config.without([]) == {"learning_rate": 0.5}
 
 
 @pytest.mark.parametrize("kind", ["rejected", "aborted", "cancelled", "superseded"])
@@ -79,7 +79,7 @@ def test_what_nobody_took_is_not_wanted_any_more(kind: OutcomeKind) -> None:
     assert values(attempt)["learning_rate"] == 0.5, "b may still apply it"
     answer(attempt, 1, "b", kind)
     assert values(attempt)["learning_rate"] == 0.1
-    assert values(attempt) == {k: s.value for k, s in attempt.config_at(1).items()}
+    assert values(attempt) == {k: s.value for k, s in attempt.config.at(1).items()}
 
 
 def test_what_one_applied_is_wanted() -> None:
@@ -153,7 +153,7 @@ def test_what_one_that_comes_back_applied_is_wanted_again(overwritten: bool) -> 
         accept(attempt, learning_rate=0.25)
     answer(attempt, 1, "b", "applied")
     assert values(attempt)["learning_rate"] == (0.25 if overwritten else 0.5)
-    assert attempt.config() == attempt.config_at(attempt.revision)
+    assert attempt.config.now() == attempt.config.at(attempt.revision)
 
 
 @settings(max_examples=100, deadline=None)
@@ -171,7 +171,9 @@ def test_a_snapshot_has_the_same_config_in_whatever_order_outcomes_came(data: st
         reached: dict[str, int | float] = {"learning_rate": 0.3} if data.draw(st.booleans()) else {}
         outcome = Outcome(name, "ab".index(name), kind, values=reached)
         attempt.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: [outcome]}))
-        assert Attempt.restore(attempt.image(), attempt.ledgers.parts(), {}).config() == attempt.config()
+        assert (
+            Attempt.restore(attempt.image(), attempt.ledgers.parts(), {}).config.now() == attempt.config.now()
+        )
 
 
 @settings(deadline=None)
@@ -207,5 +209,5 @@ def test_outcomes_of_one_record_are_what_each_of_them_would_be(
             apart.record(OutcomesRecorded(run="run", attempt="one", outcomes={number: [outcome]}))
 
     assert together.image() == apart.image()
-    assert together.config() == apart.config()
+    assert together.config.now() == apart.config.now()
     assert (list(together.open), together.losses) == (list(apart.open), apart.losses)

@@ -27,8 +27,8 @@ def test_a_long_history_costs_one_that_joins_nothing() -> None:
         accept(attempt, "at_step", learning_rate=0.25)
         pending = pending_for(attempt, "new")
         assert numbers(pending) == [changes + 1]
-        assert attempt.config_without(pending) == {"learning_rate": 0.5}
-        return counted(lambda: attempt.config_without(pending_for(attempt, "new")))
+        assert attempt.config.without(pending) == {"learning_rate": 0.5}
+        return counted(lambda: attempt.config.without(pending_for(attempt, "new")))
 
     assert joining_after(250) <= joining_after(10) * 1.1
 
@@ -40,7 +40,7 @@ def test_what_waits_for_a_step_is_pending_and_not_config() -> None:
     answer(attempt, 2, "a", "applied")
     pending = pending_for(attempt, "new")
     assert numbers(pending) == [1]
-    assert attempt.config_without(pending) == {"batch_size": 8}
+    assert attempt.config.without(pending) == {"batch_size": 8}
     answer(attempt, 1, "a", "applied")
     assert pending_for(attempt, "new") == []
 
@@ -62,7 +62,7 @@ def test_g3_config_that_only_lost_replicas_were_to_apply_is_answered_by_a_joiner
     answer(attempt, 1, "new", "applied")
     assert pending_for(attempt, "another") == []
     answer(attempt, 1, "a", "rejected")  # it is back; the joiner has the value, and so has the config
-    assert attempt.config()["learning_rate"].value == 0.5
+    assert attempt.config.now()["learning_rate"].value == 0.5
 
 
 def test_g4_what_was_lost_before_the_first_snapshot_is_still_to_come() -> None:
@@ -97,7 +97,7 @@ def test_g3_a_later_value_does_not_come_before_an_earlier_one() -> None:
         answer(attempt, each, "b", "applied")
     pending = pending_for(attempt, "a")
     assert numbers(pending) == [1, 2]
-    assert attempt.config_without(pending) == {}
+    assert attempt.config.without(pending) == {}
 
 
 def test_g3_under_a_flood_a_joiner_is_not_sent_all_of_it() -> None:

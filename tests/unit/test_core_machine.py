@@ -199,8 +199,8 @@ class Broker(RuleBasedStateMachine):
         assert (restored.errands, restored.homes) == (state.errands, state.homes)
         if self.attempt is not None:
             other = restored.attempts["run", "one"]
-            assert other.config() == self.attempt.config()
-            assert other.config() == self.attempt.config_at(self.attempt.revision)
+            assert other.config.now() == self.attempt.config.now()
+            assert other.config.now() == self.attempt.config.at(self.attempt.revision)
             assert list(other.open) == list(self.attempt.open)
             assert list(other.deferred) == list(self.attempt.deferred)
             assert all(other.ledgers[number - 1] is ledger for number, ledger in other.open.items())

@@ -123,7 +123,7 @@ def test_it_fires_by_a_revision_of_the_broker_and_history_says_so(guarded: Guard
     assert guarded.entry().guard == GuardEnd("reverted", WHY, 1000.0, 2)
     assert guarded.entry().revision.revert_if == GUARD
     assert guarded.told() == [("guard_reverted", f"revision 1 by revision 2: {WHY}")]
-    assert guarded.attempt.config()["learning_rate"].value == 0.1
+    assert guarded.attempt.config.now()["learning_rate"].value == 0.1
 
 
 SCENARIO: list[Callable[[Guarded], object]] = [
@@ -492,7 +492,7 @@ def test_g9_on_several_ranks_one_fires_and_all_go_back_at_one_step() -> None:
     assert back.revision.note == f"reverted: loss was 5.9 > 2 * 2 at step {step} on rank 0"
     settled(job, back)
     attempt = job.core.state.attempts["run", "one"]
-    assert attempt.config()["learning_rate"].value == 0.1
+    assert attempt.config.now()["learning_rate"].value == 0.1
     assert attempt.revision == 2
 
 

@@ -117,7 +117,7 @@ def test_config_is_known_of_each_revision() -> None:
         answer(attempt, number, "a", "rejected" if number == 3 else "applied")
     pack(attempt)
     for each in (attempt, again(attempt)):
-        found = [{k: s.revision for k, s in each.config_at(n).items() if s.revision} for n in range(6)]
+        found = [{k: s.revision for k, s in each.config.at(n).items() if s.revision} for n in range(6)]
         assert found == [
             {},
             {"x": 1},

@@ -240,7 +240,7 @@ def test_g4_a_joiner_does_not_make_what_all_rejected_valid_again() -> None:
     assert bench.recorded("b") == [1], "it would be sent for ever"
     attempt = bench.core.state.attempts["run", "one"]
     assert list(attempt.ledgers[0].outcomes) == ["a"]
-    assert attempt.config()["learning_rate"].value == LEARNING_RATE.baseline
+    assert attempt.config.now()["learning_rate"].value == LEARNING_RATE.baseline
 
 
 def test_g4_a_command_may_return_the_word_that_a_joiner_says() -> None:

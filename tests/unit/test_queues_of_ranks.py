@@ -59,7 +59,7 @@ def test_changes_of_one_key_come_at_their_steps_and_in_their_order(count: int) -
     assert trained(ranks, 9) == [4.0, 4.0, 5.0, 6.0, 6.0, 6.0, 6.0, 7.0, 7.0]
     ends = [ranks.outcomes(number) for number in range(1, 7)]
     assert ends == [[f"applied@{step}"] * count for step in (1, 2, 4, 4, 5, 9)]
-    assert ranks.attempt.config()["rate"].value == 7.0
+    assert ranks.attempt.config.now()["rate"].value == 7.0
 
 
 @COUNTS

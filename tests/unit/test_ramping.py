@@ -29,7 +29,7 @@ def test_a_ramp_begins_at_one_step_and_is_answered_then(count: int) -> None:
     ranks.step(40, until=lambda: ranks.ledger.settled)
     step = ranks.ranks[0].training.step
     assert ranks.outcomes(1) == [f"applied@{step}"] * count
-    assert ranks.attempt.config()["rate"].value == 5.0
+    assert ranks.attempt.config.now()["rate"].value == 5.0
     seen = []
     for _ in range(5):
         ranks.step()
@@ -84,12 +84,12 @@ def test_a_cancel_ends_it_where_it_is_on_all_ranks_and_the_config_says_so(count:
     assert 1.0 < stayed < 100.0  # type: ignore[operator]
     assert len(set(ranks.outcomes(2))) == 1
     assert ranks.outcomes(2)[0].startswith("applied@")
-    setting = ranks.attempt.config()["rate"]
+    setting = ranks.attempt.config.now()["rate"]
     assert (setting.value, setting.revision) == (stayed, 2)
     folded = fold(ranks.bench.journal).attempts["run", "one"]
     again = Attempt.restore(folded.image(), folded.ledgers.parts(), {})
-    assert again.config()["rate"] == setting
-    assert again.config_at(1)["rate"].value == 100.0
+    assert again.config.now()["rate"] == setting
+    assert again.config.at(1)["rate"].value == 100.0
     late = ranks.ask(m.Cancel(id="c2", run="run", revision=1))
     assert isinstance(late, m.Refusal)
     assert late.code == "already_settled"
@@ -103,7 +103,7 @@ def test_a_cancel_that_comes_when_it_has_ended_says_so() -> None:
     ranks.ranks[0].training.step += 5
     ranks.serve()
     assert ranks.outcomes(2) == ["rejected@6"]
-    assert ranks.attempt.config()["rate"].value == 5.0
+    assert ranks.attempt.config.now()["rate"].value == 5.0
 
 
 def test_a_later_change_that_waits_for_its_step_outlives_the_cancel_of_a_ramp() -> None:
@@ -114,7 +114,7 @@ def test_a_later_change_that_waits_for_its_step_outlives_the_cancel_of_a_ramp() 
     ranks.ask(m.Cancel(id="c", run="run", revision=1))
     ranks.step(3)
     assert ranks.rates == [3.0]
-    assert ranks.attempt.config()["rate"].value == 7.0
+    assert ranks.attempt.config.now()["rate"].value == 7.0
     ranks.step(30)
     assert ranks.rates == [7.0]
 
@@ -125,7 +125,7 @@ def test_an_undecided_ramp_is_cancelled_like_any_change() -> None:
     ranks.set("q1", **ramp_to(5.0), mode="at_step", at_step=10**6)
     ranks.ask(m.Cancel(id="c", run="run", revision=1))
     assert ranks.outcomes(1) == ["cancelled"] * 2
-    assert ranks.attempt.config()["rate"].value == 1.0
+    assert ranks.attempt.config.now()["rate"].value == 1.0
 
 
 def test_a_handler_that_raises_on_the_way_is_an_event_and_a_line_in_the_log() -> None:
@@ -153,7 +153,7 @@ def test_a_ramp_that_not_all_ranks_can_begin_begins_on_none() -> None:
     ranks.step(3)
     assert ranks.rates == [1.0, 1.0]
     assert ranks.ramps == [{}, {}]
-    assert ranks.attempt.config()["rate"].value == 1.0
+    assert ranks.attempt.config.now()["rate"].value == 1.0
 
 
 def test_one_who_joins_takes_the_value_at_the_end() -> None:

@@ -41,7 +41,7 @@ def test_a_change_supersedes_one_that_waits_for_its_step() -> None:
     ranks.step(60)
     assert ranks.rates == [0.5]
     assert ranks.ranks[0].registry.values["count"] == 0  # it ends whole
-    assert ranks.attempt.config()["count"].value == 0
+    assert ranks.attempt.config.now()["count"].value == 0
 
 
 def test_a_rollback_supersedes_too() -> None:
@@ -90,7 +90,7 @@ def test_a_change_supersedes_one_that_is_agreed_and_has_not_begun() -> None:
     ranks.step(20)
     assert ranks.ranks[0].training.step > 100
     assert ranks.rates == [0.5, 0.5]
-    assert ranks.attempt.config()["rate"].value == 0.5
+    assert ranks.attempt.config.now()["rate"].value == 0.5
 
 
 @pytest.mark.parametrize("ahead", [1, 10**6])
@@ -116,7 +116,7 @@ def test_a_cancel_takes_back_what_is_agreed_and_has_not_begun() -> None:
     ranks.step(20)
     assert ranks.ranks[0].training.step > 100
     assert ranks.rates == [1.0, 1.0]
-    assert ranks.attempt.config()["rate"].value == 1.0
+    assert ranks.attempt.config.now()["rate"].value == 1.0
 
 
 def test_a_cancel_whose_step_comes_later_finds_it_applied_on_all_ranks() -> None:
