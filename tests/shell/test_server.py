@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.shell.scripted_peer import RATE, Peer, connected, events, first, replica
@@ -37,7 +38,6 @@ from zloom_broker.addresses import Bound
 from zloom_broker.core import Core
 from zloom_broker.journal import open_journal, verify
 from zloom_broker.pulse import Pulse
-from zloom_broker.recovery import recover
 from zloom_broker.steering import Steering
 
 
@@ -102,8 +102,13 @@ def test_a_change_goes_round(tmp_path: Path, transport: Transport) -> None:
 def test_a_snapshot_is_prepared_a_revision_at_a_time_beside_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ledgers, "BLOCK_SIZE", 4)
     monkeypatch.setattr(tail, "TAIL_LEAST", 4000)
     monkeypatch.setattr(snapshots, "PACKING_TIME", 0.0)
+
+    async def history(operator: Peer, request_id: str) -> m.History:
+        answer: m.History = await operator.ask(m.GetHistory(id=request_id, run="run", limit=1000))
+        return msgspec.structs.replace(answer, id="")
 
     async def scenario() -> None:
         async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, weavelet):
@@ -112,10 +117,14 @@ def test_a_snapshot_is_prepared_a_revision_at_a_time_beside_changes(
                 outcome = Outcome("a", 0, "applied", number)
                 weavelet.send(m.Outcomes(epoch=broker.server.epoch, outcomes={number: outcome}))
                 await operator.hear(m.Answered, revision=number)
-            image = broker.server._core.state.image() if broker.server._core else None
-        with open_journal(tmp_path / "broker") as journal:  # its newest snapshot is that of the end
-            assert journal.recovered.rows == []
-            assert recover(journal.recovered).image() == image
+            before = await history(operator, "h1")
+        with open_journal(tmp_path / "broker") as journal:
+            assert journal.recovered.rows == [], "the newest snapshot is that of the end"
+        async with running_broker(tmp_path) as broker:
+            with connected(broker.context, broker.endpoint) as operator:
+                await operator.hello()
+                assert await history(operator, "h2") == before
+        assert [len(each.outcomes) for each in before.entries] == [1] * 59
 
     asyncio.run(scenario())
     assert len(verify(tmp_path / "broker").snapshots) == 2, "none was written before the end"
