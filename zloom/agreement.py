@@ -15,9 +15,16 @@ CONCLUSION_TIMEOUT = 60.0
 """Seconds that a rank which has carried an update out waits for the others before all undo it. As long as the
 slowest handler may take: some load data or compile."""
 
+STORE_TIMEOUT = 5.0
+"""Seconds without an answer of the ranks' store until a rank that holds gives up: the process that served it
+has ended, and with it the job."""
+
 MIN_POLL, MAX_POLL = 0.001, 0.1
 """Seconds between two looks into the ranks' store: short at first, then an eighth of the time held, so that a
 thousand waiting ranks do not wear down the one that serves the store."""
+
+LOST_POLL = 0.5
+"""Seconds between two of them where it does not answer: torch writes a page to the log about each."""
 
 
 @dataclass(slots=True)
@@ -49,6 +56,8 @@ class Agreement:
         """What is waited for, or was waited for last."""
         self._since = 0.0
         """Since when."""
+        self._unreachable_since: float | None = None
+        """Since when the register has not answered a training that holds."""
 
     def __bool__(self) -> bool:
         """Whether anything is promised or not concluded."""
@@ -62,6 +71,8 @@ class Agreement:
         """Return the seconds until the register should be asked again; None where there is none."""
         if self.register is None or not self.holding:
             return None
+        if not self.register.reachable:
+            return LOST_POLL
         return min(MAX_POLL, max(MIN_POLL, (now - self._since) / 8))
 
     def take(self, round: Round) -> None:
@@ -174,8 +185,21 @@ class Agreement:
         if self._held is not round:
             self._held, self._since = round, now
         self.holding = True
+        self._check_register(round, now)
         if self.hold_limit is not None and now - self._since > self.hold_limit:
             raise HoldLimitExceeded(
                 f"step {round.step} was held for {self.hold_limit:g} s, and it is still not known whether "
                 f"all ranks apply revision {round.revision.revision}; going on could split them"
+            )
+
+    def _check_register(self, round: Round, now: float) -> None:
+        if self.register is None or self.register.reachable:
+            self._unreachable_since = None
+        elif self._unreachable_since is None:
+            self._unreachable_since = now
+        elif now - self._unreachable_since >= STORE_TIMEOUT:
+            raise HoldLimitExceeded(
+                f"the store of the job's ranks has not answered for {STORE_TIMEOUT:g} s, as when rank 0 "
+                "has ended, and it is still not known whether all ranks apply revision "
+                f"{round.revision.revision}; going on could split them"
             )

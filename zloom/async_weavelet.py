@@ -9,7 +9,7 @@ from typing import Self
 
 from zloom.engine import Engine
 from zloom.messages import Failure
-from zloom.steerable import Steerable, reason_of
+from zloom.steerable import NEEDED_POLL, Steerable, reason_of
 
 
 class AsyncWeavelet(Steerable):
@@ -46,14 +46,20 @@ class AsyncWeavelet(Steerable):
         self._engine.start(declared=not self._inherit)
 
     async def close(self, reason: str = "finished") -> None:
-        """Say goodbye and let go of the sockets; half a second at most. A second call does nothing."""
+        """Say goodbye and let go of the sockets; half a second at most. A second call does nothing.
+
+        Rank 0 waits for others as in `Weavelet.close`, 2 s at most.
+        """
         if self._closed or self._is_forked():
             return
         self._closed = True
         if self._engine is not None:
             self._arrived.set()
             self._engine.close(reason)
+            deadline = time.monotonic() + self._settings.close_timeout
             await asyncio.to_thread(self._engine.end)
+            while self._is_needed(deadline):  # noqa: ASYNC110 - a store can only be asked
+                await asyncio.sleep(NEEDED_POLL)
 
     async def __aenter__(self) -> Self:
         await self.start()

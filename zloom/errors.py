@@ -7,7 +7,7 @@ The name says whose fault it was::
     ├── DeclarationError           the caller's code: a key or command declared wrongly
     ├── CannotSteer                the training: its strategy, module or callbacks forbid the change
     ├── UndoError                  a handler's undo raised: the trainer's state is unknown
-    ├── HoldLimitExceeded          ranks could not agree, and the user had set a limit to waiting for it
+    ├── HoldLimitExceeded          ranks could not agree within the limit that was set, or their store is gone
     ├── ProtocolError
     │   ├── LocalProtocolError     this side tried to send what the protocol forbids
     │   └── RemoteProtocolError    the peer sent what the protocol forbids
@@ -51,7 +51,8 @@ class UndoError(ZloomError):
 class HoldLimitExceeded(ZloomError, TimeoutError):
     """A rank waited longer than `hold_limit` to learn what the others decided about a consistent revision.
 
-    It does not guess, so `tick()` raises this rather than to train on.
+    Or the store in which they decide has not answered for 5 s. It does not guess, so `tick()` raises this
+    rather than to train on.
     """
 
 

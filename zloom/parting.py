@@ -18,6 +18,8 @@ class Parting:
         """Why the ranks that met at the last safe point are to end; empty where they go on."""
         self._own = ""
         self._meeting = ""
+        self._left = ""
+        """The meeting before."""
         self._in_pause = "start"
         """What made the ranks pause: a round, before the first that they were started so."""
 
@@ -64,3 +66,10 @@ class Parting:
         meeting, self._meeting, self.reason = self._meeting, "", ""
         if meeting and self.register is not None:
             self.reason = self.register.part(meeting, self._own) or ""
+            self.register.leave(meeting)
+            self._left = meeting
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether another rank may still ask a register that ends with this process."""
+        return bool(self._left and self.register is not None and self.register.is_needed(self._left))

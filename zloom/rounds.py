@@ -23,6 +23,10 @@ class Register(Protocol):
     Each call returns at once. None means that nobody can tell yet, or that the register cannot be reached.
     """
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the last call was answered."""
+
     def decide(self, round: str, commit: bool) -> bool | None:
         """Write a decision unless one stands there, and return the one that does."""
 
@@ -40,6 +44,12 @@ class Register(Protocol):
             meeting: The safe point that all of them stand at.
             reason: Written unless something stands there; None only looks, and finds None where nothing does.
         """
+
+    def leave(self, meeting: str) -> None:
+        """Note that this rank has left a meeting, and asks nothing any more that it was about."""
+
+    def is_needed(self, meeting: str) -> bool:
+        """Whether this rank may serve the register, and another has not left a meeting."""
 
 
 @dataclass(slots=True, eq=False)

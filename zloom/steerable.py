@@ -42,6 +42,9 @@ from zloom.training import Training
 REASON_LIMIT = 500
 """Characters of a reason to leave: a line or two of an exception's text."""
 
+NEEDED_POLL = 0.005
+"""Seconds between two looks whether another rank still needs the store that this process may serve."""
+
 UNSTARTED = (
     "this weavelet was never started, so nothing can steer the training; use it in a `with` block, or call "
     "start() before the first step"
@@ -266,6 +269,13 @@ class Steerable(Declaring, Disownable):
             return None
         prefix = f"zloom/{self._run}/{self._attempt}/rounds"
         return StoreRegister(group.store, self._place.rank, self._place.world_size, prefix)
+
+    def _is_needed(self, deadline: float) -> bool:
+        """Whether the end of this process must wait for another rank, until `deadline` at most.
+
+        One that is a moment behind would find no store in which to look for what it is to do.
+        """
+        return self._mailbox.parting.is_needed and time.monotonic() < deadline
 
     def _make_engine(self) -> Engine:
         replica = Replica(

@@ -6,8 +6,8 @@ from typing import Protocol, TypeVar
 
 from zloom.rounds import End
 
-KEPT = 1000
-"""Rounds that stay in the store: a rank that asks about an older one has missed a thousand decisions."""
+KEPT = 2000
+"""Rounds and meetings that stay in the store: a rank that asks about an older one has missed hundreds."""
 
 COMMIT, ABORT = "commit", "abort"
 KEEP, UNDO = "keep", "undo:"
@@ -35,7 +35,7 @@ class StoreRegister:
 
     Args:
         store: Shared by all ranks.
-        rank: Of this process; rank 0 removes old keys.
+        rank: Of this process; rank 0 removes old keys, and mostly serves the store.
         world_size: How many ranks must note the same step.
         prefix: Keeps runs and attempts apart that share a store.
     """
@@ -45,6 +45,8 @@ class StoreRegister:
         self._rank = rank
         self._world_size = world_size
         self._prefix = prefix
+        self.reachable = True
+        """Whether the store has answered the last call; torch's clients do not connect again."""
         self._noted = ""
         self._keys: dict[str, list[str]] = {}
         """By round, oldest first."""
@@ -79,6 +81,20 @@ class StoreRegister:
             return None
         return None if stands is None else stands.decode().removeprefix(PART)
 
+    def leave(self, meeting: str) -> None:
+        """Note that this rank has left a meeting, and asks nothing any more that it was about."""
+        key = self._key(meeting, "left")
+        self._remember(meeting).append(key)
+        if self._rank != 0:
+            self._try(lambda: self._store.add(key, 1))
+
+    def is_needed(self, meeting: str) -> bool:
+        """Whether this rank may serve the register, and another has not left a meeting."""
+        if self._rank != 0:
+            return False
+        left = self._try(lambda: self._store.add(self._key(meeting, "left"), 0))
+        return left is not None and left < self._world_size - 1
+
     def _count(self, round: str, step: int) -> int | None:
         # The step is part of the key: ranks that were ready at different steps never make up the number.
         key = self._key(round, f"done/{step}")
@@ -105,12 +121,14 @@ class StoreRegister:
     def _key(self, round: str, what: str) -> str:
         return f"{self._prefix}/{round}/{what}"
 
-    @staticmethod
-    def _try(call: Callable[[], T]) -> T | None:
+    def _try(self, call: Callable[[], T]) -> T | None:
         try:
-            return call()
+            result = call()
         except RuntimeError:  # torch's DistError and all that its stores raise
+            self.reachable = False
             return None
+        self.reachable = True
+        return result
 
 
 def _end(stands: bytes | None) -> End | None:

@@ -15,7 +15,7 @@ from zloom.engine import Engine
 from zloom.errors import ZloomError
 from zloom.messages import Failure
 from zloom.model import Outcome
-from zloom.steerable import Steerable, reason_of
+from zloom.steerable import NEEDED_POLL, Steerable, reason_of
 
 HAND_OVER = 0.001
 """Seconds that `tick` waits at most until the outcomes of what it has just carried out are sent."""
@@ -94,7 +94,8 @@ class Weavelet(Steerable):
     def close(self, reason: str = "finished") -> None:
         """Say goodbye and end the thread; takes milliseconds, and 2 s at most. A second call does nothing.
 
-        Called from another thread it ends a pause.
+        Rank 0, which mostly serves the ranks' store, waits as long for those that have not learnt there yet
+        what was decided about the last change. Called from another thread it ends a pause.
 
         Args:
             reason: Shown to operators.
@@ -114,7 +115,10 @@ class Weavelet(Steerable):
 
     def _await_end(self, timeout: float) -> None:
         if self._thread is not None and self._thread is not threading.current_thread() and not self._forked:
+            deadline = time.monotonic() + timeout
             self._thread.join(timeout)
+            while self._is_needed(deadline):
+                time.sleep(NEEDED_POLL)
 
     def __enter__(self) -> Self:
         self.start()
@@ -137,7 +141,8 @@ class Weavelet(Steerable):
 
         Raises:
             UndoError: A rejected update could not be taken back, so the trainer's state is unknown.
-            HoldLimitExceeded: `hold_limit` seconds have passed, and it is not known what the ranks decided.
+            HoldLimitExceeded: `hold_limit` seconds have passed, or the ranks' store is gone, and it is not
+                known what the ranks decided.
             DeclarationError: It was called by a handler.
         """
         if step is None:

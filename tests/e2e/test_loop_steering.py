@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 
 import zloom.torch
-from tests.e2e import fabric_trainer
+from tests.e2e import fabric_trainer, lagging_trainer
 from tests.e2e.forks import as_by_torchrun
 from tests.e2e.lightning_models import QUIET, Regression, samples
 from tests.e2e.test_examples import all_train
@@ -298,6 +298,17 @@ def test_two_ranks_of_fabric_change_at_one_step(operator: SyncOperator, run: str
     (kind, weights), (other_kind, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert kind == other_kind == "AdamW"
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(weights, others, strict=True))
+
+
+def test_the_rank_that_serves_the_store_leaves_last(operator: SyncOperator, run: str) -> None:
+    """Else the other would hold at its last safe point, with nobody to ask what was decided."""
+    environment = {"ZLOOM_BROKER": operator.endpoint}
+    with as_by_torchrun(lagging_trainer.main, [run], free_ports(), environment) as processes:
+        until(lambda: all_train(operator, run))
+        assert step_of_both(operator.stop(run))
+        for process in processes:
+            process.join(DEADLINE)
+        assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_the_loop_of_the_documentation_trains_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,15 @@ def registers(client: Open, count: int = 2, prefix: str = PREFIX) -> list[StoreR
     return [StoreRegister(client(), rank, count, prefix) for rank in range(count)]
 
 
+def test_rank_0_is_needed_until_all_others_have_left(client: Open) -> None:
+    ranks = registers(client, 3)
+    for rank in ranks:
+        assert rank.is_needed(ROUND) is (rank is ranks[0])
+        rank.leave(ROUND)
+    assert [rank.is_needed(ROUND) for rank in ranks] == [False] * 3
+    assert all(rank.reachable for rank in ranks[1:])
+
+
 # --- decide --------------------------------------------------------------------------------------
 
 
@@ -206,3 +215,6 @@ def test_a_store_whose_server_was_killed_cannot_tell(tmp_path: Path) -> None:
     assert register.conclude(ROUND, 5, End(False, "rank 0 was lost")) is None
     assert register.decide("e1/8/1", True) is None
     assert [register.part(ROUND, reason) for reason in (None, "", "SIGTERM")] == [None] * 3
+    assert not register.reachable
+    register.leave(ROUND)
+    assert not register.is_needed(ROUND)

@@ -14,6 +14,7 @@ class MemoryRegister:
         ends: dict[str, End],
         done: set[tuple[str, int, int]],
         parted: dict[str, str],
+        left: set[tuple[str, int]],
     ) -> None:
         self.rank = rank
         self.world_size = world_size
@@ -25,6 +26,7 @@ class MemoryRegister:
         self._done = done
         self.parted = parted
         """By meeting."""
+        self._left = left
 
     @classmethod
     def shared_by(cls, world_size: int) -> list["MemoryRegister"]:
@@ -33,7 +35,8 @@ class MemoryRegister:
         ends: dict[str, End] = {}
         done: set[tuple[str, int, int]] = set()
         parted: dict[str, str] = {}
-        return [cls(rank, world_size, decisions, ends, done, parted) for rank in range(world_size)]
+        left: set[tuple[str, int]] = set()
+        return [cls(rank, world_size, decisions, ends, done, parted, left) for rank in range(world_size)]
 
     def decide(self, round: str, commit: bool) -> bool | None:
         """Write a decision unless one stands there, and return the one that does."""
@@ -56,3 +59,12 @@ class MemoryRegister:
         if not self.reachable or reason is None:
             return self.parted.get(meeting) if self.reachable else None
         return self.parted.setdefault(meeting, reason)
+
+    def leave(self, meeting: str) -> None:
+        """Note that this rank has left a meeting."""
+        self._left.add((meeting, self.rank))
+
+    def is_needed(self, meeting: str) -> bool:
+        """Whether this is rank 0, and another has not left a meeting."""
+        others = range(1, self.world_size)
+        return self.rank == 0 and not all((meeting, other) in self._left for other in others)

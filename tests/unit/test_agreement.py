@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.round_support import MemoryRegister
-from zloom.agreement import CONCLUSION_TIMEOUT, DECISION_TIMEOUT, MAX_POLL, MIN_POLL, Agreement
+from zloom.agreement import CONCLUSION_TIMEOUT, DECISION_TIMEOUT, LOST_POLL, MAX_POLL, MIN_POLL, Agreement
 from zloom.errors import HoldLimitExceeded
 from zloom.model import Revision
 from zloom.rounds import End, Round
@@ -135,9 +135,27 @@ def test_a_register_that_cannot_be_reached_decides_nothing() -> None:
     one.register.reachable = False
     round.commit = True
     assert one.decision(round, 0.0) is None
-    assert one.decision(round, 100.0) is None
+    assert one.decision(round, 4.9) is None
     one.register.reachable = True
     assert one.decision(round, 100.1) is True
+
+
+def test_a_register_that_is_gone_ends_the_wait_in_an_error() -> None:
+    (one, other), (mine, theirs) = ranks(), (a_round(), a_round())
+    mine.commit = True
+    carried_out(other)
+    assert other.end(0.0) is None
+    for rank in one, other:
+        assert isinstance(rank.register, MemoryRegister)
+        rank.register.reachable = False
+    assert (one.decision(mine, 1.0), other.end(1.0)) == (None, None)
+    assert one.poll(1.1) == LOST_POLL
+    assert (one.decision(mine, 5.9), other.end(5.9)) == (None, None)
+    with pytest.raises(HoldLimitExceeded, match=r"has not answered for 5 s.* revision 1"):
+        one.decision(mine, 6.0)
+    with pytest.raises(HoldLimitExceeded, match="revision 1"):
+        other.end(6.0)
+    assert theirs.commit is None
 
 
 def test_each_round_has_its_own_time_out() -> None:

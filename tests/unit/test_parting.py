@@ -93,3 +93,17 @@ def test_the_reason_holds_until_the_next_safe_point(ranks: tuple[Parting, Partin
         rank.go_on()
     one.go_on()
     assert (one.reason, other.reason) == ("", "SIGTERM")
+
+
+def test_who_serves_the_register_is_needed_until_all_have_left(ranks: tuple[Parting, Parting]) -> None:
+    one, other = ranks
+    needed = [one.is_needed]
+    for rank in ranks:
+        rank.decided(ROUND)
+    for rank in ranks:
+        rank.go_on()
+        needed.append(one.is_needed)
+    assert needed == [False, True, False]
+    other.decided("e1/8/1")
+    other.go_on()
+    assert not other.is_needed, "it serves nothing"
