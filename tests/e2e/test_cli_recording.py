@@ -136,7 +136,7 @@ def test_what_cannot_be_replayed_is_one_clear_line(
     expected: str,
 ) -> None:
     file = recorded(tmp_path / "file", (step, values), command=command)
-    done = trained.run("replay", file, "--run", "lm", *options, code=1)
+    done = trained.run("replay", file, "--run", "lm", "--wait", *options, code=1)
     assert expected in done.stderr
     assert done.stdout == ""
 

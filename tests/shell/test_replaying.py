@@ -15,7 +15,7 @@ from zloom.client.attempts import training_attempt
 from zloom.client.recorder import STOPPED, Recorded, Recorder
 from zloom.client.replaying import Replay, Replayed
 from zloom.errors import RecordingError, Refused
-from zloom.messages import Reported
+from zloom.messages import Reported, Revised
 from zloom.model import Key, Schema, Value
 from zloom.recording_file import RecordingReader
 from zloom.replay_schedule import Change
@@ -162,6 +162,20 @@ async def test_a_restart_of_the_broker_leaves_out_no_revision_and_is_told(tmp_pa
     assert (recorded.end.restarts, recorded.end.complete, recorded.revisions) == (1, True, 1)
 
 
+async def test_an_end_that_nobody_told_is_found(
+    endpoint: str, operator: zloom.Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it was published before a broker that came back was subscribed again."""
+    monkeypatch.setattr("zloom.client.recorder.QUIET", 0.05)
+    monkeypatch.setattr(Recorder, "_write", lambda *_: False)
+    monkeypatch.setattr("zloom.client.recorder.Happened", Revised)  # so that none is taken note of
+    async with trainer(endpoint):
+        recorder = Recorder(operator, "lm")
+        recording_it = asyncio.create_task(recorder.record(tmp_path / "file"))
+        await begun(recorder)
+    assert (await ended(recording_it)).end.reason == "finished: finished"
+
+
 async def test_a_recorder_that_is_stopped_without_its_broker_says_that_it_may_lack_something(
     tmp_path: Path,
 ) -> None:
@@ -251,12 +265,43 @@ async def test_a_run_that_was_steered_already_is_told(endpoint: str, operator: z
         assert "it was steered already: rate" in await replay(operator, (9, {"rate": 0.1})).differences()
 
 
+async def test_a_recording_that_waited_has_what_was_declared_after_the_hello(
+    endpoint: str, operator: zloom.Operator, tmp_path: Path
+) -> None:
+    """As a Lightning module's keys are. And it has all points, though it began once the first were told."""
+    recorder = Recorder(operator, "lm")
+    waits: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    beginning = asyncio.create_task(begun(recorder))
+    recording_it = asyncio.create_task(recorder.record(tmp_path / "file", wait=waits.set_result))
+    await asyncio.wait_for(waits, DEADLINE)
+    async with trainer(endpoint) as training:
+        training.weavelet.on_config("late", initial=1)(lambda value: None)
+        await training.train(3)
+        header = await beginning
+    assert "late" in [key.name for key in header.keys]
+    assert (await ended(recording_it)).metrics == ["loss"]
+    points = [
+        step
+        for each in RecordingReader(tmp_path / "file").records()
+        if isinstance(each, recording.Reported) and "loss" in each.metrics
+        for step in each.metrics["loss"].steps
+    ]
+    assert points[0] == 1
+
+
 async def test_an_attempt_is_waited_for(endpoint: str, operator: zloom.Operator) -> None:
     with pytest.raises(Refused, match="there is no attempt of lm with all its ranks") as refused:
         await training_attempt(operator, "lm")
     assert refused.value.code == "no_replica"
-    waiting = asyncio.create_task(training_attempt(operator, "lm", wait=True))
-    async with trainer(endpoint):
+    told: asyncio.Queue[str] = asyncio.Queue()
+    waiting = asyncio.create_task(training_attempt(operator, "lm", wait=told.put_nowait))
+    assert await asyncio.wait_for(told.get(), DEADLINE) == "there is no attempt of lm with all its ranks"
+    async with trainer(endpoint) as training:
+        with pytest.raises(Refused, match="lm has not begun its first step; start it, or wait"):
+            await training_attempt(operator, "lm")
+        assert not waiting.done()
+        await training.train(1)
         assert (await asyncio.wait_for(waiting, DEADLINE)).attempt == "one"
+        assert told.empty(), "told once"
         with pytest.raises(Refused, match="other than one, which was recorded"):
             await training_attempt(operator, "lm", without="one")

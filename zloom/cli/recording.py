@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zloom.recording import Header
     from zloom.replay_schedule import Schedule
 
-WaitForRun = Annotated[bool, typer.Option("--wait", help="Wait until the run trains, with all its ranks.")]
+WaitForRun = Annotated[bool, typer.Option("--wait", help="Wait until the run is at its first step, with all its ranks.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -56,17 +56,24 @@ async def _record(
     import signal
 
     from zloom.cli import output
-    from zloom.client.attempts import training_attempt
     from zloom.client.recorder import Recorder
 
-    if wait:
-        attempt = (await training_attempt(operator, run, attempt=attempt, wait=True)).attempt
     recorder = Recorder(operator, run, attempt)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, recorder.stop)
-    recorder.on_begin = lambda header: output.remark(f"recording {header.run} ({header.attempt}) to {file}")
-    return await recorder.record(file, replace=force)
+
+    def begin(header: "Header") -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, recorder.stop)
+        output.remark(f"recording {header.run} ({header.attempt}) to {file}")
+
+    recorder.on_begin = begin
+    return await recorder.record(file, replace=force, wait=_say_waiting if wait else None)
+
+
+def _say_waiting(why: str) -> None:
+    from zloom.cli import output
+
+    output.remark(f"{why}; waiting for it")
 
 
 def replay(
@@ -149,7 +156,9 @@ async def _begin(
     from zloom.client.replaying import Replay
 
     recorded = header.attempt if header.run == run else ""
-    found = await training_attempt(operator, run, attempt=attempt, without=recorded, wait=wait)
+    found = await training_attempt(
+        operator, run, attempt=attempt, without=recorded, wait=_say_waiting if wait else None
+    )
     replay = Replay(operator, header, schedule.changes, run, found.attempt)
     for difference in await replay.differences():
         output.remark(f"note: {difference}")

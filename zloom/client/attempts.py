@@ -1,37 +1,61 @@
 """Finding the attempt of a run that trains, or waiting until one does."""
 
+from collections.abc import Callable
+
 from zloom.client.operator import Operator
 from zloom.errors import Refused
 from zloom.model import RunStatus
 
 
 async def training_attempt(
-    operator: Operator, run: str, *, attempt: str = "", without: str = "", wait: bool = False
+    operator: Operator,
+    run: str,
+    *,
+    attempt: str = "",
+    without: str = "",
+    wait: Callable[[str], object] | None = None,
 ) -> RunStatus:
-    """Return the newest attempt of a run of which all ranks are there.
+    """Return the newest attempt of a run of which all ranks are there and stand at, or behind, a first step.
+
+    Before that a trainer may still declare keys.
 
     Args:
         operator: Asks.
         run: Name of the run.
         attempt: Only this one.
         without: Not this one.
-        wait: Wait for it, for ever if need be.
+        wait: Told, once, what is waited for, for ever if need be; None waits for nothing.
 
     Raises:
-        Refused: `no_replica`: there is none.
+        Refused: `no_replica`: there is none, and nothing is waited for.
     """
     async with operator.watch(run) as feed:
+        told = False
         while True:
+            found = None
             for status in reversed(await operator.runs(run)):
                 wanted = attempt in ("", status.attempt) and status.attempt != without
                 if wanted and status.live >= status.world_size:
-                    return status
-            if not wait:
-                raise Refused("no_replica", _why(run, attempt, without))
+                    found = status
+                    break
+            if found is not None and await _has_begun(operator, found):
+                return found
+            why = _why(run, attempt, without) if found is None else f"{run} has not begun its first step"
+            if wait is None:
+                raise Refused("no_replica", f"{why}; start it, or wait for it with --wait")
+            if not told:
+                wait(why)
+                told = True
             await anext(feed)
+
+
+async def _has_begun(operator: Operator, status: RunStatus) -> bool:
+    replicas = await operator.replicas(status.run, attempt=status.attempt)
+    there = [each for each in replicas if each.state not in ("lost", "finished")]
+    return len(there) >= status.world_size and all(each.step > 0 or each.state == "paused" for each in there)
 
 
 def _why(run: str, attempt: str, without: str) -> str:
     which = f"no attempt {attempt} of {run}" if attempt else f"no attempt of {run}"
     other = f" other than {without}, which was recorded" if without else ""
-    return f"there is {which}{other} with all its ranks; start it, or wait for it with --wait"
+    return f"there is {which}{other} with all its ranks"

@@ -105,6 +105,12 @@ class Feed(AsyncIterator[T], Generic[T]):
             await self._changed.wait()
         return self._items.popleft()
 
+    def rest(self) -> list[T]:
+        """Return what has come and was not read, and forget it."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
     # --- called by the link -------------------------------------------------------------------
 
     def put(self, topic: bytes, message: Published) -> None:

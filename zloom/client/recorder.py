@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from zloom import recording
+from zloom.client.attempts import training_attempt
 from zloom.client.feeds import Feed
 from zloom.client.operator import Observation, Operator
 from zloom.errors import BrokerUnreachable
@@ -20,6 +21,10 @@ T = TypeVar("T")
 
 CATCH_UP = 1.0
 """Seconds for the history to come: who ends the recording may have to go within two."""
+
+QUIET = 10.0
+"""Seconds without a word until the broker is asked whether the run goes on: its end may have been published
+when a restarted broker was not subscribed yet."""
 
 STOPPED = "stopped by its user"
 
@@ -69,23 +74,29 @@ class Recorder:
     def stop(self) -> None:
         """End the recording; `record` then returns within `CATCH_UP` seconds."""
         self._feed.close()
-        if (
-            self._question is not None and not self._question.expired()
-        ):  # the last one has its time after this
+        # The last one has its time after this.
+        if self._question is not None and not self._question.expired():
             self._question.reschedule(asyncio.get_running_loop().time())
 
-    async def record(self, path: Path, *, replace: bool = False) -> Recorded:
+    async def record(
+        self, path: Path, *, replace: bool = False, wait: Callable[[str], object] | None = None
+    ) -> Recorded:
         """Write a recording until the run has ended or `stop` is called.
 
         Args:
             path: Of the file; it is not made where there is no such run.
             replace: Write over a file that is there.
+            wait: Begin once the run trains, as `training_attempt` finds it; told what is waited for. None
+                begins at once.
 
         Raises:
             RecordingError: The file is there already, or cannot be written.
-            Refused: There is no such run.
+            Refused: There is no such run, and it is not waited for.
         """
         async with self._feed:  # from here on nothing is missed; what comes twice is written once
+            if wait is not None:
+                found = await training_attempt(self._operator, self._run, attempt=self._attempt, wait=wait)
+                self._attempt = found.attempt
             header = await self._header()
             with RecordingWriter(path, replace=replace) as writer:
                 transcript = Transcript(header)
@@ -120,19 +131,39 @@ class Recorder:
         reason = await self._ended()
         while not reason:
             try:
-                seen = await anext(self._feed)
+                async with asyncio.timeout(QUIET):
+                    seen = await anext(self._feed)
+            except TimeoutError:
+                reason = await self._ended()
+                continue
             except StopAsyncIteration:
                 reason = STOPPED
                 break
-            now, lost = time.time(), self._feed.missed + self._feed.dropped
-            gaps = transcript.see_gaps(lost, self._feed.restarts, now)
-            writer.write(gaps + transcript.see(seen, now))
-            if gaps:
+            if self._write([seen], transcript, writer):
                 await self._catch_up(transcript, writer)
             if isinstance(seen, Happened):
                 reason = await self._ended()
+        if reason != STOPPED:
+            await self._ask(self._reach_now())
+            self._write(self._feed.rest(), transcript, writer)
         complete = await self._catch_up(transcript, writer)
         return transcript.end(reason, time.time(), complete=complete)
+
+    def _write(
+        self, observations: Sequence[Observation], transcript: Transcript, writer: RecordingWriter
+    ) -> bool:
+        """Write what was watched; return whether something is missing before it."""
+        now, lost = time.time(), self._feed.missed + self._feed.dropped
+        gaps = transcript.see_gaps(lost, self._feed.restarts, now)
+        writer.write(gaps)
+        for seen in observations:
+            writer.write(transcript.see(seen, now))
+        return bool(gaps)
+
+    async def _reach_now(self) -> None:
+        """Wait until the feed has all that was published before this: a newer feed is confirmed after it."""
+        async with self._operator.watch(self._run):
+            pass
 
     async def _catch_up(self, transcript: Transcript, writer: RecordingWriter) -> bool:
         """Write what the history has and was not watched; return whether it could be asked for."""
