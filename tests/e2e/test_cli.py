@@ -569,8 +569,13 @@ def test_keys_are_given_out_used_and_revoked(place: Place, tmp_path: Path) -> No
             address = re.findall(r"control=(\S+)", first_line(broker))[0]
             refused = place.run("ps", "--broker", address, code=1)
             assert "the broker wants a key" in refused.stderr
+            (finding,) = place.json("doctor", "--broker", address, code=1)
+            assert (finding["check"], finding["state"]) == ("key", "problem")
+            assert finding["advice"].startswith("have its owner run `zloom auth add`")
             patch.setitem(place.environment, "ZLOOM_KEY", key)
             assert place.json("ps", "--broker", address) == []
+            found = {each["check"]: each["text"] for each in place.json("doctor", "--broker", address)}
+            assert found["key"] == f"the broker knows the one in {key}"
             said = place.run("set", "tiny-lm", "learning_rate=1", "--broker", address, code=1)
             assert "unknown run" in said.stderr
             kept = str(shutil.copy(key, Path(key).with_name("kept")))

@@ -106,9 +106,19 @@ def test_ranks_on_a_ramp_may_differ_and_so_may_attempts() -> None:
 
 
 def test_what_is_printed_has_the_advice_below() -> None:
-    told = list(findings.lines([Finding("runs", "problem", "it hangs", "look"), findings.of_key()]))
+    key = findings.of_key("ipc:///run/zloom", "/home/me/key")
+    told = list(findings.lines([Finding("runs", "problem", "it hangs", "look"), key]))
     assert told == [
         "problem  runs    it hangs",
         "                 → look",
-        "ok       key     the endpoint needs none: whoever reaches it may steer",
+        "ok       key     this endpoint needs none: whoever may open it may steer",
     ]
+
+
+def test_what_is_said_of_a_key() -> None:
+    known = findings.of_key("tcp://gpu-1:5555", "/home/me/key")
+    assert (known.state, known.text) == ("ok", "the broker knows the one in /home/me/key")
+    bare = findings.of_key("tcp://gpu-1:5555", None)
+    assert (bare.state, "--no-auth" in bare.advice) == ("warning", True)
+    refused = findings.of_refused_key("cannot connect: the broker wants a key; have its owner")
+    assert (refused.state, refused.advice) == ("problem", "have its owner")

@@ -33,7 +33,7 @@ def doctor(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: J
 
     from zloom.cli import connection, findings, output
     from zloom.cli.exits import ExitCode, reported
-    from zloom.errors import BrokerUnreachable
+    from zloom.errors import BrokerUnreachable, Refused
 
     code = ExitCode.DONE
     with reported(as_json=as_json):
@@ -41,6 +41,10 @@ def doctor(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: J
             found = asyncio.run(connection.connected(Target(broker, timeout, as_json), examine))
         except BrokerUnreachable:
             found, code = [_unreachable(broker)], ExitCode.UNREACHABLE
+        except Refused as error:
+            if error.code != "unauthenticated":
+                raise
+            found = [findings.of_refused_key(error.text)]
     if as_json:
         output.say_json([asdict(each) for each in found])
     else:
@@ -54,8 +58,10 @@ def doctor(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: J
 async def examine(operator: "Operator") -> "list[Finding]":
     """Return what there is to say of a broker and its runs."""
     import asyncio
+    import os
 
     from zloom.cli import findings
+    from zloom.security import KEY_VARIABLE
 
     begun = time.monotonic()
     stats = await operator.stats()
@@ -67,7 +73,7 @@ async def examine(operator: "Operator") -> "list[Finding]":
         config = list(findings.of_config(await _there(operator)))
     return [
         findings.of_broker(operator.endpoint, latency),
-        findings.of_key(),
+        findings.of_key(operator.endpoint, os.environ.get(KEY_VARIABLE)),
         *findings.of_clocks(time.time() - stats.at - (time.monotonic() - begun - latency / 2), replicas),
         findings.of_disk(stats.gauges),
         *findings.of_load(stats),

@@ -66,9 +66,26 @@ def of_silence(endpoint: str, listens: bool | None) -> Finding:
     return Finding("broker", "problem", text, advice)
 
 
-def of_key() -> Finding:
-    """Of the key that the operator shows."""
-    return Finding("key", "ok", "the endpoint needs none: whoever reaches it may steer")
+def of_key(endpoint: str, key: str | None) -> Finding:
+    """Of the key that a broker that answered was shown.
+
+    Args:
+        endpoint: Of the broker.
+        key: The file of the key; None without one.
+    """
+    if not endpoint.startswith("tcp://"):
+        return Finding("key", "ok", "this endpoint needs none: whoever may open it may steer")
+    if key:
+        return Finding("key", "ok", f"the broker knows the one in {key}")
+    text = "the broker asks for none on TCP: whoever reaches it may steer"
+    advice = "where others can reach it, start it without --no-auth, and give out keys with `zloom auth add`"
+    return Finding("key", "warning", text, advice)
+
+
+def of_refused_key(refusal: str) -> Finding:
+    """Of the key, or the lack of one, that a broker did not take; in its words."""
+    text, _, advice = refusal.partition("; ")
+    return Finding("key", "problem", text, advice)
 
 
 def of_clocks(ahead: float, replicas: Iterable[ReplicaStatus]) -> Iterator[Finding]:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from zloom.recording import Header
     from zloom.replay_schedule import Schedule
 
-WaitForRun = Annotated[bool, typer.Option("--wait", help="Wait until the run is at its first step, with all its ranks.")]
+WaitForRun = Annotated[
+    bool, typer.Option("--wait", help="Wait until the run is at its first step, with all its ranks.")
+]
 
 
 def register(app: typer.Typer) -> None:
