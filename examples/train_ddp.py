@@ -4,6 +4,9 @@
     torchrun --nproc-per-node 2 examples/train_ddp.py       # in another
     zloom set ddp-lm sync_every=4 learning_rate=0.1         # in a third
 
+Options of this script stand after `--`, or torchrun takes `--run` for one of its own:
+`torchrun --nproc-per-node 2 -- examples/train_ddp.py --run another`.
+
 Averaging is a collective: were `sync_every` to change at another step on one rank, both would wait for each
 other for ever. All ranks take a change at the same step, or none does. Without a broker it simply trains.
 """

@@ -120,7 +120,7 @@ def check_request(access: Access, request: Request) -> None:
         raise _forbidden(f"{access} may not send {what}; that needs the role {needed}")
     run = getattr(request, "run", "")
     if run and not access.covers(run):
-        raise _forbidden(f"{access} may not send {what} for {run[:64]}; that needs the role {needed} there")
+        raise _forbidden(f"{access} may not send {what} for {run[:64]}; that needs a key for that run")
 
 
 def check_runs(access: Access, runs: set[str], what: str) -> None:
@@ -153,7 +153,9 @@ def subscription_problem(access: Access, topic: bytes) -> Error | None:
         if topic.startswith(family) and _is_within(access, topic[len(family) :]):
             return None
     shown = topic[:128].decode(errors="replace")
-    text = f"{access} may not subscribe to {shown!r}"
+    limited = access.role != "weavelet" and not access.covers_all
+    hint = "; watch a run that the key is for, by its name" if limited else ""
+    text = f"{access} may not subscribe to {shown!r}{hint}"
     return Error(code="forbidden", text=_advised(text), topic=shown)
 
 

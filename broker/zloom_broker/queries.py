@@ -36,6 +36,7 @@ from zloom.model import (
     RunStatus,
     State,
 )
+from zloom.words import did_you_mean
 from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub
 from zloom_broker.ledger import Setting
@@ -50,6 +51,9 @@ HISTORY_LIMIT = 1000
 
 MAX_NAMED = 20
 """Runs or attempts that a refusal names."""
+
+STARTING = "none yet: a trainer that was started just now may take some seconds to say hello"
+"""What is said of runs where none is known."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Struct)
@@ -99,8 +103,10 @@ class Queries:
         attempts = self._hub.state.of_run(request.run) if request.run else []
         if not attempts:
             runs = {attempt.run for attempt in self._hub.state.attempts.values()}
-            known = _names(sorted(run for run in runs if access.covers(run)))
-            raise Refused("unknown_run", f"unknown run {request.run[:64]!r}; known are: {known}")
+            visible = sorted(run for run in runs if access.covers(run))
+            listed = f"known are: {_names(visible) if visible else STARTING}"
+            hint = did_you_mean(request.run, visible)
+            raise Refused("unknown_run", f"unknown run {request.run[:64]!r}; {hint}{listed}")
         if not request.attempt:
             inhabited = [attempt for attempt in attempts if any(attempt.present())]
             return (inhabited or attempts)[-1]

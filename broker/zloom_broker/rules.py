@@ -141,7 +141,7 @@ def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
     present = _present(attempt)
     known = sorted({command.name for replica in present for command in replica.commands})
     if request.command not in known:
-        raise Refused("unknown_command", _unknown("command", request.command, known))
+        raise Refused("unknown_command", _unknown(f"{attempt.run} has no command", request.command, known))
     _check_size(request.arguments)
     declaring = [r for r in _reachable(attempt) if any(c.name == request.command for c in r.commands)]
     for replica in present:
@@ -208,7 +208,7 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
     known = {key.name for _, key in declared}
     for name, value in changes.items():
         if name not in known:
-            raise Refused("unknown_key", _unknown("key", name, sorted(known)))
+            raise Refused("unknown_key", _unknown(f"{attempt.run} has no key", name, sorted(known)))
         for replica, key in declared:
             if key.name == name:
                 check_value(key, value, replica)
@@ -357,8 +357,8 @@ def _notes(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def _unknown(what: str, name: str, known: list[str]) -> str:
-    return f"unknown {what} {name[:64]!r}; {did_you_mean(name, known)}known are: {', '.join(known) or 'none'}"
+def _unknown(lacks: str, name: str, known: list[str]) -> str:
+    return f"{lacks} {name[:64]!r}; {did_you_mean(name, known)}known are: {', '.join(known) or 'none'}"
 
 
 def _unknown_revision(attempt: Attempt, revision: int) -> Refused:

@@ -88,6 +88,7 @@ class Server:
             raise JournalError(f"the journal in {where} holds what this version cannot read: {exc}") from exc
         await self._begin_epoch(state)
         self.addresses = Addresses(self._ports.bind(self._settings.bind), self._settings.advertise or "")
+        self._journal.listening([pair.control for pair in self.addresses.bound])
         core_settings = CoreSettings(
             epoch=self.epoch,
             addresses=self.addresses,

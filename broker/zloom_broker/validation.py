@@ -94,6 +94,12 @@ def _checked(encoded: bytes, schema: bytes) -> tuple[str, str] | None:
         return "wrong_type", f"{shown} is not {expected}"
     if error.validator in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
         return "out_of_bounds", f"{shown} is out of bounds"
+    if error.validator == "additionalProperties":
+        unknown = sorted(map(repr, error.instance.keys() - error.schema["properties"].keys()))
+        return "bad_value", f"there is no {', '.join(unknown)}"[:200]
+    if error.validator == "required":
+        missing = [repr(name) for name in error.validator_value if name not in error.instance]
+        return "bad_value", f"{', '.join(missing)} is missing"[:200]
     if error.validator == "enum":
         return "bad_value", f"{shown} is not one of {', '.join(map(str, error.validator_value))}"
     return "bad_value", error.message[:200]

@@ -319,3 +319,26 @@ def test_the_loop_of_the_documentation_trains_without_a_broker(monkeypatch: pyte
     exec(program, done)  # the reader's own loop
     assert done["loss"].item() < 5.0
     assert done["weavelet"].step == 1000
+
+
+def test_the_loop_of_the_readme_is_steered_and_ends_at_a_stop(
+    operator: SyncOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    programs = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (program,) = [each for each in programs if "zloom.Weavelet(" in each]
+    monkeypatch.setenv("ZLOOM_BROKER", operator.endpoint)
+    loop = Loop()
+
+    def train_step(batch: int) -> float:
+        loop.step()
+        return loop.losses[-1]
+
+    own = {"optimizer": loop.optimizer, "loader": itertools.repeat(0), "train_step": train_step}
+    with ThreadPoolExecutor(1) as thread:
+        training = thread.submit(exec, program, own)  # the reader's own loop
+        until(lambda: training.done() or all_train(operator, "tiny-lm"))
+        assert operator.set("tiny-lm", {"learning_rate": 0.25}).applied_everywhere
+        assert operator.stop("tiny-lm").applied_everywhere
+        training.result(DEADLINE)
+    assert loop.rates[-1] == 0.25

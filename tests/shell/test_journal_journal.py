@@ -1,3 +1,5 @@
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -157,6 +159,17 @@ def test_a_read_only_journal_serves_and_keeps_what_is_there(tmp_path: Path) -> N
     (quarantine,) = tmp_path.glob("quarantine-*")
     assert {file.name: file.read_bytes() for file in quarantine.iterdir()} == before
     assert str(quarantine) in (journal.read_only_reason or "")
+
+
+def test_whoever_wants_a_folder_that_is_in_use_learns_where_its_owner_listens(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        for endpoints, where in (
+            ((), ""),
+            (("ipc:///run/a b", "tcp://[::1]:5555"), ", at ipc:///run/a b and tcp"),
+        ):
+            journal.listening(endpoints)
+            with pytest.raises(JournalError, match=re.escape(f"(pid {os.getpid()}{where}")):
+                open_journal(tmp_path)
 
 
 def truncate(folder: JournalFolder) -> None:

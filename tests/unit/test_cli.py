@@ -289,6 +289,8 @@ def test_what_a_watcher_sees(observation: Reported | Revised | Answered | Happen
 
 
 def test_a_run_that_is_not_there_yet_is_waited_for_in_words() -> None:
+    assert report.awaited("lm", ["lm"]) == "nobody trains in lm now; waiting for one who does"
+    assert report.awaited("", []) == "nobody trains now; waiting for one who does"
     assert report.awaited("nope", []) == "no run 'nope' yet; known are: none; waiting for it"
     assert report.awaited("tiny-ml", ["tiny-lm", "a"]) == (
         "no run 'tiny-ml' yet; did you mean tiny-lm? known are: a, tiny-lm; waiting for it"

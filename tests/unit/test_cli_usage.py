@@ -71,6 +71,11 @@ GUARD = ("--revert-if", "loss >> 2 within 5 steps")
         (("set", "lm", "a=1", *GUARD), "column 7: expected a metric, a number, 'baseline' or '(', found '>'"),
         (("set", "lm", "a=1", "--dry-run", *GUARD), "column 7: "),
         (("set", "lm", "a"), "'a' is no change; expected key=value"),
+        (
+            ("set", "lm", "a=..1", "over", "9", "steps"),
+            "'over' is no change; expected key=value; quote a ramp: 'key=..value over 300 steps'",
+        ),
+        (("command", "lm", "norm", "2"), "'2' is no argument; expected key=value"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused_before_anything_is_sent(

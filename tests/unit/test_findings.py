@@ -77,8 +77,8 @@ def test_replicas_that_do_not_get_on_are_named_with_what_to_do() -> None:
 @pytest.mark.parametrize("state", ["live", "paused", "holding"])
 def test_replicas_that_get_on_are_fine(state: str) -> None:
     one, two = [replica(0, state=state)], [replica(0, state=state), replica(1, state=state)]
-    assert seen(list(findings.of_runs(one))) == [("ok", "1 run with 1 replica: it gets on")]
-    assert seen(list(findings.of_runs(two))) == [("ok", "1 run with 2 replicas: all get on")]
+    assert seen(list(findings.of_runs(one))) == [("ok", "1 run with 1 replica, none of them stuck")]
+    assert seen(list(findings.of_runs(two))) == [("ok", "1 run with 2 replicas, none of them stuck")]
     assert seen(list(findings.of_runs([]))) == [("ok", "none is there")]
 
 

@@ -420,7 +420,7 @@ def test_a_revert_that_is_refused_is_told_once_and_tried_again(guarded: Guarded)
     guarded.wait(3)
     [(kind, text)] = guarded.told()
     assert kind == "guard_failed"
-    assert text.startswith(f"revision 1: {WHY}, but it cannot be reverted: unknown key 'learning_rate'")
+    assert text.startswith(f"revision 1: {WHY}, but it cannot be reverted: run has no key 'learning_rate'")
     guarded.bench.receive(b"a", m.Declare(seq=2, keys=replica().keys, commands=[]))
     guarded.wait()
     assert reverted(guarded).changes == {"learning_rate": 0.1}

@@ -62,7 +62,7 @@ def test_g6_what_satisfies(value: Any, schema: Schema) -> None:
         ([], Schema(["array"], min_items=1), "bad_value", ""),
         ([1, 0.5], Schema(["array"], items=INTEGER), "wrong_type", "0.5 is not an integer"),
         ({"lr": 0}, PAIR, "out_of_bounds", "0 is out of bounds"),
-        ({}, PAIR, "bad_value", "'lr' is a required property"),
+        ({}, PAIR, "bad_value", "'lr' is missing"),
         ({"lr": 1, "lrr": 1}, PAIR, "bad_value", "lrr"),
         ("y" * 500, NUMBER, "wrong_type", "… is not a number"),
     ],

@@ -12,10 +12,12 @@ REPORT_AT = "the issue tracker of zloom"
 
 def main() -> None:
     """Run the command line of this process, and exit with the code that `docs/cli.md` lists."""
-    from zloom.cli.app import app
-
     try:
+        from zloom.cli.app import app
+
         app(prog_name="zloom")
+    except KeyboardInterrupt:  # before a command has begun, as while this imports
+        sys.exit(130)
     except Exception as error:  # the edge of the process: no traceback reaches a user
         if os.environ.get("ZLOOM_TRACEBACK"):
             raise

@@ -9,8 +9,12 @@ from zloom.schema import parse
 from zloom.words import did_you_mean
 
 
-def split(words: Sequence[str]) -> dict[str, str]:
+def split(words: Sequence[str], what: str = "change") -> dict[str, str]:
     """Return the texts by key.
+
+    Args:
+        words: Of the command line.
+        what: A word should be.
 
     Raises:
         SettingsError: A word has no `=`, or a key comes twice.
@@ -19,7 +23,8 @@ def split(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, separator, text = word.partition("=")
         if not separator or not key:
-            raise SettingsError(f"{word!r} is no change; expected key=value")
+            ramp = "; quote a ramp: 'key=..value over 300 steps'" if word in ("over", "steps", "step") else ""
+            raise SettingsError(f"{word!r} is no {what}; expected key=value{ramp}")
         if key in texts:
             raise SettingsError(f"{key} is given twice")
         texts[key] = text

@@ -220,7 +220,7 @@ def command(
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     with reported(as_json=as_json):
-        texts = arguments.split(words or [])
+        texts = arguments.split(words or [], "argument")
     chosen: ModeWord | None = None if mode is None else mode.value
 
     async def preview(operator: "Operator") -> "Preview":

@@ -144,10 +144,8 @@ def of_runs(replicas: Sequence[ReplicaStatus]) -> Iterator[Finding]:
     yield from found
     if not found:
         runs = len({(each.run, each.attempt) for each in replicas})
-        told = f"{counted(runs, 'run')} with {counted(len(replicas), 'replica')}"
-        text = (
-            f"{told}: {'all get on' if len(replicas) > 1 else 'it gets on'}" if replicas else "none is there"
-        )
+        told = f"{counted(runs, 'run')} with {counted(len(replicas), 'replica')}, none of them stuck"
+        text = told if replicas else "none is there"
         yield Finding("runs", "ok", text)
 
 

@@ -158,8 +158,8 @@ async def _watch(operator: "Operator", run: str, as_json: bool) -> None:
     from zloom.cli import output, report, shapes
 
     async with operator.watch(run) as feed:
-        runs = await operator.runs() if run else []
-        if run not in {"", *(each.run for each in runs)}:
+        runs = await operator.runs()
+        if not any(each.live for each in runs if run in ("", each.run)):
             output.remark(report.awaited(run, {each.run for each in runs}))
         missed = 0
         async for observation in feed:

@@ -201,8 +201,10 @@ def _placed(texts: Collection[str], keys: Keys) -> Iterator[Key]:
 
 
 def awaited(run: str, known: Collection[str]) -> str:
-    """Return what is said of a run that is watched and has not been there yet."""
+    """Return what is said where nobody trains in a run that is watched, or in any."""
     names = sorted(known)
+    if not run or run in known:
+        return f"nobody trains{' in ' * bool(run)}{run} now; waiting for one who does"
     more = f", and {len(names) - MAX_RUNS} more" if len(names) > MAX_RUNS else ""
     listed = f"{', '.join(names[:MAX_RUNS])}{more}" if names else "none"
     return f"no run {run!r} yet; {did_you_mean(run, names)}known are: {listed}; waiting for it"

@@ -14,7 +14,7 @@ A folder with these files, all of which belong together:
     Number and hash of the last row that was confirmed, fsynced before each confirmation. SQLite takes a
     damaged frame in its WAL for the end of the WAL, so only the head can tell that rows are missing.
 ``lock``
-    Locked by the broker that uses the folder; holds its pid.
+    Locked by the broker that uses the folder; holds its pid and where it listens.
 ``quarantine-<UTC time>``
     Copies of a damaged journal, made before anything else was done with it. Never deleted by zloom.
 """

@@ -11,6 +11,9 @@ from pathlib import Path
 from zloom.errors import JournalError
 from zloom_broker.journal.head import sync_path
 
+_TOLD = 4096
+"""Bytes of a lock file that are read for what its owner tells."""
+
 
 class FolderLock:
     """An exclusive lock on a data folder, held until `release` or the end of the process."""
@@ -19,23 +22,33 @@ class FolderLock:
         """Take the lock and leave this process's pid in the lock file.
 
         Raises:
-            JournalError: Another broker has it; the text names the folder and its pid.
+            JournalError: Another broker has it; the text names the folder, its pid and where it listens.
         """
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            self.tell()
         except BlockingIOError:
-            pid = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            text = os.pread(self._descriptor, _TOLD, 0).decode(errors="replace")
             os.close(self._descriptor)
+            pid, *endpoints = text.splitlines() or ["unknown"]
+            where = f", at {' and '.join(endpoints)}" if endpoints else ""
             raise JournalError(
-                f"data folder {path.parent} is in use by another broker (pid {pid}); "
-                "stop that one or choose another --data-dir"
+                f"data folder {path.parent} is in use by another broker (pid {pid}{where}); use that one, "
+                "with --broker or ZLOOM_BROKER, or stop it, or choose another --data-dir"
             ) from None
         except OSError:
             os.close(self._descriptor)
             raise
+
+    def tell(self, endpoints: Iterable[str] = ()) -> None:
+        """Leave in the lock file this process's pid and where it listens.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, "\n".join([str(os.getpid()), *endpoints, ""]).encode(), 0)
 
     def release(self) -> None:
         """Give the lock back. The file stays: removing it would let two brokers lock two different files."""

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -85,6 +86,12 @@ class Journal:
     def counters(self) -> JournalCounters:
         """What was written since the journal was opened, as of now. Thread-safe."""
         return JournalCounters() if self._writer is None else self._writer.counters
+
+    def listening(self, endpoints: Sequence[str]) -> None:
+        """Have others who want the folder be told where its owner listens; that it cannot be is no matter."""
+        if self._lock is not None:
+            with suppress(OSError):
+                self._lock.tell(endpoints)
 
     def start(self, on_committed: OnCommitted, on_failed: OnFailed) -> None:
         """Start the thread that writes. A read-only journal has none, and this does nothing.
