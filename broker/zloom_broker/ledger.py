@@ -4,7 +4,8 @@ from collections.abc import Iterable, Set
 from typing import NamedTuple, Self
 
 from zloom.model import GuardEnd, Mode, Outcome, OutcomeKind, Revision, Value
-from zloom_broker.records import LedgerRow, RevisionAgreed, RevisionConcluded, pack
+from zloom_broker.blocks import LedgerRow, pack
+from zloom_broker.records import RevisionAgreed, RevisionConcluded
 
 VOIDING: frozenset[OutcomeKind | None] = frozenset({"rejected", "aborted", "cancelled", "superseded"})
 """Outcomes that take a revision out of the desired config when nobody applied it. `lost` and

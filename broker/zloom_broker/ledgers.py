@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from weakref import WeakValueDictionary
 
 from zloom.model import Revision
+from zloom_broker.blocks import Block, Rows, decode_block, encode_block, unpack_ledger, unpack_revision
 from zloom_broker.ledger import Ledger
 from zloom_broker.parts import Parts, digest_of_part
-from zloom_broker.records import Block, Rows, decode_block, encode, unpack_ledger, unpack_revision
 
 BLOCK_SIZE = 256
 """Revisions in a block, at most …"""
@@ -63,7 +63,7 @@ class _Block:
         """Return it as a snapshot has it; that stays as long as nothing changes."""
         if self.packed is None:
             block = block_of(self.ledgers or [])
-            content = encode(block)
+            content = encode_block(block)
             self.packed = _Packed(content, digest_of_part(content), decode_block(content))
         return self.packed
 

@@ -4,9 +4,7 @@ A record is one MessagePack map, tagged by `record`. From the first release on, 
 changes; a new meaning gets a new record, so that an old journal can always be read.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
-from typing import Literal, Self
+from typing import Literal
 
 import msgspec
 from msgspec import Struct, field
@@ -163,59 +161,6 @@ AnyRecord = (
 )
 
 
-class LedgerRow(Struct, frozen=True, omit_defaults=True, array_like=True):
-    """A ledger in a block, but for its revision."""
-
-    targets: list[str]
-    outcomes: list[Outcome]
-    request_digest: bytes = b""
-    agreed: RevisionAgreed | None = None
-    concluded: RevisionConcluded | None = None
-    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
-    guard: GuardEnd | None = None
-
-
-class Rows(Struct, frozen=True, array_like=True):
-    """Packed values, one after the other, each of which can be unpacked alone."""
-
-    content: memoryview
-    ends: Sequence[int]
-    """Where each ends in `content`."""
-
-    @classmethod
-    def of(cls, packed: Iterable[bytes]) -> Self:
-        """Return values as rows."""
-        values = list(packed)
-        return cls(memoryview(b"".join(values)), list(accumulate(map(len, values))))
-
-    def __getitem__(self, position: int) -> memoryview:
-        """Return one of them, still packed."""
-        return self.content[self.ends[position - 1] if position else 0 : self.ends[position]]
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self.ends)
-
-
-class Block(Struct, frozen=True, omit_defaults=True):
-    """Ledgers that follow each other, and what is asked of all of them, for which none is unpacked."""
-
-    revisions: Rows
-    """A `Revision` each: of a fleet, what became of one is a thousand times as long."""
-    ledgers: Rows
-    """A `LedgerRow` each."""
-    requests: dict[str, dict[str, int]]
-    """By user and request id, which of them that request made; the first is 0."""
-    keys: dict[str, list[int]]
-    """The revisions that say something about each key."""
-    open: list[int] = field(default_factory=list)
-    """Those that are not settled."""
-    losses: list[int] = field(default_factory=list)
-    """Those in which somebody was lost."""
-    noted: list[int] = field(default_factory=list)
-    """Those that somebody may look for; see `Ledger.noted`."""
-
-
 class AttemptImage(Struct, frozen=True, omit_defaults=True):
     """An attempt in an image of the state."""
 
@@ -224,7 +169,7 @@ class AttemptImage(Struct, frozen=True, omit_defaults=True):
     left: list[ReplicaLeft]
     baseline: dict[str, Value]
     blocks: list[bytes]
-    """Digests of the parts that hold a `Block` of revisions each, in order."""
+    """Digests of the parts that hold a block of revisions each, in order."""
 
 
 class Image(Struct, frozen=True, omit_defaults=True):
@@ -240,13 +185,10 @@ class Image(Struct, frozen=True, omit_defaults=True):
 _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(AnyRecord)
 _images = msgspec.msgpack.Decoder(Image)
-_revisions = msgspec.msgpack.Decoder(Revision)
-_ledger_rows = msgspec.msgpack.Decoder(LedgerRow)
-_blocks = msgspec.msgpack.Decoder(Block)
 
 
-def encode(value: AnyRecord | Image | Block) -> bytes:
-    """Return the bytes of a record, an image or a block."""
+def encode(value: AnyRecord | Image) -> bytes:
+    """Return the bytes of a record or an image."""
     return _encoder.encode(value)
 
 
@@ -260,29 +202,6 @@ def decode_record(payload: bytes) -> AnyRecord:
     return record
 
 
-def pack(part: Revision | LedgerRow) -> bytes:
-    """Return a part of a ledger as a block has it."""
-    return _encoder.encode(part)
-
-
-def unpack_revision(packed: memoryview) -> Revision:
-    """Return a revision of a block.
-
-    Raises:
-        msgspec.DecodeError: It is none that this version knows.
-    """
-    return _revisions.decode(packed)
-
-
-def unpack_ledger(packed: memoryview) -> LedgerRow:
-    """Return what a block has of a ledger beside its revision.
-
-    Raises:
-        msgspec.DecodeError: It is none that this version knows.
-    """
-    return _ledger_rows.decode(packed)
-
-
 def decode_image(payload: bytes) -> Image:
     """Return the image of a payload.
 
@@ -290,15 +209,6 @@ def decode_image(payload: bytes) -> Image:
         msgspec.DecodeError: It is none that this version knows.
     """
     return _images.decode(payload)
-
-
-def decode_block(payload: bytes) -> Block:
-    """Return the block of a payload; its rows are views of that.
-
-    Raises:
-        msgspec.DecodeError: It is none that this version knows.
-    """
-    return _blocks.decode(payload)
 
 
 def size_of(entry: Struct) -> int:

@@ -14,23 +14,23 @@ SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_bro
 
 _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.digests zloom.effects
-    zloom.errors zloom.gaps zloom.handlers zloom.history zloom.mailbox zloom.markers zloom.messages
-    zloom.model zloom.outcome_table zloom.pace zloom.parting zloom.pause zloom.promises zloom.ramps
-    zloom.recording zloom.replay_schedule zloom.restoring zloom.rounds zloom.schedule zloom.schema
-    zloom.session zloom.session_effects zloom.session_link zloom.session_reports
-    zloom.session_rounds zloom.session_state zloom.session_updates zloom.settlement
-    zloom.socket_outbox zloom.stacks zloom.transcript zloom.updates_address zloom.version
-    zloom.visibility zloom.words
+    zloom.errors zloom.gaps zloom.handlers zloom.history zloom.mailbox zloom.markers
+    zloom.messages zloom.model zloom.outcome_table zloom.pace zloom.parting zloom.pause
+    zloom.promises zloom.ramps zloom.recording zloom.replay_schedule zloom.restoring
+    zloom.rounds zloom.schedule zloom.schema zloom.session zloom.session_effects
+    zloom.session_link zloom.session_reports zloom.session_rounds zloom.session_state
+    zloom.session_updates zloom.settlement zloom.socket_outbox zloom.stacks zloom.transcript
+    zloom.updates_address zloom.version zloom.visibility zloom.words
     zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
     zloom.client.subscriptions
-    zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.catchup zloom_broker.chain
-    zloom_broker.changes zloom_broker.chronicle zloom_broker.conclusions zloom_broker.core
-    zloom_broker.departures zloom_broker.desired zloom_broker.device_rules zloom_broker.device_troubles
-    zloom_broker.effects zloom_broker.errands zloom_broker.failures zloom_broker.greeting
+    zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.blocks
+    zloom_broker.catchup zloom_broker.chain zloom_broker.changes zloom_broker.chronicle
+    zloom_broker.conclusions zloom_broker.core zloom_broker.departures zloom_broker.desired
+    zloom_broker.device_rules zloom_broker.device_troubles zloom_broker.effects
+    zloom_broker.errands zloom_broker.failures zloom_broker.greeting
     zloom_broker.guard_conditions zloom_broker.guard_ends zloom_broker.guard_grammar
-    zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub
-    zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger zloom_broker.ledgers
-    zloom_broker.liveness
+    zloom_broker.guard_watch zloom_broker.guards zloom_broker.hub zloom_broker.inheritance
+    zloom_broker.inspection zloom_broker.ledger zloom_broker.ledgers zloom_broker.liveness
     zloom_broker.load zloom_broker.membership zloom_broker.newcomers zloom_broker.outcomes
     zloom_broker.owed zloom_broker.own_topics zloom_broker.parts zloom_broker.permissions
     zloom_broker.previews zloom_broker.pulse zloom_broker.queries zloom_broker.ramping
@@ -47,13 +47,13 @@ _SHELLS = """
     zloom.device_watch zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks
     zloom.handshakes zloom.hold_watch zloom.launch zloom.leaving zloom.metrics zloom.process
     zloom.recording_file zloom.security zloom.session_sockets zloom.settings zloom.socket_errors
-    zloom.socket_frames zloom.socket_options zloom.socket_sender zloom.sockets zloom.stack_source
-    zloom.stack_timer
-    zloom.status_source zloom.steerable zloom.store_register zloom.training zloom.weavelet
-    zloom.client zloom.client.answers zloom.client.attempts zloom.client.blocking zloom.client.caller
-    zloom.client.changes zloom.client.commands zloom.client.feeds zloom.client.link
-    zloom.client.operator zloom.client.previews zloom.client.questions zloom.client.recorder
-    zloom.client.replaying zloom.client.stacks zloom.client.waiting
+    zloom.socket_frames zloom.socket_options zloom.socket_sender zloom.sockets
+    zloom.stack_source zloom.stack_timer zloom.status_source zloom.steerable
+    zloom.store_register zloom.training zloom.weavelet
+    zloom.client zloom.client.answers zloom.client.attempts zloom.client.blocking
+    zloom.client.caller zloom.client.changes zloom.client.commands zloom.client.feeds
+    zloom.client.link zloom.client.operator zloom.client.previews zloom.client.questions
+    zloom.client.recorder zloom.client.replaying zloom.client.stacks zloom.client.waiting
     zloom_broker.admission zloom_broker.disk_watch zloom_broker.foreground zloom_broker.keyring
     zloom_broker.log zloom_broker.measuring zloom_broker.metrics_port zloom_broker.ports
     zloom_broker.recovery zloom_broker.server zloom_broker.settings zloom_broker.snapshots
