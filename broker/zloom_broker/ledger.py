@@ -125,17 +125,20 @@ class Ledger:
     def pack(self) -> tuple[bytes, bytes]:
         """Return the revision and the rest as a block has them; these stay as long as nothing changes."""
         if self.packed is None:
-            row = LedgerRow(
-                self.targets,
-                list(self.outcomes.values()),
-                self.request_digest,
-                self.agreed,
-                self.concluded,
-                self.baselines,
-                self.guard_end,
-            )
-            self.packed = pack(self.revision), pack(row)
+            self.packed = pack(self.revision), pack(self.row())
         return self.packed
+
+    def row(self) -> LedgerRow:
+        """Return all of it but the revision."""
+        return LedgerRow(
+            self.targets,
+            list(self.outcomes.values()),
+            self.request_digest,
+            self.agreed,
+            self.concluded,
+            self.baselines,
+            self.guard_end,
+        )
 
     @property
     def changes(self) -> dict[str, Value]:

@@ -238,14 +238,14 @@ class Ledgers:
                 yield
             self._split(number)
             yield
-            block.pack()
-            yield
+        # In one turn: what is let go must be what was packed.
+        block.pack()
         if block.ledgers is not None and self._rests(number, block.ledgers):
             for ledger in block.ledgers:
                 self._made[ledger.revision.revision] = ledger
                 ledger.packed = None
             block.ledgers = None
-            yield
+        yield
 
     def _split(self, number: int) -> None:
         """Leave in a block what it may have of bytes, and put blocks with the rest of it after it."""

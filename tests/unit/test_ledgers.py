@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 
@@ -213,3 +214,28 @@ def test_a_start_makes_no_object_of_a_revision_that_rests() -> None:
 
     assert len(requests["alice"]) == attempt.revision
     assert instructions < 2 * attempt.revision, "an object of each takes hundreds"
+
+
+@pytest.mark.usefixtures("_small_blocks")
+@pytest.mark.parametrize("turns", range(20))
+def test_g1_nothing_is_lost_that_changes_while_a_snapshot_is_prepared(turns: int) -> None:
+    """Between any two turns: the answer that settles a block, a revision that fills one, a loss amended."""
+    attempt = attempt_of("a", "b")
+    for number in range(1, 6):
+        accept(attempt, learning_rate=1 / number)
+        answer(attempt, number, "a", "applied")
+        answer(attempt, number, "b", "lost" if number == 2 else "applied")
+    accept(attempt, learning_rate=0.5)
+    answer(attempt, 6, "a", "applied")
+    preparing = attempt.ledgers.pack()
+    for _ in islice(preparing, turns):
+        pass
+    answer(attempt, 6, "b", "applied")
+    answer(attempt, 2, "b", "applied")
+    accept(attempt, learning_rate=0.25)
+    expected = [(ledger.revision, ledger.row()) for ledger in attempt.ledgers]
+    for _ in preparing:
+        pass
+    gc.collect()
+    for each in (attempt, again(attempt)):
+        assert [(ledger.revision, ledger.row()) for ledger in each.ledgers] == expected
