@@ -57,7 +57,7 @@ class Agreement:
         self._since = 0.0
         """Since when."""
         self._unreachable_since: float | None = None
-        """Since when the register has not answered a training that holds."""
+        """Since when the register has not answered this hold."""
 
     def __bool__(self) -> bool:
         """Whether anything is promised or not concluded."""
@@ -183,7 +183,7 @@ class Agreement:
 
     def _hold(self, round: Round, now: float) -> None:
         if self._held is not round:
-            self._held, self._since = round, now
+            self._held, self._since, self._unreachable_since = round, now, None
         self.holding = True
         self._check_register(round, now)
         if self.hold_limit is not None and now - self._since > self.hold_limit:

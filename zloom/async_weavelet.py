@@ -58,7 +58,7 @@ class AsyncWeavelet(Steerable):
             self._engine.close(reason)
             deadline = time.monotonic() + self._settings.close_timeout
             await asyncio.to_thread(self._engine.end)
-            while self._is_needed(deadline):  # noqa: ASYNC110 - a store can only be asked
+            while await asyncio.to_thread(self._is_needed, deadline):  # noqa: ASYNC110 - it can only be asked
                 await asyncio.sleep(NEEDED_POLL)
 
     async def __aenter__(self) -> Self:

@@ -19,7 +19,7 @@ class Parting:
         self._own = ""
         self._meeting = ""
         self._left = ""
-        """The meeting before."""
+        """The one that this rank left last, of which others may still ask."""
         self._in_pause = "start"
         """What made the ranks pause: a round, before the first that they were started so."""
 

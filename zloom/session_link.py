@@ -62,7 +62,9 @@ class Link:
         return MISSED_BEATS * self.beat
 
     def answered(self, now: float) -> None:
-        """The broker answers on control, and will again: it gives credit for each second status."""
+        """The broker answers on control, and will again: credit for each second status and for each sync that
+        must wait, and pings where nothing is said.
+        """
         self.alarms.set(Alarm.UNANSWERED, now + UNANSWERED_BEATS * self.beat)
 
     @property
@@ -167,6 +169,7 @@ class Link:
 
     def pong(self, ping: Ping, now: float) -> Send:
         """Return the answer to a ping, which may not wait."""
+        self.beat = ping.beat or self.beat
         self.acknowledged(ping.received, now)
         return self.send(Pong(id=ping.id, received=self._credit.tell()))
 

@@ -275,7 +275,7 @@ class Steerable(Declaring, Disownable):
 
         One that is a moment behind would find no store in which to look for what it is to do.
         """
-        return self._mailbox.parting.is_needed and time.monotonic() < deadline
+        return time.monotonic() < deadline and self._mailbox.parting.is_needed
 
     def _make_engine(self) -> Engine:
         replica = Replica(

@@ -30,8 +30,8 @@ class Store(Protocol):
 class StoreRegister:
     """Compare-and-set on keys below `prefix`; a call is a round trip or two to the store, and never waits.
 
-    Belongs to the training thread. A store that fails, because the process that serves it is gone, is a
-    register that cannot tell.
+    Belongs to the training thread; `is_needed` alone may be called from another once that has ended. A store
+    that fails, because the process that serves it is gone, is a register that cannot tell.
 
     Args:
         store: Shared by all ranks.

@@ -141,7 +141,9 @@ class Ledgers:
         Raises:
             IndexError: There is none of that number.
         """
-        if 0 < number <= self._length and number not in self._made:
+        if not 0 < number <= self._length:
+            raise IndexError(f"no revision {number}; the newest is {self._length}")
+        if number not in self._made:
             index, position = self._find(number)
             block = self._blocks[index]
             if block.ledgers is None and block.packed is not None:

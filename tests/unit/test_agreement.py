@@ -158,6 +158,19 @@ def test_a_register_that_is_gone_ends_the_wait_in_an_error() -> None:
     assert theirs.commit is None
 
 
+def test_an_earlier_silence_of_the_register_is_no_part_of_a_later_one() -> None:
+    one, _ = ranks()
+    assert isinstance(one.register, MemoryRegister)
+    for number, now in ((1, 0.0), (2, 1000.0)):
+        round = a_round(number=number)
+        round.commit = True
+        one.register.reachable = False
+        assert one.decision(round, now) is None
+        assert one.decision(round, now + 4.9) is None
+        one.register.reachable = True
+        assert one.decision(round, now + 4.95) is True
+
+
 def test_each_round_has_its_own_time_out() -> None:
     one, _ = ranks()
     first, second = a_round(number=1), a_round(number=2)

@@ -63,6 +63,9 @@ def test_what_rests_is_let_go_and_made_again() -> None:
     assert attempt.ledger(0) is attempt.ledger(6) is None
     with pytest.raises(IndexError, match="the newest is 5"):
         attempt.ledgers[5]
+    for number in (-1, 0, 6):
+        with pytest.raises(IndexError, match=f"no revision {number}; the newest is 5"):
+            attempt.ledgers.revision(number)
 
 
 @pytest.mark.usefixtures("_small_blocks")

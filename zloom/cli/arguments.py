@@ -23,8 +23,9 @@ def split(words: Sequence[str], what: str = "change") -> dict[str, str]:
     for word in words:
         key, separator, text = word.partition("=")
         if not separator or not key:
-            ramp = "; quote a ramp: 'key=..value over 300 steps'" if word in ("over", "steps", "step") else ""
-            raise SettingsError(f"{word!r} is no {what}; expected key=value{ramp}")
+            is_ramp = what == "change" and word in ("over", "steps", "step")
+            hint = "; quote a ramp: 'key=..value over 300 steps'" if is_ramp else ""
+            raise SettingsError(f"{word!r} is no {what}; expected key=value{hint}")
         if key in texts:
             raise SettingsError(f"{key} is given twice")
         texts[key] = text

@@ -24,7 +24,7 @@ CATCH_UP = 1.0
 
 QUIET = 10.0
 """Seconds without a word until the broker is asked whether the run goes on: its end may have been published
-when a restarted broker was not subscribed yet."""
+when a restarted broker did not have this subscription yet."""
 
 STOPPED = "stopped by its user"
 
