@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 from zloom.rounds import End
 
 KEPT = 2000
-"""Rounds and meetings that stay in the store: a rank that asks about an older one has missed hundreds."""
+"""Rounds and meetings that stay in the store. A round has a meeting or a few, so a rank that asks about an
+older one has missed hundreds of decisions."""
 
 COMMIT, ABORT = "commit", "abort"
 KEEP, UNDO = "keep", "undo:"

@@ -68,6 +68,22 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     return f"did you mean {names[near[0]]}? " if near else ""
 
 
+def unknown(
+    lacks: str, name: str, known: Collection[str], listed: str = "", *, most: int | None = None
+) -> str:
+    """Return that a name is not known, with the one that may have been meant.
+
+    Args:
+        lacks: Who has nothing of that name, in words that it ends.
+        name: That was asked for.
+        known: Those that there are.
+        listed: These as they are to be shown; by default all of them, in order.
+        most: Characters of `name` that are shown; by default all.
+    """
+    shown = listed or ", ".join(sorted(known)) or "none"
+    return f"{lacks} {name[:most]!r}; {did_you_mean(name, known)}known are: {shown}"
+
+
 def type_of(value: Scalar) -> JsonType:
     """Return the name that JSON Schema has for the value's type."""
     names: dict[type, JsonType] = {bool: "boolean", int: "integer", float: "number", str: "string"}

@@ -73,9 +73,9 @@ _ledger_rows = msgspec.msgpack.Decoder(LedgerRow)
 _blocks = msgspec.msgpack.Decoder(Block)
 
 
-def pack(part: Revision | LedgerRow) -> bytes:
-    """Return a part of a ledger as a block has it."""
-    return _encoder.encode(part)
+def pack(value: Revision | LedgerRow | Block) -> bytes:
+    """Return a part of a ledger as a block has it, or a block as a snapshot has it."""
+    return _encoder.encode(value)
 
 
 def unpack_revision(packed: memoryview) -> Revision:
@@ -96,12 +96,7 @@ def unpack_ledger(packed: memoryview) -> LedgerRow:
     return _ledger_rows.decode(packed)
 
 
-def encode_block(block: Block) -> bytes:
-    """Return the bytes of a block."""
-    return _encoder.encode(block)
-
-
-def decode_block(payload: bytes) -> Block:
+def unpack_block(payload: bytes) -> Block:
     """Return the block of a payload; its rows are views of that.
 
     Raises:

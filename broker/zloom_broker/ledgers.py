@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from weakref import WeakValueDictionary
 
 from zloom.model import Revision
-from zloom_broker.blocks import Block, Rows, decode_block, encode_block, unpack_ledger, unpack_revision
+from zloom_broker.blocks import Block, Rows, pack, unpack_block, unpack_ledger, unpack_revision
 from zloom_broker.ledger import Ledger
 from zloom_broker.parts import Parts, digest_of_part
 
@@ -43,7 +43,7 @@ class _Packed:
 
     def made_by(self, user: str, request_id: str) -> int | None:
         """Return the position of the revision that a request made, or None."""
-        return decode_block(self.content).requests.get(user, {}).get(request_id)
+        return unpack_block(self.content).requests.get(user, {}).get(request_id)
 
 
 def _compact(rows: Rows) -> Rows:
@@ -63,8 +63,8 @@ class _Block:
         """Return it as a snapshot has it; that stays as long as nothing changes."""
         if self.packed is None:
             block = block_of(self.ledgers or [])
-            content = encode_block(block)
-            self.packed = _Packed(content, digest_of_part(content), decode_block(content))
+            content = pack(block)
+            self.packed = _Packed(content, digest_of_part(content), unpack_block(content))
         return self.packed
 
     def parted(self) -> list[list[Ledger]]:
@@ -92,7 +92,7 @@ class _Block:
 
 
 class Ledgers:
-    """The ledgers of an attempt, by the place of their revisions: 1 is the first. Not thread-safe.
+    """The ledgers of an attempt, in the order of their revisions. Not thread-safe.
 
     Of each ledger there is one object at a time, for as long as anybody holds it.
     """
@@ -210,7 +210,7 @@ class Ledgers:
         """
         for digest in digests:
             content = parts[digest]
-            block = decode_block(content)
+            block = unpack_block(content)
             self._blocks.append(_Block(None, _Packed(content, digest, block)))
             self._starts.append(self._length)
             self._length += len(block.revisions)
@@ -227,8 +227,9 @@ class Ledgers:
         """Return the ledgers of a block as objects, which count from now on."""
         block = self._blocks[number]
         if block.ledgers is None:
-            ends = [*self._starts[number + 1 : number + 2], self._length]
-            block.ledgers = [self[place] for place in range(self._starts[number], ends[0])]
+            count = len(block.pack().ledgers)
+            first = self._starts[number]
+            block.ledgers = [self[place] for place in range(first, first + count)]
         block.packed = None
         return block.ledgers
 

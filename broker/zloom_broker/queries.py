@@ -36,7 +36,7 @@ from zloom.model import (
     RunStatus,
     State,
 )
-from zloom.words import did_you_mean
+from zloom.words import unknown
 from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub
 from zloom_broker.ledger import Setting
@@ -104,9 +104,8 @@ class Queries:
         if not attempts:
             runs = {attempt.run for attempt in self._hub.state.attempts.values()}
             visible = sorted(run for run in runs if access.covers(run))
-            listed = f"known are: {_names(visible) if visible else STARTING}"
-            hint = did_you_mean(request.run, visible)
-            raise Refused("unknown_run", f"unknown run {request.run[:64]!r}; {hint}{listed}")
+            listed = _names(visible) if visible else STARTING
+            raise Refused("unknown_run", unknown("unknown run", request.run, visible, listed, most=64))
         if not request.attempt:
             inhabited = [attempt for attempt in attempts if any(attempt.present())]
             return (inhabited or attempts)[-1]

@@ -10,7 +10,7 @@ from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
 from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
-from zloom.words import MAX_NAMED, did_you_mean, nobody_there
+from zloom.words import MAX_NAMED, nobody_there, unknown
 from zloom_broker.attempt import Attempt
 from zloom_broker.ledger import Setting, is_scheduled
 from zloom_broker.ramping import MAX_STEPS, check_ramps
@@ -141,7 +141,8 @@ def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
     present = _present(attempt)
     known = sorted({command.name for replica in present for command in replica.commands})
     if request.command not in known:
-        raise Refused("unknown_command", _unknown(f"{attempt.run} has no command", request.command, known))
+        lacks = f"{attempt.run} has no command"
+        raise Refused("unknown_command", unknown(lacks, request.command, known, most=64))
     _check_size(request.arguments)
     declaring = [r for r in _reachable(attempt) if any(c.name == request.command for c in r.commands)]
     for replica in present:
@@ -208,7 +209,8 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
     known = {key.name for _, key in declared}
     for name, value in changes.items():
         if name not in known:
-            raise Refused("unknown_key", _unknown(f"{attempt.run} has no key", name, sorted(known)))
+            lacks = f"{attempt.run} has no key"
+            raise Refused("unknown_key", unknown(lacks, name, sorted(known), most=64))
         for replica, key in declared:
             if key.name == name:
                 check_value(key, value, replica)
@@ -355,10 +357,6 @@ def _check_size(values: Mapping[str, Value]) -> None:
 
 def _notes(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
-
-
-def _unknown(lacks: str, name: str, known: list[str]) -> str:
-    return f"{lacks} {name[:64]!r}; {did_you_mean(name, known)}known are: {', '.join(known) or 'none'}"
 
 
 def _unknown_revision(attempt: Attempt, revision: int) -> Refused:

@@ -1,12 +1,12 @@
 """`key=value` words of a command line, read by the types that the run declares."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from zloom.errors import Refused, SettingsError
 from zloom.messages import Keys, Preview
 from zloom.model import Problem, Schema, Value
 from zloom.schema import parse
-from zloom.words import did_you_mean
+from zloom.words import unknown
 
 
 def split(words: Sequence[str], what: str = "change") -> dict[str, str]:
@@ -50,7 +50,7 @@ def values(keys: Keys, only: str = "") -> dict[str, Value]:
     """
     found = {state.key.name: state.value for state in keys.keys}
     if only and only not in found:
-        raise _unknown(f"{keys.run} has no key", "unknown_key", only, found)
+        raise Refused("unknown_key", unknown(f"{keys.run} has no key", only, found))
     return {only: found[only]} if only else found
 
 
@@ -62,7 +62,7 @@ def command_arguments(name: str, texts: Mapping[str, str], keys: Keys) -> dict[s
     """
     schemas = {command.name: command.schema for command in keys.commands}
     if name not in schemas:
-        raise _unknown(f"{keys.run} has no command", "unknown_command", name, schemas)
+        raise Refused("unknown_command", unknown(f"{keys.run} has no command", name, schemas))
     arguments = schemas[name].properties or {}
     return _read(texts, arguments, f"{name} has no argument", "bad_arguments", "bad_arguments")
 
@@ -74,20 +74,14 @@ def refused(error: Refused, keys: Keys) -> Preview:
 
 
 def _read(
-    texts: Mapping[str, str], schemas: Mapping[str, Schema], lacks: str, unknown: str, wrong: str
+    texts: Mapping[str, str], schemas: Mapping[str, Schema], lacks: str, not_known: str, wrong: str
 ) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for key, text in texts.items():
         if key not in schemas:
-            raise _unknown(lacks, unknown, key, schemas)
+            raise Refused(not_known, unknown(lacks, key, schemas))
         try:
             values[key] = parse(text, schemas[key])
         except SettingsError as error:
             raise Refused(wrong, f"{key}: {error}") from error
     return values
-
-
-def _unknown(lacks: str, code: str, name: str, known: Collection[str]) -> Refused:
-    return Refused(
-        code, f"{lacks} {name!r}; {did_you_mean(name, known)}known are: {', '.join(sorted(known)) or 'none'}"
-    )

@@ -15,7 +15,7 @@ async def training_attempt(
     without: str = "",
     wait: Callable[[str], object] | None = None,
 ) -> RunStatus:
-    """Return the newest attempt of a run of which all ranks are there and stand at, or behind, a first step.
+    """Return the newest attempt of a run of which all ranks are there and have begun a step.
 
     Before that a trainer may still declare keys.
 
@@ -32,12 +32,12 @@ async def training_attempt(
     async with operator.watch(run) as feed:
         told = False
         while True:
-            found = None
-            for status in reversed(await operator.runs(run)):
-                wanted = attempt in ("", status.attempt) and status.attempt != without
-                if wanted and status.live >= status.world_size:
-                    found = status
-                    break
+            wanted = (
+                each
+                for each in reversed(await operator.runs(run))
+                if attempt in ("", each.attempt) and each.attempt != without and each.live >= each.world_size
+            )
+            found = next(wanted, None)
             if found is not None and await _has_begun(operator, found):
                 return found
             why = _why(run, attempt, without) if found is None else f"{run} has not begun its first step"
