@@ -123,12 +123,13 @@ class Reports:
             self.more_to_report(now)
 
     def status(self, status: Status, revision: int, now: float) -> list[Effect]:
-        """Send a status, with its number and the newest revision."""
+        """Send a status, with its number and the newest revision, behind what was declared before it."""
         if not self.may_report:
             return []
+        untold = self._send_untold(now)
         self._status_seq += 1
         self._status_sent = now
-        return [self._link.send(replace(status, seq=self._status_seq, revision=revision))]
+        return [*untold, self._link.send(replace(status, seq=self._status_seq, revision=revision))]
 
     def publish(self, topic: str, payload: bytes, *, welcome: bool) -> list[Effect]:
         """Send a user's payload now or never."""
@@ -166,9 +167,9 @@ class Reports:
             case Alarm.OUTCOMES:
                 return self._send_outcomes(now)
             case Alarm.STREAM:
-                return [CollectStatus(look=False)]
+                return [*self._send_untold(now), CollectStatus(look=False)]
         self._alarms.set(Alarm.STATUS, now + self._link.beat)
-        return [CollectStatus()]
+        return [*self._send_untold(now), CollectStatus()]
 
     def send_last(self, now: float) -> list[Effect]:
         """Send the outcomes that the broker may lack, all of them, as far as credit goes."""
@@ -177,6 +178,9 @@ class Reports:
         while self.may_report and (sent := self._send_outcomes(now)):
             effects += sent
         return effects
+
+    def _send_untold(self, now: float) -> list[Effect]:
+        return [] if self._told == self._declared else self._send_declaration(now)
 
     def _send_declaration(self, now: float) -> list[Effect]:
         self._link.counters.resent += self._told == self._declared

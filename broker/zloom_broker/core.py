@@ -5,6 +5,7 @@ Time is the argument `now`, in seconds on any monotonic clock.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import get_args
 
 from zloom.credit import STREAMED
@@ -50,6 +51,7 @@ from zloom.messages import (
 from zloom_broker import outcomes
 from zloom_broker.catchup import catch_up
 from zloom_broker.changes import Changes
+from zloom_broker.declarations import Declarations
 from zloom_broker.departures import Departures
 from zloom_broker.device_troubles import Reactions, Troubles
 from zloom_broker.effects import Effect, Send
@@ -98,7 +100,8 @@ class Core:
         self._outcomes = outcomes.Outcomes(self._hub)
         self._failures = Failures(self._hub)
         self._departures = Departures(self._hub, self._outcomes, self._failures)
-        self._membership = Membership(self._hub, self._departures, self._failures)
+        self._declarations = Declarations(self._hub, self._departures)
+        self._membership = Membership(self._hub, self._departures, self._declarations, self._failures)
         self._queries = Queries(self._hub)
         self._inspection = Inspection(self._hub, self._queries)
         requests = Requests(self._hub, self._outcomes)
@@ -305,7 +308,7 @@ class Core:
             return
         match message:  # what comes most first, as each case that it is not costs time
             case Status():
-                self._status(peer, message, now)
+                self._declarations.behind(peer.replica, partial(self._status, peer, message, now))
             case Outcomes():
                 self._outcomes.receive(peer, message, now)
             case Pong():
@@ -326,7 +329,7 @@ class Core:
                 catch_up(self._hub, peer, message, now)
                 self._steering.synced(peer, now)
             case Declare():
-                self._membership.declare(peer, message, now)
+                self._declarations.declare(peer, message, now)
             case FailureReceived():
                 self._failures.received(peer, message)
             case StacksTaken():

@@ -1,18 +1,17 @@
-"""Who is there: hellos, registrations, declarations."""
+"""Who is there: hellos and registrations."""
 
 from functools import partial
 from typing import Literal, NamedTuple
 
-from msgspec.structs import replace
-
 from zloom.codec import MAX_MESSAGE_SIZE, watch_topic
-from zloom.messages import PROTOCOL, Declare, Declared, Hello, HelloRequired, Revised, Wait, Welcome
+from zloom.messages import PROTOCOL, Hello, HelloRequired, Revised, Wait, Welcome
 from zloom.model import Event, Replica
 from zloom.version import __version__
 from zloom_broker.attempt import Attempt, AttemptKey
+from zloom_broker.declarations import Declarations
 from zloom_broker.departures import Departures
 from zloom_broker.failures import Failures
-from zloom_broker.greeting import bad_names, problem_of
+from zloom_broker.greeting import problem_of
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.inheritance import inherited
 from zloom_broker.liveness import Vitals
@@ -45,15 +44,16 @@ class _Join(NamedTuple):
 class Membership:
     """Registers peers and replicas."""
 
-    def __init__(self, hub: Hub, departures: Departures, failures: Failures) -> None:
+    def __init__(
+        self, hub: Hub, departures: Departures, declarations: Declarations, failures: Failures
+    ) -> None:
         self._hub = hub
         self._departures = departures
+        self._declarations = declarations
         self._failures = failures
         self._joining: dict[str, _Join] = {}
         self._starting: set[AttemptKey] = set()
         """Attempts of which the first replica is being written."""
-        self._declaring: dict[str, Replica] = {}
-        """What each replica declared last, while that is being written."""
         self._conflicts: set[tuple[str, str]] = set()
 
     def joining(self, key: AttemptKey) -> list[str]:
@@ -92,7 +92,7 @@ class Membership:
         attempt = self._attempt(replica)
         if attempt is None or attempt.replicas.get(replica.id) != replica:
             return False
-        if replica.id in self._declaring or self._departures.under_way(replica.id):
+        if self._declarations.under_way(replica.id) or self._departures.under_way(replica.id):
             return False
         # On a read-only journal a return cannot be written, but the weavelet may read all the same.
         return replica.id not in attempt.left or bool(self._hub.settings.read_only)
@@ -248,36 +248,6 @@ class Membership:
             self._hub.peers.pop(before.id, None)
         self._hub.weavelets[replica.id] = peer
         peer.vitals = self._hub.vitals.setdefault(replica.id, Vitals())
-
-    # --- declarations ------------------------------------------------------------------------
-
-    def declare(self, peer: Peer, declare: Declare, now: float) -> None:
-        """A weavelet's keys and commands changed."""
-        if self._departures.under_way(peer.replica):
-            self._hub.counters["declarations_too_late"] += 1
-            return
-        known = self._hub.state.attempts[peer.attempt].replicas[peer.replica]
-        replica = replace(known, keys=declare.keys, commands=declare.commands)
-        problem = bad_names(replica)
-        if problem is not None:
-            self._hub.send(peer, problem)
-        elif replica == self._declaring.get(peer.replica, known):
-            if replica == known:
-                self._hub.send(peer, Declared(seq=declare.seq))
-            # Otherwise it is being written; the weavelet asks again.
-        elif not self._hub.settings.read_only:
-            self._declaring[peer.replica] = replica
-            joined = ReplicaJoined(replica=replica, at=self._hub.wall(now))
-            then = partial(self._declared, peer, declare.seq, replica)
-            self._hub.commit(joined, then=then, failed=lambda _: self._no_longer_declaring(replica))
-
-    def _declared(self, peer: Peer, seq: int, replica: Replica) -> None:
-        self._no_longer_declaring(replica)
-        self._hub.send(peer, Declared(seq=seq))
-
-    def _no_longer_declaring(self, replica: Replica) -> None:
-        if self._declaring.get(replica.id) is replica:
-            del self._declaring[replica.id]
 
 
 def _home(replica: Replica) -> AttemptKey:

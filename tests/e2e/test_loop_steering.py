@@ -334,11 +334,18 @@ def test_the_loop_of_the_readme_is_steered_and_ends_at_a_stop(
         loop.step()
         return loop.losses[-1]
 
-    own = {"optimizer": loop.optimizer, "loader": itertools.repeat(0), "train_step": train_step}
+    own: dict[str, Any] = {
+        "optimizer": loop.optimizer,
+        "loader": itertools.repeat(0),
+        "train_step": train_step,
+    }
     with ThreadPoolExecutor(1) as thread:
         training = thread.submit(exec, program, own)  # the reader's own loop
-        until(lambda: training.done() or all_train(operator, "tiny-lm"))
-        assert operator.set("tiny-lm", {"learning_rate": 0.25}).applied_everywhere
-        assert operator.stop("tiny-lm").applied_everywhere
-        training.result(DEADLINE)
+        try:
+            until(lambda: training.done() or all_train(operator, "tiny-lm"))
+            assert operator.set("tiny-lm", {"learning_rate": 0.25}).applied_everywhere
+            assert operator.stop("tiny-lm").applied_everywhere
+            training.result(DEADLINE)
+        finally:
+            own["stopped"].set()  # the thread trains on where a line above failed
     assert loop.rates[-1] == 0.25

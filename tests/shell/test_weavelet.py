@@ -529,6 +529,33 @@ def test_a_burst_of_points_does_not_wait_for_a_beat_each(
     assert time.monotonic() - begun < beats / 2, "a beat for each status, were it not sent on at once"
 
 
+def test_who_sees_a_step_sees_what_was_declared_before_it(
+    weavelet: Weavelet, operator: SyncOperator, run: str
+) -> None:
+    count = 100
+    steps, ended = [0], threading.Event()
+
+    def declare_and_step() -> None:
+        for number in range(1, count + 1):
+            weavelet.on_config(f"key{number}", initial=0, type=int)(lambda _: None)
+            weavelet.tick()
+            with weavelet.phase("validating"):  # has a status told soon
+                ended.wait(0.01)
+
+    training = threading.Thread(target=declare_and_step)
+    training.start()
+    try:
+        while steps[-1] < count:
+            (replica,) = operator.replicas(run)
+            declared = {each.key.name for each in operator.keys(run).keys}
+            assert {f"key{number}" for number in range(1, replica.step + 1)} <= declared
+            steps.append(replica.step)
+    finally:
+        ended.set()
+        training.join(DEADLINE)
+    assert len(set(steps)) > 5, "hardly a step was seen: nothing was tried"
+
+
 def test_a_phase_is_told_at_once_and_ends_with_its_block(
     weavelet: Weavelet, operator: SyncOperator, run: str
 ) -> None:

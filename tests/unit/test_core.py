@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.broker_support import BATCH_SIZE, LEARNING_RATE, Bench, events, published, replica, sent
 from zloom import messages as m
-from zloom.model import Key, Outcome, Schema, Series
+from zloom.model import Key, Outcome, ReplicaStatus, Schema, Series
 from zloom_broker.effects import Publish, Send
 
 STEER = b"steer/run/one/"
@@ -403,6 +403,30 @@ def test_g6_declarations_count_from_their_commit() -> None:
     (refusal,) = sent(bench.set(learning_rate=0.5))
     assert isinstance(refusal, m.Refusal)
     assert refusal.code == "unknown_key"
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_who_sees_a_step_sees_what_was_declared_before_it(written: bool) -> None:
+    bench = steered()
+    bench.hold = True
+    bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    bench.receive(b"a", m.Status(seq=1, step=7, metrics={"loss": Series([7], [0.5])}))
+    bench.receive(b"a", m.Goodbye())
+    assert _replica(bench).step == 0
+    if written:
+        bench.confirm(1)
+        assert set(bench.core.state.attempts["run", "one"].keys()) == {"batch_size"}
+    else:
+        bench.fail()
+    assert _replica(bench).step == 7
+    assert _replica(bench).metrics == {"loss": 0.5}
+
+
+def _replica(bench: Bench) -> ReplicaStatus:
+    (answer,) = sent(bench.receive(b"op", m.GetReplicas(id="q")))
+    assert isinstance(answer, m.Replicas)
+    (one,) = answer.replicas
+    return one
 
 
 def test_declaring_back_while_it_is_written_ends_with_the_newest() -> None:

@@ -25,7 +25,8 @@ _PURE = """
     zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.blocks
     zloom_broker.catchup zloom_broker.chain zloom_broker.changes zloom_broker.chronicle
-    zloom_broker.conclusions zloom_broker.core zloom_broker.departures zloom_broker.desired
+    zloom_broker.conclusions zloom_broker.core zloom_broker.declarations
+    zloom_broker.departures zloom_broker.desired
     zloom_broker.device_rules zloom_broker.device_troubles zloom_broker.effects
     zloom_broker.errands zloom_broker.failures zloom_broker.greeting
     zloom_broker.guard_conditions zloom_broker.guard_ends zloom_broker.guard_grammar

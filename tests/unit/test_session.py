@@ -565,6 +565,22 @@ def test_declarations_are_told_until_the_broker_has_them() -> None:
     assert session.receive_control(m.HelloRequired(), 2.3) == [hello("n2", replica)]
 
 
+def test_a_status_follows_what_was_declared_before_it() -> None:
+    session = active()
+    session.declare([LEARNING_RATE], [], 0.1)
+    told = [type(each) for each in sent(session.status(STATUS, 0.1))]
+    assert told == [m.Declare, m.Status]
+    assert [type(each) for each in sent(session.status(STATUS, 0.2))] == [m.Status]
+    assert m.Declare not in [type(each) for each in sent(session.on_timer(0.9))]
+
+
+def test_a_declaration_that_is_due_with_a_status_goes_first() -> None:
+    session = active()
+    session.on_timer(0.1)
+    session.declare([LEARNING_RATE], [], 1.2)  # the status has been due for longer
+    assert [type(each) for each in session.on_timer(1.2)] == [Send, CollectStatus]
+
+
 def test_an_older_declaration_that_arrived_is_not_the_newest() -> None:
     session = active()
     session.declare([LEARNING_RATE], [], 0.1)
