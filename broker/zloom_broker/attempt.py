@@ -10,7 +10,7 @@ from zloom.model import HistoryEntry, Key, Outcome, Replica
 from zloom_broker.desired import DesiredConfig
 from zloom_broker.ledger import DEFERRED, Ledger
 from zloom_broker.ledgers import Ledgers
-from zloom_broker.parts import Parts
+from zloom_broker.parts import ImageError, Parts, digest_of_part, part_of
 from zloom_broker.records import (
     AttemptImage,
     AttemptStarted,
@@ -22,6 +22,9 @@ from zloom_broker.records import (
     RevisionAccepted,
     RevisionAgreed,
     RevisionConcluded,
+    Roster,
+    decode_roster,
+    encode,
 )
 
 MAX_TEXT = 2000
@@ -67,10 +70,14 @@ class Attempt:
         """Revisions that are not settled, by number and in order."""
         self.deferred: dict[int, Ledger] = {}
         """Those of them that wait for a step or for all ranks, and not just for the next safe point."""
-        self.losses: set[int] = set()
-        """Revisions in which somebody was lost, who may come back and amend that."""
+        self.losses: dict[str, set[int]] = {}
+        """Revisions in which each replica was lost, which may come back and amend that."""
+        self.doubtful: set[int] = set()
+        """Those that may turn void by that; see `Ledger.may_turn_void`."""
         self.noted: set[int] = set()
         """Revisions that somebody may look for; see `Ledger.noted`."""
+        self._roster: tuple[bytes, bytes] | None = None
+        """Digest and bytes of who is there, until somebody comes, goes or declares."""
 
     @property
     def revision(self) -> int:
@@ -166,11 +173,13 @@ class Attempt:
         self.replicas[replica.id] = replica
         self.left.pop(replica.id, None)
         self.config.declare(replica.keys)
+        self._roster = None
 
     def leave(self, record: ReplicaLeft) -> None:
         """A replica left; what it still owed ends with the record's outcome."""
         owed = self.owed(record.replica)
         self.left[record.replica] = record
+        self._roster = None
         for ledger in owed:
             self._answer(ledger, [self._gone(record)])
 
@@ -204,10 +213,30 @@ class Attempt:
         """The guard of a revision ended."""
         self.ledgers.changing(record.revision).guard_end = record.end
 
+    # --- snapshots ---------------------------------------------------------------------------
+
+    def pack(self) -> Iterator[None]:
+        """Do what takes long about an image, little at each turn; records may be taken in between."""
+        self._pack_roster()
+        yield
+        yield from self.ledgers.pack()
+
+    def parts(self) -> dict[bytes, bytes]:
+        """Return what `image` names and does not hold, by digest."""
+        digest, content = self._pack_roster()
+        return {digest: content, **self.ledgers.parts()}
+
     def image(self) -> AttemptImage:
-        """Return the attempt as an image, from which `restore` makes it again."""
-        replicas, left = list(self.replicas.values()), list(self.left.values())
-        return AttemptImage(self.started, replicas, left, self.config.baseline, self.ledgers.digests())
+        """Return the attempt as an image, from which `restore` makes it again.
+
+        Raises:
+            ImageError: It would not be this attempt.
+        """
+        try:
+            blocks = self.ledgers.digests()
+        except ImageError as error:
+            raise self._wrong(error) from error
+        return AttemptImage(self.started, self._pack_roster()[0], blocks, self.revision, self.chain)
 
     @classmethod
     def restore(cls, image: AttemptImage, parts: Parts, requests: Places) -> "Attempt":
@@ -217,23 +246,49 @@ class Attempt:
             image: As `image` returned it.
             parts: At least those that it names.
             requests: Takes the places of its revisions.
+
+        Raises:
+            ImageError: It is not what it says it is.
+            msgspec.DecodeError: A part is none that this version knows.
         """
         attempt = cls(image.started)
-        attempt.replicas = {replica.id: replica for replica in image.replicas}
-        attempt.left = {left.replica: left for left in image.left}
+        try:
+            attempt._restore(image, parts, requests)
+        except ImageError as error:
+            raise attempt._wrong(error) from error
+        return attempt
+
+    def _restore(self, image: AttemptImage, parts: Parts, requests: Places) -> None:
+        content = part_of(parts, image.roster)
+        roster, self._roster = decode_roster(content), (image.roster, content)
+        self.replicas = {replica.id: replica for replica in roster.replicas}
+        self.left = {left.replica: left for left in roster.left}
         blocks = []
-        for block in attempt.ledgers.restore(image.blocks, parts):
-            first = attempt.revision - len(block.revisions) + 1
-            place = Place(attempt.key, first, attempt.revision)
+        for block in self.ledgers.restore(image.blocks, parts):
+            place = Place(self.key, self.revision - len(block.revisions) + 1, self.revision)
             for user, ids in block.requests.items():
                 requests.setdefault(user, {}).update(zip(ids, repeat(place)))
             for revision in block.open:
-                attempt._open(attempt.ledgers[revision - 1])
-            attempt.losses.update(block.losses)
-            attempt.noted.update(block.noted)
-            blocks.append(block.keys)
-        attempt.config.restore(image.baseline, blocks)
-        return attempt
+                self._open(self.ledgers[revision])
+            for replica, numbers in block.losses.items():
+                self.losses.setdefault(replica, set()).update(numbers)
+            self.doubtful.update(block.doubtful)
+            self.noted.update(block.noted)
+            blocks.append(block)
+        if (self.revision, self.chain) != (image.revision, image.chain):
+            held = f"revision {self.revision} with chain {self.chain.hex()[:16]}"
+            raise ImageError(f"it ends at {held}, not at {image.revision} with {image.chain.hex()[:16]}")
+        self.config.restore(roster.baseline, blocks)
+
+    def _pack_roster(self) -> tuple[bytes, bytes]:
+        if self._roster is None:
+            roster = Roster(list(self.replicas.values()), list(self.left.values()), self.config.baseline)
+            content = encode(roster)
+            self._roster = digest_of_part(content), content
+        return self._roster
+
+    def _wrong(self, error: ImageError) -> ImageError:
+        return ImageError(f"attempt {self.id} of {self.run}: {error}")
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -241,10 +296,13 @@ class Attempt:
         self.ledgers.append(ledger)
         if not ledger.settled:
             self._open(ledger)
-        if ledger.lost:
-            self.losses.add(ledger.revision.revision)
+        number = ledger.revision.revision
+        for replica in ledger.lost:
+            self.losses.setdefault(replica, set()).add(number)
+        if ledger.may_turn_void:
+            self.doubtful.add(number)
         if ledger.noted:
-            self.noted.add(ledger.revision.revision)
+            self.noted.add(number)
         self.config.append(ledger)
 
     def _open(self, ledger: Ledger) -> None:
@@ -261,13 +319,24 @@ class Attempt:
                 self.ledgers.changing(number)
                 changed = True
             ledger.answer(outcome)
-            if outcome.outcome == "lost":
-                self.losses.add(number)
+            self._note_loss(number, outcome)
         if ledger.settled:
             self.open.pop(number, None)
             self.deferred.pop(number, None)
+        if ledger.may_turn_void:
+            self.doubtful.add(number)
+        else:
+            self.doubtful.discard(number)
         if ledger.void != was_void or ledger.changes != before:
-            self.config.change(number, {**before, **ledger.changes})
+            self.config.change(ledger, {**before, **ledger.changes})
+
+    def _note_loss(self, number: int, outcome: Outcome) -> None:
+        if outcome.outcome == "lost":
+            self.losses.setdefault(outcome.replica, set()).add(number)
+        elif numbers := self.losses.get(outcome.replica):
+            numbers.discard(number)
+            if not numbers:
+                del self.losses[outcome.replica]
 
     def _gone(self, left: ReplicaLeft) -> Outcome:
         return Outcome(left.replica, self.rank(left.replica), left.outcome, error=left.reason)

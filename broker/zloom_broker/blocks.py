@@ -61,8 +61,12 @@ class Block(Struct, frozen=True, omit_defaults=True):
     """The revisions that say something about each key."""
     open: list[int] = field(default_factory=list)
     """Those that are not settled."""
-    losses: list[int] = field(default_factory=list)
-    """Those in which somebody was lost."""
+    losses: dict[str, list[int]] = field(default_factory=dict)
+    """Those in which each replica was lost."""
+    doubtful: list[int] = field(default_factory=list)
+    """Those that may turn void; see `Ledger.may_turn_void`."""
+    void: list[int] = field(default_factory=list)
+    """Those that nobody has applied and nobody will."""
     noted: list[int] = field(default_factory=list)
     """Those that somebody may look for; see `Ledger.noted`."""
 

@@ -8,7 +8,6 @@ from zloom.messages import Log, Snapshot, Sync
 from zloom.model import Event, Revision
 from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub, Peer
-from zloom_broker.ledger import Ledger
 
 LOG_PAGE = 512 * 1024
 """Bytes of revisions in one answer: half of what a message may hold."""
@@ -78,33 +77,37 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
     numbers: set[int] = set()
     keys: set[str] = set()
     # Nothing can follow before the first, and there may be a million of them.
-    unsure = sorted(attempt.open.keys() | attempt.losses)
-    to_come = (n for n in unsure if _is_to_come(attempt, attempt.ledgers[n - 1], replica, brief=brief))
+    lost = set() if brief else attempt.losses.get(replica, set())
+    unsure = sorted(attempt.open.keys() | (lost if brief else lost | attempt.doubtful))
+    to_come = (n for n in unsure if n in lost or _is_to_come(attempt, n, replica, brief=brief))
     first = next(to_come, attempt.revision + 1)
     ahead = sorted(number for number in attempt.noted.union(unsure) if number >= first)
     while ahead:
-        ledger = attempt.ledgers[heapq.heappop(ahead) - 1]
-        revision = ledger.revision
-        if revision.revision in numbers:
+        number = heapq.heappop(ahead)
+        if number in numbers:
             continue
-        follows = revision.cancels in numbers or not (ledger.void or keys.isdisjoint(revision.changes))
-        if follows or _is_to_come(attempt, ledger, replica, brief=brief):
-            numbers.add(revision.revision)
+        revision = attempt.ledgers.revision(number)  # without what became of it, which is longer
+        follows = revision.cancels in numbers or any(
+            attempt.config.stands(number, key) for key in keys.intersection(revision.changes)
+        )
+        if follows or number in lost or _is_to_come(attempt, number, replica, brief=brief):
+            numbers.add(number)
             for key in revision.changes.keys() - keys:
                 ahead += attempt.config.touching(key, revision.revision)
             heapq.heapify(ahead)
             keys.update(revision.changes)
-    return [attempt.ledgers[number - 1].revision for number in sorted(numbers)]
+    return [attempt.ledgers.revision(number) for number in sorted(numbers)]
 
 
-def _is_to_come(attempt: Attempt, ledger: Ledger, replica: str, *, brief: bool) -> bool:
-    outcome = ledger.outcomes.get(replica)
-    if outcome is not None:
-        return not brief and outcome.outcome == "lost"
+def _is_to_come(attempt: Attempt, number: int, replica: str, *, brief: bool) -> bool:
+    """Return whether a revision that the replica was not lost in may still come to it, or be void."""
+    if number not in attempt.open and (brief or number not in attempt.doubtful):
+        return False
+    ledger = attempt.ledgers[number]
+    if replica in ledger.outcomes:
+        return False
     uncertain = not brief and ledger.revision.kind == "config"
-    if ledger.revision.revision not in attempt.open:
-        return uncertain and ledger.may_turn_void
-    return uncertain or ledger.scheduled or replica in ledger.targets
+    return uncertain or (not ledger.settled and (ledger.scheduled or replica in ledger.targets))
 
 
 def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_back: bool = False) -> Snapshot:

@@ -175,8 +175,8 @@ class Changes:
             for each in waiting:
                 self._outcomes.follow(each, request.id, attempt, revision.revision, now)
             accepting.done(True)
-            self._guards.accepted(attempt, attempt.ledgers[revision.revision - 1], now)
-            self._steering.accepted(attempt, attempt.ledgers[revision.revision - 1], now)
+            self._guards.accepted(attempt, attempt.ledgers[revision.revision], now)
+            self._steering.accepted(attempt, attempt.ledgers[revision.revision], now)
             self._decide(key, now)
 
         def failed() -> None:

@@ -115,5 +115,5 @@ class Departures:
 
 
 def _ended_by(attempt: Attempt, number: int, left: ReplicaLeft) -> bool:
-    outcome = attempt.ledgers[number - 1].outcomes.get(left.replica)
+    outcome = attempt.ledgers[number].outcomes.get(left.replica)
     return outcome is not None and outcome.outcome == left.outcome

@@ -2,9 +2,10 @@
 
 from array import array
 from bisect import bisect_right, insort
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Container, Iterable
 
 from zloom.model import Key, Revision, Value
+from zloom_broker.blocks import Block
 from zloom_broker.ledger import Ledger, Setting
 from zloom_broker.ledgers import Ledgers
 
@@ -22,7 +23,9 @@ class DesiredConfig:
         """What each key had when it was declared first."""
         self._settings: dict[str, Setting] = {}
         self._touching: dict[str, array[int]] = {}
-        """The revisions that say something about each key, in order."""
+        """The revisions that say something about each key, in order …"""
+        self._standing: dict[str, array[int]] = {}
+        """… and those of them that are not void: many in a row may be refused."""
 
     def now(self) -> dict[str, Setting]:
         """Return each key's value and the revision that set it, which is 0 for the baseline."""
@@ -31,23 +34,27 @@ class DesiredConfig:
     def at(self, revision: int) -> dict[str, Setting]:
         """Return the same as it was at a revision."""
         settings = self._of_baseline()
-        for key in self._touching:
+        for key in self._standing:
             if (setting := self._setting(key, revision)) is not None:
                 settings[key] = setting
         return settings
 
     def without(self, pending: Iterable[Revision]) -> dict[str, Value]:
         """Return the values that revisions set, but for those of revisions that are still to come."""
-        ledgers = {revision.revision: self._ledgers[revision.revision - 1] for revision in pending}
+        to_come = {revision.revision: self._changes(revision) for revision in pending}
         settings = dict(self._settings)
-        for key in {key for ledger in ledgers.values() for key in ledger.changes}:
-            self._settle(settings, key, ledgers.keys())
+        for key in {key for changes in to_come.values() for key in changes}:
+            self._settle(settings, key, to_come.keys())
         return {key: setting.value for key, setting in settings.items()}
 
     def touching(self, key: str, after: int) -> Iterable[int]:
         """Return the revisions after one that may say something about a key, in order."""
         numbers = self._touching.get(key, array("I"))
         return numbers[bisect_right(numbers, after) :]
+
+    def stands(self, revision: int, key: str) -> bool:
+        """Return whether a revision says something about a key, and is not void."""
+        return _has(self._standing.get(key, array("I")), revision)
 
     @property
     def settings(self) -> dict[str, Setting]:
@@ -65,28 +72,37 @@ class DesiredConfig:
         """Take in the newest revision."""
         number, void = ledger.revision.revision, ledger.void
         for key, value in ledger.changes.items():
-            self._touch(key, number)
+            _insert(self._touching, key, number)
             if not void:
+                _insert(self._standing, key, number)
                 self._settings[key] = Setting(value, number)
 
-    def change(self, revision: int, keys: Iterable[str]) -> None:
+    def change(self, ledger: Ledger, keys: Iterable[str]) -> None:
         """Take in that the outcomes of a revision have changed what it makes of some keys."""
+        number, changes = ledger.revision.revision, {} if ledger.void else ledger.changes
         for key in keys:
-            self._touch(key, revision)
+            _insert(self._touching, key, number)
+            if key in changes:
+                _insert(self._standing, key, number)
+            elif self.stands(number, key):
+                self._standing[key].remove(number)
             self._settle(self._settings, key)
 
-    def restore(self, baseline: dict[str, Value], blocks: Collection[dict[str, list[int]]]) -> None:
+    def restore(self, baseline: dict[str, Value], blocks: Iterable[Block]) -> None:
         """Take in all ledgers at once, of a snapshot.
 
         Args:
             baseline: As it was.
-            blocks: In order, the revisions that say something about each key.
+            blocks: All of them, in order.
         """
         self.baseline = dict(baseline)
-        for keys in blocks:
-            for key, numbers in keys.items():
+        for block in blocks:
+            void = frozenset(block.void)
+            for key, numbers in block.keys.items():
                 self._touching.setdefault(key, array("I")).extend(numbers)
-        for key in self._touching:
+                standing = [number for number in numbers if number not in void] if void else numbers
+                self._standing.setdefault(key, array("I")).extend(standing)
+        for key in self._standing:
             self._settle(self._settings, key)
 
     # --- inside ------------------------------------------------------------------------------
@@ -94,13 +110,11 @@ class DesiredConfig:
     def _of_baseline(self) -> dict[str, Setting]:
         return {key: Setting(value, 0) for key, value in self.baseline.items()}
 
-    def _touch(self, key: str, revision: int) -> None:
-        """Remember that a revision says something about a key; a cancel does once it is answered."""
-        numbers = self._touching.setdefault(key, array("I"))
-        if not numbers or numbers[-1] < revision:
-            numbers.append(revision)
-        elif numbers[bisect_right(numbers, revision) - 1] != revision:
-            insort(numbers, revision)
+    def _changes(self, revision: Revision) -> dict[str, Value]:
+        """Return what a revision makes of the config; of a cancel its outcomes tell that."""
+        if revision.kind != "cancel":
+            return revision.changes
+        return self._ledgers[revision.revision].changes
 
     def _settle(self, settings: dict[str, Setting], key: str, without: Container[int] = ()) -> None:
         """Give a key the value that its revisions make of it, in whatever order their outcomes came."""
@@ -113,16 +127,29 @@ class DesiredConfig:
 
         One that ends a ramp counts where no other change came after that.
         """
-        numbers = self._touching.get(key, array("I"))
-        ends: dict[int, Ledger] = {}
+        numbers = self._standing.get(key, array("I"))
+        ends: dict[int, Revision] = {}
         """Of ramps, by their revision."""
         for place in range(bisect_right(numbers, newest) - 1, -1, -1):
-            number = numbers[place]
-            ledger = self._ledgers[number - 1]
-            if number in without or key not in ledger.changes or ledger.void:
+            revision = self._ledgers.revision(numbers[place])
+            if revision.revision in without:
                 continue
-            if ledger.revision.kind != "cancel":
-                settled = ends.get(number, ledger)
-                return Setting(settled.changes[key], settled.revision.revision)
-            ends[ledger.revision.cancels] = ledger
+            if revision.kind != "cancel":
+                last = ends.get(revision.revision, revision)
+                return Setting(self._changes(last)[key], last.revision)
+            ends[revision.cancels] = revision
         return None
+
+
+def _has(numbers: "array[int]", number: int) -> bool:
+    place = bisect_right(numbers, number)
+    return place > 0 and numbers[place - 1] == number
+
+
+def _insert(by_key: "dict[str, array[int]]", key: str, revision: int) -> None:
+    """Add a revision to those of a key, in order; a cancel says something about one once it is answered."""
+    numbers = by_key.setdefault(key, array("I"))
+    if not numbers or numbers[-1] < revision:
+        numbers.append(revision)
+    elif not _has(numbers, revision):
+        insort(numbers, revision)

@@ -69,7 +69,7 @@ class Guards:
         outcomes.accompany(self._applied)
         for attempt in hub.state.attempts.values():
             for number in sorted(attempt.noted):
-                ledger = attempt.ledgers[number - 1]
+                ledger = attempt.ledgers[number]
                 self._arm(attempt, ledger)
                 end = ledger.guard_end
                 if end is not None and end.revision in attempt.open:

@@ -43,7 +43,7 @@ def inherited(state: State, replica: Replica, at: float) -> RevisionAccepted | N
 def _acceptable(attempt: Attempt, replica: Replica) -> dict[str, Value]:
     schemas = {key.name: key.schema for key in replica.keys}
     # What nobody has come to the step of is for that step of that attempt.
-    noted = (attempt.ledgers[number - 1] for number in sorted(attempt.noted))
+    noted = (attempt.ledgers[number] for number in sorted(attempt.noted))
     never = (each.revision for each in noted if each.revision.at_step is not None and not each.begun)
     return {
         name: value

@@ -1,5 +1,6 @@
 """One revision with its targets, and what became of it on each. Durable state only."""
 
+from collections import Counter
 from collections.abc import Iterable, Set
 from typing import NamedTuple, Self
 
@@ -38,10 +39,6 @@ def is_scheduled(revision: Revision) -> bool:
     return revision.kind == "config" and revision.mode in DEFERRED
 
 
-def _refuses(outcome: Outcome) -> bool:
-    return outcome.outcome != "applied"
-
-
 class Ledger:
     """A revision with its targets and outcomes."""
 
@@ -51,10 +48,10 @@ class Ledger:
         "baselines",
         "concluded",
         "guard_end",
+        "kinds",
         "missing",
         "outcomes",
         "packed",
-        "refusals",
         "request_digest",
         "revision",
         "targets",
@@ -68,8 +65,9 @@ class Ledger:
         self.outcomes = {outcome.replica: outcome for outcome in outcomes}
         self.missing: Set[str] = set(targets).difference(self.outcomes) or NOBODY
         """Targets that have not answered."""
-        self.refusals = sum(map(_refuses, self.outcomes.values()))
-        """How many have answered that they did not apply it."""
+        # Asked at each answer, so that a look at all of them would make many answers cost their square.
+        self.kinds = Counter(outcome.outcome for outcome in self.outcomes.values())
+        """How many outcomes there are of each kind."""
         self.request_digest = request_digest
         self.agreed: RevisionAgreed | None = None
         """Of a consistent one: at which step all replicas carry it out."""
@@ -83,7 +81,9 @@ class Ledger:
     def answer(self, outcome: Outcome) -> None:
         """Take what became of it on a replica, in place of what was known."""
         before = self.outcomes.get(outcome.replica)
-        self.refusals += _refuses(outcome) - (before is not None and _refuses(before))
+        if before is not None:
+            self.kinds[before.outcome] -= 1
+        self.kinds[outcome.outcome] += 1
         self.outcomes[outcome.replica] = outcome
         if isinstance(self.missing, set):
             self.missing.discard(outcome.replica)
@@ -151,9 +151,11 @@ class Ledger:
         return changes
 
     @property
-    def lost(self) -> bool:
-        """A replica was lost in it, which may come back and amend that."""
-        return any(outcome.outcome == "lost" for outcome in self.outcomes.values())
+    def lost(self) -> list[str]:
+        """The replicas that were lost in it, which may come back and amend that."""
+        if not self.kinds["lost"]:
+            return []
+        return [name for name, outcome in self.outcomes.items() if outcome.outcome == "lost"]
 
     @property
     def noted(self) -> bool:
@@ -188,13 +190,14 @@ class Ledger:
     @property
     def begun(self) -> bool:
         """A replica has applied it."""
-        return any(outcome.outcome == "applied" for outcome in self.outcomes.values())
+        return self.kinds["applied"] > 0
 
     @property
     def first_refusal(self) -> Outcome | None:
         """What the first replica says that did not apply it, or None."""
-        # Asked at each answer, so that a look at all of them would make many answers cost their square.
-        return next(filter(_refuses, self.outcomes.values())) if self.refusals else None
+        if self.kinds["applied"] == len(self.outcomes):
+            return None
+        return next(outcome for outcome in self.outcomes.values() if outcome.outcome != "applied")
 
     @property
     def void(self) -> bool:
@@ -203,14 +206,13 @@ class Ledger:
         A consistent one that a rank was lost in is for none: others, or that one when it comes back, go on
         without it.
         """
-        if not self.settled:
+        if not self.settled or self.begun:
             return False
-        kinds = {outcome.outcome for outcome in self.outcomes.values()}
-        voiding = VOIDING | {"lost"} if self.revision.mode == "consistent" else VOIDING
-        return "applied" not in kinds and bool(kinds & voiding)
+        if self.revision.mode == "consistent" and self.kinds["lost"]:
+            return True
+        return any(self.kinds[kind] for kind in VOIDING)
 
     @property
     def may_turn_void(self) -> bool:
         """Nobody is known to have applied it, and one that was lost may come back and say that it refused."""
-        kinds = {outcome.outcome for outcome in self.outcomes.values()}
-        return "lost" in kinds and "applied" not in kinds and not self.void
+        return self.kinds["lost"] > 0 and not self.begun and not self.void

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from zloom.model import Revision
 from zloom_broker.blocks import Block, Rows, pack, unpack_block, unpack_ledger, unpack_revision
 from zloom_broker.ledger import Ledger
-from zloom_broker.parts import Parts, digest_of_part
+from zloom_broker.parts import ImageError, Parts, digest_of_part, part_of
 
 BLOCK_SIZE = 256
 """Revisions in a block, at most …"""
@@ -109,17 +109,17 @@ class Ledgers:
         return self._length
 
     def __iter__(self) -> Iterator[Ledger]:
-        return (self[place] for place in range(self._length))
+        return (self[number] for number in range(1, self._length + 1))
 
-    def __getitem__(self, place: int) -> Ledger:
-        """Return the ledger at a place, which counts from 0, or from the end when it is negative.
+    def __getitem__(self, revision: int) -> Ledger:
+        """Return the ledger of a revision.
 
         Raises:
-            IndexError: There is none.
+            LookupError: There is none of that number.
         """
-        found = self.get((place if place >= 0 else place + self._length) + 1)
+        found = self.get(revision)
         if found is None:
-            raise IndexError(f"no revision at {place}; the newest is {self._length}")
+            raise self._no(revision)
         return found
 
     def get(self, revision: int) -> Ledger | None:
@@ -139,16 +139,16 @@ class Ledgers:
         """Return a revision; cheaper than its ledger, where that is packed.
 
         Raises:
-            IndexError: There is none of that number.
+            LookupError: There is none of that number.
         """
         if not 0 < number <= self._length:
-            raise IndexError(f"no revision {number}; the newest is {self._length}")
+            raise self._no(number)
         if number not in self._made:
             index, position = self._find(number)
             block = self._blocks[index]
             if block.ledgers is None and block.packed is not None:
                 return block.packed.revision(position)
-        return self[number - 1].revision
+        return self[number].revision
 
     def after(self, revision: int) -> Iterator[Revision]:
         """Yield the revisions that follow one."""
@@ -195,8 +195,16 @@ class Ledgers:
             number += 1
 
     def digests(self) -> list[bytes]:
-        """Return what `parts` are known by, in their order."""
-        return [block.pack().digest for block in self._blocks]
+        """Return what `parts` are known by, in their order.
+
+        Raises:
+            ImageError: They do not hold each revision once.
+        """
+        packed = [block.pack() for block in self._blocks]
+        held = sum(len(each.revisions) for each in packed)
+        if held != self._length:
+            raise ImageError(f"its blocks hold {held} revisions of {self._length}")
+        return [each.digest for each in packed]
 
     def parts(self) -> dict[bytes, bytes]:
         """Return all revisions as a snapshot has them."""
@@ -206,10 +214,11 @@ class Ledgers:
         """Take the blocks of a snapshot, and yield each for what else is to be known of it.
 
         Raises:
+            ImageError: One is not there.
             msgspec.DecodeError: One is of another version.
         """
         for digest in digests:
-            content = parts[digest]
+            content = part_of(parts, digest)
             block = unpack_block(content)
             self._blocks.append(_Block(None, _Packed(content, digest, block)))
             self._starts.append(self._length)
@@ -217,6 +226,9 @@ class Ledgers:
             yield block
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _no(self, revision: int) -> LookupError:
+        return LookupError(f"no revision {revision}; the newest is {self._length}")
 
     def _find(self, revision: int) -> tuple[int, int]:
         """Return the number of the block that has a revision, and its position there."""
@@ -228,8 +240,8 @@ class Ledgers:
         block = self._blocks[number]
         if block.ledgers is None:
             count = len(block.pack().ledgers)
-            first = self._starts[number]
-            block.ledgers = [self[place] for place in range(first, first + count)]
+            first = self._starts[number] + 1
+            block.ledgers = [self[each] for each in range(first, first + count)]
         block.packed = None
         return block.ledgers
 
@@ -268,17 +280,22 @@ def block_of(ledgers: list[Ledger]) -> Block:
     """Return ledgers as a block, with all that is looked for in many of them at once."""
     requests: dict[str, dict[str, int]] = {}
     keys: dict[str, list[int]] = {}
+    losses: dict[str, list[int]] = {}
     for position, ledger in enumerate(ledgers):
         revision = ledger.revision
         requests.setdefault(revision.by, {})[revision.request_id] = position
         for key in ledger.changes:
             keys.setdefault(key, []).append(revision.revision)
+        for replica in ledger.lost:
+            losses.setdefault(replica, []).append(revision.revision)
     return Block(
         revisions=Rows.of(ledger.pack()[0] for ledger in ledgers),
         ledgers=Rows.of(ledger.pack()[1] for ledger in ledgers),
         requests=requests,
         keys=keys,
         open=[each.revision.revision for each in ledgers if not each.settled],
-        losses=[each.revision.revision for each in ledgers if each.lost],
+        losses=losses,
+        doubtful=[each.revision.revision for each in ledgers if each.may_turn_void],
+        void=[each.revision.revision for each in ledgers if each.void],
         noted=[each.revision.revision for each in ledgers if each.noted],
     )

@@ -84,7 +84,7 @@ def _were_given(attempt: Attempt, replicas: frozenset[str], keys: frozenset[str]
         and not each.void
         and replicas == frozenset(each.targets)
         and keys <= each.revision.changes.keys()
-        for each in (attempt.ledgers[number - 1] for number in attempt.noted)
+        for each in (attempt.ledgers[number] for number in attempt.noted)
     )
 
 

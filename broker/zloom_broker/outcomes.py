@@ -165,7 +165,7 @@ class Outcomes:
 
     def announce(self, attempt: Attempt, number: int, replicas: Iterable[str], now: float) -> None:
         """Tell those who watch or follow what the outcomes of some replicas are now."""
-        ledger = attempt.ledgers[number - 1]
+        ledger = attempt.ledgers[number]
         self._push((attempt.key, number), ledger, now)
         self._hub.report(attempt.run, partial(_answered, attempt, ledger, replicas))
         for observer in self._observers:
@@ -184,7 +184,7 @@ class Outcomes:
         duplicate: bool = False,
     ) -> None:
         """Answer with a revision's state, and tell again when it changes."""
-        ledger = attempt.ledgers[number - 1]
+        ledger = attempt.ledgers[number]
         if not ledger.settled:
             key = attempt.key, number
             self._followers.setdefault(key, {}).setdefault(peer.id, request_id)
@@ -203,7 +203,7 @@ class Outcomes:
         if not self._hub.may_send(peer):
             self._owed.owe(peer, debt, duplicate=duplicate)
             return
-        ledger = attempt.ledgers[debt.revision - 1]
+        ledger = attempt.ledgers[debt.revision]
         self._hub.send(peer, self._state(attempt, ledger, debt.request, duplicate=duplicate))
 
     def unfollow(self, peer: Peer) -> None:
@@ -225,7 +225,7 @@ class Outcomes:
     def push_due(self, now: float) -> None:
         """Send the pushes that were held back."""
         for key in [key for key, when in self._due.items() if when <= now]:
-            self._push(key, self._hub.state.attempts[key[0]].ledgers[key[1] - 1], now)
+            self._push(key, self._hub.state.attempts[key[0]].ledgers[key[1]], now)
 
     def _push(self, key: FollowKey, ledger: Ledger, now: float) -> None:
         if key not in self._followers:

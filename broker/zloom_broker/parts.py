@@ -13,6 +13,22 @@ Parts = Mapping[bytes, bytes]
 """The content of each part, by its digest."""
 
 
+class ImageError(ValueError):
+    """An image of the state does not add up to the state that it says it is."""
+
+
+def part_of(parts: Parts, digest: bytes) -> bytes:
+    """Return a part.
+
+    Raises:
+        ImageError: It is not there.
+    """
+    try:
+        return parts[digest]
+    except KeyError:
+        raise ImageError(f"its part {digest.hex()[:16]} is missing") from None
+
+
 def digest_of_part(content: bytes) -> bytes:
     """Return the digest that a part is known by, and that guards it."""
     return blake2b(content, digest_size=DIGEST_SIZE, person=_PERSON).digest()

@@ -184,7 +184,7 @@ class Queries:
         entries: list[HistoryEntry] = []
         size = 0
         for number in range(newest, 0, -1):
-            entry = attempt.entry(attempt.ledgers[number - 1])
+            entry = attempt.entry(attempt.ledgers[number])
             size += size_of(entry)
             full = len(entries) >= min(query.limit, HISTORY_LIMIT) or size > PAGE
             if full and entries:

@@ -161,15 +161,26 @@ AnyRecord = (
 )
 
 
+class Roster(Struct, frozen=True, omit_defaults=True):
+    """Who is or was in an attempt, and what was declared first; of one that is over it does not change."""
+
+    replicas: list[Replica]
+    left: list[ReplicaLeft]
+    baseline: dict[str, Value]
+
+
 class AttemptImage(Struct, frozen=True, omit_defaults=True):
     """An attempt in an image of the state."""
 
     started: AttemptStarted
-    replicas: list[Replica]
-    left: list[ReplicaLeft]
-    baseline: dict[str, Value]
+    roster: bytes
+    """Digest of the part that holds its `Roster`."""
     blocks: list[bytes]
-    """Digests of the parts that hold a block of revisions each, in order."""
+    """Digests of the parts that hold a block of revisions each, in order …"""
+    revision: int
+    """… and together those up to this one, …"""
+    chain: bytes
+    """… which has this digest."""
 
 
 class Image(Struct, frozen=True, omit_defaults=True):
@@ -185,10 +196,11 @@ class Image(Struct, frozen=True, omit_defaults=True):
 _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(AnyRecord)
 _images = msgspec.msgpack.Decoder(Image)
+_rosters = msgspec.msgpack.Decoder(Roster)
 
 
-def encode(value: AnyRecord | Image) -> bytes:
-    """Return the bytes of a record or an image."""
+def encode(value: AnyRecord | Image | Roster) -> bytes:
+    """Return the bytes of a record, an image or a roster."""
     return _encoder.encode(value)
 
 
@@ -209,6 +221,15 @@ def decode_image(payload: bytes) -> Image:
         msgspec.DecodeError: It is none that this version knows.
     """
     return _images.decode(payload)
+
+
+def decode_roster(payload: bytes) -> Roster:
+    """Return the roster of a payload.
+
+    Raises:
+        msgspec.DecodeError: It is none that this version knows.
+    """
+    return _rosters.decode(payload)
 
 
 def size_of(entry: Struct) -> int:

@@ -9,6 +9,7 @@ def recover(recovered: Recovered) -> State:
     """Return the state that a journal holds.
 
     Raises:
+        ImageError: Its snapshot is not what it says it is.
         msgspec.DecodeError: A row is no record that this version knows.
     """
     state = State()

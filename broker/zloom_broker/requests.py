@@ -99,7 +99,7 @@ class Requests:
             return state.errands[key].request_digest
         if (made := state.made_by(key)) is not None:
             attempt, revision = made
-            return attempt.ledgers[revision - 1].request_digest
+            return attempt.ledgers[revision].request_digest
         return None
 
     def _answer_again(self, peer: Peer, key: RequestKey, now: float) -> None:

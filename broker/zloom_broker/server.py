@@ -28,6 +28,7 @@ from zloom_broker.hub import CoreSettings
 from zloom_broker.journal import Journal, open_journal
 from zloom_broker.keyring import Keyring
 from zloom_broker.measuring import Measuring
+from zloom_broker.parts import ImageError
 from zloom_broker.permissions import OWNER, Access
 from zloom_broker.ports import Ports, Takers
 from zloom_broker.records import encode
@@ -81,11 +82,7 @@ class Server:
             JournalError: The journal cannot be read by this version, or the epoch could not be written.
             TransportError: An endpoint cannot be bound.
         """
-        try:
-            state = recover(self._journal.recovered)
-        except msgspec.DecodeError as exc:
-            where = self._settings.data_dir
-            raise JournalError(f"the journal in {where} holds what this version cannot read: {exc}") from exc
+        state = self._recover()
         await self._begin_epoch(state)
         self.addresses = Addresses(self._ports.bind(self._settings.bind), self._settings.advertise or "")
         self._journal.listening([pair.control for pair in self.addresses.bound])
@@ -117,6 +114,19 @@ class Server:
             self._snapshots.end(self._committed, core.state)
 
     # --- start -------------------------------------------------------------------------------
+
+    def _recover(self) -> State:
+        try:
+            try:
+                return recover(self._journal.recovered)
+            except ImageError as error:
+                self._log.error("the newest snapshot is not used: %s; all rows are read instead", error)
+            self._journal.without_snapshots()
+            self._snapshots = Snapshots(self._journal)
+            return recover(self._journal.recovered)
+        except msgspec.DecodeError as exc:
+            where = self._settings.data_dir
+            raise JournalError(f"the journal in {where} holds what this version cannot read: {exc}") from exc
 
     async def _begin_epoch(self, state: State) -> None:
         record = next_epoch(state, secrets.token_hex(8), time.time())
@@ -213,6 +223,7 @@ class Server:
             )
         elif (core := self._core) is not None:
             self._journal.resume(seq)
+            self._snapshots.discarded(seq)
             self._handle(core, lambda: core.commit_failed(seq, reason))
 
     def _on_timer(self) -> None:
@@ -256,7 +267,7 @@ class Server:
                     self._expel(effect)
                 case Commit():
                     self.measuring.load.submitted(effect.seq + len(effect.payloads) - 1, self._loop.time())
-                    self._snapshots.submitted(effect.payloads)
+                    self._snapshots.submitted(effect.seq, effect.payloads)
                     self._journal.submit(effect.seq, effect.payloads, effect.durable)
         if not self._ending_turn:
             self._ending_turn = True

@@ -75,17 +75,21 @@ class State:
     def pack(self) -> Iterator[None]:
         """Do what takes long about a snapshot, one revision at each turn; records may be taken in between."""
         for attempt in list(self.attempts.values()):
-            yield from attempt.ledgers.pack()
+            yield from attempt.pack()
 
     def parts(self) -> dict[bytes, bytes]:
         """Return what `image` names and does not hold, by digest; most is as it was a snapshot ago."""
         parts: dict[bytes, bytes] = {}
         for attempt in self.attempts.values():
-            parts.update(attempt.ledgers.parts())
+            parts.update(attempt.parts())
         return parts
 
     def image(self) -> Image:
-        """Return the whole state, from which and from whose parts `restore` makes it again."""
+        """Return the whole state, from which and from whose parts `restore` makes it again.
+
+        Raises:
+            ImageError: It would not be this state.
+        """
         attempts = [attempt.image() for attempt in self.attempts.values()]
         return Image(self.epoch, attempts, list(self.failed_devices.values()), list(self.errands.values()))
 
@@ -98,6 +102,7 @@ class State:
             parts: At least those that it names.
 
         Raises:
+            ImageError: It is not what it says it is.
             msgspec.DecodeError: A part is none that this version knows.
         """
         state = cls()

@@ -130,7 +130,7 @@ class Steering:
         """
         records = []
         for number in numbers:
-            ledger = attempt.ledgers[number - 1]
+            ledger = attempt.ledgers[number]
             self._ending.add((attempt.key, number))
             self._rounds.stop(attempt, ledger, why)
             if ledger.missing:
@@ -141,7 +141,7 @@ class Steering:
         """What ends these revisions is on disk."""
         for number in numbers:
             self._forget((attempt.key, number))
-            self._outcomes.announce(attempt, number, attempt.ledgers[number - 1].targets, now)
+            self._outcomes.announce(attempt, number, attempt.ledgers[number].targets, now)
         self._consider(attempt, now)
 
     def not_withdrawn(self, key: AttemptKey, numbers: Iterable[int]) -> None:

@@ -24,6 +24,8 @@ class Tail:
         self.size = size
         self._snapshot = snapshot
         self._written = 0
+        self._not_before = 0
+        self._before = size, snapshot, 0
 
     def snapshot(self, size: int, written: int) -> None:
         """A snapshot was taken of all rows so far.
@@ -32,7 +34,18 @@ class Tail:
             size: Its bytes.
             written: How many of them no snapshot before it had.
         """
-        self.size, self._snapshot, self._written = 0, size, written
+        self._before = self.size, self._snapshot, self._written
+        self.size, self._snapshot, self._written, self._not_before = 0, size, written, 0
+
+    def failed(self) -> None:
+        """That snapshot was not written: its rows count again, and it is tried again after some more."""
+        size, self._snapshot, self._written = self._before
+        self.size += size
+        self.put_off()
+
+    def put_off(self) -> None:
+        """No snapshot can be taken: it is tried again after some more rows."""
+        self._not_before = self.size + TAIL_LEAST
 
     @property
     def is_long(self) -> bool:
@@ -44,4 +57,4 @@ class Tail:
         written again.
         """
         most = max(TAIL_MOST, self._written / 2)
-        return self.size >= max(TAIL_LEAST, min(TAIL_SHARE * self._snapshot, most))
+        return self.size >= max(TAIL_LEAST, self._not_before, min(TAIL_SHARE * self._snapshot, most))

@@ -48,7 +48,7 @@ class Withdrawal:
             number
             for number in candidates
             if number < self._accepted.revision.revision
-            and self._attempt.ledgers[number - 1].undecided
+            and self._attempt.ledgers[number].undecided
             and not self._steering.is_agreed(self._attempt, number)
         ]
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.shell.scripted_peer import RATE, Peer, connected, events, first, replica
@@ -33,10 +32,8 @@ from zloom import messages as m
 from zloom.errors import JournalError, TransportError
 from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
-from zloom_broker import ledgers, snapshots, tail
 from zloom_broker.addresses import Bound
 from zloom_broker.core import Core
-from zloom_broker.journal import open_journal, verify
 from zloom_broker.pulse import Pulse
 from zloom_broker.steering import Steering
 
@@ -62,25 +59,6 @@ def change(number: int, **more: Any) -> m.SetConfig:
 # --- on the test's loop ---------------------------------------------------------------------------
 
 
-def test_a_start_has_few_rows_to_replay_however_long_the_journal_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledgers, "BLOCK_SIZE", 4)
-    monkeypatch.setattr(tail, "TAIL_LEAST", 1000)
-    monkeypatch.setattr(tail, "TAIL_MOST", 4000)
-
-    async def scenario() -> None:
-        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, _):
-            for number in range(1, 201):
-                assert (await operator.ask(change(number))).revision == number
-            found = verify(tmp_path / "broker")
-            assert found.ok
-            assert found.last_seq > 200
-            assert found.last_seq - found.snapshots[0] < 30, "a third, were it by the journal's growth alone"
-
-    asyncio.run(scenario())
-
-
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_change_goes_round(tmp_path: Path, transport: Transport) -> None:
     async def scenario() -> None:
@@ -97,37 +75,6 @@ def test_a_change_goes_round(tmp_path: Path, transport: Transport) -> None:
             assert (await operator.hear(m.Answered)).outcomes == [applied]
 
     asyncio.run(scenario())
-
-
-def test_a_snapshot_is_prepared_a_revision_at_a_time_beside_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledgers, "BLOCK_SIZE", 4)
-    monkeypatch.setattr(tail, "TAIL_LEAST", 4000)
-    monkeypatch.setattr(snapshots, "PACKING_TIME", 0.0)
-
-    async def history(operator: Peer, request_id: str) -> m.History:
-        answer: m.History = await operator.ask(m.GetHistory(id=request_id, run="run", limit=1000))
-        return msgspec.structs.replace(answer, id="")
-
-    async def scenario() -> None:
-        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, weavelet):
-            for number in range(1, 60):
-                assert (await operator.ask(change(number))).revision == number
-                outcome = Outcome("a", 0, "applied", number)
-                weavelet.send(m.Outcomes(epoch=broker.server.epoch, outcomes={number: outcome}))
-                await operator.hear(m.Answered, revision=number)
-            before = await history(operator, "h1")
-        with open_journal(tmp_path / "broker") as journal:
-            assert journal.recovered.rows == [], "the newest snapshot is that of the end"
-        async with running_broker(tmp_path) as broker:
-            with connected(broker.context, broker.endpoint) as operator:
-                await operator.hello()
-                assert await history(operator, "h2") == before
-        assert [len(each.outcomes) for each in before.entries] == [1] * 59
-
-    asyncio.run(scenario())
-    assert len(verify(tmp_path / "broker").snapshots) == 2, "none was written before the end"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

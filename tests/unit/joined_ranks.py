@@ -110,7 +110,7 @@ class Ranks:
     @property
     def ledger(self) -> Ledger:
         """The newest revision."""
-        return self.attempt.ledgers[-1]
+        return self.attempt.ledgers[self.attempt.revision]
 
     @property
     def rates(self) -> list[Value]:
@@ -152,7 +152,7 @@ class Ranks:
         """Return what became of a revision, by rank, in short."""
         return [
             f"{o.outcome}" + ("" if o.step is None else f"@{o.step}")
-            for o in self.attempt.outcomes(self.attempt.ledgers[number - 1])
+            for o in self.attempt.outcomes(self.attempt.ledgers[number])
         ]
 
     def pass_time(self, seconds: float) -> None:

@@ -113,7 +113,7 @@ class Guarantees(RuleBasedStateMachine):
         if request is not None:
             made = self.history[state.revision - 1]
             assert made.request_id == state.id, "G5: an answer names the revision of another request"
-        ledger = self.attempt.ledgers[state.revision - 1] if self.attempt else None
+        ledger = self.attempt.ledgers[state.revision] if self.attempt else None
         assert ledger is not None
         for outcome in state.outcomes:
             assert outcome.outcome is None or outcome.replica in ledger.outcomes, (

@@ -75,7 +75,7 @@ class Job(Bench):
     def ends(self, revision: int = 1) -> list[str]:
         """Return the outcome of each target of a revision that is on disk, with its reason."""
         attempt = self.core.state.attempts["run", "one"]
-        outcomes = attempt.outcomes(attempt.ledgers[revision - 1])
+        outcomes = attempt.outcomes(attempt.ledgers[revision])
         return [f"{each.outcome}: {each.error}".removesuffix(": ") for each in outcomes]
 
 

@@ -33,6 +33,22 @@ def test_a_long_history_costs_one_that_joins_nothing() -> None:
     assert joining_after(250) <= joining_after(10) * 1.1
 
 
+def test_what_others_were_lost_in_costs_one_that_joins_nothing() -> None:
+    def joining_after(changes: int) -> int:
+        attempt = attempt_of("a", "b")
+        for number in range(1, changes + 1):
+            accept(attempt, learning_rate=0.5)
+            answer(attempt, number, "a", "applied")
+        leave(attempt, "b", lost=True)
+        for _ in attempt.pack():
+            pass
+        assert numbers(pending_for(attempt, "b")) == list(range(1, changes + 1))
+        assert pending_for(attempt, "new") == []
+        return counted(lambda: attempt.config.without(pending_for(attempt, "new")))
+
+    assert joining_after(300) <= joining_after(10) * 1.1
+
+
 def test_what_waits_for_a_step_is_pending_and_not_config() -> None:
     attempt = attempt_of("a")
     accept(attempt, "at_step", learning_rate=0.5)
@@ -72,7 +88,7 @@ def test_g4_what_was_lost_before_the_first_snapshot_is_still_to_come() -> None:
     bench.receive(b"op", m.SendCommand(id="q1", run="run", command="pause"))
     bench.unroutable(b"a")
     bench.advance(2)
-    assert bench.core.state.attempts["run", "one"].ledgers[0].outcomes["a"].outcome == "lost"
+    assert bench.core.state.attempts["run", "one"].ledgers[1].outcomes["a"].outcome == "lost"
     bench.join()
     (snapshot,) = sent(bench.sync(), b"a")
     assert isinstance(snapshot, m.Snapshot)

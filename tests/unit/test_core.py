@@ -165,7 +165,7 @@ def test_g4_a_rollback_brings_the_commands_that_are_not_answered() -> None:
     (snapshot,) = sent(bench.sync("a", 9, b"?"), b"a")
     assert isinstance(snapshot, m.Snapshot)
     assert [revision.revision for revision in snapshot.pending] == [1]
-    assert bench.core.state.attempts["run", "one"].ledgers[0].outcomes == {}
+    assert bench.core.state.attempts["run", "one"].ledgers[1].outcomes == {}
 
 
 def test_g3_what_came_between_hello_and_sync_is_still_to_come() -> None:

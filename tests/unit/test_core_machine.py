@@ -204,9 +204,10 @@ class Broker(RuleBasedStateMachine):
             other = restored.attempts["run", "one"]
             assert other.config.now() == self.attempt.config.now()
             assert other.config.now() == self.attempt.config.at(self.attempt.revision)
+            assert (other.losses, other.doubtful) == (self.attempt.losses, self.attempt.doubtful)
             assert list(other.open) == list(self.attempt.open)
             assert list(other.deferred) == list(self.attempt.deferred)
-            assert all(other.ledgers[number - 1] is ledger for number, ledger in other.open.items())
+            assert all(other.ledgers[number] is ledger for number, ledger in other.open.items())
 
     @invariant()
     def revisions_are_consecutive(self) -> None:
@@ -228,7 +229,7 @@ class Broker(RuleBasedStateMachine):
         if self.attempt is not None:
             present = {replica.id for replica in self.attempt.present()}
             for number in self.attempt.open:
-                ledger = self.attempt.ledgers[number - 1]
+                ledger = self.attempt.ledgers[number]
                 missing = {name for name in ledger.targets if name not in ledger.outcomes}
                 assert missing
                 assert missing <= present
@@ -244,7 +245,7 @@ def contents_of(state: State) -> object:
     attempts = [
         (
             *(attempt.started, attempt.replicas, attempt.left, attempt.config.now()),
-            *(attempt.losses, attempt.noted, list(attempt.open), list(attempt.deferred)),
+            *(attempt.losses, attempt.doubtful, attempt.noted, list(attempt.open), list(attempt.deferred)),
             [(ledger.revision, ledger.row()) for ledger in attempt.ledgers],
         )
         for attempt in state.attempts.values()

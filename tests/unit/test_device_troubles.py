@@ -119,7 +119,7 @@ def test_what_a_weavelet_reads_of_a_device_does_nothing_to_runs_that_are_not_its
         peer for peer in (b"a", b"b", b"c") if any(isinstance(e, m.Failure) for e in sent(effects, peer))
     }
     assert (told_of_it, commands(bench)) == ({b"b", b"c"}, [])
-    assert bench.core.state.attempts["other", "one"].ledgers[0].revision.command == "stop"
+    assert bench.core.state.attempts["other", "one"].ledgers[1].revision.command == "stop"
 
 
 def test_of_a_status_one_reading_of_each_device_counts() -> None:

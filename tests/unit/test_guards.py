@@ -100,7 +100,7 @@ def begun(guarded: Guarded, guard: str = GUARD, loss: float = 2.3) -> Guarded:
 
 
 def reverted(guarded: Guarded, revision: int = 2) -> Revision:
-    found: Revision = guarded.attempt.ledgers[revision - 1].revision
+    found: Revision = guarded.attempt.ledgers[revision].revision
     return found
 
 
@@ -184,12 +184,12 @@ def test_the_baseline_is_the_median_of_the_last_50_numbers(guarded: Guarded) -> 
     falling = {step: float(200 - step) for step in range(1, 101)}
     guarded.report(160, loss=falling | dict.fromkeys(range(101, 161), nan))
     guarded.set()
-    assert guarded.attempt.ledgers[0].baselines == {"a": {"loss": 124.5}}  # between those of steps 75 and 76
+    assert guarded.attempt.ledgers[1].baselines == {"a": {"loss": 124.5}}  # between those of steps 75 and 76
     guarded.report(
         170, loss=dict.fromkeys(range(161, 166), nan) | dict.fromkeys(range(166, 170), 1.0) | {170: 99.0}
     )
     guarded.applied(1, 170)
-    assert guarded.attempt.ledgers[0].baselines == {"a": {"loss": 120.5}}  # four are lower
+    assert guarded.attempt.ledgers[1].baselines == {"a": {"loss": 120.5}}  # four are lower
 
 
 def test_the_first_of_its_steps_counts(guarded: Guarded) -> None:
@@ -530,4 +530,4 @@ def test_nothing_is_reverted_before_all_ranks_have_it() -> None:
     job.receive(b"r1", m.Outcomes(epoch="epoch", outcomes={1: Outcome("r1", 1, "applied", prepare.step)}))
     back = prepared(status(job, 0, 3, prepare.step + 2, 1.0))
     assert back.revision.note == f"reverted: loss was 99 > 2 * 2 at step {prepare.step + 1} on rank 0"
-    assert fold(job.journal).attempts["run", "one"].ledgers[0].guard_end is not None
+    assert fold(job.journal).attempts["run", "one"].ledgers[1].guard_end is not None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 import pytest
+from msgspec.structs import replace
 
 from bench.instructions import counted
 from tests.unit.broker_support import Bench, fold, replica
@@ -14,6 +15,7 @@ from zloom import messages as m
 from zloom.model import Outcome, Revision
 from zloom_broker import ledgers
 from zloom_broker.attempt import Attempt, Places
+from zloom_broker.parts import ImageError
 from zloom_broker.records import OutcomesRecorded, ReplicaJoined, RevisionAccepted
 from zloom_broker.state import State
 
@@ -38,7 +40,7 @@ def pack(attempt: Attempt) -> None:
 
 
 def again(attempt: Attempt) -> Attempt:
-    return Attempt.restore(attempt.image(), attempt.ledgers.parts(), {})
+    return Attempt.restore(attempt.image(), attempt.parts(), {})
 
 
 def answers(attempt: Attempt) -> Iterator[tuple[int, object, list[object]]]:
@@ -59,23 +61,23 @@ def test_what_rests_is_let_go_and_made_again() -> None:
 
     assert [ref() is None for ref in objects] == [True, True, True, True, False], "the last block is not full"
     assert list(answers(attempt)) == before
-    assert attempt.ledgers[-1].revision.revision == 5
+    assert attempt.ledgers[5].revision.revision == 5
     assert attempt.ledger(0) is attempt.ledger(6) is None
-    with pytest.raises(IndexError, match="the newest is 5"):
-        attempt.ledgers[5]
+    with pytest.raises(LookupError, match="the newest is 5"):
+        attempt.ledgers[6]
     for number in (-1, 0, 6):
-        with pytest.raises(IndexError, match=f"no revision {number}; the newest is 5"):
+        with pytest.raises(LookupError, match=f"no revision {number}; the newest is 5"):
             attempt.ledgers.revision(number)
 
 
 @pytest.mark.usefixtures("_small_blocks")
 def test_a_revision_is_one_object_as_long_as_it_is_held() -> None:
     attempt = settled(4)
-    held = attempt.ledgers[0]
+    held = attempt.ledgers[1]
     pack(attempt)
-    assert attempt.ledgers[0] is held
-    made = attempt.ledgers[2]
-    assert attempt.ledgers[2] is made
+    assert attempt.ledgers[1] is held
+    made = attempt.ledgers[3]
+    assert attempt.ledgers[3] is made
     assert attempt.ledgers.changing(3) is made
     assert attempt.ledgers.changing(1) is held
 
@@ -88,13 +90,14 @@ def test_a_loss_in_a_packed_block_is_amended() -> None:
     leave(attempt, "a", lost=True)
     pack(attempt)
     restored = again(attempt)
-    assert restored.losses == {1, 2, 3, 4}
+    assert (restored.losses, restored.doubtful) == ({"a": {1, 2, 3, 4}}, {1, 2, 3, 4})
     restored.join(ReplicaJoined(replica=replica("a"), at=2.0))
 
     answer(restored, 2, "a", "rejected")
 
     assert [each.void for each in restored.ledgers] == [False, True, False, False]
-    assert again(restored).ledgers[1].outcomes["a"].outcome == "rejected"
+    assert (restored.losses, restored.doubtful) == ({"a": {1, 3, 4}}, {1, 3, 4})
+    assert again(restored).ledgers[2].outcomes["a"].outcome == "rejected"
     old, new = attempt.ledgers.digests(), restored.ledgers.digests()
     assert (old[0] != new[0], old[1:] == new[1:]) == (True, True), "only the block that changed"
 
@@ -104,13 +107,13 @@ def test_what_is_not_settled_stays_an_object() -> None:
     attempt = settled(2)
     accept(attempt, learning_rate=0.5)
     accept(attempt, learning_rate=0.25)
-    waiting = weakref.ref(attempt.ledgers[2])
+    waiting = weakref.ref(attempt.ledgers[3])
     pack(attempt)
     gc.collect()
     assert waiting() is not None
     for each in (attempt, again(attempt)):
         assert list(each.open) == [3, 4]
-        assert all(each.open[number] is each.ledgers[number - 1] for number in each.open)
+        assert all(each.open[number] is each.ledgers[number] for number in each.open)
 
 
 @pytest.mark.usefixtures("_small_blocks")
@@ -169,11 +172,11 @@ def wide() -> Attempt:
 
 
 def test_a_block_is_bounded_in_bytes_and_told_by_its_requests(wide: Attempt) -> None:
-    parts = wide.ledgers.parts()
-    assert max(map(len, parts.values())) <= ledgers.BLOCK_BYTES + 4096, "its index comes on top"
-    assert len(parts) < 20, "not one for each"
+    blocks = wide.ledgers.parts()
+    assert max(map(len, blocks.values())) <= ledgers.BLOCK_BYTES + 4096, "its index comes on top"
+    assert len(blocks) < 20, "not one for each"
     requests: Places = {}
-    restored = Attempt.restore(wide.image(), parts, requests)
+    restored = Attempt.restore(wide.image(), wide.parts(), requests)
     for each in (wide, restored):
         made = [each.ledgers.made_by("alice", f"q{number}", 1, 20) for number in range(1, 21)]
         assert made == list(range(1, 21))
@@ -210,13 +213,54 @@ def test_a_start_makes_no_object_of_a_revision_that_rests() -> None:
     for number in range(1, 20 * ledgers.BLOCK_SIZE + 1):
         revision = Revision(number, "config", {"learning_rate": 0.5}, by="alice", request_id=f"q{number}")
         attempt.accept(RevisionAccepted(run="run", attempt="one", revision=revision, targets=[]))
-    image, parts = attempt.image(), attempt.ledgers.parts()
+    image, parts = attempt.image(), attempt.parts()
     requests: Places = {}
 
     instructions = counted(lambda: Attempt.restore(image, parts, requests))
 
     assert len(requests["alice"]) == attempt.revision
     assert instructions < 2 * attempt.revision, "an object of each takes hundreds"
+
+
+@pytest.mark.parametrize("wrong", ["a block less", "another end"])
+@pytest.mark.usefixtures("_small_blocks")
+def test_g1_an_image_that_does_not_add_up_is_refused(wrong: str) -> None:
+    attempt = settled(5)
+    image = attempt.image()
+    blocks = image.blocks[1:] if wrong == "a block less" else image.blocks
+    other = replace(image, blocks=blocks, chain=b"other")
+    with pytest.raises(ImageError, match="attempt one of run: it ends at revision"):
+        Attempt.restore(other, attempt.parts(), {})
+    parts = attempt.parts()
+    del parts[image.blocks[1]]
+    with pytest.raises(
+        ImageError, match=f"attempt one of run: its part {image.blocks[1].hex()[:16]} is missing"
+    ):
+        Attempt.restore(image, parts, {})
+
+
+def test_who_is_there_is_packed_once_for_all_snapshots(wide: Attempt) -> None:
+    before = wide.image()
+    assert counted(wide.image) < len(FLEET), "a look at each replica"
+    leave(wide, FLEET[0], lost=True)
+    after = wide.image()
+    assert (after.roster != before.roster, after.blocks == before.blocks) == (True, True)
+    assert Attempt.restore(after, wide.parts(), {}).left == wide.left
+    wide.join(ReplicaJoined(replica=wide.replicas[FLEET[0]], at=2.0))
+    assert wide.image() == before
+
+
+def test_a_streak_of_refused_values_costs_each_the_same() -> None:
+    def answered(count: int) -> int:
+        attempt = attempt_of("a")
+        for number in range(1, count):
+            accept(attempt, learning_rate=1 / number)
+            answer(attempt, number, "a", "rejected")
+        pack(attempt)
+        accept(attempt, learning_rate=0.5)
+        return counted(lambda: answer(attempt, count, "a", "rejected"), warm_up=lambda: None)
+
+    assert answered(2000) < 2 * answered(20)
 
 
 @pytest.mark.usefixtures("_small_blocks")

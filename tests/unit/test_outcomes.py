@@ -79,7 +79,7 @@ def test_outcomes_of_one_turn_are_written_and_told_together() -> None:
 def test_g4_what_was_said_before_a_goodbye_in_one_turn_is_on_disk_before_it() -> None:
     bench = two_ranks()
     bench.turn(outcomes_of("a"), outcomes_of("b"), ("a", m.Goodbye(reason="finished", step=9)))
-    outcomes = bench.core.state.attempts["run", "one"].ledgers[0].outcomes
+    outcomes = bench.core.state.attempts["run", "one"].ledgers[1].outcomes
     assert [each.outcome for each in outcomes.values()] == ["applied", "applied"]
 
 
@@ -218,13 +218,13 @@ def test_an_outcome_of_another_replica_is_not_taken() -> None:
     forged = m.Outcomes(epoch="epoch", outcomes={1: Outcome("b", 1, "applied")})
     bench.receive(b"a", forged)
     assert bench.recorded() == [1], "it would be sent for ever"
-    assert bench.core.state.attempts["run", "one"].ledgers[0].outcomes == {}
+    assert bench.core.state.attempts["run", "one"].ledgers[1].outcomes == {}
 
 
 def test_a_novel_is_cut_short() -> None:
     bench = two_ranks()
     bench.answer(1, "a", "rejected", error="x" * 100_000)
-    outcome = bench.core.state.attempts["run", "one"].ledgers[0].outcomes["a"]
+    outcome = bench.core.state.attempts["run", "one"].ledgers[1].outcomes["a"]
     assert outcome.error == "x" * MAX_TEXT + "…"
 
 
@@ -239,7 +239,7 @@ def test_g4_a_joiner_does_not_make_what_all_rejected_valid_again() -> None:
     bench.answer(1, "b", detail="snapshot")
     assert bench.recorded("b") == [1], "it would be sent for ever"
     attempt = bench.core.state.attempts["run", "one"]
-    assert list(attempt.ledgers[0].outcomes) == ["a"]
+    assert list(attempt.ledgers[1].outcomes) == ["a"]
     assert attempt.config.now()["learning_rate"].value == LEARNING_RATE.baseline
 
 
@@ -248,7 +248,7 @@ def test_g4_a_command_may_return_the_word_that_a_joiner_says() -> None:
     bench.active()
     bench.operator()
     bench.receive(b"op", m.SendCommand(id="q1", run="run", command="pause"))
-    ledger = bench.core.state.attempts["run", "one"].ledgers[0]
+    ledger = bench.core.state.attempts["run", "one"].ledgers[1]
     bench.answer(1, detail="snapshot")
     assert not ledger.settled
     bench.answer(1, detail="snapshot", chain=ledger.revision.chain)

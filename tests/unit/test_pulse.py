@@ -190,7 +190,7 @@ def test_g10_a_restart_gives_everybody_six_seconds() -> None:
     bench = Bench(first.journal, epoch="next")
     assert events(bench.advance(5.9)) == []
     assert events(bench.advance(0.2)) == ["lost"]
-    ledger = bench.core.state.attempts["run", "one"].ledgers[0]
+    ledger = bench.core.state.attempts["run", "one"].ledgers[1]
     assert ledger.outcomes["a"] == Outcome("a", 0, "lost", error="nothing was heard of it")
 
 

@@ -87,7 +87,7 @@ def test_a_cancel_ends_it_where_it_is_on_all_ranks_and_the_config_says_so(count:
     setting = ranks.attempt.config.now()["rate"]
     assert (setting.value, setting.revision) == (stayed, 2)
     folded = fold(ranks.bench.journal).attempts["run", "one"]
-    again = Attempt.restore(folded.image(), folded.ledgers.parts(), {})
+    again = Attempt.restore(folded.image(), folded.parts(), {})
     assert again.config.now()["rate"] == setting
     assert again.config.at(1)["rate"].value == 100.0
     late = ranks.ask(m.Cancel(id="c2", run="run", revision=1))

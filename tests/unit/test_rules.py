@@ -70,7 +70,7 @@ RANK_COMMANDS = [Command("pause", Schema(["object"])), Command("resume", STEPS)]
 
 
 def mode_of(bench: Bench) -> tuple[str, int | None]:
-    revision = bench.core.state.attempts["run", "one"].ledgers[-1].revision
+    revision = list(bench.core.state.attempts["run", "one"].ledgers)[-1].revision
     return revision.mode, revision.at_step
 
 
@@ -116,7 +116,7 @@ def test_an_immediate_key_changes_at_once_and_alone() -> None:
     bench = bench_of(2, keys=keys)
     assert code(bench, update(changes={"verbose": True, "learning_rate": 0.5})) == "mixed_immediate"
     assert code(bench, update(changes={"verbose": True})) == ""
-    assert bench.core.state.attempts["run", "one"].ledgers[0].revision.mode == "immediate"
+    assert bench.core.state.attempts["run", "one"].ledgers[1].revision.mode == "immediate"
 
 
 def test_nobody_there() -> None:
@@ -142,7 +142,7 @@ def test_a_rollback_brings_back_what_was() -> None:
     bench.set("q1", learning_rate=0.5)
     bench.set("q2", learning_rate=0.25, batch_size=8)
     bench.receive(b"op", m.Rollback(id="q3", run="run", to_revision=1))
-    made = bench.core.state.attempts["run", "one"].ledgers[2].revision
+    made = bench.core.state.attempts["run", "one"].ledgers[3].revision
     assert (made.changes, made.note) == ({"learning_rate": 0.5, "batch_size": 32}, "rollback to 1")
 
 
@@ -151,7 +151,7 @@ def test_a_rollback_leaves_out_what_nobody_declares_any_more() -> None:
     bench.set("q1", learning_rate=0.5, batch_size=8)
     bench.receive(b"r0", m.Declare(seq=1, keys=[LEARNING_RATE], commands=[]))
     bench.receive(b"op", m.Rollback(id="q2", run="run", to_revision=0))
-    assert bench.core.state.attempts["run", "one"].ledgers[1].revision.changes == {"learning_rate": 0.1}
+    assert bench.core.state.attempts["run", "one"].ledgers[2].revision.changes == {"learning_rate": 0.1}
 
 
 def test_a_cancel_goes_to_those_who_have_not_answered() -> None:
@@ -159,7 +159,7 @@ def test_a_cancel_goes_to_those_who_have_not_answered() -> None:
     bench.receive(b"op", update(mode="at_step", at_step=100))
     bench.answer(1, "r0")
     bench.receive(b"op", m.Cancel(id="c", run="run", revision=1))
-    ledger = bench.core.state.attempts["run", "one"].ledgers[1]
+    ledger = bench.core.state.attempts["run", "one"].ledgers[2]
     assert (ledger.revision.kind, ledger.revision.cancels, ledger.targets) == ("cancel", 1, ["r1"])
     assert code(bench, m.Cancel(id="c2", run="run", revision=2)) == "bad_value"
     bench.answer(1, "r1", "cancelled")

@@ -60,7 +60,7 @@ def test_what_a_rank_tells_of_its_pace_stops_no_round(job: Job, pace: float) -> 
     prepare = prepared(job.change())
     assert codec.encode(prepare)
     job.agree(prepare)
-    assert job.core.state.attempts["run", "one"].ledgers[0].agreed is not None
+    assert job.core.state.attempts["run", "one"].ledgers[1].agreed is not None
 
 
 def test_a_rank_that_holds_or_is_paused_gets_no_further(job: Job) -> None:

@@ -28,6 +28,19 @@ def test_a_snapshot_that_wrote_much_is_followed_by_half_as_much_of_rows() -> Non
     assert rows.is_long
 
 
+def test_the_rows_of_a_snapshot_that_failed_count_again() -> None:
+    rows = Tail(LEAST, 0)
+    rows.snapshot(LEAST, written=LEAST)
+    rows.size += 10
+    rows.failed()
+    assert (rows.size, rows.is_long) == (LEAST + 10, False), "not at once, or a full disk were all it does"
+    rows.size += LEAST
+    assert rows.is_long
+    rows.snapshot(LEAST, written=LEAST)
+    rows.size = LEAST
+    assert rows.is_long
+
+
 @pytest.mark.parametrize("row", [500, 60_000])
 def test_what_snapshots_write_is_in_proportion_to_rows(row: int) -> None:
     """Whatever a row has: with an image that is written each time, and all rows in blocks that rest."""

@@ -7,19 +7,19 @@ from zloom import messages as m
 
 
 def settle(ranks: Ranks, number: int, limit: int = 40) -> None:
-    ranks.step(limit, until=lambda: ranks.attempt.ledgers[number - 1].settled)
+    ranks.step(limit, until=lambda: ranks.attempt.ledgers[number].settled)
 
 
 def agreed_for(ranks: Ranks, step: int) -> None:
     """Have the ranks agree on revision 1, which they carry out at `step`."""
     ranks.step()
     ranks.set("q1", {"rate": 7.0}, mode="at_step", at_step=step)
-    assert ranks.attempt.ledgers[0].agreed is None
+    assert ranks.attempt.ledgers[1].agreed is None
     for rank in ranks.ranks:  # near enough that the broker asks them
         rank.training.step = step - 10
     ranks.serve()
     ranks.pass_time(0.3)
-    assert ranks.attempt.ledgers[0].agreed is not None
+    assert ranks.attempt.ledgers[1].agreed is not None
 
 
 def refused(ranks: Ranks) -> str:

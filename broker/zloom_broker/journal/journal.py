@@ -13,7 +13,7 @@ from zloom_broker.journal.chain import GENESIS
 from zloom_broker.journal.folder import FolderLock, JournalFolder
 from zloom_broker.journal.head import read_head
 from zloom_broker.journal.store import Store, create_database
-from zloom_broker.journal.survey import Survey, survey_newest
+from zloom_broker.journal.survey import Survey, survey_newest, survey_rows
 from zloom_broker.journal.writer import JournalCounters, JournalWriter, OnCommitted, OnFailed
 from zloom_broker.parts import Parts
 
@@ -86,6 +86,22 @@ class Journal:
     def counters(self) -> JournalCounters:
         """What was written since the journal was opened, as of now. Thread-safe."""
         return JournalCounters() if self._writer is None else self._writer.counters
+
+    @property
+    def snapshot_seq(self) -> int:
+        """The row of the newest snapshot that was written since the journal was opened. Thread-safe."""
+        return 0 if self._writer is None else self._writer.snapshot_seq
+
+    def without_snapshots(self) -> None:
+        """Read all rows anew, for an owner that cannot use the snapshot; `recovered` is these alone.
+
+        Raises:
+            JournalError: A repair has lost rows, or they cannot be read.
+        """
+        survey = survey_rows(JournalFolder(self.data_dir))
+        if survey.problems:
+            raise JournalError(f"the rows of the journal in {self.data_dir}: {'; '.join(survey.problems)}")
+        self.recovered = Recovered(None, 0, survey.rows, self.recovered.notes)
 
     def listening(self, endpoints: Sequence[str]) -> None:
         """Have others who want the folder be told where its owner listens; that it cannot be is no matter."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from zloom.errors import JournalError
 from zloom_broker.journal.chain import ChainBroken
 
-FIRST_SCHEMA = 2
+FIRST_SCHEMA = 3
 """That of the first release, which the first migration leads to. Those before it nobody reads any more."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (

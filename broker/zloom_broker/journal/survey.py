@@ -133,6 +133,19 @@ def survey_newest(folder: JournalFolder) -> Survey:
     return survey
 
 
+def survey_rows(folder: JournalFolder) -> Survey:
+    """Verify all rows of a journal that is in order, without its snapshots.
+
+    Raises:
+        JournalError: It could not be read.
+    """
+    survey = Survey()
+    with reading(folder.database) as connection, recording(survey.problems):
+        survey.base = read_base(connection)
+        _read_tail(connection, survey)
+    return survey
+
+
 def read_base(connection: sqlite3.Connection) -> Link:
     """Return the link before the first row of the journal."""
     row = connection.execute("SELECT seq, chain FROM base").fetchone()

@@ -67,6 +67,8 @@ class JournalWriter:
         self._failed = False
         self._closing = False
         self._counters = JournalCounters()
+        self.snapshot_seq = 0
+        """The row of the newest snapshot that was written."""
         self._thread: threading.Thread | None = None
 
     @property
@@ -105,6 +107,7 @@ class JournalWriter:
         with self._changed:
             self._require_running()
             if self._failed:
+                self._drop_snapshots(1)
                 return
             if not 0 < seq < self._next_seq:
                 raise LocalProtocolError(f"a snapshot of row {seq}, but the last row is {self._next_seq - 1}")
@@ -142,10 +145,10 @@ class JournalWriter:
     def _run(self, on_committed: OnCommitted, on_failed: OnFailed) -> None:
         try:
             while batch := self._take():
-                if self._commit(
-                    [entry for entry in batch if isinstance(entry, _Rows)], on_committed, on_failed
-                ):
-                    self._snapshot([entry for entry in batch if isinstance(entry, _Snapshot)])
+                rows = [entry for entry in batch if isinstance(entry, _Rows)]
+                snapshots = [entry for entry in batch if isinstance(entry, _Snapshot)]
+                if self._commit(rows, len(snapshots), on_committed, on_failed):
+                    self._snapshot(snapshots)
         finally:
             self._store.close()
 
@@ -156,14 +159,16 @@ class JournalWriter:
             batch, self._queue = self._queue, []
             return batch
 
-    def _commit(self, batch: list[_Rows], on_committed: OnCommitted, on_failed: OnFailed) -> bool:
+    def _commit(
+        self, batch: list[_Rows], snapshots: int, on_committed: OnCommitted, on_failed: OnFailed
+    ) -> bool:
         payloads = [payload for entry in batch for payload in entry.payloads]
         if not payloads:
             return True
         try:
             self._store.append(payloads, sync=any(entry.durable for entry in batch))
         except (sqlite3.Error, OSError, JournalError) as error:
-            first = self._fail(len(payloads))
+            first = self._fail(len(payloads), snapshots)
             on_failed(first, f"the journal could not be written: {error}")
             return False
         with self._changed:
@@ -172,15 +177,21 @@ class JournalWriter:
         on_committed(self._store.end.seq)
         return True
 
-    def _fail(self, rows: int) -> int:
+    def _fail(self, rows: int, snapshots: int) -> int:
         """Discard the queue and refuse more until `resume`; return the first row that is lost."""
         with self._changed:
             queued = sum(len(entry.payloads) for entry in self._queue if isinstance(entry, _Rows))
+            self._drop_snapshots(snapshots + sum(isinstance(entry, _Snapshot) for entry in self._queue))
             self._queue.clear()
             self._failed = True
             self._counters.failures += 1
             self._counters.dropped += rows + queued
             return self._store.end.seq + 1
+
+    def _drop_snapshots(self, count: int) -> None:
+        if count:
+            self._counters.snapshot_failures += count
+            self._counters.snapshot_error = "rows before it could not be written"
 
     def _snapshot(self, batch: list[_Snapshot]) -> None:
         if not batch:
@@ -195,3 +206,4 @@ class JournalWriter:
         else:
             with self._changed:
                 self._counters.snapshots += 1
+                self.snapshot_seq = newest.seq
