@@ -16,8 +16,10 @@ CONCLUSION_TIMEOUT = 60.0
 slowest handler may take: some load data or compile."""
 
 STORE_TIMEOUT = 5.0
-"""Seconds without an answer of the ranks' store until a rank that holds gives up: the process that served it
-has ended, and with it the job."""
+"""Seconds without an answer of the ranks' store until a rank that holds counts it as gone: the process that
+served it has ended, or hangs."""
+
+SILENT = f"the store of the job's ranks has not answered for {STORE_TIMEOUT:g} s, as when rank 0 has ended"
 
 MIN_POLL, MAX_POLL = 0.001, 0.1
 """Seconds between two looks into the ranks' store: short at first, then an eighth of the time held, so that a
@@ -121,14 +123,20 @@ class Agreement:
         Raises:
             HoldLimitExceeded: It has waited for too long.
         """
-        commit = False if refused else round.commit
-        if commit is not False and round.end is not None and not round.end.keep:
-            commit, round.reason = False, round.end.reason  # a rank was lost before this one's step came
-        if self.register is not None:
-            commit = self._ask(round, commit, now)
+        told = False if refused else round.commit
+        if told is not False and round.end is not None and not round.end.keep:
+            told, round.reason = False, round.end.reason  # a rank was lost before this one's step came
+        commit = told if self.register is None else self._ask(round, told, now)
+        if commit is None and told is False:
+            commit = False  # the register is silent, and nothing is known that speaks for it
         if commit is None:
             self._hold(round, now)
-            return None
+            if not self._is_gone(now):
+                return None
+            # All keep an update only if all carried it out, so one may leave it. A command nobody undoes.
+            if round.revision.kind != "config":
+                raise _gone(round)
+            commit, round.reason = False, SILENT
         self.holding, self._held = False, None
         self._rounds.pop(round.revision.revision, None)
         return commit
@@ -171,6 +179,8 @@ class Agreement:
             end = self.register.conclude(done.round.name, done.step, view)
         if end is None:
             self._hold(done.round, now)
+            if self._is_gone(now):
+                raise _gone(done.round)
         else:
             self.done = self._held = None
             self.holding = False
@@ -185,21 +195,23 @@ class Agreement:
         if self._held is not round:
             self._held, self._since, self._unreachable_since = round, now, None
         self.holding = True
-        self._check_register(round, now)
+        if self.register is None or self.register.reachable:
+            self._unreachable_since = None
+        elif self._unreachable_since is None:
+            self._unreachable_since = now
         if self.hold_limit is not None and now - self._since > self.hold_limit:
             raise HoldLimitExceeded(
                 f"step {round.step} was held for {self.hold_limit:g} s, and it is still not known whether "
                 f"all ranks apply revision {round.revision.revision}; going on could split them"
             )
 
-    def _check_register(self, round: Round, now: float) -> None:
-        if self.register is None or self.register.reachable:
-            self._unreachable_since = None
-        elif self._unreachable_since is None:
-            self._unreachable_since = now
-        elif now - self._unreachable_since >= STORE_TIMEOUT:
-            raise HoldLimitExceeded(
-                f"the store of the job's ranks has not answered for {STORE_TIMEOUT:g} s, as when rank 0 "
-                "has ended, and it is still not known whether all ranks apply revision "
-                f"{round.revision.revision}; going on could split them"
-            )
+    def _is_gone(self, now: float) -> bool:
+        since = self._unreachable_since
+        return since is not None and now - since >= STORE_TIMEOUT
+
+
+def _gone(round: Round) -> HoldLimitExceeded:
+    return HoldLimitExceeded(
+        f"{SILENT}, and it is still not known whether all ranks apply revision {round.revision.revision}; "
+        "going on could split them"
+    )

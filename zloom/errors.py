@@ -51,8 +51,8 @@ class UndoError(ZloomError):
 class HoldLimitExceeded(ZloomError, TimeoutError):
     """A rank waited longer than `hold_limit` to learn what the others decided about a consistent revision.
 
-    Or the store in which they decide has not answered for 5 s. It does not guess, so `tick()` raises this
-    rather than to train on.
+    Or the store in which they decide has not answered for 5 s, and the revision is one that it can no longer
+    leave. It does not guess, so `tick()` raises this rather than to train on.
     """
 
 

@@ -43,6 +43,14 @@ def initialised_group() -> Group | None:
     return Group(distributed.get_rank(), distributed.get_world_size(), store)
 
 
+def agent_serves_store(environ: Mapping[str, str]) -> bool:
+    """Return whether the group's store is that of torchrun's agent, which outlives the ranks.
+
+    The variable is torchelastic's, and counts where the group was made from the environment.
+    """
+    return environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def resolve_place(
     rank: int | None, world_size: int | None, environ: Mapping[str, str], group: Group | None
 ) -> Place:

@@ -20,6 +20,7 @@ from zloom.forks import Disownable
 from zloom.handlers import Registry
 from zloom.launch import (
     Group,
+    agent_serves_store,
     check_name,
     incarnation,
     initialised_group,
@@ -268,7 +269,8 @@ class Steerable(Declaring, Disownable):
         if group is None or group.store is None or group.world_size != self._place.world_size:
             return None
         prefix = f"zloom/{self._run}/{self._attempt}/rounds"
-        return StoreRegister(group.store, self._place.rank, self._place.world_size, prefix)
+        serves = self._place.rank == 0 and not agent_serves_store(os.environ)
+        return StoreRegister(group.store, self._place.rank, self._place.world_size, prefix, serves=serves)
 
     def _is_needed(self, deadline: float) -> bool:
         """Whether the end of this process must wait for another rank, until `deadline` at most.

@@ -4,11 +4,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
+from zloom.bounded_calls import BoundedCalls
 from zloom.rounds import End
 
 KEPT = 2000
 """Rounds and meetings that stay in the store. A round has a meeting or a few, so a rank that asks about an
 older one has missed hundreds of decisions."""
+
+ANSWER_LIMIT = 1.0
+"""Seconds that a store has for an answer, which takes a tenth of a millisecond. Torch's clients wait without
+limit for one whose process is stopped or hangs."""
 
 COMMIT, ABORT = "commit", "abort"
 KEEP, UNDO = "keep", "undo:"
@@ -29,23 +34,29 @@ class Store(Protocol):
 
 
 class StoreRegister:
-    """Compare-and-set on keys below `prefix`; a call is a round trip or two to the store, and never waits.
+    """Compare-and-set on keys below `prefix`; a call is a round trip or two to the store.
 
     Belongs to the training thread; `is_needed` alone may be called from another once that has ended. A store
-    that fails, because the process that serves it is gone, is a register that cannot tell.
+    that fails or is silent, because the process that serves it is gone or hangs, is a register that cannot
+    tell; it costs a call `ANSWER_LIMIT` seconds, and those after it nothing until it answers again.
 
     Args:
         store: Shared by all ranks.
-        rank: Of this process; rank 0 removes old keys, and mostly serves the store.
+        rank: Of this process; rank 0 removes old keys.
         world_size: How many ranks must note the same step.
         prefix: Keeps runs and attempts apart that share a store.
+        serves: Whether the store may end with this process.
     """
 
-    def __init__(self, store: Store, rank: int, world_size: int, prefix: str) -> None:
+    def __init__(
+        self, store: Store, rank: int, world_size: int, prefix: str, *, serves: bool = False
+    ) -> None:
         self._store = store
         self._rank = rank
         self._world_size = world_size
         self._prefix = prefix
+        self._serves = serves
+        self._call = BoundedCalls(ANSWER_LIMIT)
         self.reachable = True
         """Whether the store has answered the last call; torch's clients do not connect again."""
         self._noted = ""
@@ -86,12 +97,12 @@ class StoreRegister:
         """Note that this rank has left a meeting, and asks nothing any more that it was about."""
         key = self._key(meeting, "left")
         self._remember(meeting).append(key)
-        if self._rank != 0:
+        if not self._serves:
             self._try(lambda: self._store.add(key, 1))
 
     def is_needed(self, meeting: str) -> bool:
         """Whether this rank may serve the register, and another has not left a meeting."""
-        if self._rank != 0:
+        if not self._serves:
             return False
         left = self._try(lambda: self._store.add(self._key(meeting, "left"), 0))
         return left is not None and left < self._world_size - 1
@@ -124,8 +135,8 @@ class StoreRegister:
 
     def _try(self, call: Callable[[], T]) -> T | None:
         try:
-            result = call()
-        except RuntimeError:  # torch's DistError and all that its stores raise
+            result = self._call(call)
+        except (TimeoutError, RuntimeError):  # of these are torch's DistError and all that its stores raise
             self.reachable = False
             return None
         self.reachable = True

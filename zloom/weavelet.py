@@ -94,8 +94,8 @@ class Weavelet(Steerable):
     def close(self, reason: str = "finished") -> None:
         """Say goodbye and end the thread; takes milliseconds, and 2 s at most. A second call does nothing.
 
-        Rank 0, which mostly serves the ranks' store, waits as long for those that have not learnt there yet
-        what was decided about the last change. Called from another thread it ends a pause.
+        Rank 0, where its process serves the ranks' store, waits as long for those that have not learnt there
+        yet what was decided about the last change. Called from another thread it ends a pause.
 
         Args:
             reason: Shown to operators.
@@ -142,7 +142,7 @@ class Weavelet(Steerable):
         Raises:
             UndoError: A rejected update could not be taken back, so the trainer's state is unknown.
             HoldLimitExceeded: `hold_limit` seconds have passed, or the ranks' store is gone, and it is not
-                known what the ranks decided.
+                known what the ranks decided about a change that this one cannot just leave.
             DeclarationError: It was called by a handler.
         """
         if step is None:

@@ -15,6 +15,10 @@ PACKING_TIME = 0.005
 """Seconds in one turn of the loop for a snapshot that is due: no beat, ping or change waits long for it."""
 
 
+END_TIME = 0.5
+"""Seconds for the last one, of the 2 in which a broker is to be gone."""
+
+
 class Snapshots:
     """Writes snapshots to a journal on the running loop. Not thread-safe."""
 
@@ -57,21 +61,21 @@ class Snapshots:
             self._loop.call_soon(self._pack, state)
 
     def end(self, seq: int, state: State) -> None:
-        """Write the last one, as of a row, so that a start has none to replay."""
+        """Write the last one, as of a row, so that a start has none to replay; unless that takes too long."""
         self._committed, self._packing = seq, state.pack()
         self._look_for_failure()
-        self._finish(state, until=None)
+        self._finish(state, self._loop.time() + END_TIME)
 
     def _pack(self, state: State) -> None:
         """Pack revisions for a moment; the snapshot follows once there are no more."""
         if self._packing is not None and not self._finish(state, self._loop.time() + PACKING_TIME):
             self._loop.call_soon(self._pack, state)
 
-    def _finish(self, state: State, until: float | None) -> bool:
+    def _finish(self, state: State, until: float) -> bool:
         """Go on with a snapshot until a time; return whether it is done with, in one way or another."""
         try:
             for _ in self._packing or ():
-                if until is not None and self._loop.time() >= until:
+                if self._loop.time() >= until:
                     return False
             self._write(state)
         except ImageError as error:

@@ -77,6 +77,23 @@ def test_a_snapshot_is_prepared_a_revision_at_a_time_beside_changes(
     assert len(verify(tmp_path / "broker").snapshots) == 2, "none was written before the end"
 
 
+def test_a_broker_ends_in_time_where_the_last_snapshot_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "END_TIME", 0.0)
+
+    async def scenario() -> None:
+        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, _):
+            await steered(operator, range(1, 5))
+            before = await history(broker)
+        with open_journal(tmp_path / "broker") as journal:
+            assert (journal.recovered.snapshot, len(journal.recovered.rows) > 4) == (None, True)
+        async with running_broker(tmp_path) as broker:
+            assert await history(broker) == before
+
+    asyncio.run(scenario())
+
+
 def trigger(tmp_path: Path, statement: str) -> None:
     with closing(sqlite3.connect(tmp_path / "broker" / "journal.sqlite3")) as connection:
         connection.execute(statement)

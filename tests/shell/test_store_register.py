@@ -2,8 +2,10 @@
 
 import contextlib
 import multiprocessing
-import socket
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 
 import zloom.store_register
+from tests.support import DEADLINE, free_ports
 from zloom.rounds import End
-from zloom.store_register import StoreRegister
+from zloom.store_register import ANSWER_LIMIT, StoreRegister
 
 distributed = pytest.importorskip("torch.distributed")
 
@@ -58,7 +61,7 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
 
 
 def registers(client: Open, count: int = 2, prefix: str = PREFIX) -> list[StoreRegister]:
-    return [StoreRegister(client(), rank, count, prefix) for rank in range(count)]
+    return [StoreRegister(client(), rank, count, prefix, serves=rank == 0) for rank in range(count)]
 
 
 def test_rank_0_is_needed_until_all_others_have_left(client: Open) -> None:
@@ -197,24 +200,59 @@ def serve(port: int, ready: Any) -> None:
     del store
 
 
-def test_a_store_whose_server_was_killed_cannot_tell(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    server = context.Process(target=serve, args=(port, ready), daemon=True)
-    server.start()
-    assert ready.wait(60)
-    store = distributed.TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=TIMEOUT)
-    register = StoreRegister(store, 1, 2, PREFIX)
-    assert register.decide(ROUND, True) is True
-    server.kill()
-    server.join()
-    assert register.conclude(ROUND, 5, None) is None
-    assert register.conclude(ROUND, 5, End(False, "rank 0 was lost")) is None
-    assert register.decide("e1/8/1", True) is None
-    assert [register.part(ROUND, reason) for reason in (None, "", "SIGTERM")] == [None] * 3
-    assert not register.reachable
-    register.leave(ROUND)
-    assert not register.is_needed(ROUND)
+@contextlib.contextmanager
+def served_elsewhere() -> Iterator[tuple[Any, StoreRegister]]:
+    """Yield a process that serves a store, as torchrun's agent does, and a register in it."""
+    port, spawn = free_ports(), multiprocessing.get_context("spawn")
+    ready = spawn.Event()
+    process = spawn.Process(target=serve, args=(port, ready), daemon=True)
+    process.start()
+    try:
+        assert ready.wait(DEADLINE)
+        store = distributed.TCPStore(
+            "127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=TIMEOUT
+        )
+        yield process, StoreRegister(store, 0, 2, PREFIX, serves=True)
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_g12_a_store_that_hangs_holds_nobody() -> None:
+    """Torch waits for one without limit, and hears no signal meanwhile."""
+    with served_elsewhere() as (process, register):
+        assert register.decide(ROUND, True) is True
+        os.kill(process.pid, signal.SIGSTOP)
+        signals: list[int] = []
+        before = signal.signal(signal.SIGUSR1, lambda number, _: signals.append(number))
+        try:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            begun = time.monotonic()
+            assert (register.decide("e1/8/1", True), register.reachable) == (None, False)
+            assert signals == [signal.SIGUSR1]
+            assert (register.is_needed(ROUND), register.conclude(ROUND, 1, None)) == (False, None)
+            assert register.part(ROUND, "SIGTERM") is None
+            assert time.monotonic() - begun < 2 * ANSWER_LIMIT, "one call waits for it, and no other"
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        os.kill(process.pid, signal.SIGCONT)
+        end = time.monotonic() + DEADLINE
+        while register.decide("e1/8/1", False) is None:
+            assert time.monotonic() < end
+        assert (register.decide("e1/8/1", False), register.reachable) == (True, True), (
+            "the first was not lost"
+        )
+
+
+def test_a_store_whose_server_was_killed_cannot_tell() -> None:
+    with served_elsewhere() as (server, register):
+        assert register.decide(ROUND, True) is True
+        server.kill()
+        server.join()
+        assert register.conclude(ROUND, 5, None) is None
+        assert register.conclude(ROUND, 5, End(False, "rank 0 was lost")) is None
+        assert register.decide("e1/8/1", True) is None
+        assert [register.part(ROUND, reason) for reason in (None, "", "SIGTERM")] == [None] * 3
+        assert not register.reachable
+        register.leave(ROUND)
+        assert not register.is_needed(ROUND)

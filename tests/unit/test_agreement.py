@@ -3,7 +3,15 @@
 import pytest
 
 from tests.unit.round_support import MemoryRegister
-from zloom.agreement import CONCLUSION_TIMEOUT, DECISION_TIMEOUT, LOST_POLL, MAX_POLL, MIN_POLL, Agreement
+from zloom.agreement import (
+    CONCLUSION_TIMEOUT,
+    DECISION_TIMEOUT,
+    LOST_POLL,
+    MAX_POLL,
+    MIN_POLL,
+    SILENT,
+    Agreement,
+)
 from zloom.errors import HoldLimitExceeded
 from zloom.model import Revision
 from zloom.rounds import End, Round
@@ -140,22 +148,54 @@ def test_a_register_that_cannot_be_reached_decides_nothing() -> None:
     assert one.decision(round, 100.1) is True
 
 
-def test_a_register_that_is_gone_ends_the_wait_in_an_error() -> None:
+def test_an_update_is_left_where_the_register_is_gone() -> None:
+    """This rank never notes it as done, so none keeps it."""
     (one, other), (mine, theirs) = ranks(), (a_round(), a_round())
-    mine.commit = True
+    mine.commit = theirs.commit = True
+    assert isinstance(one.register, MemoryRegister)
+    one.register.reachable = False
+    assert one.decision(mine, 1.0) is None
+    assert one.poll(1.1) == LOST_POLL
+    assert one.decision(mine, 5.9) is None
+    assert one.decision(mine, 6.0) is False
+    assert mine.reason == SILENT
+    carried_out(other)
+    end = [other.end(now) for now in (6.0, 6.0 + CONCLUSION_TIMEOUT)]
+    assert end[0] is None
+    assert end[1] is not None
+    assert not end[1].keep
+
+
+def test_a_register_that_is_gone_ends_the_wait_for_what_nobody_can_undo_in_an_error() -> None:
+    one, other = ranks()
+    commands = a_round(), a_round()
+    for round in commands:
+        round.revision = Revision(1, "command", command="stop", mode="consistent")
     carried_out(other)
     assert other.end(0.0) is None
     for rank in one, other:
         assert isinstance(rank.register, MemoryRegister)
         rank.register.reachable = False
-    assert (one.decision(mine, 1.0), other.end(1.0)) == (None, None)
-    assert one.poll(1.1) == LOST_POLL
-    assert (one.decision(mine, 5.9), other.end(5.9)) == (None, None)
+    commands[0].commit = True
+    assert (one.decision(commands[0], 1.0), other.end(1.0)) == (None, None)
+    assert (one.decision(commands[0], 5.9), other.end(5.9)) == (None, None)
     with pytest.raises(HoldLimitExceeded, match=r"has not answered for 5 s.* revision 1"):
-        one.decision(mine, 6.0)
+        one.decision(commands[0], 6.0)
     with pytest.raises(HoldLimitExceeded, match="revision 1"):
         other.end(6.0)
-    assert theirs.commit is None
+    commands[1].commit = False
+    assert one.decision(commands[1], 7.0) is False, "the broker says that none carries it out"
+
+
+@pytest.mark.parametrize("told", ["abort", "lost", "refused"])
+def test_what_is_known_to_be_carried_out_by_none_waits_for_no_register(told: str) -> None:
+    (one, _), round = ranks(), a_round()
+    assert isinstance(one.register, MemoryRegister)
+    one.register.reachable = False
+    round.commit = told != "abort"
+    round.end = End(False, "rank 0: finished") if told == "lost" else None
+    assert one.decision(round, 1.0, refused=told == "refused") is False
+    assert not one.holding
 
 
 def test_an_earlier_silence_of_the_register_is_no_part_of_a_later_one() -> None:

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from tests.unit.round_support import MemoryRegister
 from zloom.agreement import CONCLUSION_TIMEOUT, DECISION_TIMEOUT
-from zloom.errors import UndoError
+from zloom.errors import HoldLimitExceeded, UndoError
 from zloom.handlers import Registry
 from zloom.mailbox import Mailbox
 from zloom.model import Outcome, Revision, Value
@@ -79,6 +81,47 @@ def command(number: int, name: str, *, step: int = 5) -> Round:
 
 def cancel(number: int, cancels: int, *, step: int = 5) -> Round:
     return Round("e1", 1, Revision(number, "cancel", cancels=cancels, mode="consistent"), step)
+
+
+# --- the ranks' store is silent for a while ------------------------------------------------------
+
+moments = st.sampled_from([0.0, 0.5, 3.0, 6.0, 20.0, 500.0])
+
+
+@dataclass
+class Fate:
+    """When a rank comes to the step, hears the broker, and has no answer of the store."""
+
+    comes: float
+    hears: float
+    silent: float
+    silence: float
+    raised: bool = False
+
+
+fates = st.builds(Fate, moments.filter(lambda moment: moment < 60), moments, moments, moments)
+
+
+@settings(max_examples=settings().max_examples * 3)
+@given(st.tuples(fates, fates))
+def test_g9_ranks_keep_an_update_or_none_does_whenever_their_store_is_silent(both: tuple[Fate, Fate]) -> None:
+    ranks = pair()
+    rounds = [rank.promise(config(1, a=1)) for rank in ranks]
+    for quarter in range(4 * 120):
+        now = quarter / 4
+        for rank, fate, round in zip(ranks, both, rounds, strict=True):
+            assert rank.register is not None
+            rank.register.reachable = not fate.silent <= now < fate.silent + fate.silence
+            round.commit = True if now >= fate.hears else None
+            if now >= fate.comes and (now == fate.comes or rank.mailbox.must_wait) and not fate.raised:
+                try:
+                    rank.run(5, now)
+                except HoldLimitExceeded:
+                    fate.raised = True
+                    assert rank.effective["a"] == 1, "it might have left it"
+    kept = [rank.effective["a"] for rank, fate in zip(ranks, both, strict=True) if not fate.raised]
+    assert len(set(kept)) <= 1, f"{both} ended with {kept}"
+    assert not any(rank.mailbox.must_wait and not fate.raised for rank, fate in zip(ranks, both, strict=True))
 
 
 # --- hold ----------------------------------------------------------------------------------------
