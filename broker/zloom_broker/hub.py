@@ -67,11 +67,11 @@ class Peer:
     sent: int = 0
     acked: int = 0
     """How many of `sent` are known to be on their way no more."""
-    lost: int = 0
+    messages_lost: int = 0
     """How many of `acked` never arrived: the peer's count lags behind by as many for good."""
-    pinged_at: int = 0
+    sent_when_pinged: int = 0
     """What `sent` was once the newest ping had gone out."""
-    pinged: float = -inf
+    pinged_at: float = -inf
     """When that was."""
     synced: bool = False
     """A weavelet was told what it lacked, so its revision numbers mean the same as here."""
@@ -85,7 +85,7 @@ class Peer:
 
     def acknowledge(self, received: int) -> None:
         """The peer said how many messages it has received."""
-        self.acked = max(self.acked, min(received + self.lost, self.sent))
+        self.acked = max(self.acked, min(received + self.messages_lost, self.sent))
 
     def ponged(self, received: int) -> int:
         """The peer answered the newest ping, before which everything has arrived or never will.
@@ -93,8 +93,8 @@ class Peer:
         Returns:
             How many messages are found to be lost that were not known to be.
         """
-        found = max(0, self.pinged_at - received - self.lost)
-        self.lost += found
+        found = max(0, self.sent_when_pinged - received - self.messages_lost)
+        self.messages_lost += found
         self.acknowledge(received)
         return found
 

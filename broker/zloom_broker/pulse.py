@@ -113,11 +113,11 @@ class Pulse:
             number, beat = peer.vitals.ping(now), self._hub.beat
             ping = Ping(id=number, received=peer.received, recorded=recorded, beat=beat)
             self._hub.send_anyway(peer, ping)
-            peer.told, peer.pinged_at, peer.pinged = peer.received, peer.sent, now
+            peer.told, peer.sent_when_pinged, peer.pinged_at = peer.received, peer.sent, now
 
     def _has_news(self, peer: Peer, now: float) -> bool:
         """Whether a peer waits for its outcomes to be acknowledged, or may soon be told nothing any more."""
-        waits = peer.recorded and now - peer.pinged >= RECORDED_BEATS * self._hub.beat
+        waits = peer.recorded and now - peer.pinged_at >= RECORDED_BEATS * self._hub.beat
         return bool(waits) or peer.sent - peer.acked >= self._hub.quarter
 
     def _look_after(self, replica: str, now: float) -> None:

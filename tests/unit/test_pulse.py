@@ -260,7 +260,7 @@ def test_g11_a_pong_gives_back_the_credit_of_what_was_lost() -> None:
     assert stats.counters["dropped_for_credit"] > 0
     peer = bench.core._hub.peers[b"op"]
     lost = stats.counters["lost_to_peers"]
-    assert lost == peer.pinged_at - 2
+    assert lost == peer.sent_when_pinged - 2
 
     for number in range(10):  # and now everything arrives
         bench.receive(b"op", m.Credit(received=peer.sent - lost))
