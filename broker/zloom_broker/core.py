@@ -167,9 +167,13 @@ class Core:
         """The keys of these users were taken from them, or mean something else now."""
         for peer in [each for each in self._hub.peers.values() if each.access.user in users]:
             self._outcomes.unfollow(peer)
-            self._membership.revoke(peer, now)
+            self._membership.revoke(peer)
+        # Updates are bound anew, because no other way cuts a subscriber off. A socket that is closed tells
+        # the end of no subscription: who dies meanwhile would count as subscribed for ever.
         self._hub.watchers.clear()
-        self._subscriptions.clear()  # updates are bound anew, because no other way cuts a subscriber off
+        self._subscriptions.clear()
+        for replica in self._hub.vitals:
+            self._hub.cut_off(replica, now)
         return self._hub.take()
 
     def failed(self, identity: bytes, message: ToBroker) -> list[Effect]:

@@ -256,8 +256,18 @@ class Hub:
         vitals = self.vitals.get(replica)
         if vitals is not None:
             vitals.miss(now, unroutable=unroutable)
-            self.absent.add(replica)
-            self.look_at = min(self.look_at, now + PROBE_INTERVAL)
+            self._watch(replica, now)
+
+    def cut_off(self, replica: str, now: float) -> None:
+        """The end of a replica's subscription will not be told; it may be lost if it does not come back."""
+        vitals = self.vitals.get(replica)
+        if vitals is not None:
+            vitals.cut_off(now)
+            self._watch(replica, now)
+
+    def _watch(self, replica: str, now: float) -> None:
+        self.absent.add(replica)
+        self.look_at = min(self.look_at, now + PROBE_INTERVAL)
 
     def publish(self, topic: bytes, message: Published) -> None:
         """Publish with the topic's next sequence number."""

@@ -41,8 +41,9 @@ child holds it, it is stopped, or its host is cut off. Heartbeats had no answer 
 and lost that one connection has it back within a second, without Python."""
 
 ABSENT_LIMIT = 6.0
-"""Seconds until a replica is lost that was never seen to subscribe, in a broker that was just restarted, or
-that is still subscribed and has only lost its control: more than the longest beat."""
+"""Seconds until a replica is lost that was never seen to subscribe, in a broker that was just restarted or
+has cut off all subscribers, or that is still subscribed and has only lost its control: more than the longest
+beat."""
 
 STALL_FACTOR = 10.0
 """A replica is stalled after this many of its own median step times without a step …"""
@@ -131,6 +132,11 @@ class Vitals:
         self.ping_sent = None
         if self.absent_since is None:
             self.absent_since = now
+
+    def cut_off(self, now: float) -> None:
+        """No subscription of before shows anything any more: who lives subscribes again, or says hello."""
+        self.subscribed = False
+        self.miss(now)
 
     def pong(self, ping_id: int) -> bool:
         """A ping was answered; return whether it was the newest.

@@ -230,14 +230,14 @@ class Membership:
             and (hello.replica is None or hello.replica.id != before.replica)
         ):
             self._hub.weavelets.pop(before.replica, None)
+            self._hub.cut_off(before.replica, now)  # nobody is found by its nonce any more
             self._hub.miss(before.replica, now, unroutable=True)
 
-    def revoke(self, peer: Peer, now: float) -> None:
+    def revoke(self, peer: Peer) -> None:
         """A peer's key was taken from him, or means something else now: he must say hello anew."""
         self._hub.peers.pop(peer.id, None)
         if peer.replica and self._hub.weavelets.get(peer.replica) is peer:
             del self._hub.weavelets[peer.replica]
-            self._hub.miss(peer.replica, now, unroutable=True)
         peer.revoked = True
         self._hub.send_unknown(peer.id, HelloRequired())
 

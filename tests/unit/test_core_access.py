@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.broker_support import GPU, Bench, replica, sent
+from tests.unit.broker_support import GPU, Bench, events, replica, sent
 from zloom import messages as m
 from zloom_broker.effects import Effect, Send
 from zloom_broker.permissions import Access
@@ -164,6 +164,26 @@ def test_a_weavelet_whose_key_is_revoked_is_lost() -> None:
     broker = Bench()
     hello = m.Hello(protocols=[1], role="weavelet", nonce="n", replica=replica())
     broker.receive(b"a", hello, NODE)
+    broker.subscription(b"echo/n/", present=True)
     broker.core.revoked({"node"}, broker.now)
-    broker.advance(5.0)
+    broker.advance(7.0)
     assert broker.core.state.attempts["run", "one"].left["a"].outcome == "lost"
+
+
+def test_g10_one_whose_host_vanishes_as_another_is_cut_off_is_lost() -> None:
+    broker = Bench()
+    broker.active()
+    broker.subscription(b"echo/n-a/", present=True)
+    broker.core.revoked({"olga"}, broker.now)
+    assert events(broker.advance(5.5)) == []
+    assert events(broker.advance(1.0)) == ["lost"], "the socket that would have told is closed"
+
+
+def test_g10_one_that_holds_the_gil_is_not_lost_as_another_is_cut_off() -> None:
+    broker = Bench()
+    broker.active()
+    broker.subscription(b"echo/n-a/", present=True)
+    broker.core.revoked({"olga"}, broker.now)
+    broker.advance(0.2)
+    broker.subscription(b"echo/n-a/", present=True)
+    assert events(broker.advance(60.0)) == []

@@ -125,6 +125,15 @@ def test_another_replica_on_a_connection_means_the_first_is_gone() -> None:
     assert events(bench.advance(1.5)) == ["lost"]
 
 
+def test_another_replica_on_a_connection_means_the_first_is_gone_though_it_was_subscribed() -> None:
+    bench = Bench()
+    bench.join("a")
+    bench.subscription(b"echo/n-a/", present=True)
+    bench.receive(b"a", hello("b", rank=1, world_size=2))
+    assert bench.subscription(b"echo/n-a/", present=False) == [], "whose that was is not known any more"
+    assert events(bench.advance(1.5)) == ["lost"]
+
+
 def test_an_id_belongs_to_one_attempt() -> None:
     bench = Bench()
     bench.join("a")
