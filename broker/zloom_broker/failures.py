@@ -81,7 +81,7 @@ class Failures:
 
     def _send(self, peer: Peer, unheard: _Unheard, now: float) -> bool:
         # Or each of a thousand ranks that die together would be told of each. Who lives is told a bit later.
-        if peer.vitals.absent_since is not None:
+        if peer.vitals.away:
             return False
         unheard.sent = now
         self._hub.send(peer, unheard.failure)

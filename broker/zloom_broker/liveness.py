@@ -3,8 +3,9 @@
 Two signs tell a dead process from a busy one without filling its queues. Its subscription to its own
 echo topic vanishes with the connection, at once when the process dies and after the ZMTP heartbeat when its
 host does; and whoever falls silent is pinged, with one ping outstanding at a time. A process that holds the
-GIL keeps its connection, because libzmq's thread answers heartbeats without Python: it is unresponsive, never
-lost.
+GIL keeps its subscription, because libzmq's thread answers heartbeats without Python: it is unresponsive,
+never lost. Control may break meanwhile. libzmq's thread has it back too, but under another routing id, and so
+no ping finds it: only Python can say whose it is.
 """
 
 import math
@@ -42,8 +43,7 @@ and lost that one connection has it back within a second, without Python."""
 
 ABSENT_LIMIT = 6.0
 """Seconds until a replica is lost that was never seen to subscribe, in a broker that was just restarted or
-has cut off all subscribers, or that is still subscribed and has only lost its control: more than the longest
-beat."""
+has cut off all subscribers."""
 
 STALL_FACTOR = 10.0
 """A replica is stalled after this many of its own median step times without a step …"""
@@ -80,6 +80,7 @@ class Vitals:
     absent_since: float | None = None
     """Since when the echo subscription is gone; None while it is there."""
     unroutable: bool = False
+    """Control is closed. Who is subscribed all the same lives."""
     subscribed: bool = False
     """The echo subscription was seen, so that its end will be."""
     patience: float = ABSENT_LIMIT
@@ -120,18 +121,19 @@ class Vitals:
         self.absent_since, self.subscribed = None, True
 
     def miss(self, now: float, *, unroutable: bool = False) -> None:
-        """The echo subscription is gone, or even the connection."""
-        if self.absent_since is None:
-            self.patience = SILENT_LIMIT if self.subscribed else ABSENT_LIMIT
-        # A process that dies takes its subscription along. Whoever has that has only lost his control, and
-        # learns of it from the answer to his next status, which comes within a beat.
-        self.subscribed = self.subscribed and unroutable
+        """The echo subscription is gone, or control."""
         self.unroutable |= unroutable
         # A pong that is still on its way says nothing about now: the next ping has another id.
         self.ping_id += 1
         self.ping_sent = None
+        # A process that dies takes its subscription along. Whoever has that has only lost his control, and
+        # says hello once Python runs: at the answer to his next status, or after six beats without any.
+        if unroutable and self.subscribed:
+            return
         if self.absent_since is None:
             self.absent_since = now
+            self.patience = SILENT_LIMIT if self.subscribed else ABSENT_LIMIT
+        self.subscribed = False
 
     def cut_off(self, now: float) -> None:
         """No subscription of before shows anything any more: who lives subscribes again, or says hello."""
@@ -147,6 +149,11 @@ class Vitals:
             return False
         self.ping_sent, self.absent_since, self.unroutable = None, None, False
         return True
+
+    @property
+    def away(self) -> bool:
+        """Whether nothing that is sent to it arrives, as far as is known."""
+        return self.absent_since is not None or self.unroutable
 
     def ping_due(self, now: float, beat: float, *, news: bool = False) -> bool:
         """Whether a ping should be sent now.
@@ -180,9 +187,7 @@ class Vitals:
         """Return when the replica is lost if nothing is heard of it; None while it is there."""
         if self.absent_since is None:
             return None
-        if self.unroutable:
-            return self.absent_since + (ABSENT_LIMIT if self.subscribed else UNROUTABLE_GRACE)
-        return self.absent_since + self.patience
+        return self.absent_since + (UNROUTABLE_GRACE if self.unroutable else self.patience)
 
     def report(self, status: Status, now: float) -> int:
         """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""
@@ -229,7 +234,7 @@ class Vitals:
 
     def state(self, now: float, beat: float) -> State:
         """Return the state as operators see it."""
-        if self.absent_since is not None:
+        if self.away:
             return "unresponsive"
         if self.ping_sent is not None:
             silent_since = self.ping_sent if self.heard is None else self.heard

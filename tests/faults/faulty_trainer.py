@@ -55,6 +55,7 @@ def make(arguments: argparse.Namespace, log: IO[str]) -> zloom.Weavelet:
 
     @weavelet.on_command("hold_gil")
     def hold_gil(seconds: int) -> None:
+        note("hold_gil", seconds)
         ctypes.PyDLL(None).sleep(seconds)  # PyDLL keeps the GIL during the call
 
     @weavelet.on_command("die")

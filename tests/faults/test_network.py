@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+import zloom
 from tests.faults.oracles import until
 from tests.faults.proxy import Direction, Network, network
 from tests.faults.survivors import Survivor, converge
 from tests.faults.table import Tally
 from tests.faults.test_broker import Burst, check_history, operating
+from tests.faults.test_trainer import is_in, listening, taken, trainer, trains
 from tests.shell.scripted_peer import Peer
 from tests.support import DEADLINE, broker_process, free_ports
 from zloom import messages as m
@@ -155,6 +157,29 @@ async def test_control_alone(tmp_path: Path, tally: Tally, long_form: bool, faul
             tally.held("served")
         if fault == "reset":
             assert here.lost == 0
+
+
+@pytest.mark.fault("network: control alone reset while the GIL is held")
+async def test_control_alone_while_the_gil_is_held(tmp_path: Path, tally: Tally, long_form: bool) -> None:
+    """libzmq's thread connects again, but only Python could say hello there."""
+    if not long_form:
+        pytest.skip("in the long form: the GIL is held for 12 s")
+    log = tmp_path / "log"
+    endpoint = f"tcp://127.0.0.1:{free_ports()}"
+    with broker_process(tmp_path / "data", endpoint):
+        async with network(endpoint) as (between, far), zloom.connect(endpoint) as operator:
+            with trainer(far, log):
+                await until(lambda: trains(operator), "the trainer trains", 2 * DEADLINE)
+                async with listening(operator) as events:
+                    command = operator.command("run", "hold_gil", {"seconds": 12}, timeout=30.0)
+                    held = asyncio.create_task(command)
+                    await until(lambda: taken(log, "hold_gil") == [12], "the GIL is held")
+                    between.control.reset()  # before it is pinged, which finds that control is gone
+                    assert (await held).applied_everywhere
+                    tally.held("served")
+                    await until(lambda: is_in(operator, "live"), "the trainer is live again")
+                    assert "lost" not in events
+                    tally.held("detected")
 
 
 @pytest.mark.fault("network: connections that are open at one end only")

@@ -80,7 +80,7 @@ def test_a_pong_brings_an_absent_one_back() -> None:
 def test_a_pong_from_before_it_vanished_brings_nobody_back() -> None:
     vitals = connected()
     old = vitals.ping(9.0)
-    vitals.miss(10.0, unroutable=True)
+    vitals.miss(10.0)
     assert not vitals.pong(old)
     assert vitals.lost_at() is not None
 
@@ -95,6 +95,31 @@ def test_g10_one_that_holds_the_gil_is_unresponsive_and_never_lost() -> None:
     assert vitals.lost_at() is None
     vitals.pong(number)
     assert vitals.state(60.0, 1.0) == "live"
+
+
+def test_g10_one_whose_control_alone_is_gone_is_unresponsive_and_never_lost() -> None:
+    vitals = connected()
+    vitals.report(status(1, paused=True), 9.0)
+    vitals.miss(10.0, unroutable=True)
+    assert vitals.lost_at() is None
+    assert vitals.state(1000.0, 1.0) == "unresponsive"
+    assert not vitals.ping_due(1000.0, 1.0, news=True), "its new connection has another routing id"
+    vitals.connect(1000.0)
+    vitals.subscribe()
+    assert vitals.state(1000.1, 1.0) == "paused"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_g10_one_whose_control_was_gone_first_is_lost_a_second_after_its_subscription(again: bool) -> None:
+    """A second from then: who lives closes his sockets when he makes them anew, however late that is."""
+    vitals = connected()
+    vitals.miss(10.0, unroutable=True)
+    if again:
+        vitals.miss(50.0)
+        vitals.subscribe()
+        assert (vitals.lost_at(), vitals.state(50.1, 1.0)) == (None, "unresponsive")
+    vitals.miss(100.0)
+    assert vitals.lost_at() == 100.0 + UNROUTABLE_GRACE
 
 
 def test_g10_stalled_is_no_step_for_much_longer_than_its_own_median() -> None:
