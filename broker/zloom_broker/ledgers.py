@@ -265,7 +265,8 @@ class Ledgers:
     def _split(self, number: int) -> None:
         """Leave in a block what it may have of bytes, and put blocks with the rest of it after it."""
         first, *rest = self._blocks[number].parted()
-        self._blocks[number].ledgers = first
+        # Whoever asked for it since the last turn had it packed with the rest.
+        self._blocks[number].ledgers, self._blocks[number].packed = first, None
         for ledgers in reversed(rest):
             self._blocks.insert(number + 1, _Block(ledgers, None))
             self._starts.insert(number + 1, ledgers[0].revision.revision - 1)

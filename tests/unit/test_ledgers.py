@@ -201,6 +201,18 @@ def test_a_block_grows_again_after_it_was_parted() -> None:
         assert [revision.revision for revision in each.ledgers.after(7)] == list(range(8, 41))
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_g1_a_block_may_be_asked_for_while_it_is_parted(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    monkeypatch.setattr(ledgers, "BLOCK_BYTES", 1)
+    attempt = settled(3)
+    preparing = attempt.ledgers.pack()
+    list(islice(preparing, turns))
+    attempt.image()
+    list(preparing)
+    for each in (attempt, again(attempt)):
+        assert [revision.revision for revision in each.ledgers.after(0)] == [1, 2, 3]
+
+
 def test_a_revision_is_read_without_what_became_of_it(wide: Attempt) -> None:
     # Of these a thousand are asked for at once when a fleet comes back a few revisions behind.
     with_ledger = counted(lambda: wide.ledger(3))
