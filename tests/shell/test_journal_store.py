@@ -14,8 +14,9 @@ from zloom_broker.journal import verify
 from zloom_broker.journal.chain import GENESIS, Link, extend
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import read_head
+from zloom_broker.journal.snapshots import Snapshot
 from zloom_broker.journal.store import Store, create_database
-from zloom_broker.journal.survey import Snapshot, survey_newest
+from zloom_broker.journal.survey import survey_newest
 from zloom_broker.parts import digest_of_part
 
 

@@ -9,7 +9,8 @@ from tests.shell.journal_driver import payload, state, write_rows
 from zloom.errors import JournalError
 from zloom_broker.journal.chain import ChainBroken
 from zloom_broker.journal.folder import JournalFolder
-from zloom_broker.journal.survey import recording, survey_newest
+from zloom_broker.journal.reading import recording
+from zloom_broker.journal.survey import survey_newest
 
 
 @pytest.fixture
@@ -86,6 +87,7 @@ def test_a_longer_journal_of_another_history_is_not_the_one_that_was_confirmed(
 
 def test_without_a_base_and_a_snapshot_there_is_nothing_to_apply_rows_to(folder: JournalFolder) -> None:
     execute(folder, "UPDATE base SET seq = 5")
+    execute(folder, "DELETE FROM rows WHERE seq <= 5")
     execute(folder, "DELETE FROM snapshots")
     survey = survey_newest(folder)
     assert survey.problems[0].startswith("no snapshot is intact")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shell.journal_driver import DEADLINE, Listener, child, line, payload, start, state
+from tests.shell.journal_driver import DEADLINE, Listener, child, flip_bit, line, payload, start, state
 from zloom.errors import LocalProtocolError
 from zloom_broker.journal import Journal, open_journal, verify
 from zloom_broker.journal.folder import JournalFolder
@@ -210,6 +210,21 @@ def test_a_snapshot_that_fails_is_counted_and_harms_no_row(journal: Journal) -> 
     journal.close()
     assert listener.failed == []
     assert (journal.counters.snapshot_failures, journal.counters.snapshot_error) == (1, "no room")
+
+
+def test_an_error_of_which_the_text_is_damaged_is_a_failure_like_any_other(journal: Journal) -> None:
+    break_disk(journal)
+    journal.close()
+    database = JournalFolder(journal.data_dir).database
+    flip_bit(database, database.read_bytes().index(b"disk on fire"), 7)
+    with open_journal(journal.data_dir) as opened:
+        listener = start(opened)
+        opened.submit(1, [payload(1)])
+        listener.wait_failed()
+        mend_disk(opened)
+        opened.resume(1)
+        opened.submit(1, [payload(1)])
+        listener.wait_committed(1)
 
 
 def test_closing_commits_what_is_queued(journal: Journal) -> None:

@@ -1,6 +1,5 @@
 """Opening a journal, and what its owner does with it."""
 
-import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from zloom.errors import JournalError
 from zloom_broker.journal.chain import GENESIS
 from zloom_broker.journal.folder import FolderLock, JournalFolder
 from zloom_broker.journal.head import read_head
+from zloom_broker.journal.schema import DATABASE_ERRORS
 from zloom_broker.journal.store import Store, create_database
 from zloom_broker.journal.survey import Survey, survey_newest, survey_rows
 from zloom_broker.journal.writer import JournalCounters, JournalWriter, OnCommitted, OnFailed
@@ -31,7 +31,8 @@ class Recovered:
         snapshot: The newest intact snapshot, or None where the rows tell everything.
         snapshot_seq: The row as of which it was taken; 0 without one.
         rows: Number and payload of each row after the snapshot, in order.
-        notes: Damage that costs nothing, for the log: a snapshot that an older one or the rows stand in for.
+        notes: Damage that costs nothing, for the log: a snapshot that an older one or the rows stand in for,
+            a copy that another one stands in for.
         parts: Those of the snapshot, by their digests.
     """
 
@@ -209,7 +210,7 @@ def open_journal(data_dir: Path, *, durability: Durability = "fsync") -> Journal
         survey, opened = _open(folder)
     except BaseException as error:
         lock.release()
-        if isinstance(error, OSError | sqlite3.Error):
+        if isinstance(error, (OSError, *DATABASE_ERRORS)):
             raise JournalError(f"the journal in {data_dir} cannot be opened: {error}") from error
         raise
     notes, snapshot = tuple(survey.notes), survey.snapshot

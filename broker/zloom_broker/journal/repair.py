@@ -10,24 +10,18 @@ from zloom.errors import JournalError
 from zloom_broker.journal.chain import GENESIS, ChainBroken, Link
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import HeadFile, read_head
-from zloom_broker.journal.schema import check_version, connect
-from zloom_broker.journal.store import create_database
-from zloom_broker.journal.survey import (
-    NO_STATE,
+from zloom_broker.journal.reading import read_base, read_chain, read_rows, reading, recording
+from zloom_broker.journal.schema import DATABASE_ERRORS, check_version, connect
+from zloom_broker.journal.snapshots import (
     Snapshot,
     check_snapshot,
-    compare_with_head,
-    missing_database,
-    read_base,
-    read_chain,
-    read_rows,
+    copies_kept,
     read_snapshot,
-    reading,
-    recording,
     snapshot_numbers,
-    survey_newest,
-    worn_parts,
+    worn_copies,
 )
+from zloom_broker.journal.store import create_database
+from zloom_broker.journal.survey import NO_STATE, compare_with_head, missing_database, survey_newest
 
 
 @dataclass
@@ -41,6 +35,7 @@ class VerifyReport:
         head_seq: The last row that was confirmed, or None where the head file does not say.
         snapshots: The rows of which there is an intact snapshot, the newest first.
         problems: What is wrong, one line each.
+        notes: Copies that are not intact where another one is, a line each; a broker writes them anew.
     """
 
     first_seq: int = 1
@@ -49,6 +44,7 @@ class VerifyReport:
     head_seq: int | None = None
     snapshots: tuple[int, ...] = ()
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -115,7 +111,7 @@ def repair(data_dir: Path, accept_loss: bool) -> RepairReport:
     lock = folder.lock()
     try:
         return _repair(folder, accept_loss)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, *DATABASE_ERRORS) as error:
         raise JournalError(f"the journal in {data_dir} cannot be repaired: {error}") from error
     finally:
         lock.release()
@@ -151,15 +147,13 @@ def _verify_rows(connection: sqlite3.Connection, report: VerifyReport) -> Link:
 
 
 def _verify_snapshots(connection: sqlite3.Connection, report: VerifyReport) -> None:
-    numbers: list[int] = []
-    with recording(report.problems):
-        numbers = snapshot_numbers(connection)
-    for seq in numbers:
+    copies = copies_kept(report.first_seq - 1)
+    for seq in snapshot_numbers(connection, report.problems):
         with recording(report.problems):
-            snapshot = read_snapshot(connection, seq, report.first_seq - 1)
+            snapshot = read_snapshot(connection, seq, copies, report.problems)
             check_snapshot(snapshot, read_chain(connection, seq))
             report.snapshots += (seq,)
-            report.problems += worn_parts(snapshot)
+            report.notes += worn_copies(snapshot)
     if report.first_seq > 1 and not report.snapshots:
         report.problems.append(NO_STATE)
 
@@ -202,17 +196,17 @@ def _rebuild(folder: JournalFolder, plan: _Plan) -> Link:
 
 
 def _kept(connection: sqlite3.Connection, plan: _Plan, ends: list[Link]) -> Iterator[tuple[Link, bytes]]:
-    with suppress(ChainBroken, sqlite3.Error):
+    with suppress(ChainBroken, *DATABASE_ERRORS):
         for link, payload in read_rows(connection, plan.base):
             ends[:] = [link]
             yield link, payload
 
 
 def _snapshots(connection: sqlite3.Connection, plan: _Plan) -> Iterator[Snapshot]:
-    return (read_snapshot(connection, seq, plan.base.seq) for seq in plan.snapshots)
+    return (read_snapshot(connection, seq, copies_kept(plan.base.seq), []) for seq in plan.snapshots)
 
 
 def _fold(folder: JournalFolder) -> None:
     """Move the old log's rows into the old database: a crash before the new one is there then loses none."""
-    with suppress(sqlite3.Error, JournalError), closing(connect(folder.database)) as connection:
+    with suppress(JournalError, *DATABASE_ERRORS), closing(connect(folder.database)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

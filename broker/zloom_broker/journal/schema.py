@@ -8,23 +8,31 @@ from pathlib import Path
 from zloom.errors import JournalError
 from zloom_broker.journal.chain import ChainBroken
 
-FIRST_SCHEMA = 3
+FIRST_SCHEMA = 4
 """That of the first release, which the first migration leads to. Those before it nobody reads any more."""
+
+_SNAPSHOT = (
+    "(seq INTEGER PRIMARY KEY, chain BLOB NOT NULL, payload BLOB NOT NULL, parts BLOB NOT NULL, "
+    "digest BLOB NOT NULL)"
+)
+_PART = "(digest BLOB NOT NULL PRIMARY KEY, content BLOB NOT NULL)"
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE base (seq INTEGER PRIMARY KEY, chain BLOB NOT NULL)",
         "CREATE TABLE rows (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, chain BLOB NOT NULL)",
-        "CREATE TABLE snapshots "
-        "(seq INTEGER PRIMARY KEY, chain BLOB NOT NULL, payload BLOB NOT NULL, parts BLOB NOT NULL, "
-        "digest BLOB NOT NULL)",
-        "CREATE TABLE parts "
-        "(digest BLOB NOT NULL, copy INTEGER NOT NULL, content BLOB NOT NULL, PRIMARY KEY (digest, copy))",
+        f"CREATE TABLE snapshots {_SNAPSHOT}",
+        f"CREATE TABLE parts {_PART}",
+        f"CREATE TABLE snapshot_copies {_SNAPSHOT}",
+        f"CREATE TABLE part_copies {_PART}",
     ),
 )
 """Statements that lead from each `user_version` to the next, and from none to the first. One that was
 released never changes. A journal is verified before it is migrated, so a migration may add to these tables,
 but `survey` must be able to read them before and after it."""
+
+DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What Python raises for an error of SQLite: the latter, where that quotes a name that is damaged."""
 
 # Seconds that a write waits for another process. Only opening and closing a database locks writers out, and
 # only `journal verify` or a curious user does that here.

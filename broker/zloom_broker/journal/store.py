@@ -1,29 +1,23 @@
 """The journal's database, open for writing, together with its head file."""
 
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from itertools import islice
 from pathlib import Path
 
 from zloom.errors import JournalError
-from zloom_broker.journal.chain import GENESIS, ChainBroken, Link, extend, snapshot_digest
+from zloom_broker.journal.chain import GENESIS, Link, extend
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import HeadFile, sync_path
-from zloom_broker.journal.schema import connect, migrate, transaction
-from zloom_broker.journal.survey import (
+from zloom_broker.journal.reading import read_base, read_chain
+from zloom_broker.journal.schema import DATABASE_ERRORS, connect, migrate, transaction
+from zloom_broker.journal.snapshots import (
     Snapshot,
-    copies_of_parts,
-    read_base,
-    read_chain,
-    read_without_parts,
-    snapshot_numbers,
+    copies_kept,
+    insert_parts,
+    insert_snapshot,
+    keep_newest,
 )
 from zloom_broker.parts import Parts
-
-SNAPSHOTS_KEPT = 2
-"""One to start from, and one more for when that is damaged. They share the parts that both have: where one of
-these is damaged, the rows stand in for it, or its other copy where rows were lost."""
 
 # Milliseconds, of the 2 s in which a broker is to be gone: a reader may hold the last checkpoint up.
 _CLOSING_BUSY_TIMEOUT_MS = 100
@@ -47,8 +41,8 @@ def create_database(
             connection.execute("INSERT INTO base VALUES (?, ?)", base)
             connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", _row_values(rows))
             for snapshot in snapshots:
-                _insert_parts(connection, snapshot.parts, copies_of_parts(base.seq))
-                _insert_snapshot(connection, snapshot)
+                insert_parts(connection, snapshot.parts, copies_kept(base.seq))
+                insert_snapshot(connection, snapshot, copies_kept(base.seq))
     sync_path(folder.fresh_database)
 
 
@@ -82,13 +76,14 @@ class Store:
         # Rows may be in the system's memory only; once the head names them, losing them counts as damage.
         folder.flush()
         self._connection = connect(folder.database)
+        self._connection.text_factory = bytes  # as in `reading`
         with ExitStack() as undo:
             undo.callback(self._connection.close)
             migrate(self._connection)
             self._head = HeadFile(folder.head, end)
             undo.callback(self._head.close)
             self._custody = folder.custody()
-            self._copies = copies_of_parts(read_base(self._connection).seq)
+            self._copies = copies_kept(read_base(self._connection).seq)
             undo.pop_all()
 
     def append(self, payloads: Sequence[bytes], *, sync: bool) -> None:
@@ -132,19 +127,15 @@ class Store:
             raise JournalError(f"row {seq} is not in the journal")
         fresh = {digest: content for digest, content in parts.items() if digest not in self._parts}
         with transaction(connection):
-            _insert_parts(connection, fresh, self._copies)
-            _insert_snapshot(connection, Snapshot(Link(seq, chain), payload, parts))
-            intact = filter(lambda number: _is_intact(connection, number), snapshot_numbers(connection))
-            kept = set(islice(intact, SNAPSHOTS_KEPT))
-            for dropped in set(snapshot_numbers(connection)) - kept:
-                connection.execute("DELETE FROM snapshots WHERE seq = ?", (dropped,))
-            stale = _drop_parts(connection, kept)
+            insert_parts(connection, fresh, self._copies)
+            insert_snapshot(connection, Snapshot(Link(seq, chain), payload, parts), self._copies)
+            stale = keep_newest(connection)
         self._parts = self._parts.union(fresh) - stale
 
     def close(self) -> None:
         """Fold the write-ahead log into the database and close; what cannot be folded stays in the log."""
         try:
-            with suppress(JournalError, sqlite3.Error, OSError):
+            with suppress(JournalError, OSError, *DATABASE_ERRORS):
                 self._custody.check()
                 if self._surplus:
                     self._take_back()
@@ -188,7 +179,7 @@ class Store:
             self._head.write(self._head.link)  # it may be on disk in spite of the error
             with transaction(self._connection):
                 self._connection.execute("DELETE FROM rows WHERE seq > ?", (self.end.seq,))
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *DATABASE_ERRORS) as error:
             # Tried again with the next rows. Should the process die before that, these may be there.
             raise JournalError(
                 f"rows after {self.end.seq} could be neither confirmed nor taken back ({error}); "
@@ -205,36 +196,3 @@ def _chained(link: Link, payloads: Iterable[bytes]) -> Iterator[tuple[Link, byte
 
 def _row_values(rows: Iterable[tuple[Link, bytes]]) -> Iterator[tuple[int, bytes, bytes]]:
     return ((link.seq, payload, link.chain) for link, payload in rows)
-
-
-def _insert_snapshot(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
-    link, payload = snapshot.link, snapshot.payload
-    connection.execute(
-        "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)",
-        (link.seq, link.chain, payload, snapshot.digests, snapshot_digest(link, payload, snapshot.digests)),
-    )
-
-
-def _insert_parts(connection: sqlite3.Connection, parts: Parts, copies: int) -> None:
-    for copy in range(copies):
-        rows = ((digest, copy, content) for digest, content in parts.items())
-        connection.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?)", rows)
-
-
-def _drop_parts(connection: sqlite3.Connection, snapshots: Iterable[int]) -> set[bytes]:
-    """Drop the parts that none of these snapshots has, and return their digests."""
-    needed: set[bytes] = set()
-    for seq in snapshots:
-        needed.update(read_without_parts(connection, seq)[2])
-    present = {digest for (digest,) in connection.execute("SELECT digest FROM parts")}
-    stale = present - needed
-    connection.executemany("DELETE FROM parts WHERE digest = ?", ((digest,) for digest in stale))
-    return stale
-
-
-def _is_intact(connection: sqlite3.Connection, snapshot: int) -> bool:
-    try:
-        read_without_parts(connection, snapshot)
-    except ChainBroken:
-        return False
-    return True

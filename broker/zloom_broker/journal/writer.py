@@ -1,11 +1,11 @@
 """The thread that commits: whatever waits when it looks goes to the disk in one transaction."""
 
-import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from zloom.errors import JournalError, LocalProtocolError
+from zloom_broker.journal.schema import DATABASE_ERRORS
 from zloom_broker.journal.store import Store
 from zloom_broker.parts import Parts
 
@@ -167,7 +167,7 @@ class JournalWriter:
             return True
         try:
             self._store.append(payloads, sync=any(entry.durable for entry in batch))
-        except (sqlite3.Error, OSError, JournalError) as error:
+        except (OSError, JournalError, *DATABASE_ERRORS) as error:
             first = self._fail(len(payloads), snapshots)
             on_failed(first, f"the journal could not be written: {error}")
             return False
@@ -199,7 +199,7 @@ class JournalWriter:
         newest = max(batch, key=lambda entry: entry.seq)
         try:
             self._store.write_snapshot(newest.seq, newest.payload, newest.parts)
-        except (sqlite3.Error, OSError, JournalError) as error:
+        except (OSError, JournalError, *DATABASE_ERRORS) as error:
             with self._changed:
                 self._counters.snapshot_failures += 1
                 self._counters.snapshot_error = str(error)
