@@ -124,6 +124,17 @@ def test_a_base_that_does_not_fit_costs_no_row(
     assert (report.repaired, report.first_seq, report.last_seq, report.lost) == (True, 1, 12, 0)
 
 
+def test_a_snapshot_of_which_a_part_is_damaged_makes_room_for_the_next(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    (own,) = parts(8).keys() - parts(4).keys()
+    execute(folder, f"UPDATE parts SET content = x'00' WHERE digest = x'{own.hex()}'")
+    with open_journal(folder) as journal:
+        assert journal.recovered.snapshot_seq == 4
+    write_rows(folder, 14, snapshots=(14,))
+    assert (verify(folder).snapshots, verify(folder).problems) == ((14, 4), [])
+
+
 # --- where rows were lost ------------------------------------------------------------------------
 
 

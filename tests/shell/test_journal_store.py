@@ -266,6 +266,38 @@ def test_rows_stand_in_for_a_damaged_part_until_it_is_written_again(
     assert verify(folder.path).ok
 
 
+@pytest.mark.parametrize("damage", ["UPDATE parts SET content = x'00'", "DELETE FROM parts"])
+def test_a_snapshot_that_was_found_to_lack_a_part_is_not_one_of_the_two_that_are_kept(
+    folder: JournalFolder, damage: str
+) -> None:
+    with closing(Store(folder, GENESIS)) as store:
+        append(store, 4)
+        store.write_snapshot(1, state(1), parts_of(b"old"))
+        store.write_snapshot(3, state(3), parts_of(b"new"))
+    with closing(sqlite3.connect(folder.database)) as connection, connection:
+        connection.execute(f"{damage} WHERE digest = ?", (digest_of_part(b"new"),))
+    found = survey_newest(folder)
+    assert (found.snapshot and found.snapshot.link.seq, found.damaged) == (1, {3})
+
+    with closing(Store(folder, found.end, parts_of(b"old"), found.damaged)) as fresh:
+        fresh.write_snapshot(4, state(4), parts_of(b"newer"))
+
+    assert snapshots(folder) == (4, 1)
+    assert verify(folder.path).ok
+
+
+def test_a_snapshot_that_lacks_a_part_by_now_is_not_one_of_the_two_that_are_kept(
+    folder: JournalFolder, store: Store
+) -> None:
+    append(store, 4)
+    store.write_snapshot(1, state(1), parts_of(b"old"))
+    store.write_snapshot(3, state(3), parts_of(b"new"))
+    with closing(sqlite3.connect(folder.database)) as connection, connection:
+        connection.execute("DELETE FROM parts WHERE digest = ?", (digest_of_part(b"new"),))
+    store.write_snapshot(4, state(4), parts_of(b"newer"))
+    assert snapshots(folder) == (4, 1)
+
+
 def test_a_snapshot_of_a_row_that_is_not_there_is_refused(folder: JournalFolder, store: Store) -> None:
     append(store, 1)
     with pytest.raises(JournalError, match="row 2 is not in the journal"):

@@ -230,7 +230,7 @@ def _open(folder: JournalFolder) -> tuple[Survey, Store | str]:
         return survey, _read_only(folder, survey.problems)
     snapshot = survey.snapshot
     intact = snapshot.parts.keys() - snapshot.worn if snapshot is not None else set()
-    return survey, Store(folder, survey.end, intact)
+    return survey, Store(folder, survey.end, intact, survey.damaged)
 
 
 def _read_only(folder: JournalFolder, problems: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ one page is damaged.
 """
 
 import sqlite3
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -166,8 +167,13 @@ def insert_snapshot(connection: sqlite3.Connection, snapshot: Snapshot, copies: 
         connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", values)
 
 
-def keep_newest(connection: sqlite3.Connection) -> set[bytes]:
+def keep_newest(connection: sqlite3.Connection, damaged: Collection[int]) -> set[bytes]:
     """Drop all snapshots but the newest `SNAPSHOTS_KEPT` intact ones, and the parts that none of these has.
+
+    Args:
+        connection: To the database.
+        damaged: Rows of snapshots that are known not to be intact. Of the others the parts must be there;
+            what is in them is not read, as all history takes long.
 
     Returns:
         The digests of the parts that were dropped.
@@ -180,9 +186,11 @@ def keep_newest(connection: sqlite3.Connection) -> set[bytes]:
     numbers = snapshot_numbers(connection, problems)
     kept: dict[int, set[bytes]] = {}
     for seq in numbers:
-        if len(kept) < SNAPSHOTS_KEPT:
+        if len(kept) < SNAPSHOTS_KEPT and seq not in damaged:
             with suppress(ChainBroken):
-                kept[seq] = set(read_outline(connection, seq, problems).digests)
+                digests = set(read_outline(connection, seq, problems).digests)
+                if digests <= present:
+                    kept[seq] = digests
     if problems:
         raise JournalError("; ".join(problems))
     stale = present.difference(*kept.values())

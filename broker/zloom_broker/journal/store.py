@@ -53,7 +53,9 @@ class Store:
         end: The link of the last row.
     """
 
-    def __init__(self, folder: JournalFolder, end: Link, parts: Collection[bytes] = ()) -> None:
+    def __init__(
+        self, folder: JournalFolder, end: Link, parts: Collection[bytes] = (), damaged: Collection[int] = ()
+    ) -> None:
         """Open the journal in `folder`, which is locked and in order up to `end`, the last row that it has.
 
         Args:
@@ -61,6 +63,7 @@ class Store:
             end: The link of its last row.
             parts: Digests of parts of snapshots of which each copy is known to be intact; others are written
                 anew.
+            damaged: Rows of snapshots that are known not to be intact: the next one takes their place.
 
         Raises:
             JournalError: A newer version of zloom wrote it.
@@ -71,6 +74,7 @@ class Store:
         self._broken: str | None = None
         self._parts = set(parts)
         """Digests of those that are there and intact."""
+        self._damaged = set(damaged)
         self._surplus = False
         """There are rows after `end` that were neither confirmed nor taken back."""
         # Rows may be in the system's memory only; once the head names them, losing them counts as damage.
@@ -129,8 +133,9 @@ class Store:
         with transaction(connection):
             insert_parts(connection, fresh, self._copies)
             insert_snapshot(connection, Snapshot(Link(seq, chain), payload, parts), self._copies)
-            stale = keep_newest(connection)
+            stale = keep_newest(connection, self._damaged - {seq})
         self._parts = self._parts.union(fresh) - stale
+        self._damaged.discard(seq)
 
     def close(self) -> None:
         """Fold the write-ahead log into the database and close; what cannot be folded stays in the log."""

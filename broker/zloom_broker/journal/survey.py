@@ -28,6 +28,7 @@ class Survey:
     Attributes:
         base: The link before the first row of the journal.
         snapshot: The newest intact snapshot, if any.
+        damaged: The rows of newer snapshots, which are not intact.
         rows: Number and payload of the rows after the snapshot that continue the chain.
         end: The link of the last row that can be trusted.
         head: What the head file says was confirmed, if it is there and intact.
@@ -38,6 +39,7 @@ class Survey:
 
     base: Link = GENESIS
     snapshot: Snapshot | None = None
+    damaged: set[int] = field(default_factory=set)
     rows: list[tuple[int, bytes]] = field(default_factory=list)
     end: Link = GENESIS
     head: Link | None = None
@@ -108,12 +110,14 @@ def missing_database(folder: JournalFolder, head: Link | None) -> list[str]:
 
 def _read_snapshot(connection: sqlite3.Connection, survey: Survey) -> None:
     copies = copies_kept(survey.base.seq)
-    for seq in snapshot_numbers(connection, survey.problems):
+    numbers = snapshot_numbers(connection, survey.problems)
+    for seq in numbers:
         with recording(survey.problems, survey.notes):
             survey.snapshot = read_snapshot(connection, seq, copies, survey.problems)
             survey.end = survey.snapshot.link
             survey.notes += worn_copies(survey.snapshot)
             break
+    survey.damaged.update(seq for seq in numbers if seq > survey.end.seq)
     if survey.snapshot is not None:
         with recording(survey.problems):
             check_snapshot(survey.snapshot, read_chain(connection, survey.end.seq))
