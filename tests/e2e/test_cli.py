@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -625,6 +626,30 @@ def test_the_journal_is_verified_and_repaired_without_a_broker(tmp_path: Path) -
         assert "nothing was done" in place.run("journal", "repair", code=1).stdout
         assert place.json("journal", "repair", "--accept-loss")["repaired"]
         assert place.json("journal", "verify")["ok"]
+
+
+def test_a_copy_that_another_one_stands_in_for_is_noted(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="zloom-", dir="/tmp") as folder:
+        place = Place(Path(folder))
+        with ended(place.start("broker")) as broker:
+            first_line(broker)
+            broker.terminate()
+            assert broker.wait(DEADLINE) == 0
+        for statement, use in (
+            ("UPDATE rows SET payload = x'00'", ("repair", "--accept-loss")),
+            ("DELETE FROM snapshot_copies", ("verify",)),
+        ):
+            with (
+                contextlib.closing(sqlite3.connect(place.data_dir / "journal.sqlite3")) as connection,
+                connection,
+            ):
+                connection.execute(statement)
+            said = place.run("journal", *use)
+        assert "a copy of the snapshot of row 1 is missing or damaged" in said.stderr
+        assert "in order" in said.stdout
+        found = place.json("journal", "verify")
+        assert (found["ok"], len(found["notes"])) == (True, 1)
+        assert "nothing was done" in place.run("journal", "repair").stdout
 
 
 # --- the program ---------------------------------------------------------------------------------

@@ -172,6 +172,8 @@ def verify(data_dir: DataDir = None, as_json: Json = False) -> None:
         report = journals.verify(data_dir or default_data_dir())
     for problem in report.problems:
         output.complain(problem)
+    for note in report.notes:
+        output.remark(note)
     if as_json:
         output.say_json({"ok": report.ok, **shapes.of_dataclass(report)})
     else:
@@ -202,6 +204,8 @@ def repair(
         report = journals.repair(data_dir or default_data_dir(), accept_loss=accept_loss)
     for problem in report.found.problems:
         output.complain(problem)
+    for note in report.found.notes:
+        output.remark(note)
     kept = f"rows {report.first_seq} to {report.last_seq} kept, {report.lost} confirmed rows lost"
     if as_json:
         found = {"ok": report.found.ok, **shapes.of_dataclass(report.found)}
