@@ -1,7 +1,7 @@
 """Recording and replaying with a real broker and a real weavelet, and what is refused or taken back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -16,7 +16,7 @@ from zloom.client.recorder import STOPPED, Recorded, Recorder
 from zloom.client.replaying import Replay, Replayed
 from zloom.errors import RecordingError, Refused
 from zloom.messages import Reported, Revised
-from zloom.model import Key, Schema, Value
+from zloom.model import Key, RunStatus, Schema, Value
 from zloom.recording_file import RecordingReader
 from zloom.replay_schedule import Change
 
@@ -270,10 +270,10 @@ async def test_a_recording_that_waited_has_what_was_declared_after_the_hello(
 ) -> None:
     """As a Lightning module's keys are. And it has all points, though it began once the first were told."""
     recorder = Recorder(operator, "lm")
-    waits: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    waits: asyncio.Queue[str] = asyncio.Queue()
     beginning = asyncio.create_task(begun(recorder))
-    recording_it = asyncio.create_task(recorder.record(tmp_path / "file", wait=waits.set_result))
-    await asyncio.wait_for(waits, DEADLINE)
+    recording_it = asyncio.create_task(recorder.record(tmp_path / "file", wait=waits.put_nowait))
+    await asyncio.wait_for(waits.get(), DEADLINE)
     async with trainer(endpoint) as training:
         training.weavelet.on_config("late", initial=1)(lambda value: None)
         await training.train(3)
@@ -289,19 +289,63 @@ async def test_a_recording_that_waited_has_what_was_declared_after_the_hello(
     assert points[0] == 1
 
 
-async def test_an_attempt_is_waited_for(endpoint: str, operator: zloom.Operator) -> None:
-    with pytest.raises(Refused, match="there is no attempt of lm with all its ranks") as refused:
-        await training_attempt(operator, "lm")
-    assert refused.value.code == "no_replica"
+async def test_what_is_waited_for_is_told_whenever_it_is_something_else(
+    endpoint: str, operator: zloom.Operator
+) -> None:
     told: asyncio.Queue[str] = asyncio.Queue()
     waiting = asyncio.create_task(training_attempt(operator, "lm", wait=told.put_nowait))
-    assert await asyncio.wait_for(told.get(), DEADLINE) == "there is no attempt of lm with all its ranks"
+
+    async def next_told() -> str:
+        return await asyncio.wait_for(told.get(), DEADLINE)
+
+    assert await next_told() == "there is no run lm"
+    with zloom.Weavelet("lm", broker=endpoint, attempt="one", rank=0, world_size=2) as first:
+        assert await asyncio.to_thread(first.wait_until_active, DEADLINE)
+        assert await next_told() == "not all 2 ranks of lm (one) are live"
+    assert await next_told() == "no rank of lm (one) is live"
     async with trainer(endpoint) as training:
-        with pytest.raises(Refused, match="lm has not begun its first step; start it, or wait"):
-            await training_attempt(operator, "lm")
+        assert await next_told() == "lm (one) has not begun its first step"
         assert not waiting.done()
         await training.train(1)
         assert (await asyncio.wait_for(waiting, DEADLINE)).attempt == "one"
-        assert told.empty(), "told once"
-        with pytest.raises(Refused, match="other than one, which was recorded"):
+    assert told.empty(), "each once"
+
+
+async def test_an_attempt_that_does_not_train_is_refused(endpoint: str, operator: zloom.Operator) -> None:
+    with pytest.raises(Refused, match="there is no run lm; start it, or wait for it with --wait") as refused:
+        await training_attempt(operator, "lm")
+    assert refused.value.code == "no_replica"
+    async with trainer(endpoint) as training:
+        with pytest.raises(
+            Refused, match=r"lm \(one\) has not begun its first step; wait for it with --wait"
+        ):
+            await training_attempt(operator, "lm")
+        with pytest.raises(Refused, match="there is no attempt two of lm; start it"):
+            await training_attempt(operator, "lm", attempt="two")
+        await training.train(1)
+        assert (await training_attempt(operator, "lm", wait=lambda why: None)).attempt == "one"
+        with pytest.raises(Refused, match="no attempt of lm other than one, which was recorded; start it"):
             await training_attempt(operator, "lm", without="one")
+
+
+async def test_however_much_happens_the_broker_is_not_asked_more_often(
+    endpoint: str, operator: zloom.Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zloom.client.attempts.PAUSE", 2 * DEADLINE)
+    asked: list[str] = []
+    ask = operator.runs
+
+    def runs(run: str) -> Coroutine[None, None, list[RunStatus]]:
+        asked.append(run)
+        return ask(run)
+
+    monkeypatch.setattr(operator, "runs", runs)
+    told: asyncio.Queue[str] = asyncio.Queue()
+    async with trainer(endpoint), operator.watch("lm") as feed:
+        waiting = asyncio.create_task(training_attempt(operator, "lm", wait=told.put_nowait))
+        await asyncio.wait_for(told.get(), DEADLINE)
+        for _ in range(20):
+            await operator.set("lm", {"rate": 0.1}, supersede=True, wait=False)
+            await anext(feed)
+        waiting.cancel()
+    assert asked == ["lm"]

@@ -75,7 +75,7 @@ async def _record(
 def _say_waiting(why: str) -> None:
     from zloom.cli import output
 
-    output.remark(f"{why}; waiting for it")
+    output.remark(f"{why}; waiting")
 
 
 def replay(

@@ -1,19 +1,26 @@
 """Finding the attempt of a run that trains, or waiting until one does."""
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from zloom.client.operator import Operator
+from zloom.client.feeds import Feed
+from zloom.client.operator import Observation, Operator
 from zloom.errors import Refused
 from zloom.model import RunStatus
 
+PAUSE = 1.0
+"""Seconds from one question to the next: a run of 1,000 replicas is heard of thousands of times in one."""
+
+OnWait = Callable[[str], object]
+"""Told what is waited for, and again whenever that has become something else."""
+
+OnSeen = Callable[[Sequence[Observation]], object]
+
 
 async def training_attempt(
-    operator: Operator,
-    run: str,
-    *,
-    attempt: str = "",
-    without: str = "",
-    wait: Callable[[str], object] | None = None,
+    operator: Operator, run: str, *, attempt: str = "", without: str = "", wait: OnWait | None = None
 ) -> RunStatus:
     """Return the newest attempt of a run of which all ranks are there and have begun a step.
 
@@ -24,38 +31,109 @@ async def training_attempt(
         run: Name of the run.
         attempt: Only this one.
         without: Not this one.
-        wait: Told, once, what is waited for, for ever if need be; None waits for nothing.
+        wait: Wait for it, for ever if need be; None waits for nothing.
 
     Raises:
         Refused: `no_replica`: there is none, and nothing is waited for.
     """
+    search = Search(operator, run, attempt=attempt, without=without)
+    if wait is None:
+        return await search.now()
     async with operator.watch(run) as feed:
-        told = False
+        return await search.wait(feed, wait)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """Why there is no attempt that trains, and what helps besides waiting."""
+
+    why: str
+    advice: str = ""
+
+
+class Search:
+    """For the attempt that `training_attempt` returns; the arguments are explained there."""
+
+    def __init__(self, operator: Operator, run: str, *, attempt: str = "", without: str = "") -> None:
+        self._operator = operator
+        self._run = run
+        self._attempt = attempt
+        self._without = without
+
+    async def now(self) -> RunStatus:
+        """Return the attempt that trains now.
+
+        Raises:
+            Refused: `no_replica`: there is none.
+        """
+        found = await self._find()
+        if isinstance(found, _Lack):
+            raise Refused("no_replica", f"{found.why}; {found.advice}wait for it with --wait")
+        return found
+
+    async def wait(
+        self, feed: Feed[Observation], on_wait: OnWait, on_seen: OnSeen = lambda seen: None
+    ) -> RunStatus:
+        """Return the attempt that trains, once there is one.
+
+        Args:
+            feed: Of the run. It is read all the time, so that it drops nothing, however long this takes.
+            on_wait: Told what is waited for.
+            on_seen: Told what is read.
+
+        Raises:
+            StopAsyncIteration: The feed was closed.
+        """
+        loop = asyncio.get_running_loop()
+        told = ""
         while True:
-            wanted = (
-                each
-                for each in reversed(await operator.runs(run))
-                if attempt in ("", each.attempt) and each.attempt != without and each.live >= each.world_size
-            )
-            found = next(wanted, None)
-            if found is not None and await _has_begun(operator, found):
+            due = loop.time() + PAUSE
+            found = await self._find()
+            if not isinstance(found, _Lack):
                 return found
-            why = _why(run, attempt, without) if found is None else f"{run} has not begun its first step"
-            if wait is None:
-                raise Refused("no_replica", f"{why}; start it, or wait for it with --wait")
-            if not told:
-                wait(why)
-                told = True
-            await anext(feed)
+            if found.why != told:
+                on_wait(found.why)
+                told = found.why
+            await _read(feed, due, on_seen)
+
+    async def _find(self) -> RunStatus | _Lack:
+        runs = await self._operator.runs(self._run)
+        wanted = [
+            each for each in runs if self._attempt in ("", each.attempt) and each.attempt != self._without
+        ]
+        whole = [each for each in wanted if each.live >= each.world_size]
+        if whole:
+            newest = whole[-1]
+            if await self._has_begun(newest):
+                return newest
+            return _Lack(f"{_name(newest)} has not begun its first step")
+        if not runs:
+            return _Lack(f"there is no run {self._run}", "start it, or ")
+        if not wanted:
+            which = f"attempt {self._attempt}" if self._attempt else "attempt"
+            other = f" other than {self._without}, which was recorded" if self._without else ""
+            return _Lack(f"there is no {which} of {self._run}{other}", "start it, or ")
+        newest = wanted[-1]
+        if not newest.live:
+            return _Lack(f"no rank of {_name(newest)} is live", "start it, or ")
+        return _Lack(f"not all {newest.world_size} ranks of {_name(newest)} are live")
+
+    async def _has_begun(self, status: RunStatus) -> bool:
+        replicas = await self._operator.replicas(status.run, attempt=status.attempt)
+        there = [each for each in replicas if each.state not in ("lost", "finished")]
+        return len(there) >= status.world_size and all(
+            each.step > 0 or each.state == "paused" for each in there
+        )
 
 
-async def _has_begun(operator: Operator, status: RunStatus) -> bool:
-    replicas = await operator.replicas(status.run, attempt=status.attempt)
-    there = [each for each in replicas if each.state not in ("lost", "finished")]
-    return len(there) >= status.world_size and all(each.step > 0 or each.state == "paused" for each in there)
+async def _read(feed: Feed[Observation], due: float, on_seen: OnSeen) -> None:
+    """Read a feed until something has come and the time is there."""
+    on_seen([await anext(feed), *feed.rest()])
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(due):
+            while True:
+                on_seen([await anext(feed), *feed.rest()])
 
 
-def _why(run: str, attempt: str, without: str) -> str:
-    which = f"no attempt {attempt} of {run}" if attempt else f"no attempt of {run}"
-    other = f" other than {without}, which was recorded" if without else ""
-    return f"there is {which}{other} with all its ranks"
+def _name(status: RunStatus) -> str:
+    return f"{status.run} ({status.attempt})"
