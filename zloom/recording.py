@@ -54,7 +54,10 @@ class Header(Record, frozen=True, kw_only=True):
     config: dict[str, Value] = field(default_factory=dict)
     """The values that were desired when the recording began."""
     replicas: list[ReplicaStatus] = field(default_factory=list)
-    """Where each stood then: the points of its metrics up to that step are not in the recording."""
+    """Where each stood then: the points of its metrics up to that step are not in the recording.
+
+    Of one that was heard of while the recording waited, `step` and `dropped` are from before that.
+    """
 
 
 class Revised(Record, frozen=True, kw_only=True):

@@ -289,6 +289,38 @@ async def test_a_recording_that_waited_has_what_was_declared_after_the_hello(
     assert points[0] == 1
 
 
+async def test_a_recording_that_waited_lost_nothing_meanwhile(
+    endpoint: str, operator: zloom.Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zloom.client.feeds.FEED_LIMIT", 5)
+    recorder = Recorder(operator, "lm")
+    waits: asyncio.Queue[str] = asyncio.Queue()
+    recording_it = asyncio.create_task(recorder.record(tmp_path / "file", wait=waits.put_nowait))
+    await asyncio.wait_for(waits.get(), DEADLINE)
+    async with operator.watch("lm") as feed, trainer(endpoint) as training:
+        for number in range(10):
+            training.weavelet.report(compiled=number)
+            async for seen in feed:
+                if isinstance(seen, Reported) and "compiled" in seen.metrics:
+                    break
+        beginning = asyncio.create_task(begun(recorder))
+        await training.train(1)
+        header = await beginning
+    recorded = await ended(recording_it)
+    assert (recorded.end.missed, recorded.metrics) == (0, ["compiled", "loss"])
+    assert [each.step for each in header.replicas] == [0], "no points are missing"
+    records = list(RecordingReader(tmp_path / "file").records())
+    before = [each for each in records if each.at < header.at]
+    assert [each.event.kind for each in before if isinstance(each, recording.Happened)] == [
+        "attempt_started",
+        "joined",
+    ]
+    reports = [each for each in before if isinstance(each, recording.Reported)]
+    assert all(each.metrics for each in reports), "no status without points"
+    compiled = [each.at for each in reports if "compiled" in each.metrics]
+    assert len(compiled) == len(set(compiled)) == 10, "each with its own moment"
+
+
 async def test_what_is_waited_for_is_told_whenever_it_is_something_else(
     endpoint: str, operator: zloom.Operator
 ) -> None:

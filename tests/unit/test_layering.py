@@ -21,8 +21,8 @@ _PURE = """
     zloom.session_link zloom.session_reports zloom.session_rounds zloom.session_state
     zloom.session_updates zloom.settlement zloom.socket_outbox zloom.stacks zloom.transcript
     zloom.updates_address zloom.version zloom.visibility zloom.words
-    zloom.client.effects zloom.client.requests zloom.client.results zloom.client.session
-    zloom.client.subscriptions
+    zloom.client.effects zloom.client.prelude zloom.client.requests zloom.client.results
+    zloom.client.session zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.blocks
     zloom_broker.catchup zloom_broker.chain zloom_broker.changes zloom_broker.chronicle
     zloom_broker.conclusions zloom_broker.core zloom_broker.declarations

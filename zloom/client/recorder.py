@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from zloom import recording
-from zloom.client.attempts import training_attempt
+from zloom.client.attempts import OnWait, Search
 from zloom.client.feeds import Feed
 from zloom.client.operator import Observation, Operator
+from zloom.client.prelude import Losses, Prelude
 from zloom.errors import BrokerUnreachable
 from zloom.messages import Happened
 from zloom.recording_file import RecordingWriter
@@ -68,6 +69,8 @@ class Recorder:
         self._run = run
         self._attempt = attempt
         self._feed: Feed[Observation] = operator.watch(run)
+        self._before = Losses()
+        """Of the feed, which are none of the recording."""
         self._question: asyncio.Timeout | None = None
         """Of what the broker is being asked."""
 
@@ -78,39 +81,51 @@ class Recorder:
         if self._question is not None and not self._question.expired():
             self._question.reschedule(asyncio.get_running_loop().time())
 
-    async def record(
-        self, path: Path, *, replace: bool = False, wait: Callable[[str], object] | None = None
-    ) -> Recorded:
+    async def record(self, path: Path, *, replace: bool = False, wait: OnWait | None = None) -> Recorded:
         """Write a recording until the run has ended or `stop` is called.
 
         Args:
             path: Of the file; it is not made where there is no such run.
             replace: Write over a file that is there.
-            wait: Begin once the run trains, as `training_attempt` finds it; told what is waited for. None
-                begins at once.
+            wait: Begin once the run trains, as `training_attempt` finds it, with the points and events that
+                the attempt had before. None begins at once.
 
         Raises:
             RecordingError: The file is there already, or cannot be written.
             Refused: There is no such run, and it is not waited for.
         """
         async with self._feed:  # from here on nothing is missed; what comes twice is written once
+            prelude = Prelude()
             if wait is not None:
-                found = await training_attempt(self._operator, self._run, attempt=self._attempt, wait=wait)
-                self._attempt = found.attempt
-            header = await self._header()
+                await self._wait(wait, prelude)
+            header = await self._header(prelude)
+            self._before = prelude.losses_before(self._attempt)
             with RecordingWriter(path, replace=replace) as writer:
                 transcript = Transcript(header)
                 writer.write([header])
+                for seen, at in prelude.of(self._attempt):
+                    writer.write(transcript.see(seen, at))
                 self.on_begin(header)
                 end = await self._follow(transcript, writer)
                 writer.write([end])
         metrics = sorted(transcript.metrics)
         return Recorded(path, writer.size, header, end, transcript.revisions, metrics, transcript.events)
 
-    async def _header(self) -> recording.Header:
+    async def _wait(self, on_wait: OnWait, prelude: Prelude) -> None:
+        search = Search(self._operator, self._run, attempt=self._attempt)
+        found = await search.wait(
+            self._feed, on_wait, lambda seen: prelude.see(seen, self._losses(), time.time())
+        )
+        self._attempt = found.attempt
+
+    def _losses(self) -> Losses:
+        return Losses(self._feed.missed + self._feed.dropped, self._feed.restarts)
+
+    async def _header(self, prelude: Prelude) -> recording.Header:
         keys = await self._operator.keys(self._run, attempt=self._attempt)
         self._attempt = keys.attempt
         runs = {each.attempt: each for each in await self._operator.runs(self._run)}
+        replicas = await self._operator.replicas(self._run, attempt=keys.attempt)
         return recording.Header(
             magic=recording.MAGIC,
             version=recording.VERSION,
@@ -122,7 +137,7 @@ class Recorder:
             keys=[state.key for state in keys.keys],
             commands=keys.commands,
             config={state.key.name: state.value for state in keys.keys},
-            replicas=await self._operator.replicas(self._run, attempt=keys.attempt),
+            replicas=prelude.first_of(keys.attempt, replicas),
             at=time.time(),
         )
 
@@ -153,8 +168,8 @@ class Recorder:
         self, observations: Sequence[Observation], transcript: Transcript, writer: RecordingWriter
     ) -> bool:
         """Write what was watched; return whether something is missing before it."""
-        now, lost = time.time(), self._feed.missed + self._feed.dropped
-        gaps = transcript.see_gaps(lost, self._feed.restarts, now)
+        now, losses, before = time.time(), self._losses(), self._before
+        gaps = transcript.see_gaps(losses.messages - before.messages, losses.restarts - before.restarts, now)
         writer.write(gaps)
         for seen in observations:
             writer.write(transcript.see(seen, now))
