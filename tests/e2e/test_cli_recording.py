@@ -57,6 +57,25 @@ def test_ctrl_c_ends_a_recording_whole(trained: Place, tmp_path: Path) -> None:
     assert again.stderr == f"zloom: {file} is there already; name another file, or give --force\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_ends_the_wait_and_makes_no_file(
+    place: Place, tmp_path: Path, number: signal.Signals
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("of another run")
+    with ended(place.start("record", "nobody", str(file), "--wait", "--force", "--json")) as recorder:
+        assert recorder.stderr is not None
+        assert recorder.stderr.readline() == "there is no run nobody; waiting\n"
+        recorder.send_signal(number)
+        begun = time.monotonic()
+        out, err = recorder.communicate(timeout=DEADLINE)
+        assert time.monotonic() - begun < 2.0
+    text = f"stopped before {file} was begun: nothing is recorded"
+    assert (recorder.returncode, err) == (1, f"zloom: {text}\n")
+    assert json.loads(out)["error"] == {"code": "RecordingError", "text": text}
+    assert file.read_text() == "of another run"
+
+
 def test_a_run_that_is_not_there_makes_no_file(place: Place, tmp_path: Path) -> None:
     done = place.run("record", "nobody", str(tmp_path / "file"), code=1)
     assert done.stderr.startswith("zloom: unknown run 'nobody'")

@@ -11,8 +11,8 @@ import pytest
 import zloom
 from tests.support import DEADLINE, free_endpoint, running_broker
 from zloom import recording
-from zloom.client.attempts import training_attempt
-from zloom.client.recorder import STOPPED, Recorded, Recorder
+from zloom.client.attempts import OnWait, training_attempt
+from zloom.client.recorder import CATCH_UP, STOPPED, Recorded, Recorder
 from zloom.client.replaying import Replay, Replayed
 from zloom.errors import RecordingError, Refused
 from zloom.messages import Reported, Revised
@@ -319,6 +319,48 @@ async def test_a_recording_that_waited_lost_nothing_meanwhile(
     assert all(each.metrics for each in reports), "no status without points"
     compiled = [each.at for each in reports if "compiled" in each.metrics]
     assert len(compiled) == len(set(compiled)) == 10, "each with its own moment"
+
+
+async def test_a_recorder_that_is_stopped_while_it_waits_makes_no_file(
+    operator: zloom.Operator, tmp_path: Path
+) -> None:
+    recorder = Recorder(operator, "lm")
+    waits: asyncio.Queue[str] = asyncio.Queue()
+    recording_it = asyncio.create_task(recorder.record(tmp_path / "file", wait=waits.put_nowait))
+    await asyncio.wait_for(waits.get(), DEADLINE)
+    recorder.stop()
+    with pytest.raises(RecordingError, match=r"stopped before .*/file was begun: nothing is recorded"):
+        await asyncio.wait_for(recording_it, CATCH_UP)
+    assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("wait", [None, lambda why: None], ids=["at once", "with a wait"])
+async def test_a_recorder_that_is_stopped_before_its_broker_answered_makes_no_file(
+    tmp_path: Path, wait: OnWait | None
+) -> None:
+    async with running_broker(tmp_path) as broker:
+        operator_context = zloom.connect(broker.endpoint)
+        operator = await operator_context.__aenter__()
+        recorder = Recorder(operator, "lm")
+        async with operator.watch("lm"):
+            pass  # so that the broker has the recorder's subscription too
+    recording_it = asyncio.create_task(recorder.record(tmp_path / "file", wait=wait))
+    await asyncio.sleep(0.1)  # it asks
+    assert not recording_it.done()
+    recorder.stop()
+    with pytest.raises(RecordingError, match="nothing is recorded"):
+        await asyncio.wait_for(recording_it, CATCH_UP)
+    await operator_context.__aexit__(None, None, None)
+    assert not (tmp_path / "file").exists()
+
+
+async def test_a_recorder_that_is_stopped_before_it_is_used_makes_no_file(
+    operator: zloom.Operator, tmp_path: Path
+) -> None:
+    recorder = Recorder(operator, "lm")
+    recorder.stop()
+    with pytest.raises(RecordingError, match="nothing is recorded"):
+        await asyncio.wait_for(recorder.record(tmp_path / "file", wait=lambda why: None), CATCH_UP)
 
 
 async def test_what_is_waited_for_is_told_whenever_it_is_something_else(

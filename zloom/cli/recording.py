@@ -62,10 +62,10 @@ async def _record(
 
     recorder = Recorder(operator, run, attempt)
     loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, recorder.stop)
 
     def begin(header: "Header") -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, recorder.stop)
         output.remark(f"recording {header.run} ({header.attempt}) to {file}")
 
     recorder.on_begin = begin

@@ -12,7 +12,7 @@ from zloom.client.attempts import OnWait, Search
 from zloom.client.feeds import Feed
 from zloom.client.operator import Observation, Operator
 from zloom.client.prelude import Losses, Prelude
-from zloom.errors import BrokerUnreachable
+from zloom.errors import BrokerUnreachable, RecordingError
 from zloom.messages import Happened
 from zloom.recording_file import RecordingWriter
 from zloom.transcript import Transcript
@@ -71,11 +71,13 @@ class Recorder:
         self._feed: Feed[Observation] = operator.watch(run)
         self._before = Losses()
         """Of the feed, which are none of the recording."""
+        self._stopped = False
         self._question: asyncio.Timeout | None = None
         """Of what the broker is being asked."""
 
     def stop(self) -> None:
-        """End the recording; `record` then returns within `CATCH_UP` seconds."""
+        """End the recording, or the wait for it; `record` then ends within `CATCH_UP` seconds."""
+        self._stopped = True
         self._feed.close()
         # The last one has its time after this.
         if self._question is not None and not self._question.expired():
@@ -91,14 +93,15 @@ class Recorder:
                 the attempt had before. None begins at once.
 
         Raises:
-            RecordingError: The file is there already, or cannot be written.
+            RecordingError: The file is there already, or cannot be written; or `stop` was called before the
+                recording began, and no file is made.
             Refused: There is no such run, and it is not waited for.
         """
         async with self._feed:  # from here on nothing is missed; what comes twice is written once
             prelude = Prelude()
-            if wait is not None:
-                await self._wait(wait, prelude)
-            header = await self._header(prelude)
+            header = await self._begin(prelude, wait)
+            if header is None:
+                raise RecordingError(f"stopped before {path} was begun: nothing is recorded")
             self._before = prelude.losses_before(self._attempt)
             with RecordingWriter(path, replace=replace) as writer:
                 transcript = Transcript(header)
@@ -110,6 +113,20 @@ class Recorder:
                 writer.write([end])
         metrics = sorted(transcript.metrics)
         return Recorded(path, writer.size, header, end, transcript.revisions, metrics, transcript.events)
+
+    async def _begin(self, prelude: Prelude, on_wait: OnWait | None) -> recording.Header | None:
+        """Return the header, after a wait if need be; None where `stop` was called before."""
+        try:
+            async with asyncio.timeout(0 if self._stopped else None) as self._question:
+                if on_wait is not None:
+                    await self._wait(on_wait, prelude)
+                return await self._header(prelude)
+        except (TimeoutError, StopAsyncIteration):  # in a question, or between two
+            if not self._stopped:
+                raise
+            return None
+        finally:
+            self._question = None
 
     async def _wait(self, on_wait: OnWait, prelude: Prelude) -> None:
         search = Search(self._operator, self._run, attempt=self._attempt)
