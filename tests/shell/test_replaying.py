@@ -292,13 +292,13 @@ async def test_a_recording_that_waited_has_what_was_declared_after_the_hello(
 async def test_a_recording_that_waited_lost_nothing_meanwhile(
     endpoint: str, operator: zloom.Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zloom.client.feeds.FEED_LIMIT", 5)
+    monkeypatch.setattr("zloom.client.feeds.FEED_LIMIT", 3)
     recorder = Recorder(operator, "lm")
     waits: asyncio.Queue[str] = asyncio.Queue()
     recording_it = asyncio.create_task(recorder.record(tmp_path / "file", wait=waits.put_nowait))
     await asyncio.wait_for(waits.get(), DEADLINE)
     async with operator.watch("lm") as feed, trainer(endpoint) as training:
-        for number in range(10):
+        for number in range(4):
             training.weavelet.report(compiled=number)
             async for seen in feed:
                 if isinstance(seen, Reported) and "compiled" in seen.metrics:
@@ -318,7 +318,34 @@ async def test_a_recording_that_waited_lost_nothing_meanwhile(
     reports = [each for each in before if isinstance(each, recording.Reported)]
     assert all(each.metrics for each in reports), "no status without points"
     compiled = [each.at for each in reports if "compiled" in each.metrics]
-    assert len(compiled) == len(set(compiled)) == 10, "each with its own moment"
+    assert len(compiled) == len(set(compiled)) == 4, "each with its own moment"
+
+
+async def test_a_restart_of_the_broker_before_there_was_a_run_is_none_of_its_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zloom.client.attempts.PAUSE", 0.01)
+    waits: asyncio.Queue[str] = asyncio.Queue()
+    with free_endpoint("ipc") as place:
+        async with running_broker(tmp_path, endpoint=place):
+            operator_context = zloom.connect(place)
+            operator = await operator_context.__aenter__()
+            recorder = Recorder(operator, "lm")
+            recording_it = asyncio.create_task(recorder.record(tmp_path / "file", wait=waits.put_nowait))
+            await asyncio.wait_for(waits.get(), DEADLINE)
+            feed = operator.watch("lm")
+        async with running_broker(tmp_path, endpoint=place):
+            async with asyncio.timeout(DEADLINE):
+                while not feed.restarts:  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            async with trainer(place) as training:
+                beginning = asyncio.create_task(begun(recorder))
+                await training.train(1)
+                await beginning
+            recorded = await ended(recording_it)
+            await operator_context.__aexit__(None, None, None)
+    assert (recorded.end.missed, recorded.end.restarts, recorded.metrics) == (0, 0, ["loss"])
 
 
 async def test_a_recorder_that_is_stopped_while_it_waits_makes_no_file(

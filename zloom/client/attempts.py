@@ -17,6 +17,7 @@ OnWait = Callable[[str], object]
 """Told what is waited for, and again whenever that has become something else."""
 
 OnSeen = Callable[[Sequence[Observation]], object]
+"""Told what came, once a `PAUSE` at least, be it nothing."""
 
 
 async def training_attempt(
@@ -84,17 +85,16 @@ class Search:
         Raises:
             StopAsyncIteration: The feed was closed.
         """
-        loop = asyncio.get_running_loop()
         told = ""
         while True:
-            due = loop.time() + PAUSE
             found = await self._find()
             if not isinstance(found, _Lack):
                 return found
             if found.why != told:
                 on_wait(found.why)
                 told = found.why
-            await _read(feed, due, on_seen)
+            while not await _hear(feed, on_seen):
+                pass  # what stands between two words of the run is as it was
 
     async def _find(self) -> RunStatus | _Lack:
         runs = await self._operator.runs(self._run)
@@ -126,13 +126,16 @@ class Search:
         )
 
 
-async def _read(feed: Feed[Observation], due: float, on_seen: OnSeen) -> None:
-    """Read a feed until something has come and the time is there."""
-    on_seen([await anext(feed), *feed.rest()])
+async def _hear(feed: Feed[Observation], on_seen: OnSeen) -> bool:
+    """Read a feed for as long as a pause takes; return whether something came."""
+    heard = False
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout_at(due):
+        async with asyncio.timeout(PAUSE):
             while True:
                 on_seen([await anext(feed), *feed.rest()])
+                heard = True
+    on_seen([])
+    return heard
 
 
 def _name(status: RunStatus) -> str:
