@@ -126,23 +126,25 @@ class Agreement:
         told = False if refused else round.commit
         if told is not False and round.end is not None and not round.end.keep:
             told, round.reason = False, round.end.reason  # a rank was lost before this one's step came
-        commit = told if self.register is None else self._ask(round, told, now)
-        if commit is None and told is False:
-            commit = False  # the register is silent, and nothing is known that speaks for it
+        overdue = told is None and self._held_for(round, now) >= DECISION_TIMEOUT
+        commit = told if self.register is None else self._ask(round, told, overdue=overdue)
+        # All keep an update only if all carried it out, so one may leave it. A command nobody undoes.
+        leaves = round.revision.kind == "config" or refused
+        if commit is None and leaves and (told is False or (overdue and self.register is not None)):
+            commit = False  # the register is silent
         if commit is None:
             self._hold(round, now)
             if not self._is_gone(now):
                 return None
-            # All keep an update only if all carried it out, so one may leave it. A command nobody undoes.
-            if round.revision.kind != "config":
+            if not leaves and told is not False:
                 raise _gone(round)
-            commit, round.reason = False, SILENT
+            commit, round.reason = False, round.reason or SILENT
         self.holding, self._held = False, None
         self._rounds.pop(round.revision.revision, None)
         return commit
 
-    def _ask(self, round: Round, view: bool | None, now: float) -> bool | None:
-        if view is None and self._held_for(round, now) >= DECISION_TIMEOUT:
+    def _ask(self, round: Round, view: bool | None, *, overdue: bool) -> bool | None:
+        if overdue:
             view, round.reason = False, f"the broker's decision did not come within {DECISION_TIMEOUT:g} s"
         if view is None or self.register is None:
             return None

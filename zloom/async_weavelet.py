@@ -48,7 +48,7 @@ class AsyncWeavelet(Steerable):
     async def close(self, reason: str = "finished") -> None:
         """Say goodbye and let go of the sockets; half a second at most. A second call does nothing.
 
-        Rank 0 waits for others as in `Weavelet.close`, 2 s at most.
+        Rank 0 waits for others as in `Weavelet.close`, 1.5 s at most.
         """
         if self._closed or self._is_forked():
             return

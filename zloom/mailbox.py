@@ -183,7 +183,7 @@ class Mailbox:
         if self._stays:
             self.parting.tell()
         else:
-            self.parting.go_on()
+            self.parting.go_on(self._now)
 
     def _has_more(self) -> bool:
         """Whether the next safe point has something to do, though nothing arrives."""

@@ -7,6 +7,9 @@ to end together.
 
 from zloom.rounds import Register
 
+PATIENCE = 5.0
+"""Seconds that a rank stands where others do without an answer of the register: it may have one for them."""
+
 
 class Parting:
     """What one rank knows of it. `depart` may be called from any thread, the rest is the training's."""
@@ -18,6 +21,8 @@ class Parting:
         """Why the ranks that met at the last safe point are to end; empty where they go on."""
         self._own = ""
         self._meeting = ""
+        self._silent_since: float | None = None
+        """Since when the register has not told this meeting's end."""
         self._left = ""
         """The one that this rank left last, of which others may still ask."""
         self._in_pause = "start"
@@ -61,13 +66,24 @@ class Parting:
         if self._own and self._meeting and self.register is not None:
             self.register.part(self._meeting, self._own)
 
-    def go_on(self) -> None:
-        """Leave this safe point, and learn whether all that met here are to end."""
-        meeting, self._meeting, self.reason = self._meeting, "", ""
-        if meeting and self.register is not None:
-            self.reason = self.register.part(meeting, self._own) or ""
-            self.register.leave(meeting)
-            self._left = meeting
+    def go_on(self, now: float) -> None:
+        """Leave this safe point, and learn whether all that met here are to end.
+
+        Where the register is silent this rank stays a while: what it has asked may be what the others find.
+        """
+        self.reason = ""
+        if self._meeting and self.register is not None:
+            said = self.register.part(self._meeting, self._own)
+            if said is None and not self._is_late(now):
+                return
+            self.reason = said or ""
+            self.register.leave(self._meeting)
+            self._left = self._meeting
+        self._meeting, self._silent_since = "", None
+
+    def _is_late(self, now: float) -> bool:
+        self._silent_since = now if self._silent_since is None else self._silent_since
+        return now - self._silent_since >= PATIENCE
 
     @property
     def is_needed(self) -> bool:

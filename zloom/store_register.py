@@ -112,6 +112,9 @@ class StoreRegister:
         key = self._key(round, f"done/{step}")
         if self._noted == round:
             return self._try(lambda: self._store.add(key, 0))
+        if self._call.busy:  # so that this one would not be made
+            self.reachable = False
+            return None
         # Before the call: were it repeated after a failure that came too late, this rank might count twice.
         self._noted = round
         self._remember(round).append(key)

@@ -328,7 +328,8 @@ class Core:
             case Publish():
                 self._own_topics.publish(peer, message)
             case Goodbye():
-                self._departures.goodbye(peer, message, now)
+                goodbye = partial(self._departures.goodbye, peer, message, now)
+                self._declarations.behind(peer.replica, goodbye)
             case Sync():
                 catch_up(self._hub, peer, message, now)
                 self._steering.synced(peer, now)

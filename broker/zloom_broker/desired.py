@@ -85,7 +85,8 @@ class DesiredConfig:
             if key in changes:
                 _insert(self._standing, key, number)
             elif self.stands(number, key):
-                self._standing[key].remove(number)
+                numbers = self._standing[key]
+                del numbers[bisect_right(numbers, number) - 1]
             self._settle(self._settings, key)
 
     def restore(self, baseline: dict[str, Value], blocks: Iterable[Block]) -> None:

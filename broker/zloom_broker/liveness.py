@@ -133,6 +133,8 @@ class Vitals:
         if self.absent_since is None:
             self.absent_since = now
             self.patience = SILENT_LIMIT if self.subscribed else ABSENT_LIMIT
+        if unroutable or (self.unroutable and self.subscribed):
+            self.patience = UNROUTABLE_GRACE
         self.subscribed = False
 
     def cut_off(self, now: float) -> None:
@@ -187,7 +189,7 @@ class Vitals:
         """Return when the replica is lost if nothing is heard of it; None while it is there."""
         if self.absent_since is None:
             return None
-        return self.absent_since + (UNROUTABLE_GRACE if self.unroutable else self.patience)
+        return self.absent_since + self.patience
 
     def report(self, status: Status, now: float) -> int:
         """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""

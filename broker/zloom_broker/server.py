@@ -117,13 +117,14 @@ class Server:
 
     def _recover(self) -> State:
         try:
-            try:
-                return recover(self._journal.recovered)
-            except ImageError as error:
-                self._log.error("the newest snapshot is not used: %s; all rows are read instead", error)
-            self._journal.without_snapshots()
-            self._snapshots = Snapshots(self._journal)
-            return recover(self._journal.recovered)
+            while True:
+                try:
+                    return recover(self._journal.recovered)
+                except ImageError as error:
+                    text = "the snapshot of row %d is not used: %s; the one before it or the rows stand in"
+                    self._log.error(text, self._journal.recovered.snapshot_seq, error)
+                    self._journal.reject_snapshot()
+                    self._snapshots = Snapshots(self._journal)
         except msgspec.DecodeError as exc:
             where = self._settings.data_dir
             raise JournalError(f"the journal in {where} holds what this version cannot read: {exc}") from exc

@@ -316,6 +316,7 @@ def test_the_loop_of_the_documentation_trains_without_a_broker(monkeypatch: pyte
     (program,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     monkeypatch.setenv("ZLOOM_BROKER", "tcp://127.0.0.1:9")
     done: dict[str, Any] = {}
+    torch.manual_seed(0)  # of one batch of eight the loss is what chance makes it
     exec(program, done)  # the reader's own loop
     assert done["loss"].item() < 5.0
     assert done["weavelet"].step == 1000

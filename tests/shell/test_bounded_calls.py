@@ -1,7 +1,9 @@
 """Calls that have no time limit of their own, given one."""
 
 import contextlib
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -14,7 +16,34 @@ def test_a_call_returns_or_raises_what_the_function_does() -> None:
     assert call(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         call(lambda: 1 // 0)
-    assert call(threading.current_thread) is call(threading.current_thread) is not threading.current_thread()
+    assert call(threading.current_thread) is not threading.current_thread()
+
+
+class Owner:
+    """Whoever makes calls that refer to it."""
+
+    def __init__(self) -> None:
+        self.calls = BoundedCalls(DEADLINE)
+
+    def succeed(self) -> int:
+        return 7
+
+    def fail(self) -> None:
+        raise LookupError(str(self))
+
+
+def test_a_call_keeps_nobody_alive() -> None:
+    gc.disable()
+    try:
+        owner = Owner()
+        with contextlib.suppress(LookupError):
+            owner.calls(owner.fail)
+        assert owner.calls(owner.succeed) == 7
+        alive = weakref.ref(owner)
+        del owner
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_while_one_call_hangs_no_other_is_made() -> None:
@@ -26,6 +55,7 @@ def test_while_one_call_hangs_no_other_is_made() -> None:
 
     with pytest.raises(TimeoutError):
         call(hang)
+    assert call.busy
     with pytest.raises(TimeoutError, match="an earlier call has not returned"):
         call(lambda: made.append("second"))
     go_on.set()
@@ -33,4 +63,4 @@ def test_while_one_call_hangs_no_other_is_made() -> None:
     while not third:  # until its thread says that it has returned
         with contextlib.suppress(TimeoutError):
             third = call(lambda: "third")
-    assert made == ["first"]
+    assert (made, call.busy) == (["first"], False)

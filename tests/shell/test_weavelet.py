@@ -20,7 +20,7 @@ import zmq
 from tests.support import DEADLINE, broker_process, free_endpoint, running_broker
 from zloom import Meta, SettingsError, TransportError, UndoError
 from zloom.client import Result, SyncOperator, connect_sync
-from zloom.messages import Answered, Failure, Happened, Outcomes, Reported, Status, ToBroker
+from zloom.messages import Answered, Declare, Failure, Happened, Outcomes, Reported, Status, ToBroker
 from zloom.model import Device, ReplicaStatus
 from zloom.session_sockets import SessionSockets
 from zloom.session_state import State
@@ -527,6 +527,33 @@ def test_a_burst_of_points_does_not_wait_for_a_beat_each(
     assert values == list(range(count))
     beats = count / weavelet._settings.status_points
     assert time.monotonic() - begun < beats / 2, "a beat for each status, were it not sent on at once"
+
+
+def test_what_is_declared_while_a_status_is_collected_goes_before_it(
+    weavelet: Weavelet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect, send = StatusSource.collect, SessionSockets.send
+    sent: list[ToBroker] = []
+    told = threading.Event()
+
+    def collect_late(self: StatusSource, now: float, *, look: bool = True) -> Status:
+        status = collect(self, now, look=look)
+        if not sent:
+            weavelet.on_command("late")(lambda: None)
+            sent.append(status)
+        return status
+
+    def note(self: SessionSockets, message: ToBroker) -> bool:
+        if sent and isinstance(message, Declare | Status):
+            sent.append(message)
+            told.set()
+        return send(self, message)
+
+    monkeypatch.setattr(StatusSource, "collect", collect_late)
+    monkeypatch.setattr(SessionSockets, "send", note)
+    weavelet.tick()
+    assert told.wait(DEADLINE)
+    assert isinstance(sent[1], Declare)
 
 
 def test_who_sees_a_step_sees_what_was_declared_before_it(

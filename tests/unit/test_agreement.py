@@ -184,7 +184,17 @@ def test_a_register_that_is_gone_ends_the_wait_for_what_nobody_can_undo_in_an_er
     with pytest.raises(HoldLimitExceeded, match="revision 1"):
         other.end(6.0)
     commands[1].commit = False
-    assert one.decision(commands[1], 7.0) is False, "the broker says that none carries it out"
+    assert [one.decision(commands[1], now) for now in (7.0, 11.9, 12.0)] == [None, None, False]
+
+
+def test_where_broker_and_register_are_silent_an_update_is_left_after_one_time_out() -> None:
+    (one, _), round = ranks(), a_round()
+    assert isinstance(one.register, MemoryRegister)
+    assert one.decision(round, 0.0) is None
+    one.register.reachable = False
+    assert one.decision(round, DECISION_TIMEOUT - 0.1) is None
+    assert one.decision(round, DECISION_TIMEOUT) is False
+    assert round.reason == "the broker's decision did not come within 5 s"
 
 
 @pytest.mark.parametrize("told", ["abort", "lost", "refused"])

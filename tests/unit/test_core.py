@@ -411,15 +411,19 @@ def test_who_sees_a_step_sees_what_was_declared_before_it(written: bool) -> None
     bench.hold = True
     bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
     bench.receive(b"a", m.Status(seq=1, step=7, metrics={"loss": Series([7], [0.5])}))
+    bench.receive(b"a", m.Declare(seq=3, keys=[LEARNING_RATE], commands=[]))
+    bench.receive(b"a", m.Status(seq=2, step=8))
     bench.receive(b"a", m.Goodbye())
     assert _replica(bench).step == 0
     if written:
         bench.confirm(1)
         assert set(bench.core.state.attempts["run", "one"].keys()) == {"batch_size"}
+        assert _replica(bench).step == 7, "it does not wait for what was declared after it"
+        bench.confirm()
     else:
         bench.fail()
-    assert _replica(bench).step == 7
-    assert _replica(bench).metrics == {"loss": 0.5}
+    gone = _replica(bench)
+    assert (gone.state, gone.step, gone.metrics) == ("finished", 8, {"loss": 0.5}), "nothing was lost by it"
 
 
 def _replica(bench: Bench) -> ReplicaStatus:

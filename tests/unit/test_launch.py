@@ -9,6 +9,7 @@ from zloom.errors import SettingsError
 from zloom.launch import (
     Group,
     Place,
+    agent_serves_store,
     check_name,
     fresh_attempt,
     incarnation,
@@ -172,3 +173,9 @@ def test_no_name_server_is_asked_for_a_master_that_is_here(monkeypatch: pytest.M
 
 def test_without_an_initialised_group_there_is_none() -> None:
     assert initialised_group() is None
+
+
+@pytest.mark.parametrize(("value", "serves"), [(None, False), ("False", False), ("True", True)])
+def test_torchrun_says_whether_its_agent_serves_the_store(value: str | None, serves: bool) -> None:
+    environ = {} if value is None else {"TORCHELASTIC_USE_AGENT_STORE": value}
+    assert agent_serves_store(environ) is serves

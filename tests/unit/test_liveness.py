@@ -122,6 +122,15 @@ def test_g10_one_whose_control_was_gone_first_is_lost_a_second_after_its_subscri
     assert vitals.lost_at() == 100.0 + UNROUTABLE_GRACE
 
 
+def test_g10_one_that_is_cut_off_has_time_to_subscribe_though_its_control_is_gone() -> None:
+    vitals = connected()
+    vitals.miss(10.0, unroutable=True)
+    vitals.cut_off(20.0)
+    assert vitals.lost_at() == 20.0 + ABSENT_LIMIT
+    vitals.subscribe()
+    assert vitals.lost_at() is None
+
+
 def test_g10_stalled_is_no_step_for_much_longer_than_its_own_median() -> None:
     vitals = connected()
     vitals.report(status(1), 0.0)

@@ -266,10 +266,10 @@ def test_ranks_that_hold_for_one_that_is_to_end_end_with_it() -> None:
     one, other = ranks
     one.run(5)
     other.mailbox.parting.depart("SIGTERM")
-    other.mailbox.parting.go_on = lambda: one.run(5, 1.0)  # type: ignore[method-assign,assignment]
+    other.mailbox.parting.go_on = lambda _: one.run(5, 1.0)  # type: ignore[method-assign,assignment]
     assert other.run(5, 1.0) == ["1 applied@5"]
     del other.mailbox.parting.go_on
-    other.mailbox.parting.go_on()
+    other.mailbox.parting.go_on(0.0)
     assert one.outcomes == ["1 applied@5"]
     assert [rank.mailbox.parting.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
 

@@ -13,7 +13,7 @@ from zloom_broker.journal.folder import FolderLock, JournalFolder
 from zloom_broker.journal.head import read_head
 from zloom_broker.journal.schema import DATABASE_ERRORS
 from zloom_broker.journal.store import Store, create_database
-from zloom_broker.journal.survey import Survey, survey_newest, survey_rows
+from zloom_broker.journal.survey import NO_STATE, Survey, survey_newest
 from zloom_broker.journal.writer import JournalCounters, JournalWriter, OnCommitted, OnFailed
 from zloom_broker.parts import Parts
 
@@ -71,6 +71,8 @@ class Journal:
         self.recovered = recovered
         self.read_only_reason = opened if isinstance(opened, str) else None
         self._lock: FolderLock | None = lock
+        self._rejected: set[int] = set()
+        """Rows of snapshots that the owner could not use."""
         self._writer = (
             None if isinstance(opened, str) else JournalWriter(opened, sync_all=durability == "fsync")
         )
@@ -93,16 +95,22 @@ class Journal:
         """The row of the newest snapshot that was written since the journal was opened. Thread-safe."""
         return 0 if self._writer is None else self._writer.snapshot_seq
 
-    def without_snapshots(self) -> None:
-        """Read all rows anew, for an owner that cannot use the snapshot; `recovered` is these alone.
+    def reject_snapshot(self) -> None:
+        """Take the snapshot that was recovered for damaged; `recovered` is what there is without it.
+
+        For an owner that cannot use it, before `start`.
 
         Raises:
-            JournalError: A repair has lost rows, or they cannot be read.
+            JournalError: There is nothing: no other snapshot is intact, and a repair has lost rows. Or the
+                journal cannot be read.
         """
-        survey = survey_rows(JournalFolder(self.data_dir))
-        if survey.problems:
-            raise JournalError(f"the rows of the journal in {self.data_dir}: {'; '.join(survey.problems)}")
-        self.recovered = Recovered(None, 0, survey.rows, self.recovered.notes)
+        self._rejected.add(self.recovered.snapshot_seq)
+        survey = survey_newest(JournalFolder(self.data_dir), self._rejected)
+        if NO_STATE in survey.problems:
+            raise JournalError(f"the journal in {self.data_dir}: {'; '.join(survey.problems)}")
+        self.recovered = _recovered(survey)
+        if self._writer is not None:
+            self._writer.reject_snapshots(survey.damaged)
 
     def listening(self, endpoints: Sequence[str]) -> None:
         """Have others who want the folder be told where its owner listens; that it cannot be is no matter."""
@@ -213,12 +221,14 @@ def open_journal(data_dir: Path, *, durability: Durability = "fsync") -> Journal
         if isinstance(error, (OSError, *DATABASE_ERRORS)):
             raise JournalError(f"the journal in {data_dir} cannot be opened: {error}") from error
         raise
+    return Journal(lock, data_dir, durability, _recovered(survey), opened)
+
+
+def _recovered(survey: Survey) -> Recovered:
     notes, snapshot = tuple(survey.notes), survey.snapshot
     if snapshot is None:
-        recovered = Recovered(None, 0, survey.rows, notes)
-    else:
-        recovered = Recovered(snapshot.payload, snapshot.link.seq, survey.rows, notes, snapshot.parts)
-    return Journal(lock, data_dir, durability, recovered, opened)
+        return Recovered(None, 0, survey.rows, notes)
+    return Recovered(snapshot.payload, snapshot.link.seq, survey.rows, notes, snapshot.parts)
 
 
 def _open(folder: JournalFolder) -> tuple[Survey, Store | str]:

@@ -137,6 +137,10 @@ class Store:
         self._parts = self._parts.union(fresh) - stale
         self._damaged.discard(seq)
 
+    def reject_snapshots(self, numbers: Collection[int]) -> None:
+        """Have the next snapshot take the place of these, as of those that are damaged."""
+        self._damaged.update(numbers)
+
     def close(self) -> None:
         """Fold the write-ahead log into the database and close; what cannot be folded stays in the log."""
         try:

@@ -1,7 +1,7 @@
 """What a journal that may be damaged comes to, from its newest intact snapshot on and against its head."""
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from zloom_broker.journal.chain import GENESIS, ChainBroken, Link
@@ -47,8 +47,12 @@ class Survey:
     notes: list[str] = field(default_factory=list)
 
 
-def survey_newest(folder: JournalFolder) -> Survey:
+def survey_newest(folder: JournalFolder, rejected: Container[int] = ()) -> Survey:
     """Verify a journal from its newest intact snapshot on, and against its head.
+
+    Args:
+        folder: Where it is.
+        rejected: The rows of snapshots that count as damaged, whatever their hashes say.
 
     Raises:
         JournalError: It could not be read, which does not mean that it is damaged; or a newer zloom wrote it.
@@ -62,26 +66,13 @@ def survey_newest(folder: JournalFolder) -> Survey:
             check_version(connection)
         with recording(survey.problems):
             survey.base = survey.end = read_base(connection)
-        _read_snapshot(connection, survey)
+        _read_snapshot(connection, survey, rejected)
         with recording(survey.problems):
             _read_tail(connection, survey)
         with recording(survey.problems):
             survey.problems += compare_with_head(
                 folder, survey.head, survey.end, lambda seq: read_chain(connection, seq)
             )
-    return survey
-
-
-def survey_rows(folder: JournalFolder) -> Survey:
-    """Verify all rows of a journal that is in order, without its snapshots.
-
-    Raises:
-        JournalError: It could not be read.
-    """
-    survey = Survey()
-    with reading(folder.database) as connection, recording(survey.problems):
-        survey.base = read_base(connection)
-        _read_tail(connection, survey)
     return survey
 
 
@@ -108,10 +99,12 @@ def missing_database(folder: JournalFolder, head: Link | None) -> list[str]:
     return [f"{folder.database.name} is missing{confirmed}"]
 
 
-def _read_snapshot(connection: sqlite3.Connection, survey: Survey) -> None:
+def _read_snapshot(connection: sqlite3.Connection, survey: Survey, rejected: Container[int]) -> None:
     copies = copies_kept(survey.base.seq)
     numbers = snapshot_numbers(connection, survey.problems)
     for seq in numbers:
+        if seq in rejected:
+            continue
         with recording(survey.problems, survey.notes):
             survey.snapshot = read_snapshot(connection, seq, copies, survey.problems)
             survey.end = survey.snapshot.link

@@ -1,7 +1,7 @@
 """The thread that commits: whatever waits when it looks goes to the disk in one transaction."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from zloom.errors import JournalError, LocalProtocolError
@@ -113,6 +113,10 @@ class JournalWriter:
                 raise LocalProtocolError(f"a snapshot of row {seq}, but the last row is {self._next_seq - 1}")
             self._queue.append(_Snapshot(seq, payload, parts))
             self._changed.notify()
+
+    def reject_snapshots(self, numbers: Collection[int]) -> None:
+        """Take snapshots of these rows for damaged; before `start`."""
+        self._store.reject_snapshots(numbers)
 
     def resume(self, next_seq: int) -> None:
         """Accept rows again after a failure; see `Journal.resume`."""
