@@ -75,7 +75,6 @@ def train(arguments: argparse.Namespace) -> None:
         """End the training."""
         nonlocal going
         going = False
-        weavelet.end_pause()  # it may have come in one
 
     with weavelet:
         while True:

@@ -399,6 +399,8 @@ class Mailbox:
         if revision.kind == "command":
             run = self._registry.run
             applied = self._perform(revision.revision, lambda: run(revision.command, revision.arguments))
+            if applied and revision.command == "stop":
+                self.pause.end()  # or it would stop nothing before somebody resumes
             # A signal may have ended the pause on this rank already: the others wait in it to hear of that.
             if applied and revision.command == "pause" and pending.round is not None:
                 self.parting.paused(self._step, pending.round.name)

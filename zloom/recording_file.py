@@ -16,6 +16,24 @@ from zloom.recording import AnyRecord, Header
 T = TypeVar("T")
 
 
+def check_writable(path: Path, *, replace: bool = False) -> None:
+    """Refuse a path that `RecordingWriter` could not write to now; nothing is made.
+
+    Raises:
+        RecordingError: The file is there, or cannot be written.
+    """
+    if path.exists() and not replace:
+        raise _taken(path)
+    if not path.parent.is_dir():
+        raise RecordingError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise RecordingError(f"{path} cannot be written: permission denied")
+
+
+def _taken(path: Path) -> RecordingError:
+    return RecordingError(f"{path} is there already; name another file, or give --force")
+
+
 class RecordingWriter:
     """Writes a recording: what `write` was given survives a kill of this process.
 
@@ -34,7 +52,7 @@ class RecordingWriter:
         try:
             self._file = path.open("wb" if replace else "xb", buffering=0)
         except FileExistsError:
-            raise RecordingError(f"{path} is there already; name another file, or give --force") from None
+            raise _taken(path) from None
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -82,6 +82,7 @@ def counted(attempt: Attempt, request: SetConfig, step: int | None) -> SetConfig
     if not 1 <= request.after <= MAX_STEPS:
         raise Refused("bad_value", f"a change after {request.after} steps; expected 1 to {MAX_STEPS}")
     if step is None:
+        _present(attempt)  # nobody will tell one where none is there
         text = (
             f"no replica of {attempt.run} has told its step and pace yet; try again when it has trained some "
             "steps, or name the step"

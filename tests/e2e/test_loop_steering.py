@@ -345,6 +345,7 @@ def test_the_loop_of_the_readme_is_steered_and_ends_at_a_stop(
         try:
             until(lambda: training.done() or all_train(operator, "tiny-lm"))
             assert operator.set("tiny-lm", {"learning_rate": 0.25}).applied_everywhere
+            assert operator.pause("tiny-lm").applied_everywhere
             assert operator.stop("tiny-lm").applied_everywhere
             training.result(DEADLINE)
         finally:

@@ -381,6 +381,17 @@ async def test_a_recorder_that_is_stopped_before_its_broker_answered_makes_no_fi
     assert not (tmp_path / "file").exists()
 
 
+async def test_a_file_that_cannot_be_written_is_refused_before_the_wait(
+    operator: zloom.Operator, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    for path, why in (there, "is there already"), (tmp_path / "no" / "folder", "there is no folder"):
+        recorder = Recorder(operator, "lm")
+        with pytest.raises(RecordingError, match=why):
+            await asyncio.wait_for(recorder.record(path, wait=lambda _: None), DEADLINE)
+
+
 async def test_a_recorder_that_is_stopped_before_it_is_used_makes_no_file(
     operator: zloom.Operator, tmp_path: Path
 ) -> None:

@@ -415,15 +415,16 @@ def test_a_pause_ends_at_once_when_the_trainer_says_so(
     assert status(operator, run, lambda each: each.state == "live")
 
 
-def test_a_command_may_end_the_pause_that_it_came_in(
-    weavelet: Weavelet, operating: Operating, operator: SyncOperator, run: str
+@pytest.mark.parametrize("name", ["stop", "save_and_leave"])
+def test_a_command_may_end_the_pause_that_it_came_in_and_stop_does(
+    weavelet: Weavelet, operating: Operating, operator: SyncOperator, run: str, name: str
 ) -> None:
-    weavelet.on_command("stop")(weavelet.end_pause)
+    weavelet.on_command(name)(weavelet.end_pause if name != "stop" else lambda: None)
     pause = operating.command("pause", limit=None)
 
     def stop() -> Result:
         assert pause.result.applied_everywhere
-        return operator.command(run, "stop")
+        return operator.command(run, name)
 
     assert train_while(weavelet, Background(stop)).applied_everywhere
     assert not weavelet.paused

@@ -70,6 +70,14 @@ def test_a_step_that_nobody_has_told_is_not_guessed() -> None:
     assert answer.code == "step_unknown"
 
 
+def test_a_run_that_is_over_tells_no_step_any_more() -> None:
+    ranks = Ranks(1)
+    ranks.bench.receive(b"r0", m.Goodbye(reason="finished"))
+    answer = ask(ranks, after=5)
+    assert isinstance(answer, m.Refusal)
+    assert answer.code == "no_replica"
+
+
 @pytest.mark.parametrize(
     ("more", "known"), [({}, False), ({"step_time": 0.1}, True), ({"paused": True}, True)]
 )

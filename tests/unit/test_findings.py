@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from zloom.cli import findings
 from zloom.cli.findings import GIB, Finding
@@ -80,6 +81,19 @@ def test_replicas_that_get_on_are_fine(state: str) -> None:
     assert seen(list(findings.of_runs(one))) == [("ok", "1 run with 1 replica, none of them stuck")]
     assert seen(list(findings.of_runs(two))) == [("ok", "1 run with 2 replicas, none of them stuck")]
     assert seen(list(findings.of_runs([]))) == [("ok", "none is there")]
+
+
+def test_a_rank_that_is_lost_is_named_before_those_that_wait_for_it() -> None:
+    gone = replica(1, state="lost", reason="the connection was closed", step=7, pid=42)
+    found = list(findings.of_runs([replica(0, state="stalled", step=8), gone]))
+    told = "rank 1 of lm is lost (the connection was closed) at step 7 on gpu-1 (pid 42)"
+    assert seen(found) == [
+        ("problem", f"{told}; the others may wait for it"),
+        ("problem", "rank 0 of lm is stalled at step 8"),
+    ]
+    alone = structs.replace(replica(0), world_size=1)
+    for others in ([], [replica(0, state="finished")], [replica(0), replica(1)], [alone]):
+        assert "lost" not in str(seen(list(findings.of_runs([gone, *others]))))
 
 
 def test_ranks_that_differ_are_named_by_key() -> None:

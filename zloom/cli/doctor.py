@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import typer
@@ -66,24 +67,25 @@ async def examine(operator: "Operator") -> "list[Finding]":
     begun = time.monotonic()
     stats = await operator.stats()
     latency = time.monotonic() - begun
-    replicas = await _there(operator)
+    everybody = await operator.replicas()
+    replicas = _those_there(everybody)
     config = list(findings.of_config(replicas))
     if any(each.state == "problem" for each in config):
         await asyncio.sleep(SECOND_LOOK)
-        config = list(findings.of_config(await _there(operator)))
+        config = list(findings.of_config(_those_there(await operator.replicas())))
     return [
         findings.of_broker(operator.endpoint, latency),
         findings.of_key(operator.endpoint, os.environ.get(KEY_VARIABLE)),
         *findings.of_clocks(time.time() - stats.at - (time.monotonic() - begun - latency / 2), replicas),
         findings.of_disk(stats.gauges),
         *findings.of_load(stats),
-        *findings.of_runs(replicas),
+        *findings.of_runs(everybody),
         *config,
     ]
 
 
-async def _there(operator: "Operator") -> "list[ReplicaStatus]":
-    return [each for each in await operator.replicas() if each.state not in ("lost", "finished")]
+def _those_there(everybody: Iterable["ReplicaStatus"]) -> "list[ReplicaStatus]":
+    return [each for each in everybody if each.state not in ("lost", "finished")]
 
 
 def _unreachable(broker: str | None) -> "Finding":

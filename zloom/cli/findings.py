@@ -139,14 +139,30 @@ def of_load(stats: Stats) -> Iterator[Finding]:
 
 
 def of_runs(replicas: Sequence[ReplicaStatus]) -> Iterator[Finding]:
-    """Of the replicas that are there: who does not get on, and who makes others wait."""
-    found = [finding for each in replicas for finding in _of_replica(each)]
+    """Of all replicas: which rank is lost that others may wait for, who does not get on, who is slow."""
+    there = [each for each in replicas if each.state not in ("lost", "finished")]
+    found = [*_of_lost(replicas, there), *(finding for each in there for finding in _of_replica(each))]
     yield from found
     if not found:
-        runs = len({(each.run, each.attempt) for each in replicas})
-        told = f"{counted(runs, 'run')} with {counted(len(replicas), 'replica')}, none of them stuck"
-        text = told if replicas else "none is there"
+        runs = len({_home(each) for each in there})
+        told = f"{counted(runs, 'run')} with {counted(len(there), 'replica')}, none of them stuck"
+        text = told if there else "none is there"
         yield Finding("runs", "ok", text)
+
+
+def _of_lost(replicas: Sequence[ReplicaStatus], there: Sequence[ReplicaStatus]) -> Iterator[Finding]:
+    held = {(*_home(each), each.rank) for each in there}
+    sizes = {_home(each): each.world_size for each in there}  # an elastic job may have shrunk
+    for each in replicas:
+        lacks = each.rank < sizes.get(_home(each), 0) and (*_home(each), each.rank) not in held
+        if each.state == "lost" and lacks:
+            text = (
+                f"rank {each.rank} of {each.run} is lost ({each.reason}) at step {each.step} on {each.host} "
+                f"(pid {each.pid}); the others may wait for it"
+            )
+            yield Finding(
+                "runs", "problem", text, "see what became of that process, and end or restart the job"
+            )
 
 
 def _of_replica(status: ReplicaStatus) -> Iterator[Finding]:

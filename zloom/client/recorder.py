@@ -14,7 +14,7 @@ from zloom.client.operator import Observation, Operator
 from zloom.client.prelude import Losses, Prelude
 from zloom.errors import BrokerUnreachable, RecordingError
 from zloom.messages import Happened
-from zloom.recording_file import RecordingWriter
+from zloom.recording_file import RecordingWriter, check_writable
 from zloom.transcript import Transcript
 from zloom.version import __version__
 
@@ -97,6 +97,7 @@ class Recorder:
                 recording began, and no file is made.
             Refused: There is no such run, and it is not waited for.
         """
+        check_writable(path, replace=replace)  # now, and not when somebody has waited for a night
         async with self._feed:  # from here on nothing is missed; what comes twice is written once
             prelude = Prelude()
             header = await self._begin(prelude, wait)

@@ -64,10 +64,7 @@ class Commands:
     def stop(self, force: bool = False) -> str:
         """End the training after this batch, and a pause that it came in."""
         answer = self._stop.run(self._trainer, force=force)
-        if not self._weavelet.paused:
-            return answer
-        self._weavelet.end_pause()
-        return f"{answer}; the pause is over"
+        return f"{answer}; the pause is over" if self._weavelet.paused else answer
 
     def checkpoint(self, filename: str = "") -> str:
         """Save a checkpoint and answer with its path."""

@@ -188,10 +188,7 @@ class _Steering:
     def stop(self) -> str:
         """End the training after this step, and a pause that it came in."""
         self._training.control.should_training_stop = True
-        if self.weavelet.paused:
-            self.weavelet.end_pause()
-            return "stops after this step; the pause is over"
-        return "stops after this step"
+        return "stops after this step" + ("; the pause is over" if self.weavelet.paused else "")
 
     def checkpoint(self) -> str:
         """Save a checkpoint after this step, and answer with its path; a pause is waited for."""
