@@ -25,11 +25,12 @@ LIMITS = """\
 ## Goals that were missed, and what is possible
 
 The skeleton does what a change cannot do without, and nothing else: the four hops, the two commits, the
-thread beside the training, and the wait for its next step, with the same sockets, threads and tables.
-Nothing is decoded, checked, numbered, counted or sent again, and nobody else is told. In a fan-out its
-messages are zloom's own, each encoded at one end and decoded at the other. Where it misses a goal itself,
-no broker of these parts (CPython, asyncio, libzmq, SQLite, and there msgspec) can reach it, and what it
-reaches is how near one can come. Both columns have the rounds' median ratio, the least and the greatest.
+thread beside the training, and the wait for its next step, with the same sockets, threads and tables, and
+under `fsync` with the head file, without which nobody could tell that confirmed rows are missing. Nothing is
+decoded, checked, numbered, counted or sent again, and nobody else is told. In a fan-out its messages are
+zloom's own, each encoded at one end and decoded at the other. Where it misses a goal itself, no broker of
+these parts (CPython, asyncio, libzmq, SQLite, and there msgspec) can reach it, and what it reaches is how
+near one can come. Both columns have the rounds' median ratio, the least and the greatest.
 
 {limits}
 """

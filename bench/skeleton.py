@@ -1,8 +1,9 @@
 """What no change can do without, as programs that do nothing else: the skeleton of zloom.
 
 operator → broker, commit, → weavelet → the training thread, between two steps, and back → broker, commit, →
-operator. They are the same sockets, threads and tables as zloom's; but nothing is decoded, checked, numbered,
-counted, sent again or told to anybody else, there is one socket instead of two, and no beat.
+operator. They are the same sockets, threads and tables as zloom's, with the head file under fsync; but
+nothing is decoded, checked, numbered, counted, sent again or told to anybody else, there is one socket
+instead of two, and no beat.
 """
 
 import asyncio
@@ -101,7 +102,7 @@ class Committing(threading.Thread):
 
     def run(self) -> None:
         """Be the thread, until the process ends."""
-        with database(self._folder, self._durability) as commit:
+        with database(self._folder, self._durability, head=True) as commit:
             while True:
                 with self._changed:
                     while not self._waiting:
