@@ -1,14 +1,12 @@
 """zloom: a control plane for PyTorch training that is already running.
 
 A trainer needs `Weavelet` (or `AsyncWeavelet`, or `zloom.lightning.WeaveletCallback`), an operator `connect`
-(or `connect_sync`). Both load asyncio and ZeroMQ, a tenth of a second; so they are loaded at first use, and a
-module that only marks its methods with `on_config` costs next to nothing.
+(or `connect_sync`). Both load asyncio and ZeroMQ, a tenth of a second; so they are loaded at first use, and
+what needs msgspec too: a module that only marks its methods with `on_config` costs next to nothing.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from msgspec import Meta
 
 from zloom.errors import (
     BrokerUnreachable,
@@ -30,12 +28,14 @@ from zloom.errors import (
     ZloomError,
 )
 from zloom.markers import on_command, on_config
-from zloom.model import Ramp
 from zloom.version import __version__
 
 if TYPE_CHECKING:
+    from msgspec import Meta
+
     from zloom.async_weavelet import AsyncWeavelet
     from zloom.client import Operator, Result, SyncOperator, connect, connect_sync
+    from zloom.model import Ramp
     from zloom.process import QueueKey, weavelet_process
     from zloom.settings import ClientSettings, WeaveletSettings
     from zloom.weavelet import Weavelet
@@ -79,8 +79,10 @@ __all__ = [
 _LATER = {
     "AsyncWeavelet": "zloom.async_weavelet",
     "ClientSettings": "zloom.settings",
+    "Meta": "msgspec",
     "Operator": "zloom.client",
     "QueueKey": "zloom.process",
+    "Ramp": "zloom.model",
     "Result": "zloom.client",
     "SyncOperator": "zloom.client",
     "Weavelet": "zloom.weavelet",

@@ -129,6 +129,9 @@ FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval"}
 """I/O that needs no import."""
 
 LIGHT = (
+    "asyncio",
+    "msgspec",
+    "zmq",
     "torch",
     "lightning",
     "transformers",
