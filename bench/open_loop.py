@@ -136,8 +136,9 @@ async def send(
     deadline = started + pace.length + round(grace * SECOND)
     done, late = await asyncio.wait(tasks, timeout=max(0.0, _until(deadline)))
     turn = Turn(pace, tuple(answered), time.perf_counter_ns() - started)
-    for task in done:
-        task.result()  # raises what it raised
+    failures = [error for task in done if (error := task.exception()) is not None]  # of each, or it is logged
+    if failures:
+        raise failures[0]
     return turn, late
 
 
