@@ -49,6 +49,8 @@ class BoundedCalls:
         self._limit = limit
         self._late: _Call[Any] | None = None
         """The one that took too long."""
+        self.made = False
+        """Whether the last call was made, whatever came of it."""
 
     @property
     def busy(self) -> bool:
@@ -64,11 +66,13 @@ class BoundedCalls:
             TimeoutError: It did not within the limit, or an earlier one still has not.
             Exception: Whatever it raises, and RuntimeError where there is no thread to be had.
         """
+        self.made = False
         if self.busy:
             raise TimeoutError("an earlier call has not returned")
         call = _Call(function)
         # A thread for each, in a tenth of a millisecond: one that waits for the next would outlive its owner.
         threading.Thread(target=call.make, name="zloom-call", daemon=True).start()
+        self.made = True
         try:
             if not call.returned.wait(self._limit):
                 raise TimeoutError(f"no answer within {self._limit:g} s")

@@ -70,6 +70,8 @@ class Mailbox:
         self._settled = Settlement(answer)
         self._restoring = Restoring(registry)
         self._running = False
+        self._stops = False
+        """A `stop` was carried out, or all ranks agreed on one."""
         self._step = 0
         self._now = 0.0
 
@@ -165,6 +167,9 @@ class Mailbox:
                 self._end_undone()
                 blocked = self._restore()
                 self._carry_out_due(blocked)
+                if self._stops:
+                    self._stops = False
+                    self.pause.end()  # or it would stop nothing before somebody resumes
         finally:
             self._meet()
             self._running = False
@@ -291,6 +296,8 @@ class Mailbox:
                 return False
             if commit:
                 self.parting.decided(round.name)
+                # On all ranks, whatever becomes of it on each: one that stayed would have the others wait.
+                self._stops |= round.revision.command == "stop"
             if commit and round.forgotten:
                 self._agreement.failed(round, self._step, "its history was replaced")
             if moot:
@@ -399,8 +406,7 @@ class Mailbox:
         if revision.kind == "command":
             run = self._registry.run
             applied = self._perform(revision.revision, lambda: run(revision.command, revision.arguments))
-            if applied and revision.command == "stop":
-                self.pause.end()  # or it would stop nothing before somebody resumes
+            self._stops |= applied and revision.command == "stop"
             # A signal may have ended the pause on this rank already: the others wait in it to hear of that.
             if applied and revision.command == "pause" and pending.round is not None:
                 self.parting.paused(self._step, pending.round.name)

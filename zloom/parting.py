@@ -51,7 +51,7 @@ class Parting:
     def paused(self, step: int, round: str = "") -> None:
         """All ranks pause here, by a command of this round; again by the last one, where none is named."""
         self._in_pause = round or self._in_pause
-        self._meeting = f"{self._in_pause}/paused/{step}"
+        self._meeting, self._silent_since = f"{self._in_pause}/paused/{step}", None
 
     def _meet(self, meeting: str) -> None:
         # The first counts: it is the same everywhere, and what a pause serves comes after the pause.
@@ -76,7 +76,7 @@ class Parting:
             said = self.register.part(self._meeting, self._own)
             if said is None and not self._is_late(now):
                 return
-            self.reason = said or ""
+            self.reason = self._own if said is None else said  # what it asked for may be written all the same
             self.register.leave(self._meeting)
             self._left = self._meeting
         self._meeting, self._silent_since = "", None

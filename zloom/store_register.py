@@ -112,13 +112,14 @@ class StoreRegister:
         key = self._key(round, f"done/{step}")
         if self._noted == round:
             return self._try(lambda: self._store.add(key, 0))
-        if self._call.busy:  # so that this one would not be made
-            self.reachable = False
-            return None
-        # Before the call: were it repeated after a failure that came too late, this rank might count twice.
-        self._noted = round
-        self._remember(round).append(key)
-        return self._try(lambda: self._store.add(key, 1))
+        # Once, be its answer lost: were it repeated, this rank might count twice.
+        keys = self._remember(round)
+        if key not in keys:
+            keys.append(key)
+        count = self._try(lambda: self._store.add(key, 1))
+        if self._call.made:
+            self._noted = round
+        return count
 
     def _write_end(self, round: str, text: str) -> End | None:
         return _end(self._try(lambda: self._store.compare_set(self._key(round, "end"), "", text)))

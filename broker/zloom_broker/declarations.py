@@ -77,5 +77,11 @@ class Declarations:
         writing.remove(entry)
         if not writing:
             del self._writing[entry.replica.id]
+        failed: list[Exception] = []
         for action in entry.behind:
-            action()
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001 - a bug in one must not lose a goodbye behind it
+                failed.append(error)
+        if failed:
+            raise failed[0]

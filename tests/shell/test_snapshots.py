@@ -116,7 +116,7 @@ def test_a_snapshot_that_the_disk_refused_is_taken_again(
             assert "a snapshot could not be written: no room" in caplog.messages
             trigger(tmp_path, "DROP TRIGGER b")
             await steered(operator, range(31, 61))
-            (newest,) = verify(tmp_path / "broker").snapshots
+            newest, *_ = verify(tmp_path / "broker").snapshots
             assert newest > 30, "it was not tried again"
 
     asyncio.run(scenario())
@@ -155,6 +155,23 @@ def test_g1_a_snapshot_that_does_not_add_up_is_not_believed(
         assert "is not used" not in caplog.text, "the one that was written at the end is right"
 
     with caplog.at_level(logging.INFO, "zloom.broker"):
+        asyncio.run(scenario())
+
+
+def test_g1_rows_that_cannot_stand_in_for_such_a_snapshot_are_not_believed_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledgers, "BLOCK_SIZE", 4)
+
+    async def scenario() -> None:
+        async with running_broker(tmp_path) as broker, one_of_each(broker) as (operator, _):
+            await steered(operator, range(1, 12))
+        one_block_less(tmp_path)
+        trigger(tmp_path, "UPDATE rows SET payload = x'00' WHERE seq = 6")
+        async with running_broker(tmp_path):
+            pass
+
+    with pytest.raises(JournalError, match=r"in order up to row 5 only, but row \d+ was confirmed"):
         asyncio.run(scenario())
 
 

@@ -442,6 +442,27 @@ def test_a_command_is_decided_and_not_concluded() -> None:
         assert rank.effective["gone"]
 
 
+@pytest.mark.parametrize("what", ["undeclared", "raises", "applied"])
+def test_g9_a_stop_in_a_pause_ends_it_on_all_ranks(what: str) -> None:
+    """One that stayed would have the others wait in their next collective."""
+    ranks = pair()
+
+    def stop() -> None:
+        if what == "raises":
+            raise ValueError("not now")
+
+    for rank in ranks:
+        if rank is ranks[0] or what != "undeclared":
+            rank.registry.add_command("stop", stop if rank is ranks[1] else lambda: None)
+        rank.promise(command(1, "pause"), commit=True)
+        rank.run(5)
+    assert [rank.mailbox.must_wait for rank in ranks] == [True, True]
+    for rank in ranks:
+        rank.promise(command(2, "stop"), commit=True)
+        rank.run(5, 1.0)
+    assert [rank.mailbox.must_wait for rank in ranks] == [False, False]
+
+
 def test_a_revision_that_a_rank_has_answered_is_carried_out_by_none() -> None:
     one, other = pair()
     one.promise(config(1, a=1))

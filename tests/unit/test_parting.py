@@ -65,6 +65,29 @@ def test_ranks_part_for_one_reason_though_the_register_is_silent_for_a_while(
     assert [rank.reason for rank in ranks] == ["SIGTERM", "SIGTERM"]
 
 
+def test_one_that_is_to_end_does_so_though_the_register_does_not_tell(ranks: tuple[Parting, Parting]) -> None:
+    """What it asked for may be found by the others."""
+    one, _ = ranks
+    assert isinstance(one.register, MemoryRegister)
+    one.register.reachable = False
+    one.paused(5, ROUND)
+    one.depart("SIGTERM")
+    for now in (10.0, 10.0 + PATIENCE):
+        one.go_on(now)
+    assert (one.meets, one.reason) == (False, "SIGTERM")
+
+
+def test_a_silence_before_a_pause_is_none_after_it(ranks: tuple[Parting, Parting]) -> None:
+    one, _ = ranks
+    assert isinstance(one.register, MemoryRegister)
+    one.register.reachable = False
+    one.decided(ROUND)
+    one.go_on(10.0)
+    one.paused(5, ROUND)
+    one.go_on(1000.0)
+    assert one.meets
+
+
 def test_a_register_that_is_gone_keeps_nobody(ranks: tuple[Parting, Parting]) -> None:
     one, _ = ranks
     assert isinstance(one.register, MemoryRegister)

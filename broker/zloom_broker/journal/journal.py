@@ -101,12 +101,13 @@ class Journal:
         For an owner that cannot use it, before `start`.
 
         Raises:
-            JournalError: There is nothing: no other snapshot is intact, and a repair has lost rows. Or the
-                journal cannot be read.
+            JournalError: There is nothing: no other snapshot is intact, and a repair has lost rows. Or what
+                would be read instead is damaged, or cannot be read.
         """
         self._rejected.add(self.recovered.snapshot_seq)
         survey = survey_newest(JournalFolder(self.data_dir), self._rejected)
-        if NO_STATE in survey.problems:
+        # What was confirmed must not be cut off there: `recovered` reached further.
+        if NO_STATE in survey.problems or (survey.problems and self._writer is not None):
             raise JournalError(f"the journal in {self.data_dir}: {'; '.join(survey.problems)}")
         self.recovered = _recovered(survey)
         if self._writer is not None:
