@@ -126,11 +126,12 @@ class Agreement:
         told = False if refused else round.commit
         if told is not False and round.end is not None and not round.end.keep:
             told, round.reason = False, round.end.reason  # a rank was lost before this one's step came
-        overdue = told is None and self._held_for(round, now) >= DECISION_TIMEOUT
-        commit = told if self.register is None else self._ask(round, told, overdue=overdue)
+        shares = self.register is not None
+        overdue = shares and told is None and self._held_for(round, now) >= DECISION_TIMEOUT
+        commit = self._ask(round, told, overdue=overdue) if shares else told
         # All keep an update only if all carried it out, so one may leave it. A command nobody undoes.
         leaves = round.revision.kind == "config" or refused
-        if commit is None and leaves and (told is False or (overdue and self.register is not None)):
+        if commit is None and leaves and (told is False or overdue):
             commit = False  # the register is silent
         if commit is None:
             self._hold(round, now)

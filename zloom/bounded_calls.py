@@ -2,37 +2,17 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-class _Call(Generic[T]):
-    """One call, made on a thread of its own; it keeps alive nothing that the function refers to."""
-
-    def __init__(self, function: Callable[[], T]) -> None:
-        self.returned = threading.Event()
-        self._function: Callable[[], T] | None = function
-        self._result: T | None = None
-        self._error: BaseException | None = None
-
-    def make(self) -> None:
-        try:
-            if self._function is not None:
-                self._result = self._function()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
-            self._error = error.with_traceback(None)
-        self._function = None
-        self.returned.set()
-
-    def result(self) -> Any:
-        error, self._error = self._error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # it would keep this frame, which would keep it
-        return self._result
+def _make(function: Callable[[], T], future: Future[T]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
+        future.set_exception(error.with_traceback(None))  # which would keep what the function refers to
 
 
 class BoundedCalls:
@@ -47,17 +27,15 @@ class BoundedCalls:
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._late: _Call[Any] | None = None
-        """The one that took too long."""
+        self._newest: Future[Any] | None = None
+        """The last call, until its answer was taken."""
         self.made = False
         """Whether the last call was made, whatever came of it."""
 
     @property
     def busy(self) -> bool:
         """Whether an earlier call has not returned, so that none is made."""
-        if self._late is not None and self._late.returned.is_set():
-            self._late = None
-        return self._late is not None
+        return self._newest is not None and not self._newest.done()
 
     def __call__(self, function: Callable[[], T]) -> T:
         """Return what a function returns.
@@ -69,15 +47,13 @@ class BoundedCalls:
         self.made = False
         if self.busy:
             raise TimeoutError("an earlier call has not returned")
-        call = _Call(function)
+        future: Future[T] = Future()
         # A thread for each, in a tenth of a millisecond: one that waits for the next would outlive its owner.
-        threading.Thread(target=call.make, name="zloom-call", daemon=True).start()
-        self.made = True
+        threading.Thread(target=_make, args=(function, future), name="zloom-call", daemon=True).start()
+        self.made, self._newest = True, future
         try:
-            if not call.returned.wait(self._limit):
-                raise TimeoutError(f"no answer within {self._limit:g} s")
-        except BaseException:  # a signal may raise anything here too
-            self._late = call
-            raise
-        result: T = call.result()
-        return result
+            return future.result(self._limit)
+        finally:
+            if future.done():
+                self._newest = None
+            del future  # an error that it has keeps this frame

@@ -26,6 +26,8 @@ Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
 Mode = Literal["next", "at_step", "consistent", "immediate"]
 OutcomeKind = Literal["applied", "rejected", "aborted", "cancelled", "superseded", "not_reached", "lost"]
 State = Literal["live", "paused", "holding", "stalled", "unresponsive", "lost", "finished"]
+GONE: tuple[State, ...] = ("lost", "finished")
+"""The states of a replica that is not there any more."""
 Phase = Literal["training", "validating", "saving", "compiling"]
 
 # Names become parts of topics and shell words; a separator inside would let run `a/b` read run `a`.

@@ -25,9 +25,13 @@ def check_writable(path: Path, *, replace: bool = False) -> None:
     if path.exists() and not replace:
         raise _taken(path)
     if not path.parent.is_dir():
-        raise RecordingError(f"{path} cannot be written: there is no folder {path.parent}")
+        raise _unwritable(path, f"there is no folder {path.parent}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise RecordingError(f"{path} cannot be written: permission denied")
+        raise _unwritable(path, "permission denied")
+
+
+def _unwritable(path: Path, why: str) -> RecordingError:
+    return RecordingError(f"{path} cannot be written: {why}")
 
 
 def _taken(path: Path) -> RecordingError:
@@ -96,7 +100,7 @@ class RecordingWriter:
             self._file.close()  # what went wrong is to be told, not that it goes wrong again
 
     def _unwritable(self, error: OSError) -> RecordingError:
-        return RecordingError(f"{self._path} cannot be written: {error.strerror or error}")
+        return _unwritable(self._path, error.strerror or str(error))
 
 
 @dataclass(slots=True)

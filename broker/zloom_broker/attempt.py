@@ -299,8 +299,7 @@ class Attempt:
         number = ledger.revision.revision
         for replica in ledger.lost:
             self.losses.setdefault(replica, set()).add(number)
-        if ledger.may_turn_void:
-            self.doubtful.add(number)
+        self._note_doubt(ledger)
         if ledger.noted:
             self.noted.add(number)
         self.config.append(ledger)
@@ -323,12 +322,12 @@ class Attempt:
         if ledger.settled:
             self.open.pop(number, None)
             self.deferred.pop(number, None)
-        if ledger.may_turn_void:
-            self.doubtful.add(number)
-        else:
-            self.doubtful.discard(number)
+        self._note_doubt(ledger)
         if ledger.void != was_void or ledger.changes != before:
             self.config.change(ledger, {**before, **ledger.changes})
+
+    def _note_doubt(self, ledger: Ledger) -> None:
+        (self.doubtful.add if ledger.may_turn_void else self.doubtful.discard)(ledger.revision.revision)
 
     def _note_loss(self, number: int, outcome: Outcome) -> None:
         if outcome.outcome == "lost":

@@ -77,9 +77,9 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
     numbers: set[int] = set()
     keys: set[str] = set()
     # Nothing can follow before the first, and there may be a million of them.
-    lost = set() if brief else attempt.losses.get(replica, set())
-    unsure = sorted(attempt.open.keys() | (lost if brief else lost | attempt.doubtful))
-    to_come = (n for n in unsure if n in lost or _is_to_come(attempt, n, replica, brief=brief))
+    ended = set() if brief else attempt.losses.get(replica, set()) | attempt.doubtful
+    unsure = sorted(attempt.open.keys() | ended)
+    to_come = (number for number in unsure if _is_to_come(attempt, number, replica, brief=brief))
     first = next(to_come, attempt.revision + 1)
     ahead = sorted(number for number in attempt.noted.union(unsure) if number >= first)
     while ahead:
@@ -90,7 +90,7 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
         follows = revision.cancels in numbers or any(
             attempt.config.stands(number, key) for key in keys.intersection(revision.changes)
         )
-        if follows or number in lost or _is_to_come(attempt, number, replica, brief=brief):
+        if follows or _is_to_come(attempt, number, replica, brief=brief):
             numbers.add(number)
             for key in revision.changes.keys() - keys:
                 ahead += attempt.config.touching(key, revision.revision)
@@ -100,14 +100,16 @@ def pending_for(attempt: Attempt, replica: str, *, brief: bool = False) -> list[
 
 
 def _is_to_come(attempt: Attempt, number: int, replica: str, *, brief: bool) -> bool:
-    """Return whether a revision that the replica was not lost in may still come to it, or be void."""
-    if number not in attempt.open and (brief or number not in attempt.doubtful):
+    if number in attempt.losses.get(replica, ()):
+        return not brief
+    is_open = number in attempt.open
+    if not is_open and (brief or number not in attempt.doubtful):
         return False
     ledger = attempt.ledgers[number]
     if replica in ledger.outcomes:
         return False
     uncertain = not brief and ledger.revision.kind == "config"
-    return uncertain or (not ledger.settled and (ledger.scheduled or replica in ledger.targets))
+    return uncertain or (is_open and (ledger.scheduled or replica in ledger.targets))
 
 
 def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_back: bool = False) -> Snapshot:

@@ -85,7 +85,9 @@ async def examine(operator: "Operator") -> "list[Finding]":
 
 
 def _those_there(everybody: Iterable["ReplicaStatus"]) -> "list[ReplicaStatus]":
-    return [each for each in everybody if each.state not in ("lost", "finished")]
+    from zloom.model import GONE
+
+    return [each for each in everybody if each.state not in GONE]
 
 
 def _unreachable(broker: str | None) -> "Finding":

@@ -7,7 +7,7 @@ from typing import Literal
 
 from zloom.cli.report import duration
 from zloom.messages import Stats
-from zloom.model import ReplicaStatus
+from zloom.model import GONE, ReplicaStatus
 from zloom.words import counted
 
 GIB = 2**30
@@ -140,7 +140,7 @@ def of_load(stats: Stats) -> Iterator[Finding]:
 
 def of_runs(replicas: Sequence[ReplicaStatus]) -> Iterator[Finding]:
     """Of all replicas: which rank is lost that others may wait for, who does not get on, who is slow."""
-    there = [each for each in replicas if each.state not in ("lost", "finished")]
+    there = [each for each in replicas if each.state not in GONE]
     found = [*_of_lost(replicas, there), *(finding for each in there for finding in _of_replica(each))]
     yield from found
     if not found:

@@ -16,14 +16,10 @@ from zloom.cli.report import (
     when,
 )
 from zloom.messages import Keys, Stats
-from zloom.model import DeviceReport, DeviceStatus, HistoryEntry, KeyState, ReplicaStatus, Value
+from zloom.model import GONE, DeviceReport, DeviceStatus, HistoryEntry, KeyState, ReplicaStatus, Value
 from zloom.schema import describe
 
 GIB = 2**30
-
-
-GONE = ("finished", "lost")
-"""States of replicas that train no more; `ps` lists them last."""
 
 
 def of_replicas(replicas: Iterable[ReplicaStatus], *, ids: bool) -> Table:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zloom.client.feeds import Feed
 from zloom.client.operator import Observation, Operator
 from zloom.errors import Refused
-from zloom.model import RunStatus
+from zloom.model import GONE, RunStatus
 
 PAUSE = 1.0
 """Seconds from one question to the next: a run of 1,000 replicas is heard of thousands of times in one."""
@@ -120,7 +120,7 @@ class Search:
 
     async def _has_begun(self, status: RunStatus) -> bool:
         replicas = await self._operator.replicas(status.run, attempt=status.attempt)
-        there = [each for each in replicas if each.state not in ("lost", "finished")]
+        there = [each for each in replicas if each.state not in GONE]
         return len(there) >= status.world_size and all(
             each.step > 0 or each.state == "paused" for each in there
         )

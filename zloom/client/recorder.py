@@ -14,6 +14,7 @@ from zloom.client.operator import Observation, Operator
 from zloom.client.prelude import Losses, Prelude
 from zloom.errors import BrokerUnreachable, RecordingError
 from zloom.messages import Happened
+from zloom.model import GONE
 from zloom.recording_file import RecordingWriter, check_writable
 from zloom.transcript import Transcript
 from zloom.version import __version__
@@ -207,7 +208,7 @@ class Recorder:
     async def _ended(self) -> str:
         """Return how the run ended: no replica of it is left; empty while one is."""
         replicas = await self._ask(self._operator.replicas(self._run, attempt=self._attempt))
-        if replicas is None or any(each.state not in ("lost", "finished") for each in replicas):
+        if replicas is None or any(each.state not in GONE for each in replicas):
             return ""
         ends = sorted({f"{each.state}: {each.reason}".rstrip(": ") for each in replicas})
         return "; ".join(ends) or "forgotten"

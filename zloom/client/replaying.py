@@ -10,7 +10,7 @@ from zloom.client.operator import Operator
 from zloom.client.results import Result
 from zloom.errors import RecordingError, Refused, ZloomError
 from zloom.messages import Keys
-from zloom.model import ReplicaStatus
+from zloom.model import GONE, ReplicaStatus
 from zloom.recording import Header
 from zloom.replay_schedule import Change
 
@@ -132,7 +132,7 @@ class Replay:
 
     async def _replicas(self) -> list[ReplicaStatus]:
         replicas = await self._operator.replicas(self._run, attempt=self._attempt)
-        present = [each for each in replicas if each.state not in ("lost", "finished")]
+        present = [each for each in replicas if each.state not in GONE]
         if not present:
             raise ZloomError(f"no replica of {self._run} ({self._attempt}) is there any more")
         return present

@@ -12,10 +12,8 @@ from zloom.client.questions import Questions
 from zloom.errors import Refused
 from zloom.hold_watch import read_hold
 from zloom.messages import GetStacks, Stacks
-from zloom.model import ReplicaStatus
+from zloom.model import GONE, ReplicaStatus
 from zloom.words import MAX_NAMED, nobody_there
-
-GONE = ("lost", "finished")
 
 
 class Inspecting(Questions, Caller):
