@@ -149,7 +149,7 @@ class Trainer:
         self.welcome = welcome
         host = self.broker.removeprefix("tcp://").rpartition(":")[0]
         self.updates.connect(welcome["updates"].replace("tcp://*:", f"tcp://{host}:"))
-        for topic in ("beat/", f"steer/bare/{REPLICA['attempt']}/", f"echo/{self.nonce}/"):
+        for topic in (f"steer/bare/{REPLICA['attempt']}/", f"echo/{self.nonce}/"):
             self.updates.subscribe(topic)
         self.heard, self.due = time.monotonic(), time.monotonic() + 1.0
 

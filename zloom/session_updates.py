@@ -1,6 +1,6 @@
 """What a weavelet has subscribed, from when on that holds, and what it missed. Pure."""
 
-from zloom.codec import BEAT_TOPIC, echo_topic, own_topic, steer_topic
+from zloom.codec import echo_topic, own_topic, steer_topic
 from zloom.effects import Connect, Subscribe, Unsubscribe
 from zloom.gaps import Gaps
 from zloom.messages import Echo, Published
@@ -16,10 +16,10 @@ class Updates:
 
     def __init__(self, run: str, attempt: str) -> None:
         self.steer = steer_topic(run, attempt)
-        """Topic of the attempt's revisions."""
+        """Topic of the attempt's revisions and beats."""
         self.echoed = False
         """Whether the broker has every subscription."""
-        self._topics = [BEAT_TOPIC, self.steer]
+        self._topics = [self.steer]
         self._endpoint = ""
         self._nonce = ""
         self._gaps = Gaps()

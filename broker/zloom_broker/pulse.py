@@ -5,6 +5,7 @@ from math import inf
 from zloom.codec import BEAT_TOPIC, steer_topic
 from zloom.messages import Beat, Ping, Pong
 from zloom.model import Event
+from zloom_broker.attempt import AttemptKey
 from zloom_broker.departures import Departures
 from zloom_broker.failures import Failures
 from zloom_broker.hub import Hub, Peer
@@ -92,7 +93,7 @@ class Pulse:
     def _beat(self, now: float) -> None:
         epoch, beat = self._hub.settings.epoch, self._hub.beat
         self._hub.publish(BEAT_TOPIC, Beat(epoch=epoch, beat=beat))
-        for key in self._hub.weavelets.attempts():
+        for key in self._followed():
             attempt = self._hub.state.attempts.get(key)
             if attempt is not None:
                 self._hub.publish(steer_topic(*key), Beat(epoch=epoch, revision=attempt.revision, beat=beat))
@@ -104,6 +105,12 @@ class Pulse:
         self._stragglers.look(now)
         for replica, vitals in self._hub.vitals.items():
             self._tell_stall(replica, vitals, now)
+
+    def _followed(self) -> set[AttemptKey]:
+        """Return the attempts of all who are here or may come back: a beat of this life of the broker tells
+        those that an earlier one knew to say hello."""
+        homes = self._hub.state.homes
+        return {homes[replica] for replica in self._hub.vitals if replica in homes}
 
     def _ping(self, peer: Peer, now: float) -> None:
         if peer.vitals.ping_due(now, self._hub.beat, news=self._has_news(peer, now)):

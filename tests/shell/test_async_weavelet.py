@@ -307,8 +307,8 @@ async def test_what_cannot_be_read_is_counted(script: Script, weavelet: AsyncWea
     for payload in (b"\xc1", b"\x81\xa4type\xa6future"):
         script.control.send([script.peer, codec.MAGIC, payload])
     script.control.send([script.peer, b"what"])
-    script.updates.send([codec.BEAT_TOPIC, b"\xc1"])
-    script.updates.send([codec.BEAT_TOPIC])
+    script.updates.send([codec.steer_topic("run", "one"), b"\xc1"])
+    script.updates.send([codec.steer_topic("run", "one")])
     cancel = Revision(1, "cancel", cancels=9)
     script.publish(
         codec.steer_topic("run", "one"), m.Revised(epoch="e1", run="run", attempt="one", revision=cancel)

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.broker_support import Bench, sent
 from zloom import messages as m
 from zloom.messages import Beat
+from zloom.model import Series
 from zloom_broker.effects import Commit, Publish
 from zloom_broker.hub import Connections, CoreSettings, Hub, Peer
 from zloom_broker.records import EpochStarted
@@ -91,6 +92,25 @@ def test_a_peer_is_told_how_far_it_was_heard() -> None:
     bench.operator()
     told = [sent(bench.receive(b"op", m.Credit(received=1))) for _ in range(4)]
     assert told == [[], [m.Credit(received=3)], [], [m.Credit(received=5)]]
+
+
+def test_each_second_status_is_answered_with_credit_whatever_else_came() -> None:
+    """A weavelet that hears nothing on control for six beats gives it up."""
+    bench = Bench()
+    bench.active()
+    told = []
+    for seq in range(1, 9):
+        bench.receive(b"a", m.Pong(id=0, received=0))  # of no meaning, but counted
+        told.append(bool(sent(bench.receive(b"a", m.Status(seq=seq, step=seq)), b"a")))
+    assert told == [False, True] * 4
+
+
+def test_a_stream_of_points_is_answered_with_credit_for_each_two() -> None:
+    bench = Bench()
+    bench.active()
+    points = {"loss": Series(steps=[1], values=[0.5])}
+    told = [sent(bench.receive(b"a", m.Status(seq=seq, step=1, metrics=points)), b"a") for seq in (1, 3, 5, 7)]
+    assert [len(each) for each in told] == [1, 0, 1, 0]
 
 
 def test_g1_a_record_that_cannot_be_written_is_never_taken_in() -> None:

@@ -36,6 +36,15 @@ def test_every_beat_is_told_to_all_and_to_each_attempt() -> None:
     assert published(told, b"steer/run/one/") == beats
 
 
+def test_a_restarted_broker_beats_for_those_who_may_come_back_until_they_are_lost() -> None:
+    before = settled(Bench())
+    reborn = Bench(before.journal, epoch="another")
+    told = published(reborn.advance(1.0), b"steer/run/one/")
+    assert told[0] == m.Beat(epoch="another", revision=0, seq=1, beat=1.0)
+    reborn.advance(60.0)
+    assert published(reborn.advance(2.0), b"steer/run/one/") == []
+
+
 def test_the_beat_grows_with_the_fleet_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulse, "SMALL_FLEET", 2)
     bench = Bench()

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from zloom import codec
 from zloom import messages as m
-from zloom.codec import BEAT_TOPIC, echo_topic, own_topic, steer_topic
+from zloom.codec import echo_topic, own_topic, steer_topic
 from zloom.credit import STREAMED
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.errors import LocalProtocolError
@@ -122,7 +122,6 @@ def test_welcome_subscribes_the_nonce_last() -> None:
     session.start(0.0)
     assert session.receive_control(WELCOME, 0.1) == [
         Connect("tcp://gpu-1:5556"),
-        Subscribe(BEAT_TOPIC),
         Subscribe(STEER),
         Subscribe(echo_topic("n1")),
     ]
@@ -208,7 +207,7 @@ def test_a_broker_that_does_not_know_this_peer_is_told_on_the_same_sockets() -> 
 
 def test_another_epoch_says_hello_again() -> None:
     session = active(revision=4)
-    assert session.receive_update(BEAT_TOPIC, m.Beat(epoch="e2", seq=1), 0.5) == [hello("n2")]
+    assert session.receive_update(STEER, m.Beat(epoch="e2", seq=1), 0.5) == [hello("n2")]
 
 
 def test_a_revision_of_another_epoch_is_not_delivered() -> None:
@@ -224,7 +223,7 @@ def test_a_welcome_from_another_life_while_welcome_says_hello_again() -> None:
 
 def test_three_beats_of_silence_make_the_sockets_anew() -> None:
     session = active()
-    session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=1), 1.0)
+    session.receive_update(STEER, m.Beat(epoch="e1", seq=1), 1.0)
     assert Reconnect() not in session.on_timer(3.9)
     assert session.on_timer(4.0)[:2] == [Reconnect(), hello("n2")]
     assert session.receive_control(WELCOME, 4.1)[0] == Connect("tcp://gpu-1:5556")
@@ -235,7 +234,7 @@ def test_six_beats_without_a_word_on_control_make_the_sockets_anew() -> None:
     session = active()
     session.receive_control(m.Credit(received=2), 2.0)
     for second in range(1, 9):
-        session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=second), float(second))
+        session.receive_update(STEER, m.Beat(epoch="e1", seq=second), float(second))
         assert (Reconnect() in session.on_timer(float(second))) is (second == 8)
 
 
@@ -243,7 +242,7 @@ def test_a_broker_that_can_answer_no_sync_yet_is_asked_on_over_the_same_sockets(
     session = syncing()
     effects: list[Effect] = []
     for second in range(1, 30):
-        effects += session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=second), float(second))
+        effects += session.receive_update(STEER, m.Beat(epoch="e1", seq=second), float(second))
         effects += session.receive_control(m.Credit(received=second + 1), float(second))
         effects += session.on_timer(float(second))
     assert len([each for each in sent(effects) if isinstance(each, m.Sync)]) > 20
@@ -257,13 +256,13 @@ def test_control_that_dies_while_syncing_makes_the_sockets_anew(once_active: boo
         session.receive_update(STEER, revised(3), 0.0)
     assert not is_active(session)
     for second in range(1, 7):
-        session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=second), float(second))
+        session.receive_update(STEER, m.Beat(epoch="e1", seq=second), float(second))
         assert (Reconnect() in session.on_timer(float(second))) is (second == 6)
 
 
 def test_a_longer_beat_means_more_patience_and_a_status_less_often() -> None:
     session = active()
-    session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=1, beat=1.25), 1.0)
+    session.receive_update(STEER, m.Beat(epoch="e1", seq=1, beat=1.25), 1.0)
     session.on_timer(1.0)
     assert session.next_timer() == 2.25, "the next status"
     session.receive_update(STEER, m.Beat(epoch="e1", seq=1, revision=0), 1.0)
@@ -276,7 +275,7 @@ def test_an_outage_is_said_once_and_its_end_too() -> None:
     session.start(1.0)
     assert said(time_passes(session, 1.0, 60.0)) == [f"no broker answers at {CONTROL}; {GOES_ON}"]
     assert said(session.receive_control(WELCOME, 61.5)) == [f"the broker at {CONTROL} answers after 60.5 s"]
-    session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=1), 62.0)
+    session.receive_update(STEER, m.Beat(epoch="e1", seq=1), 62.0)
     assert said(time_passes(session, 62.0, 90.0)) == [f"no broker answers at {CONTROL}; {GOES_ON}"]
     session.receive_control(m.Wait(reason="rank 1 is taken", retry=1.0), 90.0)
     back = session.receive_control(replace(WELCOME, epoch="e2"), 92.0)
@@ -285,7 +284,7 @@ def test_an_outage_is_said_once_and_its_end_too() -> None:
 
 def test_a_restart_without_an_outage_is_not_said() -> None:
     session = active()
-    effects = session.receive_update(BEAT_TOPIC, m.Beat(epoch="e2", seq=1), 0.5)
+    effects = session.receive_update(STEER, m.Beat(epoch="e2", seq=1), 0.5)
     assert said(effects + session.receive_control(replace(WELCOME, epoch="e2"), 0.6)) == []
 
 
@@ -406,7 +405,7 @@ def test_one_that_was_active_catches_up_from_the_log() -> None:
 def test_another_history_replaces_this_one() -> None:
     session = active(revision=9)
     session.answer(9, applied(), 0.5)
-    session.receive_update(BEAT_TOPIC, m.Beat(epoch="e2"), 1.0)
+    session.receive_update(STEER, m.Beat(epoch="e2"), 1.0)
     session.receive_control(replace(WELCOME, epoch="e2"), 1.1)
     session.receive_update(echo_topic("n2"), m.Echo(nonce="n2"), 1.2)
     snapshot = m.Snapshot(epoch="e2", revision=5, chain=b"other", rolled_back=True)
@@ -420,7 +419,7 @@ def test_another_history_replaces_this_one() -> None:
 
 def test_g4_an_answer_of_a_history_that_was_replaced_is_not_taken_for_its_namesake_s() -> None:
     session = active(revision=9)
-    session.receive_update(BEAT_TOPIC, m.Beat(epoch="e2"), 1.0)
+    session.receive_update(STEER, m.Beat(epoch="e2"), 1.0)
     session.receive_control(replace(WELCOME, epoch="e2"), 1.1)
     session.receive_update(echo_topic("n2"), m.Echo(nonce="n2"), 1.2)
     snapshot = m.Snapshot(epoch="e2", revision=5, chain=chain(5), pending=[change(5)], rolled_back=True)
@@ -482,12 +481,12 @@ def test_outcomes_are_sent_until_they_are_received() -> None:
     session.answer(4, applied(), 0.2)
     session.receive_control(m.Ping(id=1, received=3, recorded=[3]), 0.5)
     for second in (2.0, 4.0, 6.0):
-        session.receive_update(b"beat/", m.Beat(epoch="e1"), second)
+        session.receive_update(STEER, m.Beat(epoch="e1"), second)
     assert not [each for each in sent(session.on_timer(6.1)) if isinstance(each, m.Outcomes)]
     again = [each for each in sent(session.on_timer(6.3)) if isinstance(each, m.Outcomes)]
     assert again == [m.Outcomes(epoch="e1", outcomes={4: Outcome("a", 1, "applied", 5)})]
     session.receive_control(m.Ping(id=2, received=4, recorded=[4]), 3.4)
-    session.receive_update(b"beat/", m.Beat(epoch="e1"), 6.0)
+    session.receive_update(STEER, m.Beat(epoch="e1"), 6.0)
     assert not [each for each in sent(session.on_timer(8.0)) if isinstance(each, m.Outcomes)]
     assert session.counters.resent == 1
 
@@ -725,7 +724,7 @@ def test_credit_that_never_comes_ends_in_another_hello() -> None:
     session.status(STATUS, 0.0)
     session.answer(4, applied(), 0.1)
     assert session.on_timer(0.1) == []
-    session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1"), 3.0)
+    session.receive_update(STEER, m.Beat(epoch="e1"), 3.0)
     assert session.on_timer(3.1) == [hello("n2")]
 
 
@@ -735,7 +734,7 @@ def test_credit_that_never_comes_ends_in_another_hello() -> None:
 def test_publications_that_did_not_come_are_counted() -> None:
     session = active()
     for seq in (1, 2, 5):
-        session.receive_update(BEAT_TOPIC, m.Beat(epoch="e1", seq=seq), 0.1)
+        session.receive_update(STEER, m.Beat(epoch="e1", seq=seq), 0.1)
     for seq in (4, 6):
         own = m.Own(topic="net/", payload=b"", sender="b", sender_seq=seq)
         session.receive_update(own_topic("net/"), own, 0.1)
