@@ -115,6 +115,8 @@ class Engine:
         self._unsent = 0
         self._warned: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._running = False
+        """Whether effects are being carried out, some of which bring others."""
         self._patience: asyncio.TimerHandle | None = None
         self._active = False
         self._awaited: set[str] = set()
@@ -233,6 +235,7 @@ class Engine:
     # --- effects ------------------------------------------------------------------------------
 
     def _run(self, effects: list[Effect]) -> None:
+        outermost, self._running = not self._running, True
         try:
             for effect in effects:
                 try:
@@ -245,7 +248,9 @@ class Engine:
                 self._active = active
                 self._training.activated(active)
         finally:
-            self._set_timer()  # whatever happened, time goes on: it asks again, or opens the sockets anew
+            if outermost:
+                self._running = False
+                self._set_timer()  # whatever happened, time goes on: it asks again, or opens the sockets anew
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:

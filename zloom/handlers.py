@@ -188,8 +188,13 @@ class Registry:
         """Tell whether the revision asks to run at once and each of its keys here allows it."""
         if revision.kind != "config" or revision.mode != "immediate":
             return False
-        concerned = [key for name, key in self._keys.items() if name in revision.changes]
-        return bool(concerned) and all(each.key.immediate for each in concerned)
+        keys, concerned = self._keys, False
+        for name in revision.changes:
+            if name in keys:
+                if not keys[name].key.immediate:
+                    return False
+                concerned = True
+        return concerned
 
     def check(self, changes: Mapping[str, Value]) -> str | None:
         """Return why `apply` would refuse these changes before running any handler, or None."""
@@ -236,8 +241,9 @@ class Registry:
                 _take_back(undos)
                 raise
             undos.append((name, returned if callable(returned) else _old_value(change.key)))
-        before = [(change.key, change.key.value) for change in planned]
+        before = []
         for change in planned:
+            before.append((change.key, change.key.value))
             change.key.value = change.value
 
         def undo() -> None:

@@ -1,7 +1,7 @@
 """Outcomes that the broker may not have, and when each is to be sent again. Pure."""
 
 from dataclasses import dataclass
-from itertools import chain, islice, takewhile
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -63,21 +63,28 @@ class OutcomeTable:
             now: Seconds.
             again: When they are due again without an acknowledgement; no less than at the call before.
         """
-        late = takewhile(lambda number: self._sent[number].due <= now, self._sent)
-        numbers = list(islice(chain(self._new, late), BATCH))
-        return {number: self._send(number, again) for number in numbers}
-
-    def _send(self, number: int, again: float) -> Outcome:
-        entry = self._new.pop(number, None) or self._sent.pop(number)
-        self.resent += entry.sent
-        entry.sent, entry.due = True, again
-        self._sent[number] = entry
-        return entry.outcome
+        numbers = list(islice(self._new, BATCH))
+        for number, entry in self._sent.items():
+            if entry.due > now or len(numbers) == BATCH:
+                break
+            numbers.append(number)
+        outcomes = {}
+        for number in numbers:
+            entry = self._new.pop(number) if number in self._new else self._sent.pop(number)
+            self.resent += entry.sent
+            entry.sent, entry.due = True, again
+            self._sent[number] = entry
+            outcomes[number] = entry.outcome
+        return outcomes
 
     def next_due(self) -> float | None:
         """Return when the next is due, or None."""
-        waiting = [next(iter(each.values())).due for each in (self._new, self._sent) if each]
-        return min(waiting, default=None)
+        due = None
+        for waiting in (self._new, self._sent):
+            for first in waiting.values():
+                due = first.due if due is None else min(due, first.due)
+                break
+        return due
 
     def acknowledge(self, revisions: list[int]) -> None:
         """These are in the journal."""

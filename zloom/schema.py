@@ -21,6 +21,7 @@ MAX_CONTAINERS = 2
 """How deep arrays and objects nest: as deep as `zloom.model.Value` can carry."""
 
 _decoder: msgspec.msgpack.Decoder[Value] = msgspec.msgpack.Decoder(Value)
+_CONTAINERS = (list, dict)
 _BOUNDS = {
     "exclusiveMinimum": "exclusive_minimum",
     "minimum": "minimum",
@@ -142,12 +143,14 @@ def convert(value: Value, annotation: Any, schema: Schema | None = None) -> Any:
         SettingsError: The value is not of that type or out of its bounds.
     """
     schema = schema or schema_of(annotation)
-    complaint = _not_finite(value) or _unknown_property(value, schema)
+    complaint = _not_finite(value)
+    if complaint is None and isinstance(value, _CONTAINERS):
+        complaint = _unknown_property(value, schema)
     if complaint is None:
         try:
             return msgspec.convert(value, annotation, strict=True)
         except msgspec.ValidationError as error:
-            complaint = str(error) if isinstance(value, list | dict) else ""
+            complaint = str(error) if isinstance(value, _CONTAINERS) else ""
     because = f" ({complaint})" if complaint else ""
     raise SettingsError(f"expected {describe(schema)}, got {shorten(repr(value))}{because}")
 
@@ -155,7 +158,9 @@ def convert(value: Value, annotation: Any, schema: Schema | None = None) -> Any:
 def _not_finite(value: Any) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return "a number must be finite"
-    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not isinstance(value, _CONTAINERS):
+        return None
+    members = value.values() if isinstance(value, dict) else value
     return next((complaint for each in members if (complaint := _not_finite(each))), None)
 
 
@@ -187,6 +192,8 @@ def plain(value: object) -> Value:
     Raises:
         SettingsError: It cannot go over the wire.
     """
+    if type(value) is float or type(value) is bool:  # all of these can, and nobody can change them
+        return value
     try:
         return _decoder.decode(msgspec.msgpack.encode(value))
     except (TypeError, OverflowError, ValueError) as error:

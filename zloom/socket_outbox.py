@@ -17,22 +17,19 @@ class Outbox:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lanes: dict[bytes, deque[list[bytes]]] = {}
+        self.lanes: dict[bytes, deque[list[bytes]]] = {}
+        """What waits, by lane; none is empty. A new message of a lane must wait behind it."""
         self._size = 0
 
     def __len__(self) -> int:
         """Messages held, in all lanes."""
         return self._size
 
-    def __contains__(self, lane: bytes) -> bool:
-        """Whether anything waits in `lane`, so that a new message must wait behind it."""
-        return lane in self._lanes
-
     def put(self, lane: bytes, frames: Sequence[bytes]) -> bool:
         """Hold a message; False when the lane is full."""
-        if len(self._lanes.get(lane, ())) >= self._limit:
+        if len(self.lanes.get(lane, ())) >= self._limit:
             return False
-        self._lanes.setdefault(lane, deque()).append(list(frames))
+        self.lanes.setdefault(lane, deque()).append(list(frames))
         self._size += 1
         return True
 
@@ -47,14 +44,14 @@ class Outbox:
             Whether any message left.
         """
         size = self._size
-        for lane in list(self._lanes):
+        for lane in list(self.lanes):
             if attempts <= 0:
                 break
             attempts -= self._flush_lane(lane, send, attempts)
         return self._size < size
 
     def _flush_lane(self, lane: bytes, send: Callable[[list[bytes]], bool], attempts: int) -> int:
-        queue = self._lanes.pop(lane)
+        queue = self.lanes.pop(lane)
         made = 0
         try:
             while queue and made < attempts:
@@ -65,11 +62,11 @@ class Outbox:
                 self._size -= 1
         finally:
             if queue:
-                self._lanes[lane] = queue  # again, but behind the lanes that are still to be tried
+                self.lanes[lane] = queue  # again, but behind the lanes that are still to be tried
         return made
 
     def clear(self) -> int:
         """Forget everything; returns how many messages that were."""
         size, self._size = self._size, 0
-        self._lanes.clear()
+        self.lanes.clear()
         return size

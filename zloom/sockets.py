@@ -251,13 +251,13 @@ class DrainSocket:
         """
         self._check_usable()
         lane = frames[0] if self._kind == "router" else b""
-        if lane in self._outbox:
+        if lane in self._outbox.lanes:
             return self._hold(lane, frames)
         sent = self._try_send(frames)
         # Sending may eat the sign that something came. A turn goes on to read until there is no more anyway.
         if not self._reader.in_turn:
             try:
-                if self._outbox or is_readable(self._socket):
+                if self._outbox.lanes or is_readable(self._socket):
                     self._reader.kick()
             except zmq.ZMQError as error:
                 raise transport_error(error, "look at", self._endpoint) from error
@@ -347,10 +347,10 @@ class DrainSocket:
     def _read_and_flush(self) -> bool:
         before = self._n_sent
         finished = self._drain()
-        if finished and self._outbox:
+        if finished and self._outbox.lanes:
             # An attempt to send, even one that fails, may eat the sign of a new message: read again.
             finished = not self._flush(self._options.wake_messages) and self._drain()
-        if self._outbox:
+        if self._outbox.lanes:
             stuck = self._n_sent == before
             longer = min(2 * self._retry_seconds, _RETRY_SECONDS_MAX)
             self._retry_later(longer if stuck else _RETRY_SECONDS)
@@ -358,12 +358,16 @@ class DrainSocket:
 
     def _drain(self) -> bool:
         """Read until there is no more (True) or the budget is spent (False)."""
-        deadline = self._loop.time() + self._options.wake_seconds
+        deadline = 0.0
         for number in range(self._options.wake_messages):
             # To ask costs half as much as a read that fails. Most turns find one message; those that find
             # more, many.
-            if number == 1 and not is_readable(self._socket):
-                return True
+            if number == 1:
+                if not is_readable(self._socket):
+                    return True
+                deadline = self._loop.time() + self._options.wake_seconds
+            elif number and self._loop.time() >= deadline:
+                return False
             try:
                 frames = self._receive()
             except zmq.Again:
@@ -371,8 +375,6 @@ class DrainSocket:
             self._dispatch(frames)
             if self._closed:
                 return True
-            if self._loop.time() >= deadline:
-                return False
         return False
 
     def _receive(self) -> list[bytes]:

@@ -109,8 +109,8 @@ def test_a_stream_of_points_is_answered_with_credit_for_each_two() -> None:
     bench = Bench()
     bench.active()
     points = {"loss": Series(steps=[1], values=[0.5])}
-    told = [sent(bench.receive(b"a", m.Status(seq=seq, step=1, metrics=points)), b"a") for seq in (1, 3, 5, 7)]
-    assert [len(each) for each in told] == [1, 0, 1, 0]
+    statuses = [m.Status(seq=seq, step=1, metrics=points) for seq in (1, 3, 5, 7)]
+    assert [len(sent(bench.receive(b"a", status), b"a")) for status in statuses] == [1, 0, 1, 0]
 
 
 def test_g1_a_record_that_cannot_be_written_is_never_taken_in() -> None:
