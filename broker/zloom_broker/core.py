@@ -312,7 +312,8 @@ class Core:
             return
         match message:  # what comes most first, as each case that it is not costs time
             case Status():
-                self._declarations.behind(peer.replica, partial(self._status, peer, message, now))
+                status = partial(self._status, peer, message, now)
+                self._declarations.before_status(peer, message, status)
             case Outcomes():
                 self._outcomes.receive(peer, message, now)
             case Pong():
@@ -328,17 +329,29 @@ class Core:
             case Publish():
                 self._own_topics.publish(peer, message)
             case Goodbye():
-                goodbye = partial(self._departures.goodbye, peer, message, now)
-                self._declarations.behind(peer.replica, goodbye)
+                goodbye = partial(self._goodbye, peer, message, now)
+                self._declarations.before_goodbye(peer.replica, goodbye)
             case Sync():
                 catch_up(self._hub, peer, message, now)
                 self._steering.synced(peer, now)
             case Declare():
-                self._declarations.declare(peer, message, now)
+                self._declare(peer, message, now)
             case FailureReceived():
                 self._failures.received(peer, message)
             case StacksTaken():
                 self._inspection.taken(peer, message, now)
+
+    def _goodbye(self, peer: Peer, goodbye: Goodbye, now: float) -> None:
+        if self._membership.is_superseded(peer):
+            self._hub.counters["superseded"] += 1
+        else:
+            self._departures.goodbye(peer, goodbye, now)
+
+    def _declare(self, peer: Peer, declare: Declare, now: float) -> None:
+        if self._membership.is_superseded(peer):
+            self._hub.counters["superseded"] += 1
+        else:
+            self._declarations.declare(peer, declare, now)
 
     def _request(self, peer: Peer, request: Request, now: float) -> None:
         try:

@@ -1,15 +1,16 @@
 """What trainers declare while they train: keys and commands, which count once they are written."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from msgspec.structs import replace
 
-from zloom.messages import Declare, Declared
+from zloom.codec import watch_topic
+from zloom.messages import Declare, Declared, Status
 from zloom.model import Replica
 from zloom_broker.departures import Departures
 from zloom_broker.greeting import bad_names
+from zloom_broker.held import Action, Held
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.records import ReplicaJoined
 
@@ -18,32 +19,47 @@ from zloom_broker.records import ReplicaJoined
 class _Writing:
     """A declaration that is being written, and what came behind it."""
 
-    replica: Replica
-    behind: list[Callable[[], None]] = field(default_factory=list)
+    newest: Replica
+    """As it was declared last: as it is being written, or as it is to be after that."""
+    behind: Held = field(default_factory=Held)
 
 
 class Declarations:
-    """Writes what weavelets declare after their hello."""
+    """Writes what weavelets declare after their hello, one declaration of a replica at a time.
+
+    What a replica sends behind one waits for it: nobody is told of a step and then refused a key that was
+    declared before it, and who leaves or comes back does so in the order in which it said that.
+    """
 
     def __init__(self, hub: Hub, departures: Departures) -> None:
         self._hub = hub
         self._departures = departures
-        self._writing: dict[str, list[_Writing]] = {}
-        """By replica, in their order."""
+        self._writing: dict[str, _Writing] = {}
 
-    def under_way(self, replica: str) -> bool:
-        """Return whether something that a replica declared is being written."""
-        return replica in self._writing
-
-    def behind(self, replica: str, action: Callable[[], None]) -> None:
-        """Do something now, or once what a replica declared before is written, or cannot be.
-
-        So nobody is told of a step and then refused a key that was declared before it.
-        """
-        if replica in self._writing:
-            self._writing[replica][-1].behind.append(action)
+    def before_status(self, peer: Peer, status: Status, take: Action) -> None:
+        """Take a status once what was declared before it is written, or cannot be; or count it as dropped."""
+        writing = self._writing.get(peer.replica)
+        if writing is None:
+            take()
         else:
+            late = partial(self._take_late, peer, take)
+            self._dropped(peer, writing.behind.status(status, late))
+
+    def before_goodbye(self, replica: str, action: Action) -> None:
+        """Let a replica go now, or once what it declared before is written, or cannot be."""
+        writing = self._writing.get(replica)
+        if writing is None:
             action()
+        else:
+            writing.behind.goodbye(action)
+
+    def before_hello(self, replica: str, action: Action) -> None:
+        """Let a replica come now, or once what was declared of it before is written, or cannot be."""
+        writing = self._writing.get(replica)
+        if writing is None:
+            action()
+        else:
+            writing.behind.hello(action)
 
     def declare(self, peer: Peer, declare: Declare, now: float) -> None:
         """A weavelet's keys and commands changed."""
@@ -52,36 +68,53 @@ class Declarations:
             return
         known = self._hub.state.attempts[peer.attempt].replicas[peer.replica]
         writing = self._writing.get(peer.replica)
-        newest = writing[-1].replica if writing else known
         replica = replace(known, keys=declare.keys, commands=declare.commands)
         problem = bad_names(replica)
         if problem is not None:
             self._hub.send(peer, problem)
-        elif replica == newest:
-            if not writing:
-                self._hub.send(peer, Declared(seq=declare.seq))
-            # Otherwise it is being written; the weavelet asks again.
+        elif writing is not None and writing.behind.comes_back:
+            self._hub.counters["superseded"] += 1
+        elif writing is not None:
+            if replica != writing.newest:  # otherwise the weavelet asks again, until it is written
+                writing.newest = replica
+                writing.behind.declare(partial(self.declare, peer, declare, now))
+        elif replica == known:
+            self._hub.send(peer, Declared(seq=declare.seq))
         elif not self._hub.settings.read_only:
-            entry = _Writing(replica)
-            self._writing.setdefault(peer.replica, []).append(entry)
-            joined = ReplicaJoined(replica=replica, at=self._hub.wall(now))
-            then = partial(self._declared, peer, declare.seq, entry)
-            self._hub.commit(joined, then=then, failed=lambda _: self._end(entry))
+            self._write(peer, declare.seq, replica, now)
 
-    def _declared(self, peer: Peer, seq: int, entry: _Writing) -> None:
+    def _write(self, peer: Peer, seq: int, replica: Replica, now: float) -> None:
+        self._writing[replica.id] = _Writing(replica)
+        joined = ReplicaJoined(replica=replica, at=self._hub.wall(now))
+        then = partial(self._declared, peer, seq, replica.id)
+        self._hub.commit(joined, then=then, failed=lambda _: self._end(replica.id))
+
+    def _declared(self, peer: Peer, seq: int, replica: str) -> None:
         self._hub.send(peer, Declared(seq=seq))
-        self._end(entry)
+        self._end(replica)
 
-    def _end(self, entry: _Writing) -> None:
-        writing = self._writing[entry.replica.id]
-        writing.remove(entry)
-        if not writing:
-            del self._writing[entry.replica.id]
+    def _end(self, replica: str) -> None:
+        items = self._writing.pop(replica).behind.items
         failed: list[Exception] = []
-        for action in entry.behind:
+        for place, item in enumerate(items):
             try:
-                action()
+                item.action()
             except Exception as error:  # noqa: BLE001 - a bug in one must not lose a goodbye behind it
                 failed.append(error)
+            if replica in self._writing:  # another declaration, which the rest came behind
+                self._writing[replica].behind = Held(items[place + 1 :])
+                break
         if failed:
             raise failed[0]
+
+    def _take_late(self, peer: Peer, take: Action) -> None:
+        current = self._hub.weavelets.get(peer.replica)
+        if current is not None and current.id == peer.id:
+            take()
+        else:  # its key was revoked, or it is back on another connection
+            self._dropped(peer, 1)
+
+    def _dropped(self, peer: Peer, count: int) -> None:
+        if count:
+            self._hub.counters["statuses_dropped"] += count
+            self._hub.skip(watch_topic(peer.attempt[0]), count)

@@ -286,7 +286,11 @@ class Hub:
             for message in make():
                 self.publish(topic, message)
         else:
-            self._topic_seqs[topic] = self._topic_seqs.get(topic, 0) + 1
+            self.skip(topic, 1)
+
+    def skip(self, topic: bytes, count: int) -> None:
+        """Count what will never be published as if it had been: who watches sees that it is missing."""
+        self._topic_seqs[topic] = self._topic_seqs.get(topic, 0) + count
 
     def event(self, event: Event, now: float) -> None:
         """Tell those who watch that something happened."""

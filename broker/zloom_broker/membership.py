@@ -69,10 +69,23 @@ class Membership:
             self._hub.send_unknown(identity, problem)
         elif hello.replica is None:
             self._welcome(_Greeted(identity, hello, access), now)
-        elif hello.replica.id in self._joining:
-            self._joining[hello.replica.id] = _Join(_Greeted(identity, hello, access), hello.replica)
         else:
-            self._admit(_Join(_Greeted(identity, hello, access), hello.replica), now)
+            join = _Join(_Greeted(identity, hello, access), hello.replica)
+            self._declarations.before_hello(hello.replica.id, partial(self._greet, join, now))
+
+    def is_superseded(self, peer: Peer) -> bool:
+        """Return whether the replica of a connection has said hello on another since then."""
+        if not peer.replica:
+            return False
+        join, bound = self._joining.get(peer.replica), self._hub.weavelets.get(peer.replica)
+        newest = join.greeted.identity if join else bound.id if bound else peer.id
+        return newest != peer.id
+
+    def _greet(self, join: _Join, now: float) -> None:
+        if join.replica.id in self._joining:
+            self._joining[join.replica.id] = join
+        else:
+            self._admit(join, now)
 
     def _admit(self, join: _Join, now: float) -> None:
         reason = self._obstacle(join, now)
@@ -92,7 +105,7 @@ class Membership:
         attempt = self._attempt(replica)
         if attempt is None or attempt.replicas.get(replica.id) != replica:
             return False
-        if self._declarations.under_way(replica.id) or self._departures.under_way(replica.id):
+        if self._departures.under_way(replica.id):
             return False
         # On a read-only journal a return cannot be written, but the weavelet may read all the same.
         return replica.id not in attempt.left or bool(self._hub.settings.read_only)

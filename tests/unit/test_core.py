@@ -6,8 +6,10 @@ from tests.unit.broker_support import BATCH_SIZE, LEARNING_RATE, Bench, events, 
 from zloom import messages as m
 from zloom.model import Key, Outcome, ReplicaStatus, Schema, Series
 from zloom_broker.effects import Publish, Send
+from zloom_broker.held import MAX_STATUSES
 
 STEER = b"steer/run/one/"
+WATCH = b"watch/run/"
 
 
 def steered(**settings: object) -> Bench:
@@ -424,6 +426,45 @@ def test_who_sees_a_step_sees_what_was_declared_before_it(written: bool) -> None
         bench.fail()
     gone = _replica(bench)
     assert (gone.state, gone.step, gone.metrics) == ("finished", 8, {"loss": 0.5}), "nothing was lost by it"
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_disk_that_hangs_holds_up_the_newest_statuses_and_the_others_are_counted(written: bool) -> None:
+    bench = steered()
+    (first,) = published(bench.receive(b"a", m.Status(seq=1, step=1)), WATCH)
+    assert isinstance(first, m.Reported)
+    bench.hold = True
+    bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    for seq in range(2, 2000):
+        bench.receive(b"a", m.Status(seq=seq, step=seq, metrics={"loss": Series([seq], [0.5])}))
+    assert _replica(bench).step == 1
+    told = [
+        each
+        for each in published(bench.confirm() if written else bench.fail(), WATCH)
+        if isinstance(each, m.Reported)
+    ]
+    assert [each.status.step for each in told] == list(range(2000 - MAX_STATUSES, 2000))
+    dropped = 1998 - MAX_STATUSES
+    assert told[0].seq == first.seq + dropped + 1, "who watches sees that they are missing"
+    (stats,) = sent(bench.receive(b"op", m.GetStats(id="s")))
+    assert isinstance(stats, m.Stats)
+    assert stats.counters["statuses_dropped"] == dropped
+
+
+def test_declarations_come_to_the_disk_one_at_a_time_and_the_newest_in_the_end() -> None:
+    bench = steered()
+    bench.hold = True
+    for seq in range(2, 1000):
+        keys = [[BATCH_SIZE], [LEARNING_RATE], [], [LEARNING_RATE, BATCH_SIZE]][seq % 4]
+        bench.receive(b"a", m.Declare(seq=seq, keys=keys, commands=[]))
+    bench.receive(b"a", m.Declare(seq=1000, keys=[BATCH_SIZE], commands=[]))
+    bench.receive(b"a", m.Status(seq=1, step=7))
+    assert len(bench.waiting) == 1
+    assert sent(bench.confirm(1), b"a") == [m.Declared(seq=2)]
+    assert _replica(bench).step == 0, "it is behind the newest too"
+    assert m.Declared(seq=1000) in sent(bench.confirm(), b"a")
+    assert set(bench.core.state.attempts["run", "one"].keys()) == {"batch_size"}
+    assert _replica(bench).step == 7
 
 
 def _replica(bench: Bench) -> ReplicaStatus:

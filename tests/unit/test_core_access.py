@@ -4,6 +4,7 @@ import pytest
 
 from tests.unit.broker_support import GPU, Bench, events, replica, sent
 from zloom import messages as m
+from zloom.model import DeviceStatus
 from zloom_broker.effects import Effect, Send
 from zloom_broker.permissions import Access
 
@@ -187,3 +188,18 @@ def test_g10_one_that_holds_the_gil_is_not_lost_as_another_is_cut_off() -> None:
     broker.advance(0.2)
     broker.subscription(b"echo/n-a/", present=True)
     assert events(broker.advance(60.0)) == []
+
+
+def test_a_status_that_was_held_says_nothing_once_its_key_was_revoked() -> None:
+    broker = Bench()
+    broker.operator()
+    broker.receive(b"a", m.Hello(protocols=[1], role="weavelet", nonce="n-a", replica=replica()), NODE)
+    broker.hold = True
+    broker.receive(b"a", m.Declare(seq=2, keys=[], commands=[]), NODE)
+    failed = DeviceStatus(GPU.id, xid=79)
+    broker.receive(b"a", m.Status(seq=1, step=7, devices=[failed]), NODE)
+    broker.core.revoked(["node"], broker.now)
+    broker.confirm()
+    (stats,) = sent(broker.receive(b"op", m.GetStats(id="s")))
+    assert isinstance(stats, m.Stats)
+    assert (stats.counters["statuses_dropped"], broker.core.state.failed_devices) == (1, {})

@@ -155,6 +155,49 @@ def test_a_return_while_its_loss_is_written_is_a_return() -> None:
     assert kinds(bench.receive(b"new", m.Sync(nonce="second")), b"new") == [m.Snapshot]
 
 
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("keys", [[LEARNING_RATE, BATCH_SIZE], [BATCH_SIZE], []])
+def test_a_goodbye_behind_a_declaration_is_not_that_of_who_comes_after_it(
+    keys: list[Key], written: bool
+) -> None:
+    bench = Bench()
+    bench.active()
+    bench.hold = True
+    bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    bench.receive(b"a", m.Goodbye())
+    for number in range(100):  # each second, until it is answered
+        assert bench.receive(b"new", hello("a", f"n{number}", keys=keys)) == []
+    told = bench.confirm() if written else bench.fail()
+    assert (events(told), kinds(told, b"new")) == (["finished", "returned"], [m.Welcome])
+    assert kinds(bench.receive(b"new", m.Sync(nonce="n99")), b"new") == [m.Snapshot]
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_what_a_connection_says_after_the_hello_of_another_is_not_heard(declares: bool) -> None:
+    bench = Bench()
+    bench.active()
+    bench.hold = True
+    if declares:
+        bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    bench.receive(b"new", hello("a", "second", pid=2))
+    bench.receive(b"a", m.Declare(seq=3, keys=[], commands=[]))
+    bench.receive(b"a", m.Goodbye())
+    told = bench.confirm()
+    assert ("finished" in events(told), kinds(told, b"new")) == (False, [m.Welcome])
+    attempt = bench.core.state.attempts["run", "one"]
+    assert (attempt.replicas["a"].pid, set(attempt.keys())) == (2, {"learning_rate", "batch_size"})
+
+
+def test_one_that_comes_back_while_its_declaration_is_written_does_not_join_anew() -> None:
+    bench = Bench()
+    bench.active()
+    bench.hold = True
+    bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    bench.receive(b"new", hello("a", "second", keys=[BATCH_SIZE], commands=[]))
+    told = bench.confirm()
+    assert (events(told), kinds(told, b"new")) == ([], [m.Welcome])
+
+
 def test_baselines_that_differ_are_told() -> None:
     bench = Bench()
     bench.join("a", rank=0, world_size=2)
