@@ -9,6 +9,8 @@ T = TypeVar("T")
 
 
 def _make(function: Callable[[], T], future: Future[T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     try:
         future.set_result(function())
     except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
@@ -47,13 +49,20 @@ class BoundedCalls:
         self.made = False
         if self.busy:
             raise TimeoutError("an earlier call has not returned")
-        future: Future[T] = Future()
+        self._newest = future = Future[T]()
         # A thread for each, in a tenth of a millisecond: one that waits for the next would outlive its owner.
-        threading.Thread(target=_make, args=(function, future), name="zloom-call", daemon=True).start()
-        self.made, self._newest = True, future
+        thread = threading.Thread(target=_make, args=(function, future), name="zloom-call", daemon=True)
         try:
+            thread.start()
+            self.made = True
             return future.result(self._limit)
+        except BaseException:
+            # A signal may come while the thread starts, and nobody knows whether it runs. Either it has begun
+            # to make the call, which then stays the newest until it returns, or it never will.
+            if not self.made:
+                self.made = not future.cancel()
+            raise
         finally:
             if future.done():
                 self._newest = None
-            del future  # an error that it has keeps this frame
+            del future, thread  # an error that it has keeps this frame

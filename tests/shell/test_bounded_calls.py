@@ -64,3 +64,53 @@ def test_while_one_call_hangs_no_other_is_made() -> None:
         with contextlib.suppress(TimeoutError):
             third = call(lambda: "third")
     assert (made, call.busy) == (["first"], False)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_signal_while_a_thread_starts_leaves_one_call_at_a_time(
+    begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, running, go_on = BoundedCalls(DEADLINE), threading.Event(), threading.Event()
+    started: list[threading.Thread] = []
+    made: list[str] = []
+
+    def first() -> None:
+        running.set()
+        go_on.wait(DEADLINE)
+        made.append("first")
+
+    def interrupted(thread: threading.Thread) -> None:
+        started.append(thread)
+        if begun:
+            start(thread)
+            running.wait(DEADLINE)
+        raise KeyboardInterrupt
+
+    start = threading.Thread.start
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call(first)
+    assert (call.busy, call.made) == (begun, begun)
+    if begun:
+        with pytest.raises(TimeoutError, match="an earlier call has not returned"):
+            call(lambda: made.append("second"))
+    go_on.set()
+    if not begun:
+        start(started[0])  # later than all others
+    started[0].join(DEADLINE)
+    call(lambda: made.append("second"))
+    assert made == (["first", "second"] if begun else ["second"])
+
+
+def test_where_there_is_no_thread_to_be_had_no_call_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    call = BoundedCalls(DEADLINE)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none)
+        with pytest.raises(RuntimeError):
+            call(lambda: None)
+    assert (call.busy, call.made) == (False, False)
+    assert call(lambda: 7) == 7
