@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pytest
 
@@ -192,6 +192,47 @@ async def test_a_recorder_that_is_stopped_without_its_broker_says_that_it_may_la
         recorded = await recording_it
     await operator_context.__aexit__(None, None, None)
     assert not recorded.end.complete
+
+
+async def test_a_recorder_that_is_stopped_ends_in_time_though_nothing_is_answered(tmp_path: Path) -> None:
+    stopped: list[float] = []
+    async with running_broker(tmp_path) as broker:
+        operator_context = zloom.connect(broker.endpoint)
+        operator = await operator_context.__aenter__()
+        async with trainer(broker.endpoint):
+            recorder = Recorder(operator, "lm")
+
+            def stop(header: recording.Header) -> None:
+                broker.server.close()
+                recorder.stop()  # when all questions but those for the header are still to come
+                stopped.append(asyncio.get_running_loop().time())
+
+            recorder.on_begin = stop
+            recorded = await ended(asyncio.create_task(recorder.record(tmp_path / "file")))
+            took = asyncio.get_running_loop().time() - stopped[0]
+    await operator_context.__aexit__(None, None, None)
+    assert (recorded.end.reason, recorded.end.complete) == (STOPPED, False)
+    assert took < 2 * CATCH_UP, "one limit for all of them"
+
+
+async def test_a_recorder_that_is_stopped_gives_its_last_question_the_time_that_is_left(
+    endpoint: str, operator: zloom.Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    history = operator.history
+
+    async def ask_history(*args: Any, **options: Any) -> Any:
+        asked.append("history")
+        if len(asked) == 1:
+            await asyncio.Event().wait()  # as a broker that does not answer
+        return await history(*args, **options)
+
+    async with trainer(endpoint):
+        recorder = Recorder(operator, "lm")
+        recorder.on_begin = lambda header: asyncio.get_running_loop().call_soon(recorder.stop)
+        monkeypatch.setattr(operator, "history", ask_history)
+        recorded = await ended(asyncio.create_task(recorder.record(tmp_path / "file")))
+    assert (recorded.end.reason, recorded.end.complete, asked) == (STOPPED, True, ["history"] * 2)
 
 
 # --- replay ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,6 +74,8 @@ class Recorder:
         self._before = Losses()
         """Of the feed, which are none of the recording."""
         self._stopped = False
+        self._last_answer = inf
+        """Until when the last question may be answered, on the loop's clock."""
         self._question: asyncio.Timeout | None = None
         """Of what the broker is being asked."""
 
@@ -80,9 +83,11 @@ class Recorder:
         """End the recording, or the wait for it; `record` then ends within `CATCH_UP` seconds."""
         self._stopped = True
         self._feed.close()
-        # The last one has its time after this.
+        now = asyncio.get_running_loop().time()
+        self._last_answer = min(self._last_answer, now + CATCH_UP)
+        # The last one has all the time after this.
         if self._question is not None and not self._question.expired():
-            self._question.reschedule(asyncio.get_running_loop().time())
+            self._question.reschedule(now)
 
     async def record(self, path: Path, *, replace: bool = False, wait: OnWait | None = None) -> Recorded:
         """Write a recording until the run has ended or `stop` is called.
@@ -180,7 +185,7 @@ class Recorder:
         if reason != STOPPED:
             await self._ask(self._reach_now())
             self._write(self._feed.rest(), transcript, writer)
-        complete = await self._catch_up(transcript, writer)
+        complete = await self._catch_up(transcript, writer, last=True)
         return transcript.end(reason, time.time(), complete=complete)
 
     def _write(
@@ -199,9 +204,9 @@ class Recorder:
         async with self._operator.watch(self._run):
             pass
 
-    async def _catch_up(self, transcript: Transcript, writer: RecordingWriter) -> bool:
+    async def _catch_up(self, transcript: Transcript, writer: RecordingWriter, *, last: bool = False) -> bool:
         """Write what the history has and was not watched; return whether it could be asked for."""
-        entries = await self._ask(self._operator.history(self._run, attempt=self._attempt))
+        entries = await self._ask(self._operator.history(self._run, attempt=self._attempt), last=last)
         writer.write(transcript.take_history(entries or [], time.time()))
         return entries is not None
 
@@ -213,10 +218,17 @@ class Recorder:
         ends = sorted({f"{each.state}: {each.reason}".rstrip(": ") for each in replicas})
         return "; ".join(ends) or "forgotten"
 
-    async def _ask(self, question: Coroutine[None, None, T]) -> T | None:
-        """Return the answer of the broker; None where it did not come in time, or `stop` was called."""
+    async def _ask(self, question: Coroutine[None, None, T], *, last: bool = False) -> T | None:
+        """Return the answer of the broker; None where it did not come in time, or `stop` was called.
+
+        Args:
+            question: To the broker.
+            last: After this no other is asked: where `stop` was called before, it has the time that is left.
+        """
+        now = asyncio.get_running_loop().time()
+        in_time = min(now + CATCH_UP, self._last_answer) if last or not self._stopped else now
         try:
-            async with asyncio.timeout(CATCH_UP) as self._question:
+            async with asyncio.timeout_at(in_time) as self._question:
                 return await question
         except (TimeoutError, BrokerUnreachable):
             return None
