@@ -33,7 +33,7 @@ PROBE_INTERVAL = 0.5
 once, so a killed process is found out by the next one."""
 
 UNROUTABLE_GRACE = 1.0
-"""Seconds that an absent replica has to come back on a new connection once its old one is closed: a
+"""Seconds that an absent replica has to come back on a new connection once its old one is found closed: a
 weavelet that recreates its sockets is not lost. Killed processes are lost within 2 s all the same."""
 
 SILENT_LIMIT = 1.5
@@ -122,6 +122,7 @@ class Vitals:
 
     def miss(self, now: float, *, unroutable: bool = False) -> None:
         """The echo subscription is gone, or control."""
+        closed = unroutable and not self.unroutable
         self.unroutable |= unroutable
         # A pong that is still on its way says nothing about now: the next ping has another id.
         self.ping_id += 1
@@ -133,8 +134,9 @@ class Vitals:
         if self.absent_since is None:
             self.absent_since = now
             self.patience = SILENT_LIMIT if self.subscribed else ABSENT_LIMIT
-        if unroutable or (self.unroutable and self.subscribed):
-            self.patience = UNROUTABLE_GRACE
+        # From now on, where it is found out now: who was cut off for long makes its sockets anew at last.
+        if closed or (self.unroutable and self.subscribed):
+            self.patience = min(self.patience, now - self.absent_since + UNROUTABLE_GRACE)
         self.subscribed = False
 
     def cut_off(self, now: float) -> None:

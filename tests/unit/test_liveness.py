@@ -1,8 +1,11 @@
 """The signs of life of one replica."""
 
 import math
+from collections.abc import Callable
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from zloom.messages import Status
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, Phase, Series
@@ -58,8 +61,8 @@ def test_an_absent_one_is_pinged_often_and_lost_in_the_end() -> None:
     vitals.ping(10.0)
     assert (vitals.ping_due(10.4, 1.0), vitals.ping_due(10.5, 1.0)) == (False, True)
     assert vitals.lost_at() == 10.0 + SILENT_LIMIT
-    vitals.miss(11.0, unroutable=True)
-    assert vitals.lost_at() == 10.0 + UNROUTABLE_GRACE
+    vitals.miss(10.2, unroutable=True)
+    assert vitals.lost_at() == 10.2 + UNROUTABLE_GRACE
     assert not vitals.ping_due(12.0, 1.0, news=True)
 
 
@@ -129,6 +132,58 @@ def test_g10_one_that_is_cut_off_has_time_to_subscribe_though_its_control_is_gon
     assert vitals.lost_at() == 20.0 + ABSENT_LIMIT
     vitals.subscribe()
     assert vitals.lost_at() is None
+
+
+@pytest.mark.parametrize("gone_at", [20.0, 20.5, 24.0, 25.9])
+def test_g10_one_that_is_cut_off_has_a_second_for_a_connection_once_its_old_one_is_closed(
+    gone_at: float,
+) -> None:
+    """It heard no beat either, and makes both sockets anew."""
+    vitals = connected()
+    vitals.cut_off(20.0)
+    vitals.miss(gone_at, unroutable=True)
+    assert vitals.lost_at() == min(gone_at + UNROUTABLE_GRACE, 20.0 + ABSENT_LIMIT)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_g10_what_is_sent_to_a_closed_connection_later_does_not_change_when_it_is_lost(before: bool) -> None:
+    vitals = connected()
+    if before:
+        vitals.miss(10.0, unroutable=True)
+    vitals.cut_off(20.0)
+    vitals.miss(21.0, unroutable=True)
+    lost_at = vitals.lost_at()
+    vitals.miss(21.9, unroutable=True)
+    assert vitals.lost_at() == lost_at == (20.0 + ABSENT_LIMIT if before else 21.0 + UNROUTABLE_GRACE)
+
+
+def test_g10_one_that_is_silent_is_not_lost_later_because_its_connection_is_closed() -> None:
+    vitals = connected()
+    vitals.miss(10.0)
+    vitals.miss(11.4, unroutable=True)
+    assert vitals.lost_at() == 10.0 + SILENT_LIMIT
+
+
+SIGNS: dict[str, Callable[[Vitals, float], None]] = {
+    "miss": lambda vitals, now: vitals.miss(now),
+    "unroutable": lambda vitals, now: vitals.miss(now, unroutable=True),
+    "cut off": lambda vitals, now: vitals.cut_off(now),
+    "subscribe": lambda vitals, now: vitals.subscribe(),
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from([*SIGNS]), st.sampled_from([0.0, 0.125, 0.5, 1.25, 4.0]))))
+def test_g10_whatever_is_found_out_nobody_is_lost_at_once_or_never(signs: list[tuple[str, float]]) -> None:
+    vitals, now = connected(), 10.0
+    for sign, later in signs:
+        now += later
+        before = vitals.lost_at() or math.inf
+        if now >= before:
+            return
+        SIGNS[sign](vitals, now)
+        lost_at = vitals.lost_at()
+        assert sign not in ("miss", "cut off") or lost_at is not None
+        assert lost_at is None or min(before, now + UNROUTABLE_GRACE) <= lost_at <= now + ABSENT_LIMIT
 
 
 def test_g10_stalled_is_no_step_for_much_longer_than_its_own_median() -> None:
