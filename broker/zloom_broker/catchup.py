@@ -6,7 +6,7 @@ import msgspec
 
 from zloom.messages import Log, Snapshot, Sync
 from zloom.model import Event, Revision
-from zloom_broker.attempt import Attempt
+from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub, Peer
 
 LOG_PAGE = 512 * 1024
@@ -16,10 +16,32 @@ PENDING_SIZE = 128 * 1024
 """Bytes of revisions in a snapshot beyond which it leaves out those that the config can stand for: a joiner
 that comes under a flood must not be sent all of it, and the config takes up to half of a message."""
 
+KEPT_PAGES = 4
+"""Pages of logs that are kept: all ranks of a run come back at once and lack the same, up to some pages."""
+
 _encoder = msgspec.msgpack.Encoder()
 
 
-def catch_up(hub: Hub, peer: Peer, sync: Sync, now: float) -> None:
+class LogPages:
+    """Makes pages of logs, and keeps the newest; not thread-safe."""
+
+    def __init__(self, epoch: str) -> None:
+        self._epoch = epoch
+        self._pages: dict[tuple[AttemptKey, bytes, int], Log] = {}
+        """By what they follow and were made of: the attempt, its digest, a revision."""
+
+    def after(self, attempt: Attempt, position: int) -> Log:
+        """Return what follows a revision of an attempt, as much as fits into a message."""
+        key = attempt.key, attempt.chain, position
+        log = self._pages.get(key)
+        if log is None:
+            if len(self._pages) >= KEPT_PAGES:
+                del self._pages[next(iter(self._pages))]
+            log = self._pages[key] = _log(self._epoch, attempt, position)
+        return log
+
+
+def catch_up(hub: Hub, pages: LogPages, peer: Peer, sync: Sync, now: float) -> None:
     """Answer a weavelet that asks for what it lacks."""
     attempt = hub.state.attempts[peer.attempt]
     if sync.revision < 0 and _is_torn(attempt, peer.replica):
@@ -30,7 +52,7 @@ def catch_up(hub: Hub, peer: Peer, sync: Sync, now: float) -> None:
         hub.send(peer, _snapshot(hub, attempt, _pending(attempt, peer.replica)))
     elif sync.revision <= attempt.revision and attempt.chain_at(sync.revision) == sync.chain:
         peer.synced = True
-        hub.send(peer, _log(hub, attempt, sync.revision))
+        hub.send(peer, pages.after(attempt, sync.revision))
     elif hub.settings.read_only:
         # The journal is damaged: the weavelet knows better. It asks until somebody has repaired it.
         hub.counters["syncs_unanswered"] += 1
@@ -123,12 +145,12 @@ def _snapshot(hub: Hub, attempt: Attempt, pending: list[Revision], *, rolled_bac
     )
 
 
-def _log(hub: Hub, attempt: Attempt, position: int) -> Log:
+def _log(epoch: str, attempt: Attempt, position: int) -> Log:
     page: list[Revision] = []
     size = 0
     for revision in attempt.ledgers.after(position):
         size += len(_encoder.encode(revision))
         if page and size > LOG_PAGE:
-            return Log(epoch=hub.settings.epoch, revisions=page, more=True)
+            return Log(epoch=epoch, revisions=page, more=True)
         page.append(revision)
-    return Log(epoch=hub.settings.epoch, revisions=page)
+    return Log(epoch=epoch, revisions=page)

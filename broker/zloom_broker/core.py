@@ -49,7 +49,7 @@ from zloom.messages import (
     ToBroker,
 )
 from zloom_broker import outcomes
-from zloom_broker.catchup import catch_up
+from zloom_broker.catchup import LogPages, catch_up
 from zloom_broker.changes import Changes
 from zloom_broker.declarations import Declarations
 from zloom_broker.departures import Departures
@@ -102,6 +102,7 @@ class Core:
         self._departures = Departures(self._hub, self._outcomes, self._failures)
         self._declarations = Declarations(self._hub, self._departures)
         self._membership = Membership(self._hub, self._departures, self._declarations, self._failures)
+        self._log_pages = LogPages(settings.epoch)
         self._queries = Queries(self._hub)
         self._inspection = Inspection(self._hub, self._queries)
         requests = Requests(self._hub, self._outcomes)
@@ -332,7 +333,7 @@ class Core:
                 goodbye = partial(self._goodbye, peer, message, now)
                 self._declarations.before_goodbye(peer.replica, goodbye)
             case Sync():
-                catch_up(self._hub, peer, message, now)
+                catch_up(self._hub, self._log_pages, peer, message, now)
                 self._steering.synced(peer, now)
             case Declare():
                 self._declare(peer, message, now)

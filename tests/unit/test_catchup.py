@@ -4,9 +4,9 @@ from bench.instructions import counted
 from tests.unit.broker_support import Bench, replica, sent
 from tests.unit.test_attempt import accept, answer, attempt_of, leave
 from zloom import messages as m
-from zloom.model import Revision
+from zloom.model import Revision, Value
 from zloom_broker.attempt import Attempt
-from zloom_broker.catchup import PENDING_SIZE, pending_for
+from zloom_broker.catchup import KEPT_PAGES, PENDING_SIZE, LogPages, pending_for
 from zloom_broker.records import ReplicaJoined, RevisionAccepted
 
 
@@ -31,6 +31,51 @@ def test_a_long_history_costs_one_that_joins_nothing() -> None:
         return counted(lambda: attempt.config.without(pending_for(attempt, "new")))
 
     assert joining_after(250) <= joining_after(10) * 1.1
+
+
+def test_a_log_that_many_lack_is_made_once() -> None:
+    def asking_costs(lacks: int) -> int:
+        attempt, pages = attempt_of("a"), LogPages("epoch")
+        for _ in range(lacks):
+            accept(attempt, learning_rate=0.5)
+        log = pages.after(attempt, 0)
+        assert numbers(log.revisions) == list(range(1, lacks + 1))
+        assert pages.after(attempt, 0) is log
+        return counted(lambda: pages.after(attempt, 0))
+
+    assert asking_costs(300) <= asking_costs(10) * 1.1
+
+
+def test_a_log_that_was_kept_is_that_of_the_place_and_the_moment() -> None:
+    attempt, pages = attempt_of("a"), LogPages("epoch")
+    accept(attempt, learning_rate=0.5)
+    assert numbers(pages.after(attempt, 0).revisions) == [1]
+    accept(attempt, learning_rate=0.25)
+    for _ in range(2):
+        assert numbers(pages.after(attempt, 0).revisions) == [1, 2]
+        assert numbers(pages.after(attempt, 1).revisions) == [2]
+        assert pages.after(attempt, 2).revisions == []
+    for position in range(KEPT_PAGES + 1):
+        accept(attempt, learning_rate=0.5)
+        pages.after(attempt, position)
+    assert numbers(pages.after(attempt, 0).revisions) == list(range(1, attempt.revision + 1))
+
+
+def test_a_log_that_was_kept_is_that_of_the_attempt() -> None:
+    bench = Bench()
+    bench.operator()
+    told: list[list[dict[str, Value]]] = []
+    for rate, name, attempt in (0.5, "a", "one"), (0.25, "b", "two"), (0.125, "c", "one"):
+        bench.active(name, attempt=attempt)
+        change = m.SetConfig(id=name, run="run", attempt=attempt, changes={"learning_rate": rate})
+        bench.receive(b"op", change)
+        (log,) = [each for each in sent(bench.sync(name, 0), name.encode()) if isinstance(each, m.Log)]
+        told.append([each.changes for each in log.revisions])
+        bench.answer(1, name)
+        bench.receive(name.encode(), m.Goodbye())
+        if attempt == "one":
+            bench.receive(b"op", m.Forget(id=f"forget {name}", run="run", attempt=attempt))
+    assert told == [[{"learning_rate": 0.5}], [{"learning_rate": 0.25}], [{"learning_rate": 0.125}]]
 
 
 def test_what_others_were_lost_in_costs_one_that_joins_nothing() -> None:
