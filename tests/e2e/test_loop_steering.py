@@ -1,6 +1,7 @@
 """`zloom.torch` in loops of torch and of Fabric: alone, and steered through a real broker."""
 
 import itertools
+import os
 import re
 import secrets
 import warnings
@@ -300,10 +301,12 @@ def test_two_ranks_of_fabric_change_at_one_step(operator: SyncOperator, run: str
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(weights, others, strict=True))
 
 
-def test_the_rank_that_serves_the_store_leaves_last(operator: SyncOperator, run: str) -> None:
+def test_the_rank_that_serves_the_store_leaves_last(operator: SyncOperator, run: str, tmp_path: Path) -> None:
     """Else the other would hold at its last safe point, with nobody to ask what was decided."""
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
     environment = {"ZLOOM_BROKER": operator.endpoint}
-    with as_by_torchrun(lagging_trainer.main, [run], free_ports(), environment) as processes:
+    with as_by_torchrun(lagging_trainer.main, [run, pipe], free_ports(), environment) as processes:
         until(lambda: all_train(operator, run))
         assert step_of_both(operator.stop(run))
         for process in processes:
