@@ -64,6 +64,18 @@ def test_a_failure_is_written_down_and_its_replicas_are_told() -> None:
     assert events(report(bench, 4, xid=79, ecc_errors=5)) == ["device_failed"]
 
 
+def test_a_failure_that_was_reported_stays_so_and_a_new_one_on_the_device_is_told() -> None:
+    """Nobody but who repairs a device knows that it works again."""
+    bench = job()
+    bench.receive(b"op", m.FailDevice(id="f1", device=GPU.id, reason="it burns"))
+    bench.receive(b"a", m.Goodbye())
+    assert events(bench.join("b", attempt="two")) == ["attempt_started", "joined"]
+    (devices,) = sent(bench.receive(b"op", m.GetDevices(id="q")))
+    assert isinstance(devices, m.Devices)
+    assert [(each.replicas, each.failed) for each in devices.devices] == [(["b"], "it burns")]
+    assert events(report(bench, 1, "b", xid=79)) == ["device_failed"]
+
+
 @pytest.mark.parametrize("reaction", ["checkpoint", "stop"])
 def test_the_run_does_what_was_decided_once(reaction: str) -> None:
     bench = job(on_device_failure=reaction)
