@@ -112,13 +112,14 @@ async def test_the_file_of_a_process_that_lives_is_let_alone(
 
 _START = """
 import asyncio, os
+from zloom.endpoints import runtime_folder
 from tests.shell.test_hold_watch import hold_watch, watch
 
 async def main():
     hold_watch.STALE_AFTER = 0.0
     holds = watch("other")
     holds.start()
-    print(*sorted(os.listdir(holds._path.parent)))
+    print(*sorted(os.listdir(runtime_folder() / "stacks")))
     holds.stop()
 
 asyncio.run(main())

@@ -201,8 +201,8 @@ def serve(port: int, ready: Any) -> None:
 
 
 @contextlib.contextmanager
-def served_elsewhere() -> Iterator[tuple[Any, StoreRegister]]:
-    """Yield a process that serves a store, as torchrun's agent does, and a register in it."""
+def served_elsewhere() -> Iterator[tuple[Any, list[StoreRegister]]]:
+    """Yield a process that serves a store, as torchrun's agent does, and the registers of two ranks in it."""
     port, spawn = free_ports(), multiprocessing.get_context("spawn")
     ready = spawn.Event()
     process = spawn.Process(target=serve, args=(port, ready), daemon=True)
@@ -212,7 +212,7 @@ def served_elsewhere() -> Iterator[tuple[Any, StoreRegister]]:
         store = distributed.TCPStore(
             "127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=TIMEOUT
         )
-        yield process, StoreRegister(store, 0, 2, PREFIX, serves=True)
+        yield process, [StoreRegister(store, rank, 2, PREFIX, serves=rank == 0) for rank in (0, 1)]
     finally:
         process.kill()
         process.join()
@@ -220,7 +220,7 @@ def served_elsewhere() -> Iterator[tuple[Any, StoreRegister]]:
 
 def test_g12_a_store_that_hangs_holds_nobody() -> None:
     """Torch waits for one without limit, and hears no signal meanwhile."""
-    with served_elsewhere() as (process, register):
+    with served_elsewhere() as (process, (register, _)):
         assert register.decide(ROUND, True) is True
         os.kill(process.pid, signal.SIGSTOP)
         signals: list[int] = []
@@ -245,8 +245,7 @@ def test_g12_a_store_that_hangs_holds_nobody() -> None:
 
 
 def test_what_this_rank_has_done_is_noted_once_the_store_answers_again() -> None:
-    with served_elsewhere() as (process, register):
-        other = StoreRegister(register._store, 1, 2, PREFIX)
+    with served_elsewhere() as (process, (register, other)):
         assert register.decide(ROUND, True) is True
         os.kill(process.pid, signal.SIGSTOP)
         assert register.part(ROUND, "") is None  # under way, so that none of the next is made
@@ -259,7 +258,7 @@ def test_what_this_rank_has_done_is_noted_once_the_store_answers_again() -> None
 
 
 def test_a_store_whose_server_was_killed_cannot_tell() -> None:
-    with served_elsewhere() as (server, register):
+    with served_elsewhere() as (server, (register, _)):
         assert register.decide(ROUND, True) is True
         server.kill()
         server.join()

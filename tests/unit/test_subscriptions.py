@@ -78,10 +78,11 @@ def test_connections_that_come_and_go_are_no_flood() -> None:
 
 def test_who_is_refused_ends_nobody_elses_watch_by_leaving() -> None:
     bench = secured()
+    bench.active(run="a")
     bench.subscription(b"watch/", present=False)  # the bench's own
     bench.subscription(b"watch/a/", present=True, access=OF_A)
     assert bench.subscription(b"watch/a/", present=True, access=OF_B) == []
     bench.subscription(b"watch/a/", present=False, access=None)  # his, as XPUB tells it too
-    assert bench.core._hub.watchers.watch(b"watch/a/")
+    assert published(bench.receive(b"a", m.Status(seq=1, step=1)), b"watch/a/")
     bench.subscription(b"watch/a/", present=False, access=None)
-    assert not bench.core._hub.watchers.watch(b"watch/a/")
+    assert not published(bench.receive(b"a", m.Status(seq=2, step=2)), b"watch/a/")
