@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.broker_support import Bench, fold
+from tests.unit.broker_support import BATCH_SIZE, GPU, LEARNING_RATE, Bench, fold
 from zloom import messages as m
-from zloom.model import Outcome
+from zloom.model import DeviceStatus, Key, Outcome
 from zloom_broker import ledgers
 from zloom_broker.attempt import Attempt
 from zloom_broker.effects import Effect, Publish, Send
@@ -59,9 +59,14 @@ class Broker(RuleBasedStateMachine):
         if sync:
             self.look(self.bench.sync(name))
 
-    @rule(name=names)
-    def declare(self, name: str) -> None:
-        self.look(self.bench.receive(name.encode(), m.Declare(seq=1, keys=[], commands=[])))
+    @rule(name=names, keys=st.sampled_from([[], [BATCH_SIZE], [LEARNING_RATE, BATCH_SIZE]]))
+    def declare(self, name: str, keys: list[Key]) -> None:
+        self.look(self.bench.receive(name.encode(), m.Declare(seq=1, keys=keys, commands=[])))
+
+    @rule(name=names, step=st.integers(0, 9), xid=st.none() | st.just(79))
+    def report(self, name: str, step: int, xid: int | None) -> None:
+        devices = [DeviceStatus(GPU.id, xid=xid)]
+        self.look(self.bench.receive(name.encode(), m.Status(seq=step, step=step, devices=devices)))
 
     @rule(name=names)
     def say_goodbye(self, name: str) -> None:
