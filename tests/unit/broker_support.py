@@ -1,5 +1,7 @@
 """A broker's core with a journal in memory, for tests: fed by hand, committed at once or when told."""
 
+from collections import deque
+
 from zloom import messages as m
 from zloom.model import Command, Device, Key, Outcome, Replica, Schema, Value
 from zloom_broker.core import Core
@@ -145,10 +147,16 @@ class Bench:
 
     def _commit(self, commits: list[Commit]) -> list[Effect]:
         effects: list[Effect] = []
-        for commit in commits:
+        queue = deque(commits)
+        while queue:
+            commit = queue.popleft()
             assert commit.seq == len(self.journal) + 1
             self.journal += commit.payloads
-            effects += self._carry(self.core.committed(len(self.journal)))
+            told = self.core.committed(len(self.journal))
+            # What follows from one comes to the disk behind those that wait already.
+            follows = self.waiting if self.hold else queue
+            follows.extend(effect for effect in told if isinstance(effect, Commit))
+            effects += [effect for effect in told if not isinstance(effect, Commit)]
         return effects + self._carry(self.core.end_turn()) if commits else effects
 
 
