@@ -314,7 +314,7 @@ class Core:
         match message:  # what comes most first, as each case that it is not costs time
             case Status():
                 status = partial(self._status, peer, message, now)
-                self._declarations.before_status(peer, message, status)
+                self._declarations.before_status(peer, message, status, now)
             case Outcomes():
                 self._outcomes.receive(peer, message, now)
             case Pong():

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 
 from msgspec.structs import replace
 
@@ -14,6 +15,10 @@ from zloom_broker.held import Action, Held
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.records import ReplicaJoined
 
+ANSWER_BEATS = 2
+"""Beats from one status that is held and answered to the next: a weavelet that hears nothing for six begins
+again."""
+
 
 @dataclass(slots=True, eq=False)
 class _Writing:
@@ -22,6 +27,8 @@ class _Writing:
     newest: Replica
     """As it was declared last: as it is being written, or as it is to be after that."""
     behind: Held = field(default_factory=Held)
+    answered: float = -inf
+    """When a status that is held was last answered with credit."""
 
 
 class Declarations:
@@ -36,7 +43,7 @@ class Declarations:
         self._departures = departures
         self._writing: dict[str, _Writing] = {}
 
-    def before_status(self, peer: Peer, status: Status, take: Action) -> None:
+    def before_status(self, peer: Peer, status: Status, take: Action, now: float) -> None:
         """Take a status once what was declared before it is written, or cannot be; or count it as dropped."""
         writing = self._writing.get(peer.replica)
         if writing is None:
@@ -44,6 +51,10 @@ class Declarations:
         else:
             late = partial(self._take_late, peer, take)
             self._dropped(peer, writing.behind.status(status, late))
+            # A sign of life, as often as otherwise; more credit would have it send more of what is dropped.
+            if now - writing.answered >= ANSWER_BEATS * self._hub.beat:
+                writing.answered = now
+                self._hub.tell_credit(peer, 1)
 
     def before_goodbye(self, replica: str, action: Action) -> None:
         """Let a replica go now, or once what it declared before is written, or cannot be."""

@@ -1,5 +1,7 @@
 """What the broker promises, message by message."""
 
+from itertools import pairwise
+
 import pytest
 
 from tests.unit.broker_support import BATCH_SIZE, LEARNING_RATE, Bench, events, published, replica, sent
@@ -449,6 +451,21 @@ def test_a_disk_that_hangs_holds_up_the_newest_statuses_and_the_others_are_count
     (stats,) = sent(bench.receive(b"op", m.GetStats(id="s")))
     assert isinstance(stats, m.Stats)
     assert stats.counters["statuses_dropped"] == dropped
+
+
+def test_one_whose_statuses_a_disk_holds_up_hears_that_they_arrive_and_streams_no_more() -> None:
+    bench = steered()
+    bench.subscription(b"echo/n-a/", present=True)
+    bench.hold = True
+    bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    heard: list[int] = []
+    for beat in range(1, 31):
+        told = [bench.receive(b"a", m.Status(seq=4 * beat + n, step=beat)) for n in range(4)]
+        told.append(bench.advance(1.0))
+        heard += [beat for effects in told for each in sent(effects, b"a") if isinstance(each, m.Credit)]
+    assert 10 <= len(heard) <= 20
+    gaps = [later - before for before, later in pairwise([0, *heard, 31])]
+    assert max(gaps) < 6, "it would make its sockets anew"
 
 
 def test_declarations_come_to_the_disk_one_at_a_time_and_the_newest_in_the_end() -> None:
