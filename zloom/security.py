@@ -64,6 +64,8 @@ def resolve_key(named: Path | str | None, environ: Mapping[str, str], endpoint: 
         return None
     try:
         return read_key(Path(path).expanduser(), ClientKey)
+    except SettingsError:  # a ValueError too, and it names the file
+        raise
     except (RuntimeError, ValueError) as error:  # there is no such user; a NUL
         raise SettingsError(f"cannot read a key from {str(path)!r}: {error}") from error
 

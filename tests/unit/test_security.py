@@ -39,10 +39,10 @@ def test_a_key_is_for_tcp_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("/nowhere.key", r"cannot read /nowhere.key: No such file"),
+        ("/nowhere.key", r"^cannot read /nowhere.key: No such file"),
         ("~nobody-of-this-name/a.key", r"cannot read a key from '~nobody-of-this-name/a.key': .*home"),
         ("a\0b", r"cannot read a key from 'a.*b': embedded null"),
-        ("/", r"cannot read /: Is a directory"),
+        ("/", r"^cannot read /: Is a directory"),
     ],
 )
 def test_a_name_that_is_no_keys_is_told_and_nothing_else(name: str, complaint: str) -> None:
