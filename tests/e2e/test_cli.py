@@ -324,8 +324,11 @@ def test_commands(trained: Place) -> None:
     assert "  rank 0  /tmp/step.ckpt\n" in trained.run("checkpoint", "lm").stdout
     assert trained.json("pause", "lm", "--for", "60")["applied_everywhere"]
     assert trained.json("ps", "lm")[0]["state"] == "paused"
+    assert trained.run("pause", "lm", "--for", "90").stderr == (
+        "note: the pause ends by itself after 90 s; `zloom resume lm` ends it before\n"
+    )
     assert trained.json("resume", "lm")["applied_everywhere"]
-    trained.run("pause", "lm", "--no-limit")
+    assert trained.run("pause", "lm", "--no-limit").stderr == ""
     trained.run("resume", "lm")
     assert trained.json("history", "lm", "--limit", "2")[1]["arguments"] == {"limit": None}
 

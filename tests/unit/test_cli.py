@@ -523,6 +523,21 @@ def test_a_step_that_has_passed_is_pointed_out() -> None:
     assert report.step_passed(pending, {"learning_rate": "1"}, KEYS) == ""
 
 
+@pytest.mark.parametrize(
+    ("limit", "after"),
+    [(1800.0, "30 minutes"), (60.0, "1 minute"), (600, "10 minutes"), (90.0, "90 s"), (0.5, "0.5 s")],
+)
+def test_a_pause_says_when_it_ends_by_itself(limit: float, after: str) -> None:
+    note = f"note: the pause ends by itself after {after}; `zloom resume lm` ends it before"
+    assert report.pause_ends(result(APPLIED), limit) == note
+    assert report.pause_ends(result(PENDING, settled=False), limit) == note
+
+
+def test_a_pause_without_a_limit_or_that_did_not_come_says_nothing_of_its_end() -> None:
+    assert report.pause_ends(result(APPLIED), None) == ""
+    assert report.pause_ends(result(REJECTED), 60.0) == ""
+
+
 def test_the_table_of_devices_leaves_out_what_is_not_known() -> None:
     device = Device("GPU-1", "H200", "gpu", 0, 141 * 2**30)
     status = DeviceStatus("GPU-1", 0.5, 2**30, 61.4, 300.2, ecc_errors=2, xid=79)

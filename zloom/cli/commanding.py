@@ -73,7 +73,14 @@ def pause(
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     with exits.reported(as_json=as_json):
         usage.exclusive(**{"for": limit is not None}, no_limit=no_limit)
-    _send(change, "pause", {"limit": None if no_limit else PAUSE_LIMIT if limit is None else limit})
+    seconds = None if no_limit else PAUSE_LIMIT if limit is None else limit
+
+    def note(result: "Result") -> str:
+        from zloom.cli import report
+
+        return report.pause_ends(result, seconds, attempt)
+
+    _send(change, "pause", {"limit": seconds}, note)
 
 
 def resume(
@@ -147,10 +154,16 @@ def _simple(name: str) -> Callable[..., None]:
     return simple
 
 
-def _send(change: Change, name: str, arguments: "dict[str, Value]") -> None:
+def _send(
+    change: Change,
+    name: str,
+    arguments: "dict[str, Value]",
+    note: "Callable[[Result], str] | None" = None,
+) -> None:
     from zloom.cli import connection
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
+        progress.note = note or progress.note
         return await operator.command(
             change.run,
             name,

@@ -31,7 +31,7 @@ class Progress:
         self.describe: Callable[[Result], list[str]] = lambda _: [report.WHY_PENDING]
         """Returns lines that say why there is no answer yet."""
         self.note: Callable[[Result], str] = lambda _: ""
-        """Returns what is odd about an answer, for stderr; empty where nothing is."""
+        """Returns what is to be known beside an answer, for stderr; empty where nothing is."""
         self._explained = False
 
     def __call__(self, result: Result) -> None:

@@ -36,6 +36,12 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
 
 
+def _span(seconds: float) -> str:
+    """Return a time span that somebody chose: `30 minutes`, `90 s`."""
+    minutes, rest = divmod(seconds, 60)
+    return counted(int(minutes), "minute") if minutes and not rest else f"{seconds:g} s"
+
+
 def clock(seconds: float) -> str:
     """Return a time of this day or of another, in local time; `seconds` since the Unix epoch."""
     moment = time.localtime(seconds)
@@ -193,6 +199,25 @@ def step_passed(result: Result, texts: Collection[str], keys: Keys) -> str:
     if result.at_step is None or not steps or max(steps) <= result.at_step or any(_placed(texts, keys)):
         return ""
     return f"note: step {result.at_step} has passed: applied{_at_steps(result.applied)}"
+
+
+def pause_ends(result: Result, limit: float | None, attempt: str = "") -> str:
+    """Return a note about when a pause ends by itself; empty where it does not, or where none is coming.
+
+    Args:
+        result: Of the pause.
+        limit: Seconds, or None.
+        attempt: As it was named to the command; empty where it was not.
+    """
+    if limit is None or (result.settled and not result.applied):
+        return ""
+    resume = f"`zloom resume {_whose_run(result, attempt)}`"
+    return f"note: the pause ends by itself after {_span(limit)}; {resume} ends it before"
+
+
+def _whose_run(result: Result, attempt: str) -> str:
+    """Return what another command about the same run begins with."""
+    return f"{result.run} --attempt {attempt}" if attempt else result.run
 
 
 def _placed(texts: Collection[str], keys: Keys) -> Iterator[Key]:
