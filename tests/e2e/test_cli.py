@@ -362,6 +362,11 @@ def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     assert "rank 0  no answer yet" in late.stdout
     assert "at the end of the step that runs" in late.stderr
     assert "  gated: Waits for the gate" in late.stderr
+    newest = trained.json("keys", "lm")["revision"]
+    assert late.stderr.endswith(
+        f"revision {newest} is still coming on rank 0; `zloom cancel lm {newest}` takes it back where it is "
+        "pending\n"
+    )
     assert trained.run("get", "lm", "gated").stderr == (
         "note: gated is pending: not every replica has answered yet\n"
     )

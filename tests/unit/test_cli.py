@@ -523,6 +523,15 @@ def test_a_step_that_has_passed_is_pointed_out() -> None:
     assert report.step_passed(pending, {"learning_rate": "1"}, KEYS) == ""
 
 
+def test_what_is_still_coming_says_how_it_is_taken_back() -> None:
+    waiting = result(APPLIED, outcome(1, None), PENDING, settled=False)
+    coming = "revision 7 is still coming on ranks 1, 2"
+    take_back = f"{coming}; `zloom cancel lm 7` takes it back where it is pending"
+    assert report.still_coming(waiting) == take_back
+    assert "`zloom cancel lm 7 --attempt one`" in report.still_coming(waiting, "one")
+    assert report.still_coming(waiting, can_cancel=False) == coming
+
+
 @pytest.mark.parametrize(
     ("limit", "after"),
     [(1800.0, "30 minutes"), (60.0, "1 minute"), (600, "10 minutes"), (90.0, "90 s"), (0.5, "0.5 s")],

@@ -32,6 +32,8 @@ class Progress:
         """Returns lines that say why there is no answer yet."""
         self.note: Callable[[Result], str] = lambda _: ""
         """Returns what is to be known beside an answer, for stderr; empty where nothing is."""
+        self.can_cancel = True
+        """Whether what is waited for can be taken back."""
         self._explained = False
 
     def __call__(self, result: Result) -> None:
@@ -75,13 +77,14 @@ def steer(change: Change, work: Steering) -> None:
     try:
         result = ask(change.target, lambda operator: _steered(operator, change, work, progress))
     except KeyboardInterrupt:
-        _say_interrupted(change, progress.result)
+        _say_interrupted(change, progress)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     _say(change, result)
     if note := progress.note(result):
         output.remark(note)
     if change.wait and not result.settled and not change.target.as_json:
         progress.explain()
+        output.remark(report.still_coming(result, change.attempt, can_cancel=progress.can_cancel))
     raise typer.Exit(exits.of_result(result))
 
 
@@ -124,16 +127,12 @@ def _say(change: Change, result: Result) -> None:
         output.say(line)
 
 
-def _say_interrupted(change: Change, result: Result | None) -> None:
+def _say_interrupted(change: Change, progress: Progress) -> None:
+    result = progress.result
     if result is None:
         output.complain("interrupted before the broker answered: whether the change is coming is unknown")
         return
     _say(change, result)
-    if result.settled:
-        return
-    ranks = ", ".join(f"rank {each.rank}" for each in result.missing)
-    take_back = f"zloom cancel {result.run} {result.revision}"
-    output.complain(
-        f"interrupted: revision {result.revision} is still coming on {ranks}; `{take_back}` takes it back "
-        "where it is pending"
-    )
+    if not result.settled:
+        coming = report.still_coming(result, change.attempt, can_cancel=progress.can_cancel)
+        output.complain(f"interrupted: {coming}")

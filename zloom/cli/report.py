@@ -10,7 +10,7 @@ from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised
 from zloom.model import Key, Outcome, RampState, ReplicaStatus, Revision, Value
-from zloom.words import counted, did_you_mean
+from zloom.words import counted, did_you_mean, named
 
 _PLACE = "applies "
 """Begins the part of a key's description that says where a change of it is applied."""
@@ -211,13 +211,27 @@ def pause_ends(result: Result, limit: float | None, attempt: str = "") -> str:
     """
     if limit is None or (result.settled and not result.applied):
         return ""
-    resume = f"`zloom resume {_whose_run(result, attempt)}`"
+    resume = f"`zloom resume {result.run}{_option(attempt)}`"
     return f"note: the pause ends by itself after {_span(limit)}; {resume} ends it before"
 
 
-def _whose_run(result: Result, attempt: str) -> str:
-    """Return what another command about the same run begins with."""
-    return f"{result.run} --attempt {attempt}" if attempt else result.run
+def still_coming(result: Result, attempt: str = "", *, can_cancel: bool = True) -> str:
+    """Return what is said of a change whose wait has ended before all have answered.
+
+    Args:
+        result: Of the change.
+        attempt: As it was named to the command; empty where it was not.
+        can_cancel: Whether it can be taken back, as a cancel cannot.
+    """
+    coming = f"revision {result.revision} is still coming on {named([each.rank for each in result.missing])}"
+    if not can_cancel:
+        return coming
+    take_back = f"zloom cancel {result.run} {result.revision}{_option(attempt)}"
+    return f"{coming}; `{take_back}` takes it back where it is pending"
+
+
+def _option(attempt: str) -> str:
+    return f" --attempt {attempt}" if attempt else ""
 
 
 def _placed(texts: Collection[str], keys: Keys) -> Iterator[Key]:
