@@ -4,11 +4,11 @@ import asyncio
 import gc
 import json
 import logging
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import asdict
 
+from zloom import stop_signals
 from zloom.errors import SettingsError
 from zloom_broker.log import logging_to_stderr
 from zloom_broker.server import Server, running
@@ -16,16 +16,14 @@ from zloom_broker.settings import BrokerSettings
 
 
 async def serve(settings: BrokerSettings, ready: Callable[[Server], None]) -> None:
-    """Run a broker until SIGTERM or SIGINT.
+    """Run a broker until a signal ends it: SIGTERM, SIGINT or SIGHUP.
 
     Args:
         settings: Where to bind and to write.
         ready: Called once peers can connect.
     """
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop_signals.heed(asyncio.get_running_loop(), stop.set)
     async with AsyncExitStack() as ends:
         with _uncollected():
             server = await ends.enter_async_context(running(settings))

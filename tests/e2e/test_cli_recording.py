@@ -12,7 +12,7 @@ from tests.e2e.test_cli import Place, ended, folder, place, trained
 from tests.support import DEADLINE
 from zloom import recording
 from zloom.model import Outcome, Revision, Value
-from zloom.recording_file import RecordingWriter
+from zloom.recording_file import RecordingReader, RecordingWriter
 
 __all__ = ["folder", "place", "trained"]  # fixtures
 
@@ -40,24 +40,29 @@ def paused(place: Place) -> int:
     return int(place.json("pause", "lm")["outcomes"][0]["step"])
 
 
-def test_ctrl_c_ends_a_recording_whole(trained: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_terminal_that_is_closed_end_a_recording_whole(
+    trained: Place, tmp_path: Path, number: signal.Signals
+) -> None:
     file = str(tmp_path / "file")
     with ended(trained.start("record", "lm", file)) as recorder:
         assert recorder.stderr is not None
         assert recorder.stderr.readline() == f"recording lm (one) to {file}\n"
         trained.run("set", "lm", "learning_rate=0.125")
-        recorder.send_signal(signal.SIGINT)
+        recorder.send_signal(number)
         begun = time.monotonic()
         out, _ = recorder.communicate(timeout=DEADLINE)
         assert time.monotonic() - begun < 2.0
     assert recorder.returncode == 0
     assert out.startswith(f"recorded lm (one) to {file} · ")
     assert out.endswith(" kB · stopped by its user\n")
+    records = RecordingReader(Path(file)).records()
+    assert [each.reason for each in records if isinstance(each, recording.End)] == ["stopped by its user"]
     again = trained.run("record", "lm", file, code=1)
     assert again.stderr == f"zloom: {file} is there already; name another file, or give --force\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_the_first_step_ends_the_wait_and_makes_no_file(
     place: Place, tmp_path: Path, number: signal.Signals
 ) -> None:

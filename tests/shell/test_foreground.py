@@ -45,6 +45,13 @@ def test_the_log_tells_what_happens_in_one_line_each(tmp_path: Path) -> None:
     ]
 
 
+def test_a_terminal_that_is_closed_ends_the_broker_as_sigterm_does(tmp_path: Path) -> None:
+    with free_endpoint("ipc") as endpoint, broker_process(tmp_path / "broker", endpoint) as broker:
+        broker.process.send_signal(signal.SIGHUP)
+        assert broker.process.wait(DEADLINE) == 0
+        assert broker.log.read_text().endswith(" INFO leaving, as it was told to\n")
+
+
 def test_g12_a_terminal_that_is_held_holds_nobody_up(tmp_path: Path) -> None:
     """With nobody who reads its stderr the broker serves all the same, and leaves."""
     fifo = tmp_path / "stderr"

@@ -55,15 +55,13 @@ async def _record(
     operator: "Operator", run: str, attempt: str, file: Path, *, force: bool, wait: bool
 ) -> "Recorded":
     import asyncio
-    import signal
 
+    from zloom import stop_signals
     from zloom.cli import output
     from zloom.client.recorder import Recorder
 
     recorder = Recorder(operator, run, attempt)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, recorder.stop)
+    stop_signals.heed(asyncio.get_running_loop(), recorder.stop)
 
     def begin(header: "Header") -> None:
         output.remark(f"recording {header.run} ({header.attempt}) to {file}")
