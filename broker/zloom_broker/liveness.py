@@ -85,6 +85,8 @@ class Vitals:
     """The echo subscription was seen, so that its end will be."""
     patience: float = ABSENT_LIMIT
     """Seconds that it may be absent."""
+    revoked: bool = False
+    """Its key was taken from it, and it has said no hello with a good one since."""
     ping_id: int = 0
     ping_sent: float | None = None
     """When the outstanding ping was sent; None when it was answered."""
@@ -113,7 +115,7 @@ class Vitals:
     def connect(self, now: float) -> None:
         """The replica said hello on a new connection."""
         self.absent_since, self.unroutable, self.subscribed = None, False, False
-        self.ping_sent = None
+        self.ping_sent, self.revoked = None, False
         self.heard = self.step_changed = now
 
     def subscribe(self) -> None:
@@ -192,6 +194,13 @@ class Vitals:
         if self.absent_since is None:
             return None
         return self.absent_since + self.patience
+
+    @property
+    def loss(self) -> str:
+        """Why it is lost, once it is."""
+        if self.revoked:
+            return "its key was revoked or changed"
+        return "the connection was closed" if self.unroutable else "nothing was heard of it"
 
     def report(self, status: Status, now: float) -> int:
         """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""

@@ -251,6 +251,7 @@ class Membership:
         self._hub.peers.pop(peer.id, None)
         if peer.replica and self._hub.weavelets.get(peer.replica) is peer:
             del self._hub.weavelets[peer.replica]
+            peer.vitals.revoked = True
         peer.revoked = True
         self._hub.send_unknown(peer.id, HelloRequired())
 

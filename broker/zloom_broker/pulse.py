@@ -135,8 +135,7 @@ class Pulse:
             self._hub.absent.discard(replica)
         elif now >= lost_at:
             self._hub.absent.discard(replica)
-            reason = "the connection was closed" if vitals.unroutable else "nothing was heard of it"
-            self._departures.lose(replica, reason, now)
+            self._departures.lose(replica, vitals.loss, now)
         else:
             if peer is not None:
                 self._ping(peer, now)

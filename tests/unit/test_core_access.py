@@ -168,7 +168,21 @@ def test_a_weavelet_whose_key_is_revoked_is_lost() -> None:
     broker.subscription(b"echo/n/", present=True)
     broker.core.revoked({"node"}, broker.now)
     broker.advance(7.0)
-    assert broker.core.state.attempts["run", "one"].left["a"].outcome == "lost"
+    left = broker.core.state.attempts["run", "one"].left["a"]
+    assert (left.outcome, left.reason) == ("lost", "its key was revoked or changed")
+
+
+def test_who_is_back_with_a_good_key_and_dies_is_not_lost_for_the_key_of_before() -> None:
+    broker = Bench()
+    hello = m.Hello(protocols=[1], role="weavelet", nonce="n", replica=replica())
+    broker.receive(b"a", hello, NODE)
+    broker.core.revoked({"node"}, broker.now)
+    broker.receive(b"b", hello, NODE)
+    broker.subscription(b"echo/n/", present=True)
+    broker.subscription(b"echo/n/", present=False)
+    broker.unroutable(b"b")
+    broker.advance(2.0)
+    assert broker.core.state.attempts["run", "one"].left["a"].reason == "the connection was closed"
 
 
 def test_g10_one_whose_host_vanishes_as_another_is_cut_off_is_lost() -> None:
