@@ -10,10 +10,11 @@ from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
 from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
-from zloom.words import MAX_NAMED, nobody_there, unknown
+from zloom.words import MAX_NAMED, nobody_there, shorten, unknown
 from zloom_broker.attempt import Attempt
 from zloom_broker.ledger import Setting, is_scheduled
 from zloom_broker.ramping import MAX_STEPS, check_ramps
+from zloom_broker.records import ReplicaLeft
 from zloom_broker.validation import check, check_value
 
 MAX_VALUES_SIZE = 64 * 1024
@@ -311,15 +312,31 @@ def _resolved(attempt: Attempt, mode: Mode | None) -> Mode:
     if mode in ("next", "immediate"):
         return mode
     here = {replica.rank for replica in attempt.present()}
-    absent = (str(rank) for rank in range(attempt.world_size) if rank not in here)
+    absent = (rank for rank in range(attempt.world_size) if rank not in here)
     missing = list(islice(absent, MAX_NAMED + 1))  # whatever a replica says that the world size is
     if missing:
         raise Refused(
             "ranks_missing",
             f"{attempt.run} has {attempt.world_size} ranks, and a consistent change needs all; missing: "
-            f"{', '.join(missing[:MAX_NAMED])}{', …' if len(missing) > MAX_NAMED else ''}",
+            f"{_with_reasons(attempt, missing[:MAX_NAMED])}{', …' if len(missing) > MAX_NAMED else ''}",
         )
     return "consistent"
+
+
+def _with_reasons(attempt: Attempt, missing: Sequence[int]) -> str:
+    """Return ranks with what is known of why they are not there: `1 (lost: …); 2, 3 (no hello yet)`."""
+    left = {attempt.replicas[name].rank: each for name, each in attempt.left.items()}  # the newest of a rank
+    ranks: dict[str, list[str]] = {}
+    for rank in missing:
+        ranks.setdefault(_why_gone(left.get(rank)), []).append(str(rank))
+    return "; ".join(f"{', '.join(members)} ({why})" for why, members in ranks.items())
+
+
+def _why_gone(left: ReplicaLeft | None) -> str:
+    if left is None:
+        return "no hello yet"
+    lost = "lost: " if left.outcome == "lost" else ""
+    return shorten(lost + left.reason) or "left"
 
 
 # --- replicas --------------------------------------------------------------------------------

@@ -101,7 +101,26 @@ def test_a_consistent_change_needs_all_ranks(request_: Any) -> None:
     (refusal,) = sent(bench.receive(b"op", request_))
     assert isinstance(refusal, m.Refusal)
     assert refusal.code == "ranks_missing"
-    assert refusal.text.endswith("missing: 1")
+    assert refusal.text.endswith("missing: 1 (finished)")
+
+
+def test_of_ranks_that_are_missing_it_is_told_why() -> None:
+    bench = Bench()
+    bench.operator()
+    bench.active("r0", rank=0, world_size=6)
+    bench.active("r4", rank=4, world_size=6)
+    bench.receive(b"r4", m.Goodbye(reason="failed: ValueError: boom"))
+    for came in ("r1", "r1-again"):
+        bench.active(came, rank=1, world_size=6)
+        bench.subscription(f"echo/n-{came}/".encode(), present=True)
+        bench.subscription(f"echo/n-{came}/".encode(), present=False)
+        bench.unroutable(came.encode())
+        bench.advance(2.0)
+    (refusal,) = sent(bench.receive(b"op", update()))
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.text.endswith(
+        "missing: 1 (lost: the connection was closed); 2, 3, 5 (no hello yet); 4 (failed: ValueError: boom)"
+    )
 
 
 @pytest.mark.parametrize("request_", [update(mode="next"), command("resume")])
@@ -185,7 +204,7 @@ def test_what_a_replica_says_of_the_world_size_holds_up_nobody() -> None:
     (refusal,) = sent(bench.receive(b"op", update()))
     assert isinstance(refusal, m.Refusal)
     assert refusal.code == "ranks_missing"
-    assert refusal.text.endswith("missing: 1, 2, 3, 4, 5, 6, 7, 8, …")
+    assert refusal.text.endswith("missing: 1, 2, 3, 4, 5, 6, 7, 8 (no hello yet), …")
 
 
 def test_a_long_value_is_looked_at_once_for_all_ranks_that_declare_it_alike() -> None:
