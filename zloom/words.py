@@ -26,6 +26,10 @@ MAX_NAMED = 8
 """Replicas that a refusal names."""
 
 
+NO_KEYS = "none yet: a trainer declares its keys as it starts, or with its first step"
+"""What is said of the keys of a run of which none is known."""
+
+
 def counted(count: int, noun: str) -> str:
     """Return the number with its noun: `1 replica`, `2 replicas`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
@@ -69,7 +73,13 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 
 
 def unknown(
-    lacks: str, name: str, known: Collection[str], listed: str = "", *, most: int | None = None
+    lacks: str,
+    name: str,
+    known: Collection[str],
+    listed: str = "",
+    *,
+    most: int | None = None,
+    none: str = "none",
 ) -> str:
     """Return that a name is not known, with the one that may have been meant.
 
@@ -79,8 +89,9 @@ def unknown(
         known: Those that there are.
         listed: These as they are to be shown; by default all of them, in order.
         most: Characters of `name` that are shown; by default all.
+        none: What is said where there are none.
     """
-    shown = listed or ", ".join(sorted(known)) or "none"
+    shown = listed or ", ".join(sorted(known)) or none
     return f"{lacks} {name[:most]!r}; {did_you_mean(name, known)}known are: {shown}"
 
 

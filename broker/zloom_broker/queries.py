@@ -52,8 +52,11 @@ HISTORY_LIMIT = 1000
 MAX_NAMED = 20
 """Runs or attempts that a refusal names."""
 
-STARTING = "none yet: a trainer that was started just now may take some seconds to say hello"
-"""What is said of runs where none is known."""
+STARTING = (
+    "a trainer that was started just now may take some seconds to say hello, and then "
+    "`zloom ps` lists its run"
+)
+"""What is said beside the runs that are known."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Struct)
@@ -104,7 +107,7 @@ class Queries:
         if not attempts:
             runs = {attempt.run for attempt in self._hub.state.attempts.values()}
             visible = sorted(run for run in runs if access.covers(run))
-            listed = _names(visible) if visible else STARTING
+            listed = f"{_names(visible) if visible else 'none yet'}; {STARTING}"
             raise Refused("unknown_run", unknown("unknown run", request.run, visible, listed, most=64))
         if not request.attempt:
             inhabited = [attempt for attempt in attempts if any(attempt.present())]

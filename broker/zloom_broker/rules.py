@@ -10,7 +10,7 @@ from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
 from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
-from zloom.words import MAX_NAMED, nobody_there, shorten, unknown
+from zloom.words import MAX_NAMED, NO_KEYS, nobody_there, shorten, unknown
 from zloom_broker.attempt import Attempt
 from zloom_broker.ledger import Setting, is_scheduled
 from zloom_broker.ramping import MAX_STEPS, check_ramps
@@ -212,7 +212,7 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
     for name, value in changes.items():
         if name not in known:
             lacks = f"{attempt.run} has no key"
-            raise Refused("unknown_key", unknown(lacks, name, sorted(known), most=64))
+            raise Refused("unknown_key", unknown(lacks, name, sorted(known), most=64, none=NO_KEYS))
         for replica, key in declared:
             if key.name == name:
                 check_value(key, value, replica)
@@ -268,7 +268,7 @@ def _key_pending(names: Iterable[str], pending: Sequence[Revision]) -> Refused:
     return Refused(
         "key_pending",
         f"{name} waits in revision {first.revision} {what}; let it happen, cancel it, or send this with "
-        "supersede, which ends it",
+        "--supersede (in Python supersede=True), which ends it",
     )
 
 

@@ -91,12 +91,18 @@ def test_words_are_split_at_the_first_equals_sign() -> None:
     ("words", "text"),
     [
         (["lr"], "'lr' is no change; expected key=value"),
-        (["=1"], "'=1'"),
+        (["=1"], "'=1' is no change; expected key=value"),
+        (["lr=", "=1"], "'=1' is no change; expected key=value"),
+        (["lr", "=", "1e-3"], "'lr' is no change; expected key=value, without blanks: lr=1e-3"),
+        (["a=1", "lr=", "1e-3"], "'1e-3' is no change; expected key=value, without blanks: lr=1e-3"),
+        (["lr", "=1e-3", "a=1"], "'lr' is no change; expected key=value, without blanks: lr=1e-3"),
+        (["lr", "="], "'lr' is no change; expected key=value"),
+        (["lr=", "a=1", "b"], "'b' is no change; expected key=value"),
         (["a=1", "a=2"], "a is given twice"),
     ],
 )
 def test_wrong_words_are_wrong_usage(words: list[str], text: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(text)) as caught:
+    with pytest.raises(SettingsError, match=f"^{re.escape(text)}$") as caught:
         arguments.split(words)
     assert exits.of_error(caught.value) is ExitCode.USAGE
 
@@ -126,6 +132,19 @@ def test_what_the_run_does_not_know_is_refused(texts: dict[str, str], code: str,
         arguments.changes(texts, KEYS)
     assert caught.value.code == code
     assert exits.of_error(caught.value) is ExitCode.REFUSED
+
+
+def test_a_run_that_has_declared_no_key_yet_says_when_it_does() -> None:
+    early = msgspec.structs.replace(KEYS, keys=[])
+    text = (
+        "lm has no key 'lr'; known are: none yet: a trainer declares its keys as it starts, or with its first"
+    )
+    with pytest.raises(Refused, match=text):
+        arguments.changes({"lr": "1"}, early)
+    with pytest.raises(Refused, match=text):
+        arguments.values(early, "lr")
+    with pytest.raises(Refused, match=r"stop has no argument 'now'; known are: none$"):
+        arguments.command_arguments("stop", {"now": "1"}, KEYS)
 
 
 def test_arguments_of_a_command_are_read_by_its_schema() -> None:

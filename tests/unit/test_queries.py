@@ -179,7 +179,14 @@ def test_one_that_left_says_why(lost: bool) -> None:
 
 def test_unknown_names_are_told_with_those_that_are_known() -> None:
     bench = steered()
-    assert "known are: run" in ask(bench, m.GetKeys(id="k", run="rum")).text
+    assert ask(bench, m.GetKeys(id="k", run="rum")).text == (
+        "unknown run 'rum'; did you mean run? known are: run; a trainer that was started just now may take "
+        "some seconds to say hello, and then `zloom ps` lists its run"
+    )
+    nothing = Bench()
+    nothing.operator()
+    text = ask(nothing, m.GetKeys(id="k", run="run")).text
+    assert text.startswith("unknown run 'run'; known are: none yet; a trainer that was started")
     assert "it has: one" in ask(bench, m.GetKeys(id="k", run="run", attempt="two")).text
     assert ask(bench, m.FailDevice(id="f", device="GPU-9")).text.endswith("known are: GPU-1")
 

@@ -216,6 +216,16 @@ def test_a_long_value_is_looked_at_once_for_all_ranks_that_declare_it_alike() ->
     assert time.monotonic() - begun < 5.0, "it takes 20 s when each rank is looked at"
 
 
+def test_a_replica_that_has_declared_no_key_yet_is_told_of() -> None:
+    (refusal,) = sent(bench_of(keys=[]).receive(b"op", update()))
+    assert isinstance(refusal, m.Refusal)
+    assert (refusal.code, refusal.text) == (
+        "unknown_key",
+        "run has no key 'learning_rate'; known are: none yet: a trainer declares its keys as it starts, or "
+        "with its first step",
+    )
+
+
 def test_a_hint_among_thousands_of_names_holds_up_nobody() -> None:
     names = [f"{'abcdefgh' * 15}{number:05d}" for number in range(6000)]
     bench = bench_of(keys=[Key(name, Schema(["number"]), 0.1) for name in names])

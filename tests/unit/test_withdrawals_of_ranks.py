@@ -50,6 +50,7 @@ def test_a_rollback_supersedes_too() -> None:
     answer = ranks.ask(m.Rollback(id="b", run="run", to_revision=0))
     assert isinstance(answer, m.Refusal)
     assert answer.code == "key_pending"
+    assert "or send this with --supersede (in Python supersede=True), which ends it" in answer.text
     ranks.ask(m.Rollback(id="b2", run="run", to_revision=0, supersede=True))
     ranks.step(60)
     assert ranks.outcomes(1) == ["superseded"]

@@ -6,7 +6,7 @@ from zloom.errors import Refused, SettingsError
 from zloom.messages import Keys, Preview
 from zloom.model import Problem, Schema, Value
 from zloom.schema import parse
-from zloom.words import unknown
+from zloom.words import NO_KEYS, unknown
 
 
 def split(words: Sequence[str], what: str = "change") -> dict[str, str]:
@@ -20,16 +20,29 @@ def split(words: Sequence[str], what: str = "change") -> dict[str, str]:
         SettingsError: A word has no `=`, or a key comes twice.
     """
     texts: dict[str, str] = {}
-    for word in words:
+    for place, word in enumerate(words):
         key, separator, text = word.partition("=")
         if not separator or not key:
             is_ramp = what == "change" and word in ("over", "steps", "step")
-            hint = "; quote a ramp: 'key=..value over 300 steps'" if is_ramp else ""
+            hint = "; quote a ramp: 'key=..value over 300 steps'" if is_ramp else _hint(words, place)
             raise SettingsError(f"{word!r} is no {what}; expected key=value{hint}")
         if key in texts:
             raise SettingsError(f"{key} is given twice")
         texts[key] = text
     return texts
+
+
+def _hint(words: Sequence[str], place: int) -> str:
+    """Return how a change is written that blanks part at this word; empty where they do not."""
+    before, word, *after = (words[place - 1] if place else "", *words[place : place + 3])
+    if before.endswith("=") and before != "=" and "=" not in word:
+        joined = before + word
+    elif after and after[0].startswith("="):
+        joined = word + "".join(after if after[0] == "=" else after[:1])
+    else:
+        return ""
+    key, _, text = joined.partition("=")
+    return f", without blanks: {joined}" if key and text else ""
 
 
 def changes(texts: Mapping[str, str], keys: Keys) -> dict[str, Value]:
@@ -39,7 +52,7 @@ def changes(texts: Mapping[str, str], keys: Keys) -> dict[str, Value]:
         Refused: The run has no such key, or a text is not of the key's type.
     """
     schemas = {state.key.name: state.key.schema for state in keys.keys}
-    return _read(texts, schemas, f"{keys.run} has no key", "unknown_key", "wrong_type")
+    return _read(texts, schemas, f"{keys.run} has no key", "unknown_key", "wrong_type", none=NO_KEYS)
 
 
 def values(keys: Keys, only: str = "") -> dict[str, Value]:
@@ -50,7 +63,7 @@ def values(keys: Keys, only: str = "") -> dict[str, Value]:
     """
     found = {state.key.name: state.value for state in keys.keys}
     if only and only not in found:
-        raise Refused("unknown_key", unknown(f"{keys.run} has no key", only, found))
+        raise Refused("unknown_key", unknown(f"{keys.run} has no key", only, found, none=NO_KEYS))
     return {only: found[only]} if only else found
 
 
@@ -74,12 +87,18 @@ def refused(error: Refused, keys: Keys) -> Preview:
 
 
 def _read(
-    texts: Mapping[str, str], schemas: Mapping[str, Schema], lacks: str, not_known: str, wrong: str
+    texts: Mapping[str, str],
+    schemas: Mapping[str, Schema],
+    lacks: str,
+    not_known: str,
+    wrong: str,
+    *,
+    none: str = "none",
 ) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for key, text in texts.items():
         if key not in schemas:
-            raise Refused(not_known, unknown(lacks, key, schemas))
+            raise Refused(not_known, unknown(lacks, key, schemas, none=none))
         try:
             values[key] = parse(text, schemas[key])
         except SettingsError as error:

@@ -39,9 +39,10 @@ def integer(name: str, least: int, most: int = MAX_STEP) -> Callable[[object], i
     return read
 
 
-def number(name: str, *, least: float = -math.inf, above: float = -math.inf) -> Callable[[object], float]:
-    """Return what reads the option of that name: a finite number, at least `least` or above `above`."""
-    expected = f"a number >= {least:g}" if math.isfinite(least) else f"a number > {above:g}"
+def seconds(name: str, *, least: float = -math.inf, above: float = -math.inf) -> Callable[[object], float]:
+    """Return what reads the option of that name: seconds, finite, at least `least` or above `above`."""
+    bound = f">= {least:g}" if math.isfinite(least) else f"> {above:g}"
+    expected = f"a number of seconds {bound}"
 
     def read(word: object) -> float:
         try:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zloom.cli.bounds import integer, number
+from zloom.cli.bounds import integer, seconds
 from zloom.cli.options import (
     DEFAULT_TIMEOUT,
     Attempt,
@@ -51,7 +51,7 @@ def pause(
         typer.Option(
             "--for",
             metavar="SECONDS",
-            parser=number("--for", least=0),
+            parser=seconds("--for", least=0),
             help=f"The pause ends by itself after this; by default {PAUSE_LIMIT:g}.",
             show_default=False,
         ),
@@ -73,14 +73,14 @@ def pause(
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
     with exits.reported(as_json=as_json):
         usage.exclusive(**{"for": limit is not None}, no_limit=no_limit)
-    seconds = None if no_limit else PAUSE_LIMIT if limit is None else limit
+    ends_after = None if no_limit else PAUSE_LIMIT if limit is None else limit
 
     def note(result: "Result") -> str:
         from zloom.cli import report
 
-        return report.pause_ends(result, seconds, attempt)
+        return report.pause_ends(result, ends_after, attempt)
 
-    _send(change, "pause", {"limit": seconds}, note)
+    _send(change, "pause", {"limit": ends_after}, note)
 
 
 def resume(

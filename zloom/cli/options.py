@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zloom.cli.bounds import choice, integer, number
+from zloom.cli.bounds import choice, integer, seconds
 
 
 class ModeChoice(enum.StrEnum):
@@ -36,7 +36,7 @@ Timeout = Annotated[
     typer.Option(
         "--timeout",
         metavar="SECONDS",
-        parser=number("--timeout", above=0),
+        parser=seconds("--timeout", above=0),
         help="How long to wait for answers; above 0.",
     ),
 ]
