@@ -43,7 +43,8 @@ class Declaring(ABC):
         """Make a function the handler of a config key.
 
         It takes the new value, and runs on the training thread at a safe point. It may return a callable that
-        undoes the change. Declaring a key again replaces it. Call this from the training thread.
+        undoes the change. Declaring a key again replaces it, without a word. Call this from the training
+        thread.
 
         Args:
             key: What operators call it.
