@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zloom.endpoints import IpcClaim, ipc_path, runtime_endpoint
+from zloom.endpoints import IpcClaim, ipc_path, is_deserted, runtime_endpoint
 from zloom.errors import TransportError
 
 
@@ -153,3 +153,23 @@ def test_a_folder_that_one_may_not_write_to_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(TransportError, match="you may not write to the folder"):
         claim(tmp_path / "s")
+
+
+def test_a_look_tells_whether_anybody_listens(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    assert is_deserted(f"ipc://{path}")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.setblocking(False)
+        listener.bind(str(path))
+        assert is_deserted(f"ipc://{path}")
+        listener.listen(0)
+        assert not is_deserted(f"ipc://{path}")
+        assert not is_deserted(f"ipc://{path}"), "its backlog is full"
+    assert is_deserted(f"ipc://{path}"), "a killed broker leaves its file"
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://127.0.0.1:9", "ipc://@nobody", "inproc://a", f"ipc:///{'x' * 200}"]
+)
+def test_of_what_a_look_does_not_tell_nobody_is_said_to_be_gone(endpoint: str) -> None:
+    assert not is_deserted(endpoint)

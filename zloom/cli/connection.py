@@ -1,6 +1,7 @@
 """From a command to the broker and back: connects, says what came of it, and sets the exit code."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -10,14 +11,22 @@ from zloom.cli import exits, output, report, shapes
 from zloom.cli.exits import ExitCode
 from zloom.cli.options import Change, Target
 from zloom.client import Operator, Result, connect
+from zloom.endpoints import is_deserted
+from zloom.errors import BrokerUnreachable
 from zloom.messages import Preview
-from zloom.settings import ClientSettings
+from zloom.settings import ClientSettings, resolve_broker
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
 """Seconds until a broker that does not answer counts as not there, unless `--timeout` is shorter."""
 
+STARTING = 1.0
+"""Seconds that a broker has to begin to listen where a look tells that none does: a script may have started
+it just before, and it takes a third of that."""
+
+LOOK_INTERVAL = 0.05
+"""Seconds between two looks."""
 
 WONDER_AFTER = 2.0
 """Seconds until a wait for outcomes is explained."""
@@ -64,11 +73,28 @@ def ask(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
 
 
 async def connected(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
-    """Connect, do the work, and return what it returned."""
+    """Connect, do the work, and return what it returned.
+
+    Raises:
+        BrokerUnreachable: None answered, or on this host nobody listens.
+    """
     patience = min(CONNECT_TIMEOUT, target.timeout)
+    await _await_listener(resolve_broker(target.broker, os.environ), min(STARTING, patience))
     settings = ClientSettings(timeout=target.timeout, connect_timeout=patience)
     async with connect(target.broker, settings=settings) as operator:
         return await work(operator)
+
+
+async def _await_listener(endpoint: str, patience: float) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while is_deserted(endpoint):
+        if loop.time() >= deadline:
+            raise BrokerUnreachable(
+                f"nobody listens at {endpoint}, nor began to within {patience:g} s; start one with "
+                "`zloom broker`, or name another with --broker or ZLOOM_BROKER"
+            )
+        await asyncio.sleep(LOOK_INTERVAL)
 
 
 def steer(change: Change, work: Steering) -> None:
