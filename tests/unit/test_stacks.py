@@ -4,7 +4,9 @@ import faulthandler
 import tempfile
 import threading
 
-from zloom.cli.stacks import folded, lines
+import pytest
+
+from zloom.cli.stacks import folded, library_of, lines
 from zloom.messages import Stacks
 from zloom.model import Frame, Hold, ThreadStack
 from zloom.stacks import FRAMES_LIMIT, THREADS_LIMIT, heading, limited, parse
@@ -93,3 +95,59 @@ def test_why_there_are_none_is_said_and_a_hold_is_told() -> None:
     assert told[:2] == ["rank 1 · unresponsive, step 7 · gpu-1:41", "  it does not answer"]
     assert told[2].startswith("  its GIL was held, or it was stopped, for 12 s until ")
     assert told[-1] == '    /home/me/train "v2".py:12 in spin'
+
+
+SITE = "/opt/venv/lib/python3.11/site-packages"
+DEEP = ThreadStack(
+    "MainThread",
+    [
+        Frame("<frozen runpy>", 198, "_run_module_as_main"),
+        Frame("/home/me/train.py", 88, "main", "trainer.fit(model)"),
+        Frame(f"{SITE}/lightning/trainer.py", 5, "fit"),
+        Frame("/usr/lib/python3.11/contextlib.py", 81, "inner"),
+        Frame(f"{SITE}/lightning/loop.py", 9, "run"),
+        Frame("/home/me/model.py", 30, "training_step", "dist.all_reduce(loss)"),
+        Frame(f"{SITE}/torch/nn/module.py", 1, "forward"),
+        Frame("/usr/lib/python3/dist-packages/six.py", 2, "wrapper"),
+        Frame(f"{SITE}/torch/distributed.py", 2810, "all_reduce", "work.wait()"),
+    ],
+    training=True,
+)
+
+
+def test_a_run_of_frames_of_libraries_is_one_line_save_where_the_thread_is() -> None:
+    assert lines([stacks(0, DEEP)])[2:] == [
+        "    <frozen runpy>:198 in _run_module_as_main",
+        "    /home/me/train.py:88 in main",
+        "      trainer.fit(model)",
+        "    … 3 frames of lightning, Python",
+        "    /home/me/model.py:30 in training_step",
+        "      dist.all_reduce(loss)",
+        "    … 2 frames of torch, six",
+        f"    {SITE}/torch/distributed.py:2810 in all_reduce",
+        "      work.wait()",
+    ]
+
+
+def test_all_frames_are_shown_to_who_asks_for_them() -> None:
+    told = lines([stacks(0, DEEP)], whole=True)
+    assert len([line for line in told if " in " in line]) == len(DEEP.frames)
+    assert not any("…" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("file", "library"),
+    [
+        ("/home/me/train.py", ""),
+        ("/home/me/lib/python/train.py", ""),
+        (f"{SITE}/torch/cuda/graphs.py", "torch"),
+        (f"{SITE}/six.py", "six"),
+        ("/usr/lib64/python3.12/threading.py", "Python"),
+        (r"C:\venv\Lib\site-packages\torch\cuda.py", "torch"),
+        ("<frozen importlib._bootstrap>", "Python"),
+        ("<string>", ""),
+        ("<ipython-input-3-1a2b>", ""),
+    ],
+)
+def test_whose_a_frame_is(file: str, library: str) -> None:
+    assert library_of(file) == library

@@ -1,6 +1,8 @@
 """`zloom stacks`: what the threads of a run do, with replicas that do the same shown once."""
 
+import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +12,13 @@ from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Targe
 
 if TYPE_CHECKING:
     from zloom.messages import Stacks
-    from zloom.model import ThreadStack
+    from zloom.model import Frame, ThreadStack
+
+FROZEN = "<frozen "
+"""Begins what stands in place of the file of a module that is part of the interpreter."""
+
+_PACKAGE = re.compile(r"[/\\](?:site|dist)-packages[/\\]([^/\\]+)")
+_STANDARD = re.compile(r"[/\\]lib(?:64)?[/\\]python3[^/\\]*[/\\]")
 
 Rank = Annotated[
     int | None,
@@ -28,6 +36,9 @@ def register(app: typer.Typer) -> None:
 def stacks(
     run: Run,
     rank: Rank = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="All frames; by default a run of those of libraries is one line.")
+    ] = False,
     attempt: Attempt = "",
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
@@ -45,7 +56,7 @@ def stacks(
     if as_json:
         output.say_json([shapes.of_stacks(each) for each in found])
         return
-    for line in lines(found):
+    for line in lines(found, whole=whole):
         output.say(line)
 
 
@@ -62,9 +73,17 @@ def folded(found: "Sequence[Stacks]") -> "list[list[Stacks]]":
     return groups
 
 
-def lines(found: "Sequence[Stacks]") -> list[str]:
-    """Return what is printed."""
-    return [line for group in folded(found) for line in (*_group_lines(group), "")][:-1]
+def lines(found: "Sequence[Stacks]", *, whole: bool = False) -> list[str]:
+    """Return what is printed; `whole` for all frames."""
+    return [line for group in folded(found) for line in (*_group_lines(group, whole), "")][:-1]
+
+
+def library_of(file: str) -> str:
+    """Return to which library a file belongs that code is from; empty for the user's own."""
+    package = _PACKAGE.search(file)
+    if package is not None:
+        return package[1].removesuffix(".py")
+    return "Python" if file.startswith(FROZEN) or _STANDARD.search(file) else ""
 
 
 def _does(stacks: "Stacks") -> object:
@@ -72,30 +91,42 @@ def _does(stacks: "Stacks") -> object:
     return stacks.state, stacks.threads, bool(stacks.reason), held
 
 
-def _group_lines(group: "Sequence[Stacks]") -> Iterator[str]:
+def _group_lines(group: "Sequence[Stacks]", whole: bool) -> Iterator[str]:
     first = group[0]
     steps = sorted({each.step for each in group})
     step = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
     yield f"{_ranks([each.rank for each in group])} · {first.state}, {step} · {_places(group)}"
     if first.reason:
         yield f"  {first.reason}"
-    yield from _thread_lines(first.threads)
+    yield from _thread_lines(first.threads, whole)
     if first.hold is not None:
         from zloom.cli.report import clock
 
         held = f"{first.hold.seconds:.0f} s until {clock(first.hold.at)}"
         yield f"  its GIL was held, or it was stopped, for {held}; early in that it was here:"
-        yield from _thread_lines(first.hold.threads)
+        yield from _thread_lines(first.hold.threads, whole)
 
 
-def _thread_lines(threads: "Sequence[ThreadStack]") -> Iterator[str]:
+def _thread_lines(threads: "Sequence[ThreadStack]", whole: bool) -> Iterator[str]:
     for thread in threads:
         mark = " (training)" if thread.training else ""
         yield f"  {thread.name}{mark}"
-        for frame in thread.frames:
-            yield f"    {frame.file}:{frame.line} in {frame.function}"
-            if frame.source:
-                yield f"      {frame.source}"
+        # Where the thread is says most, whosever code that is.
+        for own, run in groupby(thread.frames[:-1], lambda frame: whole or not library_of(frame.file)):
+            frames = list(run)
+            if own or len(frames) == 1:
+                yield from _frame_lines(frames)
+            else:
+                names = ", ".join(dict.fromkeys(library_of(frame.file) for frame in frames))
+                yield f"    … {len(frames)} frames of {names}"
+        yield from _frame_lines(thread.frames[-1:])
+
+
+def _frame_lines(frames: "Sequence[Frame]") -> Iterator[str]:
+    for frame in frames:
+        yield f"    {frame.file}:{frame.line} in {frame.function}"
+        if frame.source:
+            yield f"      {frame.source}"
 
 
 def _places(group: "Sequence[Stacks]") -> str:
