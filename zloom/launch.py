@@ -184,6 +184,24 @@ def remote_master(broker: str | None, environ: Mapping[str, str]) -> str | None:
     )
 
 
+def lacks_store(world_size: int | None, place: Place, group: Group | None) -> str | None:
+    """Return a warning when a launcher started several ranks and they have no process group yet.
+
+    Args:
+        world_size: As it was given; who gives it may have no group at all.
+        place: What was found.
+        group: The process group, if there is one.
+    """
+    if world_size is not None or place.world_size == 1 or group is not None:
+        return None
+    return (
+        f"{place.world_size} ranks, but torch.distributed is not initialised: they share no store in which "
+        "to decide about changes at one step, so the broker decides for them, and while it is gone "
+        "they hold; make the weavelet after init_process_group, or give world_size= where there is no "
+        "process group"
+    )
+
+
 def incarnation(rank: int) -> str:
     """Return a fresh id for this process as a replica; the rank and pid in it are for people's eyes."""
     return f"r{rank}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -24,6 +24,7 @@ from zloom.launch import (
     check_name,
     incarnation,
     initialised_group,
+    lacks_store,
     remote_master,
     resolve_attempt,
     resolve_place,
@@ -127,8 +128,9 @@ class Steerable(Declaring, Disownable):
         self._closed = False
         self._forked = False
         self._warned: set[str] = set()
-        if (text := remote_master(broker, os.environ)) is not None:
-            warnings.warn(text, RuntimeWarning, stacklevel=3)
+        for text in (remote_master(broker, os.environ), lacks_store(world_size, self._place, group)):
+            if text is not None:
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     # --- reports ------------------------------------------------------------------------------
 

@@ -530,6 +530,17 @@ def test_a_burst_of_points_does_not_wait_for_a_beat_each(
     assert time.monotonic() - begun < beats / 2, "a beat for each status, were it not sent on at once"
 
 
+def test_a_weavelet_before_its_process_group_warns_of_the_line_that_made_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.warns(RuntimeWarning, match="2 ranks, but torch.distributed is not initialised") as told:
+        Weavelet("run", attempt="one")
+    assert [each.filename for each in told] == [__file__]
+    Weavelet("run", attempt="one", world_size=2)  # said on purpose: no warning
+
+
 def test_what_is_declared_while_a_status_is_collected_goes_before_it(
     weavelet: Weavelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from zloom.launch import (
     fresh_attempt,
     incarnation,
     initialised_group,
+    lacks_store,
     remote_master,
     resolve_attempt,
     resolve_place,
@@ -169,6 +170,23 @@ def test_no_name_server_is_asked_for_a_master_that_is_here(monkeypatch: pytest.M
     monkeypatch.setattr(socket, "getfqdn", lambda: pytest.fail("it may take half a minute"))
     for master in ("127.0.0.1", "localhost", socket.gethostname()):
         assert remote_master(None, {"MASTER_ADDR": master}) is None
+
+
+@pytest.mark.parametrize(
+    ("world_size", "place", "group", "warns"),
+    [
+        (None, Place(3, 8), None, True),
+        (None, Place(3, 8), Group(3, 8), False),
+        (None, ALONE, None, False),
+        (8, Place(3, 8), None, False),
+    ],
+)
+def test_ranks_of_a_launcher_without_a_process_group_are_warned(
+    world_size: int | None, place: Place, group: Group | None, warns: bool
+) -> None:
+    text = lacks_store(world_size, place, group)
+    assert (text is not None) is warns
+    assert text is None or "make the weavelet after init_process_group" in text
 
 
 def test_without_an_initialised_group_there_is_none() -> None:
