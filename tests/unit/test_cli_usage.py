@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -26,7 +28,10 @@ def run(*arguments: str, **environment: str) -> Result:
             "--expect-revision is 9007199254740993; expected an integer >= 0, <= 9007199254740992",
         ),
         (("history", "lm", "--limit", "0"), "--limit is 0; expected an integer >= 1"),
-        (("replay", "file", "--run", "lm", "--skip", "1", "--skip", "x"), "--skip is x; expected an integer"),
+        (
+            ("replay", "file", "--run", "lm", "--skip", "1", "--skip", "x"),
+            "--skip is x; expected an integer >= 1",
+        ),
         (("rollback", "lm", "x"), "REVISION is x; expected an integer >= 0"),
         (("ps", "--timeout", "abc"), "--timeout is abc; expected a number of seconds > 0"),
         (("ps", "--timeout", "0"), "--timeout is 0; expected a number of seconds > 0"),
@@ -37,7 +42,10 @@ def run(*arguments: str, **environment: str) -> Result:
             ("set", "lm", "a=1", "--mode", "imediate"),
             "--mode is 'imediate'; did you mean immediate? expected one of next, consistent, immediate",
         ),
-        (("auth", "add", "ann", "--role", "king"), "--role is 'king'; expected one of observer, operator"),
+        (
+            ("auth", "add", "ann", "--role", "king"),
+            "--role is 'king'; expected one of observer, operator, weavelet",
+        ),
     ],
 )
 def test_a_word_that_an_option_does_not_take_is_named_with_what_was_expected(
@@ -45,7 +53,7 @@ def test_a_word_that_an_option_does_not_take_is_named_with_what_was_expected(
 ) -> None:
     done = run(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert f"│ {text}" in done.stderr
+    assert done.stderr.endswith(f"\nError: {text}\n")
 
 
 def test_a_variable_is_read_as_its_option_is() -> None:
@@ -115,3 +123,24 @@ def test_help_shows_no_type_of_a_flag_and_names_values_in_upper_case(command: st
     assert "<bool>" not in shown
     assert "x<=" not in shown
     assert re.findall(r"{[a-z]\w*}", shown) == []
+
+
+def test_help_tells_of_each_command_in_whole_words_and_cuts_no_choice_in_two() -> None:
+    listed = " ".join(run("--help").stdout.split())
+    assert (
+        "set Change keys of a run's config, all or none, and wait until every replica has answered." in listed
+    )
+    assert "..." not in listed.partition(" Commands: ")[2]
+    assert "--mode next|consistent|immediate\n" in run("set", "--help").stdout
+
+
+def test_help_loads_nothing_that_only_tables_need() -> None:
+    show = "import sys; from zloom.cli.app import app; app(['--help'], standalone_mode=False)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{show}; print(sorted({{'rich', 'msgspec', 'zmq'}} & sys.modules.keys()))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.endswith("\n[]\n")

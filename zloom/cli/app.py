@@ -22,8 +22,8 @@ app = typer.Typer(
     name="zloom",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["--help", "-h"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
 )
 
 
@@ -44,4 +44,4 @@ def _options(
 
 for part in (serving, authorizing, looking, stacks, doctor, changing, commanding, recording, telling):
     part.register(app)
-helping.plain(app)
+helping.whole(app)
