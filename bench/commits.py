@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zloom_broker.journal.chain import GENESIS, extend
 from zloom_broker.journal.head import HeadFile
+from zloom_broker.journal.rows import insert_rows
 from zloom_broker.journal.schema import connect, migrate, transaction
 from zloom_broker.settings import Durability
 
@@ -38,9 +39,9 @@ def database(
             rows = []
             for payload in payloads:
                 link = extend(link, payload)
-                rows.append((link.seq, payload, link.chain))
+                rows.append((link, payload))
             with transaction(connection):
-                connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", rows)
+                insert_rows(connection, rows)
             if confirmed is not None:
                 confirmed.write(link)
 

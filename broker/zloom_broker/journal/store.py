@@ -9,6 +9,7 @@ from zloom_broker.journal.chain import GENESIS, Link, extend
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import HeadFile, sync_path
 from zloom_broker.journal.reading import read_base, read_chain
+from zloom_broker.journal.rows import insert_rows
 from zloom_broker.journal.schema import DATABASE_ERRORS, connect, migrate, transaction
 from zloom_broker.journal.snapshots import (
     Snapshot,
@@ -39,7 +40,7 @@ def create_database(
         migrate(connection)
         with transaction(connection):
             connection.execute("INSERT INTO base VALUES (?, ?)", base)
-            connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", _row_values(rows))
+            insert_rows(connection, rows)
             for snapshot in snapshots:
                 insert_parts(connection, snapshot.parts, copies_kept(base.seq))
                 insert_snapshot(connection, snapshot, copies_kept(base.seq))
@@ -109,7 +110,7 @@ class Store:
         self._set_synchronous(sync)
         rows = list(_chained(self.end, payloads))
         with transaction(self._connection):
-            self._connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", _row_values(rows))
+            insert_rows(self._connection, rows)
         end = rows[-1][0]
         if sync:
             self._confirm(end)
@@ -201,7 +202,3 @@ def _chained(link: Link, payloads: Iterable[bytes]) -> Iterator[tuple[Link, byte
     for payload in payloads:
         link = extend(link, payload)
         yield link, payload
-
-
-def _row_values(rows: Iterable[tuple[Link, bytes]]) -> Iterator[tuple[int, bytes, bytes]]:
-    return ((link.seq, payload, link.chain) for link, payload in rows)
