@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from bench import instructions
 from zloom.client.requests import RESEND, SPARE, Answered, RequestTable
 from zloom.messages import Follow, GetRuns, Refusal, RevisionState, Runs, SetConfig
 from zloom.model import Outcome
@@ -27,11 +28,11 @@ def a_state(request: str, *, settled: bool) -> RevisionState:
 def test_a_request_is_due_at_once_and_again_until_it_is_answered(table: RequestTable) -> None:
     request = GetRuns(id="r1")
     table.add(request, 10.0)
-    assert table.due(10.0) == [request]
+    assert table.first_due(10.0) == request
     table.sent(request, 10.0)
-    assert table.due(10.0 + RESEND / 2) == []
+    assert table.first_due(10.0 + RESEND / 2) is None
     assert table.next_due() == 10.0 + RESEND
-    assert table.due(10.0 + RESEND) == [request]
+    assert table.first_due(10.0 + RESEND) == request
     table.sent(request, 10.0 + RESEND)
     assert table.resent == 1
 
@@ -52,12 +53,12 @@ def test_a_change_becomes_a_follow_until_it_is_settled(table: RequestTable) -> N
     assert table.receive(first, 0.1) == [Answered("r1", first, last=False)]
 
     follow = Follow(id="fresh-1", run="lm", attempt="one", revision=7)
-    assert table.due(0.1 + RESEND / 2) == []
-    assert table.due(0.1 + RESEND) == [follow]
+    assert table.first_due(0.1 + RESEND / 2) is None
+    assert table.first_due(0.1 + RESEND) == follow
     table.sent(follow, 0.1 + RESEND)
     pushed = a_state("r1", settled=False)
     assert table.receive(pushed, 1.2) == [Answered("r1", pushed, last=False)]
-    assert table.due(0.1 + 2 * RESEND) == [follow]  # under the same id
+    assert table.first_due(0.1 + 2 * RESEND) == follow  # under the same id
 
     last = a_state("fresh-1", settled=True)
     assert table.receive(last, 2.2) == [Answered("r1", last, last=True)]
@@ -70,7 +71,7 @@ def test_a_follow_of_the_caller_is_its_own(table: RequestTable) -> None:
     table.add(follow, 0.0)
     table.sent(follow, 0.0)
     table.receive(a_state("r1", settled=False), 0.1)
-    assert table.due(RESEND) == [follow]
+    assert table.first_due(RESEND) == follow
 
 
 def test_one_push_is_for_all_that_wait_for_the_revision(table: RequestTable) -> None:
@@ -106,7 +107,7 @@ def test_what_is_dropped_is_forgotten_with_its_follow(table: RequestTable) -> No
     table.receive(a_state("r1", settled=False), 0.1)
     table.drop("r1")
     assert table.receive(a_state("fresh-1", settled=True), 0.2) == []
-    assert table.due(99.0) == []
+    assert table.first_due(99.0) is None
 
 
 def test_a_new_connection_makes_everything_due(table: RequestTable) -> None:
@@ -114,7 +115,33 @@ def test_a_new_connection_makes_everything_due(table: RequestTable) -> None:
     table.add(change, 0.0)
     table.sent(change, 0.0)
     table.restart(0.2)
-    assert table.due(0.2) == [change]
+    assert table.first_due(0.2) == change
+
+
+def test_a_new_connection_has_requests_sent_in_the_order_in_which_they_were_made(table: RequestTable) -> None:
+    made = ["z", "a", "m", "b"]
+    for request in made:
+        table.add(a_change(request), 0.0)
+        table.sent(a_change(request), float(len(request)))
+    table.restart(0.2)
+    sent = []
+    while (message := table.first_due(0.2)) is not None:
+        table.sent(message, 0.2)
+        sent.append(message.id)
+    assert sent == made
+
+
+def test_a_request_beside_many_open_ones_costs_no_more(table: RequestTable) -> None:
+    def ask(request: str) -> None:
+        table.add(a_change(request), 1.0)
+        while (message := table.first_due(1.0)) is not None:
+            table.sent(message, 1.0)
+
+    ask("first")
+    few = instructions.counted(lambda: ask("second"))
+    for number in range(1000):
+        ask(f"r{number}")
+    assert instructions.counted(lambda: ask("last")) < 2 * few
 
 
 def test_an_id_that_is_open_twice_leaves_nothing_behind(table: RequestTable) -> None:

@@ -21,6 +21,8 @@ Place = tuple[str, str, int]
 class _Open:
     owner: str
     """Id of the request that was made; its follow has another."""
+    number: int
+    """Grows with each request that is made."""
     message: FromOperator
     due: float
     sent: bool = False
@@ -53,8 +55,9 @@ class RequestTable:
         self._owners: dict[str, str] = {}
         self._following: dict[Place, set[str]] = {}
         """Owners of the requests that made, or follow, a revision."""
-        self._agenda: list[tuple[float, str]] = []
-        """A heap of when which owner is due; one whose entry says otherwise is out of date."""
+        self._made = 0
+        self._agenda: list[tuple[float, int, str]] = []
+        """A heap of when each owner is due, by age where at once; outdated where its entry says otherwise."""
         self.resent = 0
 
     def __len__(self) -> int:
@@ -64,7 +67,8 @@ class RequestTable:
     def add(self, message: FromOperator, now: float) -> None:
         """Take a request, due at once; one that makes a revision stays open until that is settled."""
         self.drop(message.id)  # one that is open twice is one
-        self._open[message.id] = entry = _Open(message.id, message, now)
+        self._made += 1
+        self._open[message.id] = entry = _Open(message.id, self._made, message, now)
         self._owners[message.id] = message.id
         self._schedule(entry, now)
 
@@ -77,7 +81,7 @@ class RequestTable:
             del self._owners[name]
         self._unfollow(entry)
         if len(self._agenda) > 2 * len(self._open) + SPARE:
-            self._agenda = [(entry.due, owner) for owner, entry in self._open.items()]
+            self._agenda = [(entry.due, entry.number, owner) for owner, entry in self._open.items()]
             heapq.heapify(self._agenda)
 
     def receive(self, answer: Answer, now: float) -> list[Answered]:
@@ -99,14 +103,13 @@ class RequestTable:
             self.drop(entry.owner)
         return Answered(entry.owner, answer, last=not goes_on)
 
-    def due(self, now: float) -> list[FromOperator]:
-        """Return what is to be sent now; `sent` is told of each that was."""
-        if (first := self.next_due()) is None or first > now:
-            return []
-        return [entry.message for entry in self._open.values() if entry.due <= now]
+    def first_due(self, now: float) -> FromOperator | None:
+        """Return what is to be sent now, before all else, or None; once it is, `sent` brings the next."""
+        due = self.next_due()
+        return None if due is None or due > now else self._open[self._agenda[0][2]].message
 
     def sent(self, message: FromOperator, now: float) -> None:
-        """A message of `due` was sent: the next time comes after `RESEND` seconds."""
+        """What was `first_due` was sent: the next time comes after `RESEND` seconds."""
         entry = self._open[self._owners[message.id]]
         self.resent += entry.sent and not isinstance(message, Follow)
         entry.sent = True
@@ -114,7 +117,7 @@ class RequestTable:
 
     def next_due(self) -> float | None:
         """Return when the next request is due, or None."""
-        while self._agenda and not self._is_current(*self._agenda[0]):
+        while self._agenda and not self._is_current(self._agenda[0]):
             heapq.heappop(self._agenda)
         return self._agenda[0][0] if self._agenda else None
 
@@ -144,10 +147,12 @@ class RequestTable:
 
     def _schedule(self, entry: _Open, due: float) -> None:
         entry.due = due
-        heapq.heappush(self._agenda, (due, entry.owner))
+        heapq.heappush(self._agenda, (due, entry.number, entry.owner))
 
-    def _is_current(self, due: float, owner: str) -> bool:
-        return owner in self._open and self._open[owner].due == due
+    def _is_current(self, planned: tuple[float, int, str]) -> bool:
+        due, number, owner = planned
+        entry = self._open.get(owner)
+        return entry is not None and entry.due == due and entry.number == number
 
 
 def _place(state: RevisionState) -> Place:

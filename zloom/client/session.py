@@ -308,7 +308,7 @@ class OperatorSession:
         effects: list[Effect] = []
         if self.state is not State.CONNECTED or self._starved_since is not None:
             return effects
-        for message in self.requests.due(now):
+        while (message := self.requests.first_due(now)) is not None:
             if not self._credit.may_send():
                 self._starved_since = now
                 break
