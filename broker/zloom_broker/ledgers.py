@@ -126,6 +126,9 @@ class Ledgers:
         """Return the ledger of a revision, or None where there is none of that number."""
         if not 0 < revision <= self._length:
             return None
+        start, newest = self._starts[-1], self._blocks[-1].ledgers
+        if revision > start and newest is not None:  # as a rule
+            return newest[revision - 1 - start]
         number, position = self._find(revision)
         block = self._blocks[number]
         if block.ledgers is not None:
