@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from zloom.credit import CreditMeter
 from zloom.effects import Send
-from zloom.messages import PROTOCOL, Credit, FromWeavelet, Hello, Ping, Pong, Welcome
+from zloom.messages import PROTOCOL, Credit, FromWeavelet, Hello, Ping, Pong, Status, Welcome
 from zloom.model import Replica
 from zloom.session_effects import Effect, Say
 from zloom.session_state import Alarm, Alarms, SessionCounters
@@ -139,7 +139,7 @@ class Link:
 
     def send(self, message: FromWeavelet) -> Send:
         """Return the effect that sends a message, and count it."""
-        self._credit.sent()
+        self._credit.sent(streamed=isinstance(message, Status))
         return Send(message)
 
     def not_sent(self) -> None:

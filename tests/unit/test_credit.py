@@ -2,7 +2,7 @@
 
 import pytest
 
-from zloom.credit import CreditMeter
+from zloom.credit import STREAMED, CreditMeter
 
 
 @pytest.fixture
@@ -27,6 +27,42 @@ def test_as_many_as_the_credit_may_be_unanswered(meter: CreditMeter) -> None:
     assert not meter.may_send()
     meter.acknowledged(3)  # the hello and two of ours
     assert meter.may_send()
+
+
+def test_a_stream_waits_for_its_own_messages_and_for_no_others() -> None:
+    meter = CreditMeter()
+    meter.said_hello()
+    meter.welcomed(100)
+    for _ in range(10):
+        meter.sent()
+    for _ in range(STREAMED):
+        assert meter.may_stream()
+        meter.sent(streamed=True)
+    assert not meter.may_stream()
+    meter.acknowledged(11)  # the hello and the ten
+    assert not meter.may_stream()
+    meter.acknowledged(12)
+    assert meter.may_stream()
+
+
+def test_one_of_a_stream_that_never_left_leaves_its_place_to_another(meter: CreditMeter) -> None:
+    for _ in range(STREAMED):
+        meter.sent(streamed=True)
+    meter.not_sent()
+    assert meter.may_stream()
+    meter.sent()
+    meter.not_sent()
+    assert meter.may_stream()
+    meter.sent(streamed=True)
+    assert not meter.may_stream()
+
+
+def test_a_new_hello_begins_a_stream_anew(meter: CreditMeter) -> None:
+    for _ in range(STREAMED):
+        meter.sent(streamed=True)
+    meter.said_hello()
+    meter.welcomed(8)
+    assert meter.may_stream()
 
 
 def test_an_old_acknowledgement_takes_nothing_back(meter: CreditMeter) -> None:

@@ -649,6 +649,14 @@ def test_many_points_make_nothing_wait_long_behind_them() -> None:
     assert session.on_timer(now) == [CollectStatus(look=False)], "it goes on as the broker reads"
 
 
+def test_points_wait_for_no_messages_of_another_kind() -> None:
+    session = active()
+    for _ in range(2 * STREAMED):
+        session.publish("net/", b"0")
+    session.more_to_report(0.0)
+    assert session.on_timer(0.002) == [CollectStatus(look=False)]
+
+
 def test_no_status_before_it_is_active() -> None:
     session = syncing()
     session.status_changed(0.1)
