@@ -49,10 +49,11 @@ class BoundedCalls:
         self.made = False
         if self.busy:
             raise TimeoutError("an earlier call has not returned")
-        self._newest = future = Future[T]()
+        future = Future[T]()
         # A thread for each, in a tenth of a millisecond: one that waits for the next would outlive its owner.
         thread = threading.Thread(target=_make, args=(function, future), name="zloom-call", daemon=True)
         try:
+            self._newest = future  # not before: what a signal interrupts until here leaves nothing behind
             thread.start()
             self.made = True
             return future.result(self._limit)

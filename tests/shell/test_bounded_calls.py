@@ -103,6 +103,19 @@ def test_a_signal_while_a_thread_starts_leaves_one_call_at_a_time(
     assert made == (["first", "second"] if begun else ["second"])
 
 
+def test_a_signal_while_a_thread_is_made_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(thread: threading.Thread, *_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    call = BoundedCalls(DEADLINE)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "__init__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call(lambda: None)
+    assert (call.busy, call.made) == (False, False)
+    assert call(lambda: 7) == 7
+
+
 def test_where_there_is_no_thread_to_be_had_no_call_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
