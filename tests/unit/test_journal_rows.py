@@ -44,3 +44,16 @@ def test_a_thousand_rows_take_fewer_than_thirty_statements(connection: sqlite3.C
     with transaction(connection):
         insert_rows(connection, rows(1000))
     assert len(statements) < 30
+
+
+def test_long_rows_go_in_statements_of_less_than_half_a_megabyte(connection: sqlite3.Connection) -> None:
+    link, made = GENESIS, []
+    for _ in range(40):
+        link = extend(link, payload := bytes(100_000))
+        made.append((link, payload))
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)  # with the values in hexadecimal
+    with transaction(connection):
+        insert_rows(connection, made)
+    assert max(map(len, statements)) < 2 * 500_000
+    assert connection.execute("SELECT count(*), sum(length(payload)) FROM rows").fetchone() == (40, 4_000_000)
