@@ -235,6 +235,28 @@ async def test_a_recorder_that_is_stopped_gives_its_last_question_the_time_that_
     assert (recorded.end.reason, recorded.end.complete, asked) == (STOPPED, True, ["history"] * 2)
 
 
+async def test_a_recorder_that_is_stopped_during_its_last_question_waits_for_the_answer(
+    endpoint: str, operator: zloom.Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    history = operator.history
+
+    async def ask_history(*args: Any, **options: Any) -> Any:
+        asked.append("history")
+        if len(asked) == 2:
+            recorder.stop()
+        return await history(*args, **options)
+
+    recorder = Recorder(operator, "lm")
+    begun = asyncio.Event()
+    recorder.on_begin = lambda header: begun.set()
+    monkeypatch.setattr(operator, "history", ask_history)
+    async with trainer(endpoint):
+        recording_it = asyncio.create_task(recorder.record(tmp_path / "file"))
+        await begun.wait()
+    assert ((await ended(recording_it)).end.complete, len(asked)) == (True, 2)
+
+
 # --- replay ----------------------------------------------------------------------------------
 
 

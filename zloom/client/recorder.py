@@ -78,6 +78,8 @@ class Recorder:
         """Until when the last question may be answered, on the loop's clock."""
         self._question: asyncio.Timeout | None = None
         """Of what the broker is being asked."""
+        self._is_last = False
+        """Whether that question is the last."""
 
     def stop(self) -> None:
         """End the recording, or the wait for it; `record` then ends within `CATCH_UP` seconds."""
@@ -87,7 +89,7 @@ class Recorder:
         self._last_answer = min(self._last_answer, now + CATCH_UP)
         # The last one has all the time after this.
         if self._question is not None and not self._question.expired():
-            self._question.reschedule(now)
+            self._question.reschedule(self._last_answer if self._is_last else now)
 
     async def record(self, path: Path, *, replace: bool = False, wait: OnWait | None = None) -> Recorded:
         """Write a recording until the run has ended or `stop` is called.
@@ -227,6 +229,7 @@ class Recorder:
         """
         now = asyncio.get_running_loop().time()
         in_time = min(now + CATCH_UP, self._last_answer) if last or not self._stopped else now
+        self._is_last = last
         try:
             async with asyncio.timeout_at(in_time) as self._question:
                 return await question
