@@ -21,9 +21,9 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 5.0
 """Seconds until a broker that does not answer counts as not there, unless `--timeout` is shorter."""
 
-STARTING = 1.0
-"""Seconds that a broker has to begin to listen where a look tells that none does: a script may have started
-it just before, and it takes a third of that."""
+WAIT_TOLD_AFTER = 1.0
+"""Seconds until it is said that nobody listens, as a look tells, though a broker may be starting, which takes a
+third of this with an empty journal, and longer with a long one."""
 
 LOOK_INTERVAL = 0.05
 """Seconds between two looks."""
@@ -79,7 +79,7 @@ async def connected(target: Target, work: Callable[[Operator], Awaitable[T]]) ->
         BrokerUnreachable: None answered, or on this host nobody listens.
     """
     patience = min(CONNECT_TIMEOUT, target.timeout)
-    await _await_listener(resolve_broker(target.broker, os.environ), min(STARTING, patience))
+    await _await_listener(resolve_broker(target.broker, os.environ), patience)
     settings = ClientSettings(timeout=target.timeout, connect_timeout=patience)
     async with connect(target.broker, settings=settings) as operator:
         return await work(operator)
@@ -87,13 +87,18 @@ async def connected(target: Target, work: Callable[[Operator], Awaitable[T]]) ->
 
 async def _await_listener(endpoint: str, patience: float) -> None:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience
+    begun, told = loop.time(), False
     while is_deserted(endpoint):
-        if loop.time() >= deadline:
+        waited = loop.time() - begun
+        if waited >= patience:
             raise BrokerUnreachable(
                 f"nobody listens at {endpoint}, nor began to within {patience:g} s; start one with "
                 "`zloom broker`, or name another with --broker or ZLOOM_BROKER"
             )
+        if waited >= WAIT_TOLD_AFTER and not told:
+            told = True
+            rest = f"{patience - waited:.0f} s more for a broker that is starting"
+            output.remark(f"nobody listens at {endpoint} yet; waiting {rest}")
         await asyncio.sleep(LOOK_INTERVAL)
 
 
@@ -110,7 +115,8 @@ def steer(change: Change, work: Steering) -> None:
         output.remark(note)
     if change.wait and not result.settled and not change.target.as_json:
         progress.explain()
-        output.remark(report.still_coming(result, change.attempt, can_cancel=progress.can_cancel))
+        can_cancel = progress.can_cancel and not change.cancel_on_timeout
+        output.remark(report.still_coming(result, change.attempt, can_cancel=can_cancel))
     raise typer.Exit(exits.of_result(result))
 
 
