@@ -18,7 +18,7 @@ class Outbox:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.lanes: dict[bytes, deque[list[bytes]]] = {}
-        """What waits, by lane; none is empty. A new message of a lane must wait behind it."""
+        """What waits, by lane, only to be read; none is empty. A new message must wait behind its lane's."""
         self._size = 0
 
     def __len__(self) -> int:

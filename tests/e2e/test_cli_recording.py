@@ -1,7 +1,10 @@
 """`zloom record` and `zloom replay` as people and scripts use them, with a real broker and a real trainer."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -60,6 +63,27 @@ def test_ctrl_c_and_a_terminal_that_is_closed_end_a_recording_whole(
     assert [each.reason for each in records if isinstance(each, recording.End)] == ["stopped by its user"]
     again = trained.run("record", "lm", file, code=1)
     assert again.stderr == f"zloom: {file} is there already; name another file, or give --force\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_terminal_that_is_closed_ends_a_recording_whole(
+    trained: Place, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    file = tmp_path / "file"
+    words = [sys.executable, "-m", "zloom", "record", "lm", str(file), *options]
+    ours, theirs = os.openpty()
+    in_it = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+    recorder = subprocess.Popen(
+        [sys.executable, "-c", in_it, str(theirs), *words], env=trained.environment, pass_fds=(theirs,)
+    )
+    os.close(theirs)
+    told = b""
+    while b"recording lm (one)" not in told:
+        told += os.read(ours, 1000)
+    os.close(ours)
+    assert recorder.wait(DEADLINE) == 0
+    records = RecordingReader(file).records()
+    assert [each.reason for each in records if isinstance(each, recording.End)] == ["stopped by its user"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -96,6 +96,7 @@ def test_words_are_split_at_the_first_equals_sign() -> None:
         (["lr", "=", "1e-3"], "'lr' is no change; expected key=value, without blanks: lr=1e-3"),
         (["a=1", "lr=", "1e-3"], "'1e-3' is no change; expected key=value, without blanks: lr=1e-3"),
         (["lr", "=1e-3", "a=1"], "'lr' is no change; expected key=value, without blanks: lr=1e-3"),
+        (["lr=", "bs", "=", "3"], "'bs' is no change; expected key=value, without blanks: bs=3"),
         (["lr", "="], "'lr' is no change; expected key=value"),
         (["lr=", "a=1", "b"], "'b' is no change; expected key=value"),
         (["a=1", "a=2"], "a is given twice"),
@@ -553,7 +554,15 @@ def test_what_is_still_coming_says_how_it_is_taken_back() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "after"),
-    [(1800.0, "30 minutes"), (60.0, "1 minute"), (600, "10 minutes"), (90.0, "90 s"), (0.5, "0.5 s")],
+    [
+        (1800.0, "30 minutes"),
+        (60.0, "1 minute"),
+        (600, "10 minutes"),
+        (86400.0, "24 hours"),
+        (90.0, "90 s"),
+        (1_000_000.5, "1000000.5 s"),
+        (0.5, "0.5 s"),
+    ],
 )
 def test_a_pause_says_when_it_ends_by_itself(limit: float, after: str) -> None:
     note = f"note: the pause ends by itself after {after}; `zloom resume lm` ends it before"

@@ -35,7 +35,8 @@ def split(words: Sequence[str], what: str = "change") -> dict[str, str]:
 def _hint(words: Sequence[str], place: int) -> str:
     """Return how a change is written that blanks part at this word; empty where they do not."""
     before, word, *after = (words[place - 1] if place else "", *words[place : place + 3])
-    if before.endswith("=") and before != "=" and "=" not in word:
+    next_is_value = not (after and after[0].startswith("="))  # else this word is the next key
+    if before.endswith("=") and before != "=" and "=" not in word and next_is_value:
         joined = before + word
     elif after and after[0].startswith("="):
         joined = word + "".join(after if after[0] == "=" else after[:1])

@@ -1,9 +1,12 @@
 """Printing: text from other machines is made harmless, and tables suit a terminal or a pipe."""
 
+import errno
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -73,12 +76,14 @@ def width() -> int:
 
 def say_json(value: object) -> None:
     """Print a value as JSON on stdout: ASCII, so that nothing in it can reach the terminal; NaN is null."""
-    print(json.dumps(msgspec.json.decode(msgspec.json.encode(value)), indent=2), flush=True)
+    with _while_there():
+        print(json.dumps(msgspec.json.decode(msgspec.json.encode(value)), indent=2), flush=True)
 
 
 def say_json_line(value: object) -> None:
     """Print a value as one line of JSON on stdout, at once."""
-    print(json.dumps(msgspec.json.decode(msgspec.json.encode(value))), flush=True)
+    with _while_there():
+        print(json.dumps(msgspec.json.decode(msgspec.json.encode(value))), flush=True)
 
 
 def fitting(table: Table, width: int) -> Table:
@@ -125,7 +130,8 @@ def _show(table: Table) -> None:
         shown.add_column(Text(name), justify=justify, overflow="fold", no_wrap=name in table.whole)
     for row in table.rows:
         shown.add_row(*(Text(clean(cell)) for cell in row))
-    _console(stderr=False).print(shown)
+    with _while_there():
+        _console(stderr=False).print(shown)
 
 
 def _console(*, stderr: bool) -> "Console":
@@ -138,4 +144,17 @@ def _console(*, stderr: bool) -> "Console":
 def _print(console: "Console", text: str, style: str) -> None:
     from rich.text import Text
 
-    console.print(Text(clean(text), style=style), soft_wrap=True)
+    with _while_there():
+        console.print(Text(clean(text), style=style), soft_wrap=True)
+
+
+@contextmanager
+def _while_there() -> Iterator[None]:
+    """Print nothing more where the terminal was closed: what a command still does is not to fail for that."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        # Left as they are, what they hold would be written, and fail, once more at the end of the process.
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process

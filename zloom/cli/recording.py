@@ -36,7 +36,7 @@ def record(
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Write everything about a run to a file, what was and what comes, until it ends. Ctrl-C ends it too."""
+    """Write everything about a run to a file, what was and what comes, until it ends; Ctrl-C ends it too."""
     from zloom.cli import connection, output, recounting
 
     async def work(operator: "Operator") -> "Recorded":

@@ -38,8 +38,10 @@ def duration(seconds: float) -> str:
 
 def _span(seconds: float) -> str:
     """Return a time span that somebody chose: `30 minutes`, `90 s`."""
-    minutes, rest = divmod(seconds, 60)
-    return counted(int(minutes), "minute") if minutes and not rest else f"{seconds:g} s"
+    for unit, name in ((3600, "hour"), (60, "minute")):
+        if seconds >= unit and seconds % unit == 0:
+            return counted(int(seconds // unit), name)
+    return f"{round(seconds, 3):.15g} s"
 
 
 def clock(seconds: float) -> str:

@@ -137,7 +137,7 @@ def broker(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the broker, the hub between trainers and operators, until SIGTERM or Ctrl-C."""
+    """Run the broker, the hub between trainers and operators, until SIGTERM, SIGHUP or Ctrl-C."""
     from zloom.cli.exits import reported
     from zloom_broker import foreground
     from zloom_broker.keyring import default_auth_dir
