@@ -184,15 +184,20 @@ def remote_master(broker: str | None, environ: Mapping[str, str]) -> str | None:
     )
 
 
-def lacks_store(world_size: int | None, place: Place, group: Group | None) -> str | None:
-    """Return a warning when a launcher started several ranks and they have no process group yet.
+def shared_store(place: Place, group: Group | None) -> Store | None:
+    """Return the store that all ranks share, or None where there is none."""
+    return group.store if group is not None and group.world_size == place.world_size else None
+
+
+def lacks_store(world_size: int | None, place: Place, store: Store | None) -> str | None:
+    """Return a warning when a launcher started several ranks that share no store, as without a process group.
 
     Args:
         world_size: As it was given; who gives it may have no group at all.
         place: What was found.
-        group: The process group, if there is one.
+        store: That all ranks share, if there is one.
     """
-    if world_size is not None or place.world_size == 1 or group is not None:
+    if world_size is not None or place.world_size == 1 or store is not None:
         return None
     return (
         f"{place.world_size} ranks, but torch.distributed is not initialised: they share no store in which "

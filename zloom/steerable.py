@@ -19,7 +19,6 @@ from zloom.errors import SettingsError
 from zloom.forks import Disownable
 from zloom.handlers import Registry
 from zloom.launch import (
-    Group,
     agent_serves_store,
     check_name,
     incarnation,
@@ -28,6 +27,7 @@ from zloom.launch import (
     remote_master,
     resolve_attempt,
     resolve_place,
+    shared_store,
 )
 from zloom.mailbox import Mailbox
 from zloom.messages import Failure
@@ -38,7 +38,7 @@ from zloom.security import resolve_key
 from zloom.session_state import State
 from zloom.settings import WeaveletSettings, resolve_broker, resolve_start_paused
 from zloom.socket_options import Context
-from zloom.store_register import StoreRegister
+from zloom.store_register import Store, StoreRegister
 from zloom.training import Training
 
 REASON_LIMIT = 500
@@ -113,7 +113,8 @@ class Steerable(Declaring, Disownable):
         self._key = resolve_key(self._settings.key, os.environ, self._endpoint)
         registry = Registry(_log_error)
         self._mailbox = Mailbox(registry, self._answer, self._confirm, _log)
-        self._mailbox.decide_in(self._find_register(group), self._settings.hold_limit)
+        store = shared_store(self._place, group)
+        self._mailbox.decide_in(self._find_register(store), self._settings.hold_limit)
         if pause_ready is not None:
             self._mailbox.pause.ready = pause_ready
         self._metrics = MetricBuffer(self._settings.metric_points, self._settings.status_points)
@@ -128,7 +129,7 @@ class Steerable(Declaring, Disownable):
         self._closed = False
         self._forked = False
         self._warned: set[str] = set()
-        for text in (remote_master(broker, os.environ), lacks_store(world_size, self._place, group)):
+        for text in (remote_master(broker, os.environ), lacks_store(world_size, self._place, store)):
             if text is not None:
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
 
@@ -267,12 +268,12 @@ class Steerable(Declaring, Disownable):
     def _confirm(self, round: Round, step: int) -> None:
         self._post(Engine.confirm, round, step)
 
-    def _find_register(self, group: Group | None) -> Register | None:
-        if group is None or group.store is None or group.world_size != self._place.world_size:
+    def _find_register(self, store: Store | None) -> Register | None:
+        if store is None:
             return None
         prefix = f"zloom/{self._run}/{self._attempt}/rounds"
         serves = self._place.rank == 0 and not agent_serves_store(os.environ)
-        return StoreRegister(group.store, self._place.rank, self._place.world_size, prefix, serves=serves)
+        return StoreRegister(store, self._place.rank, self._place.world_size, prefix, serves=serves)
 
     def _is_needed(self, deadline: float) -> bool:
         """Whether the end of this process must wait for another rank, until `deadline` at most.

@@ -18,6 +18,7 @@ from zloom.launch import (
     remote_master,
     resolve_attempt,
     resolve_place,
+    shared_store,
 )
 from zloom.model import NAME
 
@@ -176,7 +177,9 @@ def test_no_name_server_is_asked_for_a_master_that_is_here(monkeypatch: pytest.M
     ("world_size", "place", "group", "warns"),
     [
         (None, Place(3, 8), None, True),
-        (None, Place(3, 8), Group(3, 8), False),
+        (None, Place(3, 8), Group(3, 8), True),
+        (None, Place(3, 8), Group(1, 4, Shared()), True),
+        (None, Place(3, 8), Group(3, 8, Shared()), False),
         (None, ALONE, None, False),
         (8, Place(3, 8), None, False),
     ],
@@ -184,7 +187,7 @@ def test_no_name_server_is_asked_for_a_master_that_is_here(monkeypatch: pytest.M
 def test_ranks_of_a_launcher_without_a_process_group_are_warned(
     world_size: int | None, place: Place, group: Group | None, warns: bool
 ) -> None:
-    text = lacks_store(world_size, place, group)
+    text = lacks_store(world_size, place, shared_store(place, group))
     assert (text is not None) is warns
     assert text is None or "make the weavelet after init_process_group" in text
 
