@@ -22,8 +22,8 @@ CONNECT_TIMEOUT = 5.0
 """Seconds until a broker that does not answer counts as not there, unless `--timeout` is shorter."""
 
 WAIT_TOLD_AFTER = 1.0
-"""Seconds until it is said that nobody listens, as a look tells: a broker may be starting, which takes a third
-of this with an empty journal, and longer with a long one."""
+"""Seconds until it is said that nobody listens, as a look tells: to start with an empty journal takes a broker
+a third of this, with a long one more."""
 
 LOOK_INTERVAL = 0.05
 """Seconds between two looks."""
