@@ -22,8 +22,8 @@ CONNECT_TIMEOUT = 5.0
 """Seconds until a broker that does not answer counts as not there, unless `--timeout` is shorter."""
 
 WAIT_TOLD_AFTER = 1.0
-"""Seconds until it is said that nobody listens, as a look tells: to start with an empty journal takes a broker
-a third of this, with a long one more."""
+"""Seconds until it is said that nobody listens, as a look tells. A broker with an empty journal takes a third
+of this to begin, one with a long journal more."""
 
 LOOK_INTERVAL = 0.05
 """Seconds between two looks."""
