@@ -158,6 +158,7 @@ class Agreement:
 
     def carried_out(self, round: Round, step: int, undo: Callable[[], None]) -> None:
         """An update was carried out here."""
+        round.carried_out = True
         self.done = _Done(round, step, undo)
 
     def failed(self, round: Round, step: int, error: str) -> None:

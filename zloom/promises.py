@@ -26,6 +26,8 @@ class Promises:
         self._mailbox = mailbox
         self._step = step
         self._rounds: dict[int, Round] = {}
+        self._replaced: list[Round] = []
+        """Of earlier lives of the broker, which the training thread may be carrying out just now."""
 
     def prepare(self, prepare: Prepare) -> Promise:
         """Promise, if it is not too late and nothing stands against the revision."""
@@ -35,9 +37,13 @@ class Promises:
         round = Round(prepare.epoch, prepare.round, prepare.revision, prepare.step)
         if known is not None and known.epoch == prepare.epoch and known.number > prepare.round:
             return self._answer(round, promised=False)  # it comes late, and its end was taken for granted
+        if known is not None and known.carried_out:
+            return self._answer(round, promised=False)  # that must have ended before there can be another
         refused = self._objection(prepare)
         if refused:
             return self._answer(round, promised=False, refused=refused)
+        if known is not None and known.epoch != prepare.epoch:
+            self._replaced.append(known)
         self._rounds[prepare.revision.revision] = round
         return self._answer(round, promised=self._bind(round))
 
@@ -51,15 +57,20 @@ class Promises:
 
     def concluded(self, conclusion: Conclusion) -> None:
         """The broker tells how an update ends; before its step has come that is a decision against it."""
+        end = End(conclusion.keep, conclusion.reason)
         round = self._find(conclusion)
         if round is not None:
-            round.end = End(conclusion.keep, conclusion.reason)
+            round.end = end
+        for each in self._replaced:
+            if each.name == f"{conclusion.epoch}/{conclusion.revision}/{conclusion.round}":
+                each.end = end
 
     def answered(self, revision: int, chain: bytes = b"") -> None:
         """It is known what became of the revision here; its digest, if known, tells it from a namesake."""
         round = self._rounds.get(revision)
         if round is not None and chain in (b"", round.revision.chain):
             del self._rounds[revision]
+        self._replaced = [each for each in self._replaced if each.revision.revision != revision]
 
     def _find(self, said: Decision | Conclusion) -> Round | None:
         round = self._rounds.get(said.revision)

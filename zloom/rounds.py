@@ -68,6 +68,8 @@ class Round:
     reason: str = ""
     forgotten: bool = False
     """Its revision is of a history that was replaced: no rank is to keep it, and nobody asks for it."""
+    carried_out: bool = False
+    """This rank has carried the update out, and waits for its end."""
     end: End | None = None
     """What the broker said of the update's end."""
 

@@ -9,11 +9,16 @@ Insistent = Promise | Confirm
 
 
 class Rounds:
-    """At most one message for each revision: its promise, later its confirmation."""
+    """At most one message for each revision: its promise, later its confirmation.
+
+    Beside that to an earlier life of the broker: who carried an update out for that one, of which this one may
+    know nothing, waits for its end, whatever this one has to say of the revision.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._unanswered: dict[int, Insistent] = {}
+        self._unanswered: dict[tuple[int, str], Insistent] = {}
+        """By revision and epoch."""
 
     def say(self, message: Insistent, now: float, *, active: bool) -> None:
         """Send a message soon, and again until it is answered.
@@ -21,10 +26,13 @@ class Rounds:
         Not one that a late or repeated `Prepare` brings, of a round whose later word has no answer yet: that
         would be forgotten, and the training waits for its answer.
         """
-        known = self._unanswered.get(message.revision)
-        if known is not None and known.epoch == message.epoch and _place(known) > _place(message):
+        known = self._unanswered.get((message.revision, message.epoch))
+        if known is not None and _place(known) > _place(message):
             return
-        self._unanswered[message.revision] = message
+        for place, earlier in list(self._unanswered.items()):
+            if place[0] == message.revision and isinstance(earlier, Promise):
+                del self._unanswered[place]
+        self._unanswered[message.revision, message.epoch] = message
         if active:
             self._link.alarms.hasten(Alarm.ROUNDS, now)
 
@@ -43,23 +51,26 @@ class Rounds:
 
     def settled(self, revision: int) -> None:
         """The revision has an outcome here, which says more."""
-        self._unanswered.pop(revision, None)
+        for place in [each for each in self._unanswered if each[0] == revision]:
+            del self._unanswered[place]
 
     def send(self, now: float) -> list[Effect]:
         """Send what has no answer yet."""
         said = list(self._unanswered.values())
         # What promises nothing is said once: the broker tries another round by itself.
         self._unanswered = {
-            each.revision: each for each in said if not isinstance(each, Promise) or each.promised
+            place: each
+            for place, each in self._unanswered.items()
+            if not isinstance(each, Promise) or each.promised
         }
         if self._unanswered:
             self._link.alarms.set(Alarm.ROUNDS, now + INTERVAL)
         return [self._link.send(message) for message in said]
 
     def _drop(self, answer: Decision | Conclusion, kind: type[Insistent]) -> None:
-        said = self._unanswered.get(answer.revision)
-        if isinstance(said, kind) and (said.epoch, said.round) == (answer.epoch, answer.round):
-            del self._unanswered[answer.revision]
+        said = self._unanswered.get((answer.revision, answer.epoch))
+        if isinstance(said, kind) and said.round == answer.round:
+            del self._unanswered[answer.revision, answer.epoch]
 
 
 def _place(message: Insistent) -> tuple[int, bool]:

@@ -32,6 +32,9 @@ class _Open:
     writing: bool = False
 
 
+NOT_IN_BACKUP = "the broker's journal was restored from a backup that lacks the ranks' decision"
+
+
 class Conclusions:
     """Collects confirmations; not thread-safe."""
 
@@ -65,8 +68,9 @@ class Conclusions:
         ledger = attempt.ledger(message.revision)
         agreed = ledger.agreed if ledger else None
         if ledger is None or agreed is None or (agreed.epoch, agreed.round) != (message.epoch, message.round):
-            # A backup was restored that does not know of the decision: all who carried it out hear the same.
-            self._send(peer, message, RevisionConcluded(run="", attempt="", revision=0, keep=False))
+            # All who carried it out hear the same.
+            undo = RevisionConcluded(run="", attempt="", revision=0, keep=False, reason=NOT_IN_BACKUP)
+            self._send(peer, message, undo)
         elif ledger.concluded is not None:
             self._send(peer, message, ledger.concluded)
         elif not agreed.store and ledger.is_target(peer.replica):

@@ -11,6 +11,7 @@ from zloom.mailbox import Mailbox
 from zloom.messages import Conclusion, Decision, Prepare, Promise
 from zloom.model import Outcome, Revision, Value
 from zloom.promises import Promises
+from zloom.rounds import End, Round
 
 
 class Loop:
@@ -146,6 +147,31 @@ def test_a_round_of_another_epoch_ends_the_earlier_one_whatever_its_number(loop:
 
 
 # --- refuse --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_promised_of_an_update_that_was_carried_out_until_that_has_ended(loop: Loop) -> None:
+    loop.promises.prepare(prepare(4))
+    loop.promises.decided(decision())
+    loop.tick()
+    assert (loop.effective, loop.held) == ({"rate": 0.25}, True)
+    assert not loop.promises.prepare(prepare(9, epoch="e2")).promised
+    loop.promises.concluded(conclusion(keep=False))
+    loop.tick()
+    assert (loop.effective, loop.held) == ({"rate": 0.5}, False)
+
+
+def test_an_update_that_is_carried_out_while_another_epoch_asks_hears_its_end(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[Round] = []
+    monkeypatch.setattr(loop.mailbox, "promise", rounds.append)
+    loop.promises.prepare(prepare(4))
+    loop.promises.decided(decision())
+    assert loop.promises.prepare(prepare(9, epoch="e2")).promised, (
+        "it is not carried out yet, for all one sees"
+    )
+    loop.promises.concluded(conclusion(keep=False))
+    assert [each.end for each in rounds] == [End(keep=False, reason="rank 1: lost"), None]
 
 
 def test_what_cannot_be_applied_is_refused_and_not_held(loop: Loop) -> None:

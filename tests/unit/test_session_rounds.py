@@ -55,6 +55,23 @@ def test_a_promise_is_said_at_once_and_each_second_until_the_decision() -> None:
     assert said(session, NOW + 2 * INTERVAL) == []
 
 
+def test_a_promise_to_another_life_of_the_broker_takes_no_confirmations_place() -> None:
+    """That life may lack what was confirmed, and the training waits to hear so."""
+    session = active(1)
+    session.insist(confirm(), NOW)
+    session.insist(promise(epoch="e2"), NOW)
+    assert said(session, NOW) == said(session, NOW + INTERVAL) == [confirm(), promise(epoch="e2")]
+    session.receive_control(conclusion(), NOW + 1.1)
+    assert said(session, NOW + 2 * INTERVAL) == [promise(epoch="e2")]
+
+
+def test_a_promise_to_another_life_takes_a_promises_place() -> None:
+    session = active(1)
+    session.insist(promise(), NOW)
+    session.insist(promise(epoch="e2"), NOW)
+    assert said(session, NOW) == [promise(epoch="e2")]
+
+
 @pytest.mark.parametrize("other", [decision(round=2), decision(epoch="e0"), conclusion()])
 def test_another_answer_does_not_end_it(other: m.Decision | m.Conclusion) -> None:
     session = active(1)
