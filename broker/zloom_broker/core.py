@@ -330,8 +330,7 @@ class Core:
             case Publish():
                 self._own_topics.publish(peer, message)
             case Goodbye():
-                goodbye = partial(self._goodbye, peer, message, now)
-                self._declarations.before_goodbye(peer.replica, goodbye)
+                self._goodbye(peer, message, now)
             case Sync():
                 catch_up(self._hub, self._log_pages, peer, message, now)
                 self._steering.synced(peer, now)
@@ -346,7 +345,8 @@ class Core:
         if self._membership.is_superseded(peer):
             self._hub.counters["superseded"] += 1
         else:
-            self._departures.goodbye(peer, goodbye, now)
+            leave = partial(self._departures.goodbye, peer, goodbye, now)
+            self._declarations.before_goodbye(peer.replica, leave)
 
     def _declare(self, peer: Peer, declare: Declare, now: float) -> None:
         if self._membership.is_superseded(peer):

@@ -51,6 +51,8 @@ class Membership:
         self._departures = departures
         self._declarations = declarations
         self._failures = failures
+        self._coming: dict[str, _Join] = {}
+        """The newest hello of each replica that waits for what was declared of it before."""
         self._joining: dict[str, _Join] = {}
         self._starting: set[AttemptKey] = set()
         """Attempts of which the first replica is being written."""
@@ -70,20 +72,22 @@ class Membership:
         elif hello.replica is None:
             self._welcome(_Greeted(identity, hello, access), now)
         else:
-            join = _Join(_Greeted(identity, hello, access), hello.replica)
-            self._declarations.before_hello(hello.replica.id, partial(self._greet, join, now))
+            self._coming[hello.replica.id] = _Join(_Greeted(identity, hello, access), hello.replica)
+            self._declarations.before_hello(hello.replica.id, partial(self._greet, hello.replica.id, now))
 
     def is_superseded(self, peer: Peer) -> bool:
         """Return whether the replica of a connection has said hello on another since then."""
         if not peer.replica:
             return False
-        join, bound = self._joining.get(peer.replica), self._hub.weavelets.get(peer.replica)
+        join = self._coming.get(peer.replica) or self._joining.get(peer.replica)
+        bound = self._hub.weavelets.get(peer.replica)
         newest = join.greeted.identity if join else bound.id if bound else peer.id
         return newest != peer.id
 
-    def _greet(self, join: _Join, now: float) -> None:
-        if join.replica.id in self._joining:
-            self._joining[join.replica.id] = join
+    def _greet(self, replica: str, now: float) -> None:
+        join = self._coming.pop(replica)
+        if replica in self._joining:
+            self._joining[replica] = join
         else:
             self._admit(join, now)
 

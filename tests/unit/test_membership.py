@@ -172,8 +172,11 @@ def test_a_goodbye_behind_a_declaration_is_not_that_of_who_comes_after_it(
     assert kinds(bench.receive(b"new", m.Sync(nonce="n99")), b"new") == [m.Snapshot]
 
 
+@pytest.mark.parametrize("repeats", [True, False])
 @pytest.mark.parametrize("declares", [True, False])
-def test_what_a_connection_says_after_the_hello_of_another_is_not_heard(declares: bool) -> None:
+def test_what_a_connection_says_after_the_hello_of_another_is_not_heard(
+    declares: bool, repeats: bool
+) -> None:
     bench = Bench()
     bench.active()
     bench.hold = True
@@ -182,10 +185,29 @@ def test_what_a_connection_says_after_the_hello_of_another_is_not_heard(declares
     bench.receive(b"new", hello("a", "second", pid=2))
     bench.receive(b"a", m.Declare(seq=3, keys=[], commands=[]))
     bench.receive(b"a", m.Goodbye())
+    if repeats:
+        bench.receive(b"new", hello("a", "second", pid=2))
     told = bench.confirm()
     assert ("finished" in events(told), kinds(told, b"new")) == (False, [m.Welcome])
+    bench.operator()
+    (stats,) = sent(bench.receive(b"op", m.GetStats(id="s")))
+    assert isinstance(stats, m.Stats)
+    assert stats.counters["superseded"] == 2
     attempt = bench.core.state.attempts["run", "one"]
     assert (attempt.replicas["a"].pid, set(attempt.keys())) == (2, {"learning_rate", "batch_size"})
+
+
+def test_what_is_declared_behind_a_hello_on_its_own_connection_does_not_stand_before_it() -> None:
+    bench = Bench()
+    bench.active()
+    bench.hold = True
+    bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    bench.receive(b"a", hello("a", keys=[LEARNING_RATE]))
+    again = m.Declare(seq=3, keys=[], commands=[])
+    bench.receive(b"a", again)
+    bench.confirm()
+    assert set(bench.core.state.attempts["run", "one"].keys()) == {"learning_rate"}
+    assert sent(bench.receive(b"a", again), b"a") == [m.Declared(seq=3)], "it is asked again each second"
 
 
 def test_one_that_comes_back_while_its_declaration_is_written_does_not_join_anew() -> None:
