@@ -72,8 +72,7 @@ class Membership:
         elif hello.replica is None:
             self._welcome(_Greeted(identity, hello, access), now)
         else:
-            self._coming[hello.replica.id] = _Join(_Greeted(identity, hello, access), hello.replica)
-            self._declarations.before_hello(hello.replica.id, partial(self._greet, hello.replica.id, now))
+            self._approach(_Join(_Greeted(identity, hello, access), hello.replica), now)
 
     def is_superseded(self, peer: Peer) -> bool:
         """Return whether the replica of a connection has said hello on another since then."""
@@ -83,6 +82,16 @@ class Membership:
         bound = self._hub.weavelets.get(peer.replica)
         newest = join.greeted.identity if join else bound.id if bound else peer.id
         return newest != peer.id
+
+    def _approach(self, join: _Join, now: float) -> None:
+        # Before it waits in the place of another: one of another run must not displace the replica's own.
+        reason = self._belongs_elsewhere(join)
+        if reason:
+            self._hub.send_unknown(join.greeted.identity, Wait(reason=reason, retry=WAIT_RETRY))
+            return
+        replica = join.replica.id
+        self._coming[replica] = join
+        self._declarations.before_hello(replica, partial(self._greet, replica, now))
 
     def _greet(self, replica: str, now: float) -> None:
         join = self._coming.pop(replica)
@@ -145,12 +154,9 @@ class Membership:
         replica, key = join.replica, _home(join.replica)
         if key in self._hub.forgetting:
             return f"{replica.run} ({replica.attempt}) is being forgotten"
-        home = self._hub.state.homes.get(replica.id, key)
-        if home != key:
-            whose = (
-                f"attempt {home[1]} of {home[0]}" if join.greeted.access.covers(home[0]) else "another run"
-            )
-            return f"replica id {replica.id} belongs to {whose}; use a fresh one"
+        elsewhere = self._belongs_elsewhere(join)
+        if elsewhere:
+            return elsewhere
         others = [each.replica for each in self._joining.values()]
         if any(_claims_rank_of(other, replica) for other in others):
             return f"rank {replica.rank} of {replica.run} ({replica.attempt}) is being given to another"
@@ -159,6 +165,16 @@ class Membership:
             if _claims_rank_of(other, replica):
                 return self._conflict(other, replica, now)
         return ""
+
+    def _belongs_elsewhere(self, join: _Join) -> str:
+        """Return why a hello cannot be that of the replica it names; empty when it may be."""
+        replica, key = join.replica, _home(join.replica)
+        being_written = self._joining.get(replica.id)
+        home = self._hub.state.homes.get(replica.id, _home(being_written.replica) if being_written else key)
+        if home == key:
+            return ""
+        whose = f"attempt {home[1]} of {home[0]}" if join.greeted.access.covers(home[0]) else "another run"
+        return f"replica id {replica.id} belongs to {whose}; use a fresh one"
 
     def _conflict(self, holder: Replica, replica: Replica, now: float) -> str:
         text = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.broker_support import GPU, Bench, events, replica, sent
+from tests.unit.broker_support import GPU, PAUSE, Bench, events, replica, sent
 from zloom import messages as m
 from zloom.model import DeviceStatus
 from zloom_broker.effects import Effect, Send
@@ -217,3 +217,36 @@ def test_a_status_that_was_held_says_nothing_once_its_key_was_revoked() -> None:
     (stats,) = sent(broker.receive(b"op", m.GetStats(id="s")))
     assert isinstance(stats, m.Stats)
     assert (stats.counters["statuses_dropped"], broker.core.state.failed_devices) == (1, {})
+
+
+def weavelet(nonce: str, **changes: object) -> m.Hello:
+    return m.Hello(protocols=[1], role="weavelet", nonce=nonce, replica=replica(**changes))
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_hello_that_waits_is_not_displaced_by_one_of_another_run(declares: bool) -> None:
+    thief = Access("thief", "weavelet", ("other",))
+    broker = Bench()
+    if declares:
+        broker.receive(b"a", weavelet("n-a"), NODE)
+    broker.hold = True
+    if declares:
+        broker.receive(b"a", m.Declare(seq=2, keys=[], commands=[]), NODE)
+    broker.receive(b"a", weavelet("second", keys=[]), NODE)
+    wait = only_answer(broker.receive(b"x", weavelet("x", run="other"), thief), b"x")
+    assert isinstance(wait, m.Wait)
+    assert wait.reason == "replica id a belongs to another run; use a fresh one"
+    told = broker.confirm()
+    assert [type(each) for each in sent(told, b"a") if not isinstance(each, m.Declared)] == [m.Welcome]
+    assert sent(told, b"x") == []
+
+
+def test_a_hello_of_another_run_silences_nobody_whose_declaration_is_being_written() -> None:
+    thief = Access("thief", "weavelet", ("other",))
+    broker = Bench()
+    broker.receive(b"a", weavelet("n-a"), NODE)
+    broker.hold = True
+    broker.receive(b"a", m.Declare(seq=2, keys=[], commands=[]), NODE)
+    broker.receive(b"x", weavelet("x", run="other"), thief)
+    broker.receive(b"a", m.Declare(seq=3, keys=[], commands=[PAUSE]), NODE)
+    assert m.Declared(seq=3) in sent(broker.confirm(), b"a")
