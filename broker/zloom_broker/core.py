@@ -169,6 +169,7 @@ class Core:
         for peer in [each for each in self._hub.peers.values() if each.access.user in users]:
             self._outcomes.unfollow(peer)
             self._membership.revoke(peer)
+        self._membership.revoke_hellos(users)
         # Updates are bound anew, because no other way cuts a subscriber off. A socket that is closed tells
         # the end of no subscription: who dies meanwhile would count as subscribed for ever.
         self._hub.watchers.clear()

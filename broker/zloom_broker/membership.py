@@ -1,5 +1,6 @@
 """Who is there: hellos and registrations."""
 
+from collections.abc import Collection
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -39,6 +40,8 @@ class _Join(NamedTuple):
 
     greeted: _Greeted
     replica: Replica
+    revoked: bool = False
+    """Its key was taken from it meanwhile: it is written all the same, and nobody is welcomed."""
 
 
 class Membership:
@@ -80,7 +83,7 @@ class Membership:
             return False
         join = self._coming.get(peer.replica) or self._joining.get(peer.replica)
         bound = self._hub.weavelets.get(peer.replica)
-        newest = join.greeted.identity if join else bound.id if bound else peer.id
+        newest = join.greeted.identity if join and not join.revoked else bound.id if bound else peer.id
         return newest != peer.id
 
     def _approach(self, join: _Join, now: float) -> None:
@@ -94,7 +97,9 @@ class Membership:
         self._declarations.before_hello(replica, partial(self._greet, replica, now))
 
     def _greet(self, replica: str, now: float) -> None:
-        join = self._coming.pop(replica)
+        join = self._coming.pop(replica, None)
+        if join is None:  # its key was revoked
+            return
         if replica in self._joining:
             self._joining[replica] = join
         else:
@@ -211,17 +216,22 @@ class Membership:
         self._hub.event(Event(kind, *_home(replica), text=text, replicas=[replica.id]), now)
         self._compare_baselines(replica, now)
         join = self._joining.pop(replica.id)
-        if join.replica == replica:
+        if join.replica == replica and not join.revoked:
             self._welcome(join.greeted, now)
-        else:  # it said hello again meanwhile, with other declarations
+            return
+        if replica.id not in self._hub.vitals:  # who is registered and not welcomed is lost like others
+            self._hub.vitals[replica.id] = Vitals(revoked=join.revoked)
+            self._hub.miss(replica.id, now)
+        if not join.revoked:  # it said hello again meanwhile, with other declarations
             self._admit(join, now)
 
     def _not_joined(self, replica: Replica, now: float, reason: str) -> None:
         self._starting.discard(_home(replica))
         self._hub.miss(replica.id, now)
         text = f"the journal could not be written: {reason}"
-        identity = self._joining.pop(replica.id).greeted.identity
-        self._hub.send_unknown(identity, Wait(reason=text, retry=WAIT_RETRY))
+        join = self._joining.pop(replica.id)
+        if not join.revoked:
+            self._hub.send_unknown(join.greeted.identity, Wait(reason=text, retry=WAIT_RETRY))
 
     def _compare_baselines(self, replica: Replica, now: float) -> None:
         baseline = self._hub.state.attempts[_home(replica)].config.baseline
@@ -274,6 +284,23 @@ class Membership:
             peer.vitals.revoked = True
         peer.revoked = True
         self._hub.send_unknown(peer.id, HelloRequired())
+
+    def revoke_hellos(self, users: Collection[str]) -> None:
+        """The keys of these users were taken from them: their hellos that wait for the disk count no more."""
+        for replica, join in [*self._coming.items()]:
+            if join.greeted.access.user in users:
+                del self._coming[replica]
+                self._turn_away(join)
+        for replica, join in self._joining.items():
+            if join.greeted.access.user in users and not join.revoked:
+                self._joining[replica] = join._replace(revoked=True)
+                self._turn_away(join)
+
+    def _turn_away(self, join: _Join) -> None:
+        vitals = self._hub.vitals.get(join.replica.id)
+        if vitals is not None and join.replica.id not in self._hub.weavelets:
+            vitals.revoked = True
+        self._hub.send_unknown(join.greeted.identity, HelloRequired())
 
     def _bind(self, peer: Peer, replica: Replica) -> None:
         peer.replica, peer.attempt = replica.id, _home(replica)

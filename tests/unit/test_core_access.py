@@ -223,6 +223,54 @@ def weavelet(nonce: str, **changes: object) -> m.Hello:
     return m.Hello(protocols=[1], role="weavelet", nonce=nonce, replica=replica(**changes))
 
 
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_hello_that_waits_for_the_disk_is_worth_nothing_once_its_key_was_revoked(
+    declares: bool, written: bool
+) -> None:
+    broker = Bench()
+    broker.receive(b"a", weavelet("n-a"), NODE)
+    broker.hold = True
+    if declares:
+        broker.receive(b"a", m.Declare(seq=2, keys=[], commands=[]), NODE)
+    broker.receive(b"new", weavelet("second", keys=[]), NODE)
+    told = broker.core.revoked({"node"}, broker.now)
+    assert sorted(told, key=repr) == [Send(b"a", m.HelloRequired()), Send(b"new", m.HelloRequired())]
+    assert sent(broker.confirm() if written else broker.fail(), b"new") == []
+    assert events(broker.advance(5.5)) == []
+    assert events(broker.advance(1.0)) == ["lost"]
+    assert broker.core.state.attempts["run", "one"].left["a"].reason == "its key was revoked or changed"
+
+
+def test_a_newcomer_whose_key_is_revoked_while_it_registers_does_not_keep_its_rank() -> None:
+    broker = Bench()
+    broker.hold = True
+    broker.receive(b"a", weavelet("n-a"), NODE)
+    assert broker.core.revoked({"node"}, broker.now) == [Send(b"a", m.HelloRequired())]
+    broker.now += 60.0
+    told = broker.confirm()
+    assert (events(told), sent(told, b"a")) == (["attempt_started", "joined"], [])
+    assert events(broker.advance(7.0)) == ["lost"]
+    assert broker.core.state.attempts["run", "one"].left["a"].reason == "its key was revoked or changed"
+    assert isinstance(only_answer(broker.join("b"), b"b"), m.Welcome)
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_who_says_hello_with_a_good_key_while_the_disk_hangs_is_welcomed(declares: bool) -> None:
+    broker = Bench()
+    broker.receive(b"a", weavelet("n-a"), NODE)
+    broker.hold = True
+    if declares:
+        broker.receive(b"a", m.Declare(seq=2, keys=[], commands=[]), NODE)
+    broker.receive(b"new", weavelet("second", keys=[]), NODE)
+    broker.core.revoked({"node"}, broker.now)
+    changed = Access("node", "weavelet")
+    broker.receive(b"new", weavelet("third", keys=[]), changed)
+    told = [message for message in sent(broker.confirm(), b"new") if isinstance(message, m.Welcome)]
+    assert len(told) == 1
+    assert sent(broker.receive(b"new", m.Sync(nonce="third"), changed), b"new") != [m.HelloRequired()]
+
+
 @pytest.mark.parametrize("declares", [True, False])
 def test_a_hello_that_waits_is_not_displaced_by_one_of_another_run(declares: bool) -> None:
     thief = Access("thief", "weavelet", ("other",))

@@ -118,6 +118,17 @@ def test_hello_again_while_it_registers_goes_to_the_newest_connection() -> None:
     assert list(bench.core.state.attempts["run", "one"].keys()) == ["learning_rate"]
 
 
+def test_one_that_registers_and_is_not_welcomed_does_not_keep_its_rank() -> None:
+    bench = Bench()
+    bench.join("b", rank=1, world_size=2)
+    bench.hold = True
+    bench.join("a", rank=0, world_size=2)
+    bench.join("a", rank=1, world_size=2)
+    assert kinds(bench.confirm(), b"a") == [m.Wait]
+    bench.advance(7.0)
+    assert list(bench.core.state.attempts["run", "one"].left) == ["a"]
+
+
 def test_another_replica_on_a_connection_means_the_first_is_gone() -> None:
     bench = Bench()
     bench.join("a")
