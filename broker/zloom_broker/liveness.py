@@ -43,7 +43,7 @@ and lost that one connection has it back within a second, without Python."""
 
 ABSENT_LIMIT = 6.0
 """Seconds until a replica is lost that was never seen to subscribe, in a broker that was just restarted or
-has cut off all subscribers."""
+has cut off all subscribers; also from the newest hello on of one that waits for the disk to be welcomed."""
 
 STALL_FACTOR = 10.0
 """A replica is stalled after this many of its own median step times without a step …"""
@@ -85,6 +85,8 @@ class Vitals:
     """The echo subscription was seen, so that its end will be."""
     patience: float = ABSENT_LIMIT
     """Seconds that it may be absent."""
+    greeted: float | None = None
+    """When it last said a hello that waits for the disk; None once it is welcomed."""
     revoked: bool = False
     """Its key was taken from it, and it has said no hello with a good one since."""
     ping_id: int = 0
@@ -115,8 +117,12 @@ class Vitals:
     def connect(self, now: float) -> None:
         """The replica said hello on a new connection."""
         self.absent_since, self.unroutable, self.subscribed = None, False, False
-        self.ping_sent, self.revoked = None, False
+        self.ping_sent, self.greeted, self.revoked = None, None, False
         self.heard = self.step_changed = now
+
+    def greet(self, now: float) -> None:
+        """The replica said a hello that waits for the disk: it lives, on whichever connection."""
+        self.greeted = now
 
     def subscribe(self) -> None:
         """The echo subscription is there."""
@@ -193,7 +199,8 @@ class Vitals:
         """Return when the replica is lost if nothing is heard of it; None while it is there."""
         if self.absent_since is None:
             return None
-        return self.absent_since + self.patience
+        lost_at = self.absent_since + self.patience
+        return lost_at if self.greeted is None else max(lost_at, self.greeted + ABSENT_LIMIT)
 
     @property
     def loss(self) -> str:

@@ -95,6 +95,9 @@ class Membership:
         replica = join.replica.id
         self._coming[replica] = join
         self._declarations.before_hello(replica, partial(self._greet, replica, now))
+        vitals = self._hub.vitals.get(replica)
+        if vitals is not None and (replica in self._coming or replica in self._joining):
+            vitals.greet(now)
 
     def _greet(self, replica: str, now: float) -> None:
         join = self._coming.pop(replica, None)

@@ -169,6 +169,7 @@ SIGNS: dict[str, Callable[[Vitals, float], None]] = {
     "unroutable": lambda vitals, now: vitals.miss(now, unroutable=True),
     "cut off": lambda vitals, now: vitals.cut_off(now),
     "subscribe": lambda vitals, now: vitals.subscribe(),
+    "greet": lambda vitals, now: vitals.greet(now),
 }
 
 

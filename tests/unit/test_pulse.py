@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.unit.broker_support import Bench, events, published, replica, sent
+from tests.unit.broker_support import BATCH_SIZE, Bench, events, published, replica, sent
 from zloom import messages as m
 from zloom.model import Outcome
 from zloom_broker import pulse
+from zloom_broker.effects import Effect
 from zloom_broker.liveness import Vitals
 
 
@@ -155,6 +156,51 @@ def test_g10_one_that_dies_after_its_control_was_reset_is_lost_within_two_second
     assert events(bench.advance(30.0)) == []
     bench.subscription(b"echo/n-a/", present=False)
     assert events(bench.advance(1.1)) == ["lost"]
+
+
+def says_hello(bench: Bench, nonce: str) -> list[Effect]:
+    """Let `a` say hello on another connection, with other keys than it had."""
+    who = replica(keys=[])
+    return bench.receive(b"new", m.Hello(protocols=[1], role="weavelet", nonce=nonce, replica=who))
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_g10_one_whose_hellos_wait_for_the_disk_is_lost_once_it_says_none_any_more(declares: bool) -> None:
+    bench = settled(Bench())
+    bench.hold = True
+    if declares:
+        bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    bench.subscription(b"echo/n-a/", present=False)
+    bench.unroutable(b"a")
+    for number in range(10):
+        says_hello(bench, f"n{number}")
+        bench.advance(1.0)
+        assert len(bench.waiting) == 1, "its loss is not being written"
+    bench.advance(4.5)
+    assert len(bench.waiting) == 1
+    bench.advance(0.5)
+    assert len(bench.waiting) == 2, "six seconds after its last hello"
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_g10_one_that_is_back_after_a_disk_that_hung_and_dies_then_is_lost_within_two_seconds(
+    declares: bool,
+) -> None:
+    bench = settled(Bench())
+    bench.hold = True
+    if declares:
+        bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    bench.subscription(b"echo/n-a/", present=False)
+    bench.unroutable(b"a")
+    for number in range(10):
+        says_hello(bench, f"n{number}")
+        bench.advance(1.0)
+    told = bench.confirm()
+    assert "lost" not in events(told)
+    bench.subscription(b"echo/n9/", present=True)
+    bench.subscription(b"echo/n9/", present=False)
+    bench.unroutable(b"new")
+    assert events(bench.advance(2.0)) == ["lost"]
 
 
 def test_g10_one_that_answers_is_not_lost() -> None:
