@@ -152,7 +152,7 @@ class Fleet:
         for effect in effects:  # those of the confirmed commits too, which come after it
             if isinstance(effect, Commit):
                 self._committed += len(effect.payloads)
-                effects += self._core.committed(self._committed)
+                effects += self._core.committed(self._committed, 0.0)
         return effects
 
 

@@ -138,6 +138,7 @@ class Core:
             now: Seconds on the monotonic clock.
             access: Who sent it, by his key.
         """
+        self._hub.now = now
         peer = self._hub.peers.get(identity)
         self._hub.counters[_RECEIVED[type(message)]] += 1
         if isinstance(message, Hello):
@@ -260,13 +261,15 @@ class Core:
         self._outcomes.write()
         return self._hub.take()
 
-    def committed(self, seq: int) -> list[Effect]:
+    def committed(self, seq: int, now: float) -> list[Effect]:
         """All records up to `seq` are on disk."""
+        self._hub.now = now
         self._hub.committed(seq)
         return self._hub.take()
 
-    def commit_failed(self, seq: int, reason: str) -> list[Effect]:
+    def commit_failed(self, seq: int, reason: str, now: float) -> list[Effect]:
         """The record `seq` and all after it were not written."""
+        self._hub.now = now
         self._hub.commit_failed(seq, reason)
         return self._hub.take()
 

@@ -35,7 +35,8 @@ class Declarations:
     """Writes what weavelets declare after their hello, one declaration of a replica at a time.
 
     What a replica sends behind one waits for it: nobody is told of a step and then refused a key that was
-    declared before it, and who leaves or comes back does so in the order in which it said that.
+    declared before it, and who leaves or comes back does so in the order in which it said that. A status, a
+    declaration and a goodbye are of when they came; who comes back is there from when he is let in.
     """
 
     def __init__(self, hub: Hub, departures: Departures) -> None:

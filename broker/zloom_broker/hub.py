@@ -165,6 +165,9 @@ class Hub:
         """Of each replica that is neither lost nor finished."""
         self.absent: set[str] = set()
         """Replicas that may have to be declared lost, so that a timer need not look at all of them."""
+        self.now = 0.0
+        """When the newest message came, or what became of the newest commit was told: then goes on what
+        waited for that."""
         self.look_at = inf
         """When to look at them next, at the latest: to find that out anew at each message would cost a broker
         that came back to 1,000 weavelets most of its time."""

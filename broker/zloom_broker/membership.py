@@ -94,19 +94,19 @@ class Membership:
             return
         replica = join.replica.id
         self._coming[replica] = join
-        self._declarations.before_hello(replica, partial(self._greet, replica, now))
+        self._declarations.before_hello(replica, partial(self._greet, replica))
         vitals = self._hub.vitals.get(replica)
         if vitals is not None and (replica in self._coming or replica in self._joining):
             vitals.greet(now)
 
-    def _greet(self, replica: str, now: float) -> None:
+    def _greet(self, replica: str) -> None:
         join = self._coming.pop(replica, None)
         if join is None:  # its key was revoked
             return
         if replica in self._joining:
             self._joining[replica] = join
         else:
-            self._admit(join, now)
+            self._admit(join, self._hub.now)
 
     def _admit(self, join: _Join, now: float) -> None:
         reason = self._obstacle(join, now)
@@ -142,7 +142,7 @@ class Membership:
         joined = ReplicaJoined(replica=replica, at=self._hub.wall(now))
         if attempt is not None or key in self._starting:
             then = partial(self._joined, replica, now, returned=returned)
-            self._hub.commit(joined, then=then, failed=partial(self._not_joined, replica, now))
+            self._hub.commit(joined, then=then, failed=partial(self._not_joined, replica))
         else:
             self._start(joined, join.greeted.hello, now)
 
@@ -155,7 +155,7 @@ class Membership:
         accepted = inherited(self._hub.state, replica, at) if hello.inherit else None
         records: list[AnyRecord] = [started, joined, *([accepted] if accepted else [])]
         then = partial(self._started, replica, accepted, now)
-        self._hub.commit(*records, then=then, failed=partial(self._not_joined, replica, now))
+        self._hub.commit(*records, then=then, failed=partial(self._not_joined, replica))
 
     def _obstacle(self, join: _Join, now: float) -> str:
         """Return why a replica cannot join now; empty when it can."""
@@ -214,23 +214,24 @@ class Membership:
         self._joined(replica, now, returned=False)
 
     def _joined(self, replica: Replica, now: float, *, returned: bool) -> None:
+        # What is told and written is of when it said hello; its life counts from now, as a disk may hang.
         kind: Literal["joined", "returned"] = "returned" if returned else "joined"
         text = f"rank {replica.rank} on {replica.host} (pid {replica.pid})"
         self._hub.event(Event(kind, *_home(replica), text=text, replicas=[replica.id]), now)
         self._compare_baselines(replica, now)
         join = self._joining.pop(replica.id)
         if join.replica == replica and not join.revoked:
-            self._welcome(join.greeted, now)
+            self._welcome(join.greeted, self._hub.now)
             return
         if replica.id not in self._hub.vitals:  # who is registered and not welcomed is lost like others
             self._hub.vitals[replica.id] = Vitals(revoked=join.revoked)
-            self._hub.miss(replica.id, now)
+            self._hub.miss(replica.id, self._hub.now)
         if not join.revoked:  # it said hello again meanwhile, with other declarations
-            self._admit(join, now)
+            self._admit(join, self._hub.now)
 
-    def _not_joined(self, replica: Replica, now: float, reason: str) -> None:
+    def _not_joined(self, replica: Replica, reason: str) -> None:
         self._starting.discard(_home(replica))
-        self._hub.miss(replica.id, now)
+        self._hub.miss(replica.id, self._hub.now)
         text = f"the journal could not be written: {reason}"
         join = self._joining.pop(replica.id)
         if not join.revoked:

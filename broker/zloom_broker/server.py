@@ -208,7 +208,7 @@ class Server:
         if self._epoch_written is not None and not self._epoch_written.done():
             self._epoch_written.set_result(None)
         elif (core := self._core) is not None:
-            while not self._handle(core, lambda: core.committed(seq)):
+            while not self._handle(core, lambda: core.committed(seq, self._loop.time())):
                 pass  # the commit that raised is done with: those after it are still to be told
             self._snapshots.committed(seq, core.state)
 
@@ -225,7 +225,7 @@ class Server:
         elif (core := self._core) is not None:
             self._journal.resume(seq)
             self._snapshots.discarded(seq)
-            self._handle(core, lambda: core.commit_failed(seq, reason))
+            self._handle(core, lambda: core.commit_failed(seq, reason, self._loop.time()))
 
     def _on_timer(self) -> None:
         if (core := self._core) is not None and self._timer is not None:

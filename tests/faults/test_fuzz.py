@@ -90,7 +90,7 @@ class NoisyBroker:
             case 4 if self.waiting:
                 failed = self.waiting[0].seq
                 self.waiting.clear()
-                self.carry(self.core.commit_failed(failed, "the disk is full"))
+                self.carry(self.core.commit_failed(failed, "the disk is full", self.now))
             case 5:
                 self._begin()  # killed: what was not confirmed is gone
         if self.random.random() < 0.7:
@@ -129,7 +129,7 @@ class NoisyBroker:
     def confirm(self, count: int) -> None:
         for _ in range(min(count, len(self.waiting))):
             self.journal += self.waiting.popleft().payloads
-            self.carry(self.core.committed(len(self.journal)))
+            self.carry(self.core.committed(len(self.journal), self.now))
 
     def carry(self, effects: Iterable[Effect]) -> None:
         for effect in effects:

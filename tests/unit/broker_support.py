@@ -93,7 +93,7 @@ class Bench:
         """Fail the commits that were held."""
         self.hold = False
         first, self.waiting = self.waiting[0], []
-        return self._carry(self.core.commit_failed(first.seq, reason) + self.core.end_turn())
+        return self._carry(self.core.commit_failed(first.seq, reason, self.now) + self.core.end_turn())
 
     # --- peers ---------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Bench:
             commit = queue.popleft()
             assert commit.seq == len(self.journal) + 1
             self.journal += commit.payloads
-            told = self.core.committed(len(self.journal))
+            told = self.core.committed(len(self.journal), self.now)
             # What follows from one comes to the disk behind those that wait already.
             follows = self.waiting if self.hold else queue
             follows.extend(effect for effect in told if isinstance(effect, Commit))

@@ -129,7 +129,7 @@ class World:
         """Tell the broker what reached the disk."""
         if self.broker is not None and self.disk.unconfirmed:
             self.disk.unconfirmed = False
-            self.carry_out(self.broker.committed(len(self.disk.rows)))
+            self.carry_out(self.broker.committed(len(self.disk.rows), self.now))
 
     def _end_turn(self) -> None:
         """End the broker's turn: before the disk can have what came in it, and else at any time."""
@@ -142,7 +142,7 @@ class World:
         if self.broker is not None and self.disk.waiting:
             seq = self.disk.waiting[0].seq
             self.disk.waiting.clear()
-            self.carry_out(self.broker.commit_failed(seq, "disk full"))
+            self.carry_out(self.broker.commit_failed(seq, "disk full", self.now))
 
     # --- the network ----------------------------------------------------------------------------
 

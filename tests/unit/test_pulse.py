@@ -203,6 +203,32 @@ def test_g10_one_that_is_back_after_a_disk_that_hung_and_dies_then_is_lost_withi
     assert events(bench.advance(2.0)) == ["lost"]
 
 
+@pytest.mark.parametrize("declares", [True, False])
+def test_one_that_is_back_after_a_disk_that_hung_counts_from_its_welcome(declares: bool) -> None:
+    bench = settled(Bench())
+    for step in (1, 2):
+        bench.receive(b"a", m.Status(seq=step, step=step, step_time=0.1))
+        bench.advance(1.0)
+    bench.hold = True
+    if declares:
+        bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
+    says_hello(bench, "n1")
+    bench.now += 60.0
+    bench.confirm()
+    bench.subscription(b"echo/n1/", present=True)
+    assert events(bench.advance(1.0)) == []
+    assert state_of(bench) == "live"
+
+
+def test_g10_one_whose_registration_fails_after_a_disk_that_hung_has_time_to_say_hello_again() -> None:
+    bench = settled(Bench())
+    bench.hold = True
+    says_hello(bench, "n1")
+    bench.now += 60.0
+    bench.fail()
+    assert events(bench.advance(1.0)) == []
+
+
 def test_g10_one_that_answers_is_not_lost() -> None:
     bench = settled(Bench())
     told = bench.subscription(b"echo/n-a/", present=False)
