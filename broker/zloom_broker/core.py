@@ -317,6 +317,9 @@ class Core:
             return
         match message:  # what comes most first, as each case that it is not costs time
             case Status():
+                # As it comes: what is dropped later, while it waits, is counted there.
+                self._hub.count_gap("status_missed", peer.vitals.status_came, message.seq)
+                peer.vitals.status_came = message.seq
                 status = partial(self._status, peer, message, now)
                 self._declarations.before_status(peer, message, status, now)
             case Outcomes():
@@ -393,7 +396,6 @@ class Core:
         if status.metrics or not status.seq % 2:  # a stream waits for it; without one it is a sign of life
             self._hub.tell_credit(peer, STREAMED // 2)
         before, readings = peer.vitals.status, dict(peer.vitals.devices) if status.devices else {}
-        self._hub.count_gap("status_missed", before.seq if before else None, status.seq)
         self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)
         peer.vitals.clock = status.at - self._hub.wall(now) if status.at else None
         attempt = self._hub.state.attempts[peer.attempt]

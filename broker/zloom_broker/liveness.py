@@ -93,6 +93,8 @@ class Vitals:
     ping_sent: float | None = None
     """When the outstanding ping was sent; None when it was answered."""
     heard: float | None = None
+    status_came: int | None = None
+    """Number of the newest status that came, though it may wait or be dropped."""
     status: Status | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest value of each, at most `MAX_METRICS`."""

@@ -451,6 +451,7 @@ def test_a_disk_that_hangs_holds_up_the_newest_statuses_and_the_others_are_count
     (stats,) = sent(bench.receive(b"op", m.GetStats(id="s")))
     assert isinstance(stats, m.Stats)
     assert stats.counters["statuses_dropped"] == dropped
+    assert "status_missed" not in stats.counters, "each is counted once"
 
 
 def test_one_whose_statuses_a_disk_holds_up_hears_that_they_arrive_and_streams_no_more() -> None:
