@@ -33,8 +33,9 @@ PROBE_INTERVAL = 0.5
 once, so a killed process is found out by the next one."""
 
 UNROUTABLE_GRACE = 1.0
-"""Seconds that an absent replica has to come back on a new connection once its old one is found closed: a
-weavelet that recreates its sockets is not lost. Killed processes are lost within 2 s all the same."""
+"""Seconds at most that an absent replica has to come back on a new connection once its old one is found
+closed, never beyond the limit it had: a weavelet that recreates its sockets is not lost. Killed processes are
+lost within 2 s all the same."""
 
 SILENT_LIMIT = 1.5
 """Seconds until a replica whose subscription has ended is lost though its connection looks open: a forked
@@ -144,7 +145,8 @@ class Vitals:
         if self.absent_since is None:
             self.absent_since = now
             self.patience = SILENT_LIMIT if self.subscribed else ABSENT_LIMIT
-        # From now on, where it is found out now: who was cut off for long makes its sockets anew at last.
+        # From now on, where it is found out now: who was cut off for long makes its sockets anew at last. It
+        # never adds to the limit that there was.
         if closed or (self.unroutable and self.subscribed):
             self.patience = min(self.patience, now - self.absent_since + UNROUTABLE_GRACE)
         self.subscribed = False

@@ -135,7 +135,7 @@ def test_g10_one_that_is_cut_off_has_time_to_subscribe_though_its_control_is_gon
 
 
 @pytest.mark.parametrize("gone_at", [20.0, 20.5, 24.0, 25.9])
-def test_g10_one_that_is_cut_off_has_a_second_for_a_connection_once_its_old_one_is_closed(
+def test_g10_one_that_is_cut_off_has_a_second_at_most_once_its_old_connection_is_closed(
     gone_at: float,
 ) -> None:
     """It heard no beat either, and makes both sockets anew."""
