@@ -11,8 +11,8 @@ Insistent = Promise | Confirm
 class Rounds:
     """At most one message for each revision: its promise, later its confirmation.
 
-    Beside that to an earlier life of the broker: who carried an update out for that one, of which this one may
-    know nothing, waits for its end, whatever this one has to say of the revision.
+    Beside that to an earlier life of the broker: who carried an update out for that one, of which this one
+    may know nothing, waits for its end, whatever this one has to say of the revision.
     """
 
     def __init__(self, link: Link) -> None:

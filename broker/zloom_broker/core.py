@@ -319,7 +319,7 @@ class Core:
             case Status():
                 # As it comes: what is dropped later, while it waits, is counted there.
                 self._hub.count_gap("status_missed", peer.vitals.status_came, message.seq)
-                peer.vitals.status_came = message.seq
+                peer.vitals.notice(message, now)
                 status = partial(self._status, peer, message, now)
                 self._declarations.before_status(peer, message, status, now)
             case Outcomes():

@@ -64,6 +64,8 @@ class Declarations:
             action()
         else:
             writing.behind.goodbye(action)
+            if replica in self._hub.vitals:
+                self._hub.vitals[replica].leave()
 
     def before_hello(self, replica: str, action: Action) -> None:
         """Let a replica come now, or once what was declared of it before is written, or cannot be."""

@@ -88,6 +88,8 @@ class Vitals:
     """Seconds that it may be absent."""
     greeted: float | None = None
     """When it last said a hello that waits for the disk; None once it is welcomed."""
+    leaves: bool = False
+    """It said goodbye, which waits for the disk."""
     revoked: bool = False
     """Its key was taken from it, and it has said no hello with a good one since."""
     ping_id: int = 0
@@ -96,6 +98,8 @@ class Vitals:
     heard: float | None = None
     status_came: int | None = None
     """Number of the newest status that came, though it may wait or be dropped."""
+    step_came: int | None = None
+    """The step in it."""
     status: Status | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest value of each, at most `MAX_METRICS`."""
@@ -120,12 +124,22 @@ class Vitals:
     def connect(self, now: float) -> None:
         """The replica said hello on a new connection."""
         self.absent_since, self.unroutable, self.subscribed = None, False, False
-        self.ping_sent, self.greeted, self.revoked = None, None, False
+        self.ping_sent, self.greeted, self.leaves, self.revoked = None, None, False, False
         self.heard = self.step_changed = now
 
     def greet(self, now: float) -> None:
         """The replica said a hello that waits for the disk: it lives, on whichever connection."""
         self.greeted = now
+
+    def leave(self) -> None:
+        """The replica said a goodbye that waits for the disk: it is no loss that it goes."""
+        self.leaves = True
+
+    def notice(self, status: Status, now: float) -> None:
+        """A status came, and is taken in later if it waits for the disk: the training gets on, or does not."""
+        if status.step != self.step_came:
+            self.step_changed = now
+        self.status_came, self.step_came = status.seq, status.step
 
     def subscribe(self) -> None:
         """The echo subscription is there."""
@@ -200,8 +214,8 @@ class Vitals:
         return self.ping_id
 
     def lost_at(self) -> float | None:
-        """Return when the replica is lost if nothing is heard of it; None while it is there."""
-        if self.absent_since is None:
+        """Return when the replica is lost if nothing is heard of it; None while it is there, or leaves."""
+        if self.absent_since is None or self.leaves:
             return None
         lost_at = self.absent_since + self.patience
         return lost_at if self.greeted is None else max(lost_at, self.greeted + ABSENT_LIMIT)
@@ -217,7 +231,7 @@ class Vitals:
         """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""
         before, status = self.status, _plausible(status)
         if before is None or status.step != before.step or status.phase != before.phase or status.paused:
-            self.step_changed = now
+            self.step_changed = max(self.step_changed, now)
         if status.step_time is not None:
             self._step_times.append(status.step_time)
         if status.waits is not None:

@@ -5,7 +5,7 @@ import pytest
 from tests.unit.broker_support import sent
 from tests.unit.steering_support import Job, conclusion, decision, prepared, restarted, told
 from zloom import messages as m
-from zloom_broker.conclusions import CONFIRM_TIMEOUT, WRITE_RETRY
+from zloom_broker.conclusions import CONFIRM_TIMEOUT, NOT_IN_BACKUP, WRITE_RETRY
 from zloom_broker.effects import Effect
 from zloom_broker.records import RevisionConcluded, decode_record
 
@@ -159,7 +159,7 @@ def test_a_restarted_broker_that_has_a_loss_on_disk_and_no_conclusion_undoes_at_
 def test_g9_a_decision_that_the_journal_lacks_is_undone() -> None:
     job = Job(store=False)
     asked = prepared(job.change())
-    assert told(job.carried_out(0, asked), 0) == [conclusion(asked, False)]
+    assert told(job.carried_out(0, asked), 0) == [conclusion(asked, False, NOT_IN_BACKUP)]
 
 
 def test_a_command_is_not_concluded() -> None:

@@ -2,9 +2,18 @@
 
 import pytest
 
-from tests.unit.broker_support import BATCH_SIZE, Bench, events, published, replica, sent
+from tests.unit.broker_support import (
+    BATCH_SIZE,
+    LEARNING_RATE,
+    PAUSE,
+    Bench,
+    events,
+    published,
+    replica,
+    sent,
+)
 from zloom import messages as m
-from zloom.model import Outcome
+from zloom.model import Key, Outcome, Schema
 from zloom_broker import pulse
 from zloom_broker.effects import Effect
 from zloom_broker.liveness import Vitals
@@ -337,6 +346,36 @@ def test_a_stall_and_its_end_are_told_once() -> None:
     bench.receive(b"a", m.Pong(id=ping.id, received=1))
     bench.receive(b"a", m.Status(seq=2, step=2, step_time=0.1))
     assert events(bench.advance(1.0)) == ["recovered"]
+
+
+def hanging(bench: Bench) -> Bench:
+    """Return the bench with a declaration of `a` that waits for a disk that hangs."""
+    bench.hold = True
+    momentum = Key("momentum", Schema(["number"]), 0.9)
+    bench.receive(b"a", m.Declare(seq=1, keys=[LEARNING_RATE, BATCH_SIZE, momentum], commands=[PAUSE]))
+    return bench
+
+
+def test_g10_one_that_said_goodbye_while_the_disk_hung_has_finished() -> None:
+    bench = hanging(settled(Bench()))
+    bench.receive(b"a", m.Goodbye(reason="finished", step=20))
+    bench.subscription(b"echo/n-a/", present=False)
+    bench.unroutable(b"a")
+    assert events(bench.advance(20.0)) == []
+    assert events(bench.confirm()) == ["finished"]
+    (left,) = bench.core.state.attempts["run", "one"].left.values()
+    assert (left.reason, left.step) == ("finished", 20)
+
+
+def test_one_that_gets_on_while_the_disk_hangs_is_not_stalled() -> None:
+    bench = settled(Bench())
+    bench.receive(b"a", m.Status(seq=1, step=1, step_time=0.1))
+    hanging(bench)
+    told: list[str] = []
+    for second in range(2, 30):
+        bench.receive(b"a", m.Status(seq=second, step=second, step_time=0.1))
+        told += answer_pings(bench, 1.0)
+    assert told + events(bench.confirm()) + answer_pings(bench, 3.0) == []
 
 
 def test_a_stall_is_no_sooner_told_than_a_beat_that_has_grown_shows_it(
