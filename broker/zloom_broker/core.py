@@ -393,7 +393,8 @@ class Core:
         self._outcomes.follow(peer, request.id, attempt, request.revision, now)
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
-        if status.metrics or not status.seq % 2:  # a stream waits for it; without one it is a sign of life
+        peer.statuses += 1
+        if status.metrics or not peer.statuses % 2:  # a stream waits for it; without one it is a sign of life
             self._hub.tell_credit(peer, STREAMED // 2)
         before, readings = peer.vitals.status, dict(peer.vitals.devices) if status.devices else {}
         self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)

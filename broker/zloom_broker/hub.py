@@ -79,6 +79,8 @@ class Peer:
     """Revisions whose outcomes are on disk, or need not be; the next ping says so, as nobody waits for it."""
     vitals: Vitals = field(default_factory=Vitals)
     """A replica's outlive its connection."""
+    statuses: int = 0
+    """Statuses that were taken in on this connection."""
     publish_seqs: dict[str, int] = field(default_factory=dict)
     revoked: bool = False
     """His key was taken from him: nothing is sent to this connection any more."""
