@@ -136,7 +136,7 @@ class Vitals:
         self.leaves = True
 
     def notice(self, status: Status, now: float) -> None:
-        """A status came, and is taken in later if it waits for the disk: the training gets on, or does not."""
+        """A status came, though it may be taken in later: the training gets on, or does not."""
         if status.step != self.step_came:
             self.step_changed = now
         self.status_came, self.step_came = status.seq, status.step
