@@ -7,8 +7,14 @@ from zloom import recording
 from zloom.model import Outcome, Ramp, Revision, Value
 from zloom.recording import AnyRecord
 
-HARMLESS_COMMANDS = frozenset({"pause", "resume", "checkpoint"})
-"""Commands that change no parameter, so that they are left out. What any other does nobody knows."""
+_NO_PARAMETER = "changes no parameter"
+LEFT_OUT_COMMANDS = {
+    "pause": _NO_PARAMETER,
+    "resume": _NO_PARAMETER,
+    "checkpoint": _NO_PARAMETER,
+    "stop": "ended the recorded run, and changes no parameter",
+}
+"""Commands that are left out, and why. What any other does nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +107,9 @@ def _schedule(revision: Revision, ledger: _Ledger, schedule: Schedule) -> None:
     applied, changes = ledger.applied(number), _changes(revision, ledger)
     if not applied:
         schedule.left_out.append(LeftOut(number, " and ".join(ledger.others(number)) or "for no replica"))
-    elif revision.kind == "command" and revision.command in HARMLESS_COMMANDS:
-        schedule.left_out.append(LeftOut(number, f"{revision.command} changes no parameter"))
+    elif revision.kind == "command" and revision.command in LEFT_OUT_COMMANDS:
+        why = LEFT_OUT_COMMANDS[revision.command]
+        schedule.left_out.append(LeftOut(number, f"{revision.command} {why}"))
     elif revision.kind == "cancel" and not changes:
         schedule.left_out.append(LeftOut(number, f"revision {revision.cancels}, which it took back, is too"))
     else:

@@ -164,14 +164,14 @@ def test_ctrl_c_leaves_a_replay_with_the_run(trained: Place, tmp_path: Path) -> 
         (
             5,
             {},
-            "stop",
+            "validate",
             (),
-            "cannot be replayed exactly: revision 1 is the command stop, carried out at step 5",
+            "cannot be replayed exactly: revision 1 is the command validate, carried out at step 5",
         ),
         (1, {"learning_rate": 0.5}, "", (), "has begun, and revision 1 was applied at step 1; start it with"),
         (10**9, {"lr": 0.5}, "", (), "cannot be steered as it was recorded: it has no key 'lr'"),
         (10**9, {"learning_rate": 5.0}, "", (), "learning_rate: 5.0 is out of bounds"),
-        (5, {}, "stop", ("--skip", "2"), "there is no revision 2 to skip"),
+        (5, {}, "validate", ("--skip", "2"), "there is no revision 2 to skip"),
     ],
 )
 def test_what_cannot_be_replayed_is_one_clear_line(
