@@ -413,13 +413,18 @@ def follows(place: Place) -> int:
     return count
 
 
-def test_ctrl_c_says_whether_the_change_is_still_coming(trained: Place) -> None:
+@pytest.mark.parametrize("gap", [0.001, 0.03, 0.08])
+def test_ctrl_c_says_whether_the_change_is_still_coming_however_often_it_is_hit(
+    trained: Place, gap: float
+) -> None:
     newest = trained.json("keys", "lm")["revision"]
     before = follows(trained)
     with ended(trained.start("set", "lm", "gated=5")) as setting:
         deadline = time.monotonic() + DEADLINE
         while follows(trained) == before:  # who asks what became of a change knows that it was accepted
             assert time.monotonic() < deadline
+        setting.send_signal(signal.SIGINT)
+        time.sleep(gap)  # of a user's fingers, or of `timeout -s INT`, which tells the process and its group
         setting.send_signal(signal.SIGINT)
         out, err = setting.communicate(timeout=DEADLINE)
     assert setting.returncode == 130

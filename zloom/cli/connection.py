@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
 import typer
@@ -69,7 +70,38 @@ Previewing = Callable[[Operator], Awaitable[Preview]]
 def ask(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:
     """Connect, do the work, and return what it returned; an error ends the command."""
     with exits.reported(as_json=target.as_json):
-        return asyncio.run(connected(target, work))
+        return run(connected(target, work))
+
+
+def run(work: Coroutine[None, None, T]) -> T:
+    """Return what a coroutine returned.
+
+    Ctrl-C ends it, whole: another one while it closes its sockets, or while it is said what it leaves, would
+    leave its user without that word.
+
+    Raises:
+        KeyboardInterrupt: It was ended by Ctrl-C, which is ignored from then on.
+    """
+    interrupted = False
+
+    async def main() -> T:
+        task = asyncio.current_task()
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            if task is not None and not interrupted:
+                task.cancel()
+            interrupted = True
+
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+        return await work
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt from None
 
 
 async def connected(target: Target, work: Callable[[Operator], Awaitable[T]]) -> T:

@@ -29,7 +29,6 @@ def register(app: typer.Typer) -> None:
 
 def doctor(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: Json = False) -> None:
     """Check the broker, the key, clocks, the disk, runs that hang and ranks that differ; say what to do."""
-    import asyncio
     from dataclasses import asdict
 
     from zloom.cli import connection, findings, output
@@ -39,7 +38,7 @@ def doctor(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: J
     code = ExitCode.DONE
     with reported(as_json=as_json):
         try:
-            found = asyncio.run(connection.connected(Target(broker, timeout, as_json), examine))
+            found = connection.run(connection.connected(Target(broker, timeout, as_json), examine))
         except BrokerUnreachable:
             found, code = [_unreachable(broker)], ExitCode.UNREACHABLE
         except Refused as error:
