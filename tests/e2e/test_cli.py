@@ -373,6 +373,9 @@ def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     assert "1 (pending)" in trained.run("get", "lm").stdout
     accepted = trained.run("set", "lm", "gated=2", "--no-wait", code=5)
     assert " · accepted · " in accepted.stdout
+    stuck = trained.run("rollback", "lm", "0", "--timeout", "0.3", code=5).stderr
+    assert f"waits behind revision {newest}, which is not applied yet either\n  gated: Waits for" in stuck
+    assert f"`zloom cancel lm {newest}` takes revision {newest} back" in stuck
     revision = trained.json("set", "lm", "gated=3", "--no-wait", code=5)["revision"]
     assert trained.json("cancel", "lm", str(revision))["applied_everywhere"]
     taken_back = trained.json("set", "lm", "gated=4", "--timeout", "0.3", "--cancel-on-timeout", code=1)

@@ -1,6 +1,5 @@
 """The command line's pure parts: arguments, lines, shapes and exit codes."""
 
-import dataclasses
 import io
 import json
 import re
@@ -512,35 +511,6 @@ def test_the_reason_that_an_exception_is(error: BaseException | None, reason: st
 def test_a_pending_value_is_marked() -> None:
     rows = tables.of_values({"a": 1, "b": 2}, "lm", {"b"}).rows
     assert rows == [["a", "1"], ["b", "2 (pending)"]]
-
-
-def test_why_a_change_is_pending_names_the_keys_that_say_more() -> None:
-    first, *others = report.why_pending({"learning_rate": "1", "accumulate": "2"}, KEYS, None)
-    assert "at the end of the step that runs" in first
-    assert others == ["  learning_rate: Step size"]
-    assert "at the start of step 9" in report.why_pending({}, KEYS, 9)[0]
-
-
-def test_a_key_that_has_a_place_of_its_own_is_pending_for_that_alone() -> None:
-    batch_size = Key("batch_size", Schema(["integer"]), 1, "Samples; applies at the end of the epoch")
-    keys = msgspec.structs.replace(KEYS, keys=[KEYS.keys[0], KeyState(batch_size, 2)])
-    texts = {"learning_rate": "1", "batch_size": "2"}
-    own = "  batch_size: Samples; applies at the end of the epoch"
-    assert report.why_pending(texts, keys, None) == ["not applied yet: waits for the place of", own]
-    assert report.why_pending(texts, keys, 9) == [
-        "not applied yet: waits from step 9 on for the place of",
-        own,
-    ]
-    late = dataclasses.replace(result(APPLIED), at_step=1800)
-    assert report.step_passed(late, texts, keys) == ""
-
-
-def test_a_step_that_has_passed_is_pointed_out() -> None:
-    for at_step, note in ((1839, "note: step 1839 has passed: applied at step 1840"), (1840, ""), (None, "")):
-        met = dataclasses.replace(result(APPLIED, outcome(1, "applied", 1840)), at_step=at_step)
-        assert report.step_passed(met, {"learning_rate": "1"}, KEYS) == note
-    pending = dataclasses.replace(result(PENDING, settled=False), at_step=7)
-    assert report.step_passed(pending, {"learning_rate": "1"}, KEYS) == ""
 
 
 def test_what_is_still_coming_says_how_it_is_taken_back() -> None:

@@ -79,7 +79,7 @@ def set_(
 
     Values are read by the type that each key declares; `zloom keys RUN` lists them.
     """
-    from zloom.cli import arguments, guards, ramps, report, usage
+    from zloom.cli import arguments, guards, pending, ramps, usage
     from zloom.cli.exits import reported
     from zloom.errors import Refused
 
@@ -114,8 +114,7 @@ def set_(
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         keys = await operator.keys(run, attempt=attempt)
-        progress.describe = lambda result: report.why_pending(texts, keys, result.at_step)
-        progress.note = lambda result: report.step_passed(result, texts, keys)
+        progress.note = lambda result: pending.step_passed(result, texts, keys)
         ends, steps = ramps.split(texts, keys)
         with guards.pointed_at(revert_if):
             return await operator.set(

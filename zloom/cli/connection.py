@@ -1,6 +1,7 @@
 """From a command to the broker and back: connects, says what came of it, and sets the exit code."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
@@ -8,13 +9,14 @@ from typing import TypeVar
 
 import typer
 
-from zloom.cli import exits, output, report, shapes
+from zloom.cli import exits, output, pending, report, shapes
 from zloom.cli.exits import ExitCode
 from zloom.cli.options import Change, Target
 from zloom.client import Operator, Result, connect
 from zloom.endpoints import is_deserted
-from zloom.errors import BrokerUnreachable
-from zloom.messages import Preview
+from zloom.errors import BrokerUnreachable, ZloomError
+from zloom.messages import Keys, Preview
+from zloom.model import HistoryEntry
 from zloom.settings import ClientSettings, resolve_broker
 
 T = TypeVar("T")
@@ -32,33 +34,47 @@ LOOK_INTERVAL = 0.05
 WONDER_AFTER = 2.0
 """Seconds until a wait for outcomes is explained."""
 
+LOOK_BACK = 100
+"""Revisions among which are those that a change waits behind: one answer of the broker."""
+
 
 class Progress:
-    """The newest that is known of a change while it is waited for."""
+    """The newest that is known of a change while it is waited for; `attempt` as it was named, or empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempt: str = "") -> None:
         self.result: Result | None = None
-        self.describe: Callable[[Result], list[str]] = lambda _: [report.WHY_PENDING]
-        """Returns lines that say why there is no answer yet."""
         self.note: Callable[[Result], str] = lambda _: ""
         """Returns what is to be known beside an answer, for stderr; empty where nothing is."""
         self.can_cancel = True
         """Whether what is waited for can be taken back."""
+        self._attempt = attempt
+        self._keys: Keys | None = None
+        self._entries: list[HistoryEntry] = []
         self._explained = False
 
     def __call__(self, result: Result) -> None:
         self.result = result
 
+    async def look(self, operator: Operator) -> None:
+        """Ask what a change without an answer may wait for; a broker that is gone tells nothing."""
+        if self.result is None or self.result.settled or self._explained:
+            return
+        run, attempt = self.result.run, self.result.attempt
+        with contextlib.suppress(ZloomError):
+            self._entries = await operator.history(run, LOOK_BACK, attempt=attempt)
+            self._keys = await operator.keys(run, attempt=attempt)
+
     def explain(self) -> None:
         """Say once why there is no answer yet."""
         if not self._explained and self.result is not None:
             self._explained = True
-            for line in self.describe(self.result):
+            for line in pending.why(self.result, self._keys, self._entries, self._attempt):
                 output.remark(line)
 
-    async def explain_later(self) -> None:
+    async def explain_later(self, operator: Operator) -> None:
         """Say it when the wait has become long enough to wonder."""
         await asyncio.sleep(WONDER_AFTER)
+        await self.look(operator)
         if self.result is not None and not self.result.settled:
             self.explain()
 
@@ -136,7 +152,7 @@ async def _await_listener(endpoint: str, patience: float) -> None:
 
 def steer(change: Change, work: Steering) -> None:
     """Make a change, say what became of it, and exit with its code; Ctrl-C says whether it is coming."""
-    progress = Progress()
+    progress = Progress(change.attempt)
     try:
         result = ask(change.target, lambda operator: _steered(operator, change, work, progress))
     except KeyboardInterrupt:
@@ -171,9 +187,11 @@ async def _steered(operator: Operator, change: Change, work: Steering, progress:
             output.remark(f"note: attempt {other} of {change.run} is live too; name one with --attempt")
     if change.target.as_json or not change.wait:
         return await work(operator, progress)
-    explaining = asyncio.create_task(progress.explain_later())
+    explaining = asyncio.create_task(progress.explain_later(operator))
     try:
-        return await work(operator, progress)
+        result = await work(operator, progress)
+        await progress.look(operator)
+        return result
     finally:
         explaining.cancel()
 

@@ -8,22 +8,15 @@ import msgspec
 from zloom.cli.guards import caret
 from zloom.client.operator import Observation
 from zloom.client.results import Result
-from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised
-from zloom.model import Key, Outcome, RampState, ReplicaStatus, Revision, Value
+from zloom.messages import Answered, Happened, Preview, Reported, Revised
+from zloom.model import Outcome, RampState, ReplicaStatus, Revision, Value
 from zloom.words import counted, did_you_mean, named
-
-_PLACE = "applies "
-"""Begins the part of a key's description that says where a change of it is applied."""
 
 MAX_RUNS = 20
 """Runs that are named beside one that is not there."""
 
 MAIN_METRICS = 3
 """Metrics of a replica that `ps` has room for."""
-
-WHY_PENDING = (
-    "not applied yet: a change is applied, and a command carried out, at the end of the step that runs"
-)
 
 
 def value_text(value: Value) -> str:
@@ -66,11 +59,12 @@ def result_lines(result: Result, *, waited: bool, what: str = "revision") -> lis
 
 def _applied(result: Result) -> str:
     applied, total = result.applied, len(result.outcomes)
-    said = f"applied on {len(applied)}/{counted(total, 'replica')}{_at_steps(applied)}"
+    said = f"applied on {len(applied)}/{counted(total, 'replica')}{at_steps(applied)}"
     return f"{said}, {len(result.missing)} still pending" if result.missing else said
 
 
-def _at_steps(outcomes: list[Outcome]) -> str:
+def at_steps(outcomes: list[Outcome]) -> str:
+    """Return at which steps they came: ` at step 7`, ` at steps 7 to 9`; empty where none is known."""
     steps = sorted({each.step for each in outcomes if each.step is not None})
     if not steps:
         return ""
@@ -163,7 +157,7 @@ def outcome_summary(outcomes: list[Outcome]) -> str:
 
 
 def _share(kind: str, group: list[Outcome], total: int) -> str:
-    steps = _at_steps(group) if kind == "applied" else ""
+    steps = at_steps(group) if kind == "applied" else ""
     return f"{kind.replace('_', ' ')} {len(group)}/{total}{steps}"
 
 
@@ -180,27 +174,6 @@ def main_metrics_text(status: ReplicaStatus) -> str:
 
 def _metrics(metrics: list[tuple[str, float]]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in metrics)
-
-
-def why_pending(texts: Collection[str], keys: Keys, at_step: int | None) -> list[str]:
-    """Return lines that say why a change of these keys is not applied yet."""
-    concerned = [state.key for state in keys.keys if state.key.name in texts and state.key.description]
-    # A description that says where the key applies is right, and the common place is not.
-    placed = list(_placed(texts, keys))
-    described = [f"  {key.name}: {key.description}" for key in placed or concerned]
-    if placed:
-        since = "" if at_step is None else f" from step {at_step} on"
-        return [f"not applied yet: waits{since} for the place of", *described]
-    when = "at the end of the step that runs" if at_step is None else f"at the start of step {at_step}"
-    return [f"not applied yet: a change is applied {when}", *described]
-
-
-def step_passed(result: Result, texts: Collection[str], keys: Keys) -> str:
-    """Return a note about a step that was named and had passed; empty where it was met, or is not known."""
-    steps = [each.step for each in result.applied if each.step is not None]
-    if result.at_step is None or not steps or max(steps) <= result.at_step or any(_placed(texts, keys)):
-        return ""
-    return f"note: step {result.at_step} has passed: applied{_at_steps(result.applied)}"
 
 
 def pause_ends(result: Result, limit: float | None, attempt: str = "") -> str:
@@ -228,17 +201,17 @@ def still_coming(result: Result, attempt: str = "", *, can_cancel: bool = True) 
     coming = f"revision {result.revision} is still coming on {named([each.rank for each in result.missing])}"
     if not can_cancel:
         return coming
-    take_back = f"zloom cancel {result.run} {result.revision}{_option(attempt)}"
+    take_back = cancelling(result.run, result.revision, attempt)
     return f"{coming}; `{take_back}` takes it back where it is pending"
+
+
+def cancelling(run: str, revision: int, attempt: str = "") -> str:
+    """Return the command that takes a revision back; `attempt` as it was named, or empty."""
+    return f"zloom cancel {run} {revision}{_option(attempt)}"
 
 
 def _option(attempt: str) -> str:
     return f" --attempt {attempt}" if attempt else ""
-
-
-def _placed(texts: Collection[str], keys: Keys) -> Iterator[Key]:
-    """Yield those of the changed keys that are applied at a place of their own."""
-    return (state.key for state in keys.keys if state.key.name in texts and _PLACE in state.key.description)
 
 
 def awaited(run: str, known: Collection[str]) -> str:
