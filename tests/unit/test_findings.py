@@ -11,8 +11,8 @@ from zloom.messages import Stats
 from zloom.model import RampState, ReplicaStatus
 
 
-def replica(rank: int, **fields: Any) -> ReplicaStatus:
-    return ReplicaStatus(f"r{rank}", "lm", "one", rank, 4, **({"host": f"gpu-{rank}"} | fields))
+def replica(rank: int, size: int = 4, **fields: Any) -> ReplicaStatus:
+    return ReplicaStatus(f"r{rank}", "lm", "one", rank, size, **({"host": f"gpu-{rank}"} | fields))
 
 
 def seen(found: list[Finding]) -> list[tuple[str, str]]:
@@ -77,23 +77,45 @@ def test_replicas_that_do_not_get_on_are_named_with_what_to_do() -> None:
 
 @pytest.mark.parametrize("state", ["live", "paused", "holding"])
 def test_replicas_that_get_on_are_fine(state: str) -> None:
-    one, two = [replica(0, state=state)], [replica(0, state=state), replica(1, state=state)]
+    one, two = ([replica(rank, size, state=state) for rank in range(size)] for size in (1, 2))
     assert seen(list(findings.of_runs(one))) == [("ok", "1 run with 1 replica, none of them stuck")]
     assert seen(list(findings.of_runs(two))) == [("ok", "1 run with 2 replicas, none of them stuck")]
     assert seen(list(findings.of_runs([]))) == [("ok", "none is there")]
 
 
 def test_a_rank_that_is_lost_is_named_before_those_that_wait_for_it() -> None:
-    gone = replica(1, state="lost", reason="the connection was closed", step=7, pid=42)
-    found = list(findings.of_runs([replica(0, state="stalled", step=8), gone]))
+    gone = replica(1, 2, state="lost", reason="the connection was closed", step=7, pid=42)
+    found = list(findings.of_runs([replica(0, 2, state="stalled", step=8), gone]))
     told = "rank 1 of lm is lost (the connection was closed) at step 7 on gpu-1 (pid 42)"
     assert seen(found) == [
         ("problem", f"{told}; the others may wait for it"),
         ("problem", "rank 0 of lm is stalled at step 8"),
     ]
     alone = structs.replace(replica(0), world_size=1)
-    for others in ([], [replica(0, state="finished")], [replica(0), replica(1)], [alone]):
+    for others in ([replica(0, state="finished")], [replica(0), replica(1)], [alone]):
         assert "lost" not in str(seen(list(findings.of_runs([gone, *others]))))
+
+
+def test_ranks_that_never_came_are_told_of() -> None:
+    (found,) = findings.of_runs([replica(0, 2)])
+    assert (found.state, found.text) == ("warning", "rank 1 of lm has not come: it has 2 ranks")
+    assert found.advice.endswith("reaches this broker as attempt one of lm")
+    left = [replica(1, state="finished"), replica(0)]
+    assert seen(list(findings.of_runs(left))) == [("warning", "ranks 2, 3 of lm have not come: it has 4 ranks")]
+    (boast,) = findings.of_runs([replica(0, 2**53)])
+    assert boast.text.startswith(f"ranks 1, 2, 3, 4, 5, 6, 7, 8 and {2**53 - 9} more of lm have not come")
+
+
+def test_a_run_of_which_every_rank_is_lost_is_told_of() -> None:
+    gone = [replica(rank, 2, state="lost", reason="no answer", step=7, pid=42) for rank in (0, 1)]
+    (found,) = findings.of_runs(gone[:1])
+    told = "rank 0 of lm is lost (no answer) at step 7 on gpu-0 (pid 42)"
+    assert (found.state, found.text) == ("warning", f"{told}; nobody trains in lm")
+    assert found.advice.endswith("`zloom forget lm --attempt one` ends this warning")
+    assert seen(list(findings.of_runs(gone)))[0][1].startswith(f"{told}, and 1 other rank too; ")
+    earlier = structs.replace(gone[0], attempt="zero")
+    for newer in ([replica(0, 1)], [replica(0, state="finished")]):
+        assert {state for state, _ in seen(list(findings.of_runs([*newer, earlier])))} == {"ok"}
 
 
 def test_ranks_that_differ_are_named_by_key() -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Literal
 
 from zloom.cli.report import duration
 from zloom.messages import Stats
 from zloom.model import GONE, ReplicaStatus
-from zloom.words import counted
+from zloom.words import MAX_NAMED, counted, named
 
 GIB = 2**30
 
@@ -139,9 +139,12 @@ def of_load(stats: Stats) -> Iterator[Finding]:
 
 
 def of_runs(replicas: Sequence[ReplicaStatus]) -> Iterator[Finding]:
-    """Of all replicas: which rank is lost that others may wait for, who does not get on, who is slow."""
+    """Of all replicas, those of the newest attempt first: which rank is lost that others may wait for, or has
+    not come, who does not get on, who is slow, which run was lost as a whole."""
     there = [each for each in replicas if each.state not in GONE]
-    found = [*_of_lost(replicas, there), *(finding for each in there for finding in _of_replica(each))]
+    found = [*_of_lost(replicas, there), *_of_absent(replicas, there)]
+    found += [finding for each in there for finding in _of_replica(each)]
+    found += _of_lost_runs(replicas, there)
     yield from found
     if not found:
         runs = len({_home(each) for each in there})
@@ -156,13 +159,51 @@ def _of_lost(replicas: Sequence[ReplicaStatus], there: Sequence[ReplicaStatus]) 
     for each in replicas:
         lacks = each.rank < sizes.get(_home(each), 0) and (*_home(each), each.rank) not in held
         if each.state == "lost" and lacks:
-            text = (
-                f"rank {each.rank} of {each.run} is lost ({each.reason}) at step {each.step} on {each.host} "
-                f"(pid {each.pid}); the others may wait for it"
-            )
+            text = f"{_lost(each)}; the others may wait for it"
             yield Finding(
                 "runs", "problem", text, "see what became of that process, and end or restart the job"
             )
+
+
+def _of_absent(replicas: Sequence[ReplicaStatus], there: Sequence[ReplicaStatus]) -> Iterator[Finding]:
+    for home, size in {_home(each): each.world_size for each in there}.items():
+        heard = {each.rank for each in replicas if _home(each) == home}
+        # Not all of them: a replica may say any world size.
+        first = list(islice((rank for rank in range(size) if rank not in heard), MAX_NAMED))
+        if first:
+            count = size - sum(rank < size for rank in heard)
+            more = f" and {count - len(first)} more" if count > len(first) else ""
+            verb = "has" if count == 1 else "have"
+            text = f"{named(first)}{more} of {home[0]} {verb} not come: it has {size} ranks"
+            advice = (
+                "what needs all ranks, as pause and stop, is refused until then: see whether that process "
+                f"runs, and reaches this broker as attempt {home[1]} of {home[0]}"
+            )
+            yield Finding("runs", "warning", text, advice)
+
+
+def _of_lost_runs(replicas: Sequence[ReplicaStatus], there: Sequence[ReplicaStatus]) -> Iterator[Finding]:
+    """Yield the runs in which nobody is any more, and which did not end."""
+    trained = {each.run for each in there}
+    newest: dict[str, str] = {}
+    for each in replicas:
+        newest.setdefault(each.run, each.attempt)
+    for run, attempt in newest.items():
+        last = [each for each in replicas if _home(each) == (run, attempt)]
+        if run not in trained and all(each.state == "lost" for each in last):
+            advice = (
+                "see what became of that process, and start it again; "
+                f"`zloom forget {run} --attempt {attempt}` ends this warning"
+            )
+            more = f", and {counted(len(last) - 1, 'other rank')} too" if len(last) > 1 else ""
+            yield Finding("runs", "warning", f"{_lost(last[0])}{more}; nobody trains in {run}", advice)
+
+
+def _lost(status: ReplicaStatus) -> str:
+    return (
+        f"rank {status.rank} of {status.run} is lost ({status.reason}) at step {status.step} on "
+        f"{status.host} (pid {status.pid})"
+    )
 
 
 def _of_replica(status: ReplicaStatus) -> Iterator[Finding]:
