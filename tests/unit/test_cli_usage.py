@@ -84,6 +84,7 @@ GUARD = ("--revert-if", "loss >> 2 within 5 steps")
             ("set", "lm", "a=..1", "over", "9", "steps"),
             "'over' is no change; expected key=value; quote a ramp: 'key=..value over 300 steps'",
         ),
+        (("ps", "--attempt", "one"), "--attempt needs a RUN"),
         (("command", "lm", "norm", "2"), "'2' is no argument; expected key=value"),
     ],
 )

@@ -42,9 +42,11 @@ def ps(
     as_json: Json = False,
 ) -> None:
     """List the replicas of all runs: who trains where, at which step."""
-    from zloom.cli import connection, output, shapes, tables
+    from zloom.cli import connection, exits, output, shapes, tables, usage
 
     target = Target(broker, timeout, as_json)
+    with exits.reported(as_json=as_json):
+        usage.check_attempt(run, attempt)
     replicas = connection.ask(target, lambda operator: _replicas(operator, run, attempt))
     if as_json:
         output.say_json([shapes.of_struct(each) for each in replicas])

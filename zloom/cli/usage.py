@@ -27,5 +27,15 @@ def check_step(mode: object, at_step: int | None, after: int | None, *, queue: b
         raise SettingsError("--queue needs --at-step or --after")
 
 
+def check_attempt(run: str, attempt: str) -> None:
+    """Refuse an attempt of no run, where the run may be left out.
+
+    Raises:
+        SettingsError: It is one.
+    """
+    if attempt and not run:
+        raise SettingsError("--attempt needs a RUN")
+
+
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
