@@ -327,10 +327,14 @@ def test_commands(trained: Place) -> None:
     assert trained.run("pause", "lm", "--for", "90").stderr == (
         "note: the pause ends by itself after 90 s; `zloom resume lm` ends it before\n"
     )
+    assert trained.run("resume", "lm", "--steps", "1").stderr == (
+        "note: the new pause ends by itself after 90 s; `zloom resume lm` ends it before\n"
+    )
     assert trained.json("resume", "lm")["applied_everywhere"]
     assert trained.run("pause", "lm", "--no-limit").stderr == ""
+    assert trained.run("resume", "lm", "--steps", "1").stderr == ""
     trained.run("resume", "lm")
-    assert trained.json("history", "lm", "--limit", "2")[1]["arguments"] == {"limit": None}
+    assert trained.json("history", "lm", "--limit", "3")[2]["arguments"] == {"limit": None}
 
 
 REQUESTS: list[tuple[str, ...]] = [

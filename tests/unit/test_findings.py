@@ -101,7 +101,9 @@ def test_ranks_that_never_came_are_told_of() -> None:
     assert (found.state, found.text) == ("warning", "rank 1 of lm has not come: it has 2 ranks")
     assert found.advice.endswith("reaches this broker as attempt one of lm")
     left = [replica(1, state="finished"), replica(0)]
-    assert seen(list(findings.of_runs(left))) == [("warning", "ranks 2, 3 of lm have not come: it has 4 ranks")]
+    assert seen(list(findings.of_runs(left))) == [
+        ("warning", "ranks 2, 3 of lm have not come: it has 4 ranks")
+    ]
     (boast,) = findings.of_runs([replica(0, 2**53)])
     assert boast.text.startswith(f"ranks 1, 2, 3, 4, 5, 6, 7, 8 and {2**53 - 9} more of lm have not come")
 

@@ -1,6 +1,6 @@
 """Commands that most trainers know by name: `pause`, `resume`, `stop`, `checkpoint`, `validate`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 PAUSE_LIMIT = 1800.0
 """Seconds; the client's `PAUSE_LIMIT`, here so that `--help` need not load the client."""
+
+LOOK_BACK = 100
+"""Revisions among which the last pause is looked for, whose limit the next one has: one answer."""
 
 SIMPLE_COMMANDS = {
     "checkpoint": "Save a checkpoint, and say where.",
@@ -80,7 +83,10 @@ def pause(
 
         return report.pause_ends(result, ends_after, attempt)
 
-    _send(change, "pause", {"limit": ends_after}, note)
+    async def prepare(_: "Operator", progress: "Progress") -> None:
+        progress.note = note
+
+    _send(change, "pause", {"limit": ends_after}, prepare)
 
 
 def resume(
@@ -107,7 +113,17 @@ def resume(
     """End a pause; with --steps only for so many steps, after which all ranks pause at the same step."""
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
-    _send(change, "resume", {} if steps is None else {"steps": steps})
+    if steps is None:
+        _send(change, "resume", {})
+        return
+
+    async def prepare(operator: "Operator", progress: "Progress") -> None:
+        from zloom.cli import report
+
+        limit = report.limit_of_last_pause(await operator.history(run, LOOK_BACK, attempt=attempt))
+        progress.note = lambda result: report.pause_ends(result, limit, attempt, which="the new pause")
+
+    _send(change, "resume", {"steps": steps}, prepare)
 
 
 def stop(
@@ -158,12 +174,13 @@ def _send(
     change: Change,
     name: str,
     arguments: "dict[str, Value]",
-    note: "Callable[[Result], str] | None" = None,
+    prepare: "Callable[[Operator, Progress], Awaitable[None]] | None" = None,
 ) -> None:
     from zloom.cli import connection
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
-        progress.note = note or progress.note
+        if prepare is not None:
+            await prepare(operator, progress)
         return await operator.command(
             change.run,
             name,

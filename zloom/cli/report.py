@@ -1,7 +1,7 @@
 """What became of a change, and what happened, in words. Pure."""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -9,7 +9,7 @@ from zloom.cli.guards import caret
 from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.messages import Answered, Happened, Preview, Reported, Revised
-from zloom.model import Outcome, RampState, ReplicaStatus, Revision, Value
+from zloom.model import HistoryEntry, Outcome, RampState, ReplicaStatus, Revision, Value
 from zloom.words import counted, did_you_mean, named
 
 MAX_RUNS = 20
@@ -176,18 +176,32 @@ def _metrics(metrics: list[tuple[str, float]]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in metrics)
 
 
-def pause_ends(result: Result, limit: float | None, attempt: str = "") -> str:
+def limit_of_last_pause(entries: Iterable[HistoryEntry]) -> float | None:
+    """Return after how many seconds a pause with the limit of the last one ends, if that is known.
+
+    Args:
+        entries: Of the history, the newest first.
+    """
+    for entry in entries:
+        if entry.revision.command == "pause" and any(each.outcome == "applied" for each in entry.outcomes):
+            limit = entry.revision.arguments.get("limit")
+            return limit if isinstance(limit, int | float) else None
+    return None
+
+
+def pause_ends(result: Result, limit: float | None, attempt: str = "", which: str = "the pause") -> str:
     """Return a note about when a pause ends by itself; empty where it does not, or where none is coming.
 
     Args:
         result: Of the pause.
         limit: Seconds, or None.
         attempt: As it was named to the command; empty where it was not.
+        which: What is said to end.
     """
     if limit is None or (result.settled and not result.applied):
         return ""
     resume = f"`zloom resume {result.run}{_option(attempt)}`"
-    return f"note: the pause ends by itself after {_span(limit)}; {resume} ends it before"
+    return f"note: {which} ends by itself after {_span(limit)}; {resume} ends it before"
 
 
 def still_coming(result: Result, attempt: str = "", *, can_cancel: bool = True) -> str:
