@@ -1,15 +1,27 @@
-"""What `--help` shows of commands.
+"""What `--help` shows of commands, and what is said of words that are none of theirs.
 
 Plain text, not the boxes of rich: it can be searched, cuts no choice in two, and is there in half the time.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 _WHOLE = 1000
 """Characters of a first sentence at most."""
+
+_UsageError: Any = typer.BadParameter.__base__  # which typer does not export
+
+
+class Command(TyperCommand):
+    """A command."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the usage; a name in upper case needs no braces to be one."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
 class Group(TyperGroup):
@@ -22,10 +34,44 @@ class Group(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the words before the command; those that are wrong end the process."""
+        with _misuse_told():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the other words and carry the command out; words that are wrong end the process."""
+        with _misuse_told():
+            return super().invoke(ctx)
+
 
 def whole(app: typer.Typer) -> None:
     """Have an app, and the apps in it, tell of their commands so; call it when all are there."""
     app.info.cls = Group
+    for command in app.registered_commands:
+        command.cls = Command
     for group in app.registered_groups:
         if group.typer_instance is not None:
             whole(group.typer_instance)
+
+
+@contextmanager
+def _misuse_told() -> Iterator[None]:
+    """Say of wrong usage what any error is said like, and where there is more, instead of typer's way."""
+    try:
+        yield
+    except _UsageError as error:
+        if error.ctx is not None and error.message == error.ctx.get_help():
+            raise  # no words at all: what it shows is that help
+        from zloom.cli import output
+        from zloom.cli.exits import ExitCode
+
+        output.complain(_in_a_sentence(error.format_message()))
+        command = "zloom" if error.ctx is None else error.ctx.command_path
+        output.remark(f"`{command} --help` says what it takes")
+        raise typer.Exit(ExitCode.USAGE) from error
+
+
+def _in_a_sentence(text: str) -> str:
+    text = text.removesuffix(".")
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

@@ -26,7 +26,8 @@ Broker = Annotated[
         "--broker",
         envvar="ZLOOM_BROKER",
         metavar="ENDPOINT",
-        help="The broker's control endpoint, such as tcp://gpu-1:5555; by default your own on this host.",
+        help="The broker's control endpoint, such as tcp://gpu-1:5555; by default your own on this host. "
+        "On TCP, ZLOOM_KEY names the file of your key.",
         show_default=False,
     ),
 ]
@@ -108,7 +109,7 @@ AtStep = Annotated[
         "--at-step",
         metavar="STEP",
         parser=integer("--at-step", 0),
-        help="Apply it before this step, not before.",
+        help="Apply it at the start of this step.",
         show_default=False,
     ),
 ]
