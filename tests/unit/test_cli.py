@@ -480,6 +480,59 @@ def test_a_replica_of_lightning_fits_a_terminal(monkeypatch: pytest.MonkeyPatch)
     assert all(word in text for word in ("train_loss", "val_loss", "gpu-1:42"))
 
 
+LONG = Keys(
+    id="r1",
+    run="lm",
+    attempt="one",
+    revision=3,
+    keys=[
+        KeyState(
+            Key("accumulate_grad_batches", RATE, 0.1, "Batches per step; applies where both begin"), 0.2, 3
+        ),
+        KeyState(Key("gradient_clip_val", RATE, 0.1, "Norm to which gradients are clipped"), 0.2, 3),
+    ],
+    commands=[Command("checkpoint", Schema(["object"]), "Save a checkpoint, where no gradient is pending")],
+)
+CHANGED = Revision(
+    3, "config", {"accumulate_grad_batches": 4, "gradient_clip_val": 0.5}, by="ann@vm", at=5.0, note="a " * 20
+)
+DEVICE = DeviceReport(
+    Device("GPU-8c9a0b1c-0d12-4e5f-9a3b", "NVIDIA H200 NVL", "gpu", 0, 2**37),
+    DeviceStatus("x", 0.5, 2**30, 61.4, 300.2),
+    "gpu-host-1",
+    ["r0-6825-4a211498", "r1-6826-4a211499"],
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        (tables.of_keys(LONG), ["accumulate_grad_batches", "gradient_clip_val"]),
+        (tables.of_commands(LONG), ["checkpoint"]),
+        (tables.of_values({"accumulate_grad_batches": "x" * 90}, "lm"), ["accumulate_grad_batches"]),
+        (
+            tables.of_history([HistoryEntry(CHANGED, [APPLIED])], "lm"),
+            ["accumulate_grad_batches=4", "gradient_clip_val=0.5"],
+        ),
+        (tables.of_devices([DEVICE]), ["GPU-8c9a0b1c-0d12-4e5f-9a3b"]),
+    ],
+)
+def test_a_narrow_terminal_breaks_no_name(
+    table: output.Table, names: list[str], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = {stderr: Console(file=io.StringIO(), width=width) for stderr in (False, True)}
+    monkeypatch.setattr(output, "_console", lambda *, stderr: printed[stderr])
+    output.show(table)
+    text, told = (printed[stderr].file.getvalue() for stderr in (False, True))  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    assert all(name in text for name in names)
+    heading = text.splitlines()[0].split("  ")
+    left_out = [name for name in table.columns if name not in {cell.strip() for cell in heading}]
+    assert bool(left_out) == bool(told)
+    assert told.startswith(f"no room for {', '.join(left_out)}: " if left_out else "")
+
+
 @pytest.mark.parametrize(
     ("state", "reason", "text"),
     [

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BROKEN_WIDTH = 16
 """Columns of a terminal that cells which may be broken into lines have at least, if they need so many."""
 
+MAX_WORD = 40
+"""Columns of a word for which others are left out, rather than that it be broken."""
+
 GAP = 2
 """Blanks between two columns of a table."""
 
@@ -39,6 +42,7 @@ class Table:
         right: Headings of the columns that are flush right.
         whole: Headings of the columns whose cells are never broken into lines.
         spare: Headings of the columns that are left out where there is no room for all, the first one first.
+        words: Headings of the columns whose cells are broken between words alone, of `MAX_WORD` at most.
     """
 
     columns: Sequence[str]
@@ -47,6 +51,7 @@ class Table:
     right: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
     spare: tuple[str, ...] = ()
+    words: frozenset[str] = frozenset()
 
 
 def clean(text: str) -> str:
@@ -103,9 +108,15 @@ def fitting(table: Table, width: int) -> Table:
 
 
 def _needed(table: Table) -> Iterator[int]:
-    for name, *cells in zip(table.columns, *table.rows, strict=True):
+    columns = list(zip(table.columns, *table.rows, strict=True))
+    words = [
+        word for name, *cells in columns if name in table.words for cell in cells for word in cell.split()
+    ]
+    # Of columns that may be broken the widest are made narrower first, so that all keep what one must have.
+    broken = max(BROKEN_WIDTH, min(MAX_WORD, max((len(clean(word)) for word in words), default=0)))
+    for name, *cells in columns:
         longest = max(len(clean(cell)) for cell in (name, *cells))
-        yield longest if name in table.whole else min(longest, BROKEN_WIDTH)
+        yield longest if name in table.whole else min(longest, broken)
 
 
 def show(table: Table) -> None:

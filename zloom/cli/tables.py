@@ -89,7 +89,12 @@ def of_devices(devices: Iterable[DeviceReport]) -> Table:
         "REPLICAS",
     )
     rows = [_device_row(each) for each in devices]
-    return Table(columns, rows, "no devices: no replica is there", frozenset({"USE", "GiB", "°C", "W"}))
+    right = frozenset({"USE", "GiB", "°C", "W"})
+    spare = ("NAME", "W", "°C", "GiB", "REPLICAS", "USE", "HOST")
+    whole = right | {"DEVICE", "HOST"}
+    return Table(
+        columns, rows, "no devices: no replica is there", right, whole, spare, frozenset({"REPLICAS"})
+    )
 
 
 def _device_row(report: DeviceReport) -> list[str]:
@@ -124,7 +129,8 @@ def of_keys(keys: Keys) -> Table:
     """Return the table of `keys`."""
     columns = ("KEY", "TYPE", "VALUE", "SET BY", "DESCRIPTION")
     rows = [_key_row(state) for state in keys.keys]
-    return Table(columns, rows, f"{keys.run} declares no keys")
+    whole, spare = frozenset({"KEY"}), ("SET BY", "DESCRIPTION", "TYPE")
+    return Table(columns, rows, f"{keys.run} declares no keys", whole=whole, spare=spare)
 
 
 def _key_row(state: KeyState) -> list[str]:
@@ -142,21 +148,25 @@ def of_commands(keys: Keys) -> Table:
         arguments = command.schema.properties or {}
         described = ", ".join(f"{name}: {describe(schema)}" for name, schema in arguments.items())
         rows.append([command.name, described, command.description])
-    return Table(("COMMAND", "ARGUMENTS", "DESCRIPTION"), rows, f"{keys.run} declares no commands")
+    columns, whole = ("COMMAND", "ARGUMENTS", "DESCRIPTION"), frozenset({"COMMAND"})
+    return Table(columns, rows, f"{keys.run} declares no commands", whole=whole, spare=("DESCRIPTION",))
 
 
 def of_values(values: dict[str, Value], run: str, pending: Collection[str] = ()) -> Table:
     """Return the table of `get`; `pending` names the keys whose value is not applied everywhere yet."""
     marks = dict.fromkeys(pending, " (pending)")
     rows = [[key, value_text(value) + marks.get(key, "")] for key, value in values.items()]
-    return Table(("KEY", "VALUE"), rows, f"{run} declares no keys")
+    return Table(("KEY", "VALUE"), rows, f"{run} declares no keys", whole=frozenset({"KEY"}))
 
 
 def of_history(entries: Iterable[HistoryEntry], run: str) -> Table:
     """Return the table of `history`."""
     columns = ("REV", "CHANGE", "MODE", "BY", "AT", "OUTCOMES", "NOTE")
     rows = [_history_row(entry) for entry in entries]
-    return Table(columns, rows, f"nobody changed {run} yet", frozenset({"REV"}))
+    whole = frozenset({"REV", "MODE", "BY", "AT"})
+    spare = ("BY", "MODE", "AT", "NOTE")
+    empty = f"nobody changed {run} yet"
+    return Table(columns, rows, empty, frozenset({"REV"}), whole, spare, frozenset({"CHANGE"}))
 
 
 def _history_row(entry: HistoryEntry) -> list[str]:
