@@ -362,7 +362,7 @@ def test_a_request_id_has_one_effect_and_one_answer(trained: Place) -> None:  # 
 
 def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     late = trained.run("set", "lm", "gated=1", "--timeout", "0.3", code=5)
-    assert "applied on 0/1 replica, 1 still pending" in late.stdout
+    assert "still pending on 1/1 replica" in late.stdout
     assert "rank 0  no answer yet" in late.stdout
     assert "at the end of the step that runs" in late.stderr
     assert "  gated: Waits for the gate" in late.stderr
@@ -437,8 +437,9 @@ def test_ctrl_c_says_whether_the_change_is_still_coming_however_often_it_is_hit(
     assert setting.returncode == 130
     assert f"revision {newest + 1} is still coming on rank 0" in err
     assert f"`zloom cancel lm {newest + 1}` takes it back" in err
-    assert "applied on 0/1" in out
-    trained.run("cancel", "lm", str(newest + 1))
+    assert "still pending on 1/1" in out
+    cancelled = trained.run("cancel", "lm", str(newest + 1)).stdout
+    assert f": cancel of revision {newest + 1} · applied on 1/1 replica" in cancelled
 
 
 # --- looking -------------------------------------------------------------------------------------

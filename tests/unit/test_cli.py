@@ -239,6 +239,19 @@ def test_replicas_that_did_not_apply_have_a_line_each() -> None:
     ]
 
 
+def test_what_none_has_applied_yet_begins_with_that() -> None:
+    assert (
+        lines(PENDING, outcome(3, None), settled=False)[0]
+        == "revision 7 · still pending on 2/2 replicas · 38 ms"
+    )
+    assert lines(REJECTED, PENDING, settled=False)[0] == "revision 7 · still pending on 1/2 replicas · 38 ms"
+
+
+def test_a_cancel_says_what_it_takes_back() -> None:
+    (line,) = report.result_lines(result(APPLIED), waited=True, cancels=5)
+    assert line == "revision 7: cancel of revision 5 · applied on 1/1 replica at step 1840 · 38 ms"
+
+
 def test_what_a_command_returned_is_shown() -> None:
     assert lines(outcome(0, "applied", 5, detail="/tmp/a.ckpt"))[1:] == ["  rank 0  /tmp/a.ckpt"]
 

@@ -109,7 +109,7 @@ def test_a_step_that_is_waited_for_is_named() -> None:
     waiting = type(waiting)("lm", "one", 7, [PENDING], settled=False, at_step=2340, latency=0.038)
     assert report.result_lines(waiting, waited=False) == ["revision 7 · for step 2340 · accepted · 38 ms"]
     assert report.result_lines(waiting, waited=True)[0].startswith(
-        "revision 7 · for step 2340 · applied on 0/1"
+        "revision 7 · for step 2340 · still pending on 1/1"
     )
     together = Revision(7, "config", {"a": 1}, mode="consistent", at_step=2340)
     assert (

@@ -271,7 +271,7 @@ def cancel(
     change = Change(Target(broker, timeout, as_json), run, attempt, not no_wait, False, None, request_id)
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
-        progress.can_cancel = False
+        progress.cancels = revision
         return await operator.cancel(
             run,
             revision,

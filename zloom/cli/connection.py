@@ -45,8 +45,8 @@ class Progress:
         self.result: Result | None = None
         self.note: Callable[[Result], str] = lambda _: ""
         """Returns what is to be known beside an answer, for stderr; empty where nothing is."""
-        self.can_cancel = True
-        """Whether what is waited for can be taken back."""
+        self.cancels = 0
+        """The revision that is taken back, which cannot be taken back itself; 0 for none."""
         self._attempt = attempt
         self._keys: Keys | None = None
         self._entries: list[HistoryEntry] = []
@@ -158,12 +158,12 @@ def steer(change: Change, work: Steering) -> None:
     except KeyboardInterrupt:
         _say_interrupted(change, progress)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    _say(change, result)
+    _say(change, result, progress.cancels)
     if note := progress.note(result):
         output.remark(note)
     if change.wait and not result.settled and not change.target.as_json:
         progress.explain()
-        can_cancel = progress.can_cancel and not change.cancel_on_timeout
+        can_cancel = not progress.cancels and not change.cancel_on_timeout
         output.remark(report.still_coming(result, change.attempt, can_cancel=can_cancel))
     raise typer.Exit(exits.of_result(result))
 
@@ -196,14 +196,14 @@ async def _steered(operator: Operator, change: Change, work: Steering, progress:
         explaining.cancel()
 
 
-def _say(change: Change, result: Result) -> None:
+def _say(change: Change, result: Result, cancels: int) -> None:
     if change.target.as_json:
         output.say_json(shapes.of_result(result))
         return
     if result.checkpoint is not None:
         for line in report.result_lines(result.checkpoint, waited=True, what="checkpoint"):
             output.say(line)
-    first, *others = report.result_lines(result, waited=change.wait)
+    first, *others = report.result_lines(result, waited=change.wait, cancels=cancels)
     output.say(first)
     for line in others:
         output.say(line)
@@ -214,7 +214,7 @@ def _say_interrupted(change: Change, progress: Progress) -> None:
     if result is None:
         output.complain("interrupted before the broker answered: whether the change is coming is unknown")
         return
-    _say(change, result)
+    _say(change, result, progress.cancels)
     if not result.settled:
-        coming = report.still_coming(result, change.attempt, can_cancel=progress.can_cancel)
+        coming = report.still_coming(result, change.attempt, can_cancel=not progress.cancels)
         output.complain(f"interrupted: {coming}")

@@ -44,9 +44,16 @@ def clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", moment)
 
 
-def result_lines(result: Result, *, waited: bool, what: str = "revision") -> list[str]:
-    """Return the lines about a change: the whole on the first, then replicas that are not plainly applied."""
-    parts = [f"{what} {result.revision}"]
+def result_lines(result: Result, *, waited: bool, what: str = "revision", cancels: int = 0) -> list[str]:
+    """Return the lines about a change: the whole on the first, then replicas that are not plainly applied.
+
+    Args:
+        result: What became of it.
+        waited: Whether outcomes were waited for.
+        what: It is.
+        cancels: The revision that it takes back; 0 for none.
+    """
+    parts = [f"{what} {result.revision}{f': cancel of revision {cancels}' if cancels else ''}"]
     if result.at_step is not None and not result.settled:
         parts.append(f"for step {result.at_step}")
     parts += [_applied(result)] if waited or result.settled else ["accepted"]
@@ -59,6 +66,8 @@ def result_lines(result: Result, *, waited: bool, what: str = "revision") -> lis
 
 def _applied(result: Result) -> str:
     applied, total = result.applied, len(result.outcomes)
+    if result.missing and not applied:
+        return f"still pending on {len(result.missing)}/{counted(total, 'replica')}"
     said = f"applied on {len(applied)}/{counted(total, 'replica')}{at_steps(applied)}"
     return f"{said}, {len(result.missing)} still pending" if result.missing else said
 
