@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
@@ -109,13 +110,16 @@ def run(work: Coroutine[None, None, T]) -> T:
                 task.cancel()
             interrupted = True
 
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        heard = threading.current_thread() is threading.main_thread()
+        if heard and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
         return await work
 
     try:
         return asyncio.run(main())
     except asyncio.CancelledError:
+        if not interrupted:
+            raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt from None
 
