@@ -336,30 +336,20 @@ class Core:
                 self._steering.confirm(peer, message, now)
             case Publish():
                 self._own_topics.publish(peer, message)
+            case Goodbye() | Declare() if self._membership.is_superseded(peer):
+                self._hub.counters["superseded"] += 1
             case Goodbye():
-                self._goodbye(peer, message, now)
+                leave = partial(self._departures.goodbye, peer, message, now)
+                self._declarations.before_goodbye(peer.replica, leave)
             case Sync():
                 catch_up(self._hub, self._log_pages, peer, message, now)
                 self._steering.synced(peer, now)
             case Declare():
-                self._declare(peer, message, now)
+                self._declarations.declare(peer, message, now)
             case FailureReceived():
                 self._failures.received(peer, message)
             case StacksTaken():
                 self._inspection.taken(peer, message, now)
-
-    def _goodbye(self, peer: Peer, goodbye: Goodbye, now: float) -> None:
-        if self._membership.is_superseded(peer):
-            self._hub.counters["superseded"] += 1
-        else:
-            leave = partial(self._departures.goodbye, peer, goodbye, now)
-            self._declarations.before_goodbye(peer.replica, leave)
-
-    def _declare(self, peer: Peer, declare: Declare, now: float) -> None:
-        if self._membership.is_superseded(peer):
-            self._hub.counters["superseded"] += 1
-        else:
-            self._declarations.declare(peer, declare, now)
 
     def _request(self, peer: Peer, request: Request, now: float) -> None:
         try:

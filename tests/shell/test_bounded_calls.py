@@ -103,27 +103,21 @@ def test_a_signal_while_a_thread_starts_leaves_one_call_at_a_time(
     assert made == (["first", "second"] if begun else ["second"])
 
 
-def test_a_signal_while_a_thread_is_made_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(thread: threading.Thread, *_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [("__init__", KeyboardInterrupt()), ("start", RuntimeError("can't start new thread"))],
+    ids=["a signal while it is made", "no thread to be had"],
+)
+def test_where_no_thread_begins_no_call_is_made_and_nothing_is_left_behind(
+    method: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread, *_: object, **__: object) -> None:
+        raise error
 
     call = BoundedCalls(DEADLINE)
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "__init__", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            call(lambda: None)
-    assert (call.busy, call.made) == (False, False)
-    assert call(lambda: 7) == 7
-
-
-def test_where_there_is_no_thread_to_be_had_no_call_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    call = BoundedCalls(DEADLINE)
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", none)
-        with pytest.raises(RuntimeError):
+        patched.setattr(threading.Thread, method, fail)
+        with pytest.raises(type(error)):
             call(lambda: None)
     assert (call.busy, call.made) == (False, False)
     assert call(lambda: 7) == 7

@@ -78,13 +78,10 @@ def pause(
         usage.exclusive(**{"for": limit is not None}, no_limit=no_limit)
     ends_after = None if no_limit else PAUSE_LIMIT if limit is None else limit
 
-    def note(result: "Result") -> str:
+    async def prepare(_: "Operator", progress: "Progress") -> None:
         from zloom.cli import report
 
-        return report.pause_ends(result, ends_after, attempt)
-
-    async def prepare(_: "Operator", progress: "Progress") -> None:
-        progress.note = note
+        progress.note = lambda result: report.pause_ends(result, ends_after, attempt)
 
     _send(change, "pause", {"limit": ends_after}, prepare)
 
