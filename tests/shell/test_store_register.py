@@ -218,15 +218,22 @@ def served_elsewhere() -> Iterator[tuple[Any, list[StoreRegister]]]:
         process.join()
 
 
+def hang(process: Any) -> None:
+    """Stop a process. The signal alone says that it will stop: meanwhile it may answer once more."""
+    os.kill(process.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+
+
 def test_g12_a_store_that_hangs_holds_nobody() -> None:
     """Torch waits for one without limit, and hears no signal meanwhile."""
     with served_elsewhere() as (process, (register, _)):
         assert register.decide(ROUND, True) is True
-        os.kill(process.pid, signal.SIGSTOP)
+        hang(process)
         signals: list[int] = []
         before = signal.signal(signal.SIGUSR1, lambda number, _: signals.append(number))
+        sends = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
         try:
-            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            sends.start()
             begun = time.monotonic()
             assert (register.decide("e1/8/1", True), register.reachable) == (None, False)
             assert signals == [signal.SIGUSR1]
@@ -234,6 +241,7 @@ def test_g12_a_store_that_hangs_holds_nobody() -> None:
             assert register.part(ROUND, "SIGTERM") is None
             assert time.monotonic() - begun < 2 * ANSWER_LIMIT, "one call waits for it, and no other"
         finally:
+            sends.join()  # or the signal would end the tests
             signal.signal(signal.SIGUSR1, before)
         os.kill(process.pid, signal.SIGCONT)
         end = time.monotonic() + DEADLINE
@@ -247,7 +255,7 @@ def test_g12_a_store_that_hangs_holds_nobody() -> None:
 def test_what_this_rank_has_done_is_noted_once_the_store_answers_again() -> None:
     with served_elsewhere() as (process, (register, other)):
         assert register.decide(ROUND, True) is True
-        os.kill(process.pid, signal.SIGSTOP)
+        hang(process)
         assert register.part(ROUND, "") is None  # under way, so that none of the next is made
         assert register.conclude(ROUND, 5, None) is None
         os.kill(process.pid, signal.SIGCONT)
