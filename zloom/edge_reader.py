@@ -40,7 +40,8 @@ class EdgeReader:
         self._turn = turn
         self._pid = process_id()
         self._closed = False
-        self._kicked = False
+        self.kicked = False
+        """A turn is pending."""
         self._timer: asyncio.TimerHandle | None = None
         self.in_turn = False
         try:
@@ -55,8 +56,8 @@ class EdgeReader:
 
     def kick(self) -> None:
         """Schedule a turn, unless one is pending."""
-        if not self._kicked and not self._closed:
-            self._kicked = True
+        if not self.kicked and not self._closed:
+            self.kicked = True
             self._loop.call_soon(self._on_kick)
 
     def kick_after(self, seconds: float) -> None:
@@ -73,7 +74,7 @@ class EdgeReader:
         _open_readers.discard(self)
 
     def _on_kick(self) -> None:
-        self._kicked = False
+        self.kicked = False
         self._wake()
 
     def _on_timer(self) -> None:

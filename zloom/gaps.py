@@ -1,5 +1,7 @@
 """How many publications did not come, by the sequence numbers of those that did. Pure."""
 
+from collections import OrderedDict
+
 from zloom.messages import Echo, Own, Published
 
 MAX_PLACES = 10_000
@@ -10,7 +12,8 @@ class Gaps:
     """Sequence numbers by topic, and on users' own by sender; those heard of longest ago are forgotten."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[bytes, str], int] = {}
+        # A dict searches for its first item past all that were deleted.
+        self._last = OrderedDict[tuple[bytes, str], int]()
 
     def see(self, topic: bytes, message: Published) -> int:
         """Take note of a publication; return how many before it did not come. The first begins the count."""
@@ -23,7 +26,7 @@ class Gaps:
         missed = seq - self._last.pop(place, seq - 1) - 1
         self._last[place] = seq
         if len(self._last) > MAX_PLACES:
-            del self._last[next(iter(self._last))]
+            self._last.popitem(last=False)
         return max(0, missed)
 
     def restart(self) -> None:

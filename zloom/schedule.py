@@ -73,7 +73,7 @@ class Schedule:
         due: list[tuple[int, int]] = []
         for number, pending in sorted(self._pending.items()):
             step = max([pending.step, *(latest.get(name, 0) for name in pending.names)])
-            if pending.round is None:
+            if rounds and pending.round is None:
                 step = max(step, _promised_before(pending, rounds))
             latest.update(dict.fromkeys(pending.names, step))
             if step <= now:

@@ -1,5 +1,6 @@
 """What became of revisions at one replica: told once, and remembered for who asks later. Pure."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,9 @@ class Settlement:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._ends: dict[int, str] = {}
-        self._commands: dict[bytes, Outcome] = {}
+        # A dict searches for its first item past all that were deleted.
+        self._ends = OrderedDict[int, str]()
+        self._commands = OrderedDict[bytes, Outcome]()
         """What became of commands, by the revision's digest: in another history its number means another."""
 
     def __contains__(self, number: int) -> bool:
@@ -55,6 +57,6 @@ class Settlement:
             self._answer(number, outcome)
 
 
-def _forget_oldest(table: dict[Any, Any]) -> None:
+def _forget_oldest(table: OrderedDict[Any, Any]) -> None:
     if len(table) > MAX_SETTLED:
-        del table[next(iter(table))]
+        table.popitem(last=False)

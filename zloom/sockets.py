@@ -254,8 +254,8 @@ class DrainSocket:
         if lane in self._outbox.lanes:
             return self._hold(lane, frames)
         sent = self._try_send(frames)
-        # Sending may eat the sign that something came. A turn goes on to read until there is no more anyway.
-        if not self._reader.in_turn:
+        # Sending may eat the sign that something came. A turn reads all there is, also one to come.
+        if not self._reader.in_turn and not self._reader.kicked:
             try:
                 if self._outbox.lanes or is_readable(self._socket):
                     self._reader.kick()

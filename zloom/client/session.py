@@ -8,7 +8,7 @@ Feed it messages and time; carry out the effects that each call returns, in orde
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import get_args
 
 from zloom.client.effects import Connected, Deliver, Effect, Rejected, SubscriptionRefused
@@ -139,19 +139,14 @@ class OperatorSession:
 
     def next_timer(self) -> float | None:
         """Return when `on_timer` wants to be called next, or None."""
-        return min((when for when in self._timers() if when is not None), default=None)
-
-    def _timers(self) -> Iterator[float | None]:
         if self.state is State.CONNECTING:
-            yield self._hello_due
+            return self._hello_due
         if self.state is not State.CONNECTED:
-            return
-        yield self._subscriptions.next_timer()
-        yield self._silent_at()
-        if self._starved_since is None:
-            yield self.requests.next_due()
-        else:
-            yield self._starved_since + self._patience
+            return None
+        starved = self._starved_since
+        asks = self.requests.next_due() if starved is None else starved + self._patience
+        timers = self._subscriptions.next_timer(), self._silent_at(), asks
+        return min([when for when in timers if when is not None], default=None)
 
     def on_timer(self, now: float) -> list[Effect]:
         """Do what is due."""
