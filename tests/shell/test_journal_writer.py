@@ -1,6 +1,7 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from tests.shell.journal_driver import DEADLINE, Listener, child, flip_bit, line, payload, start, state
 from zloom.errors import LocalProtocolError
-from zloom_broker.journal import Journal, open_journal, verify
+from zloom_broker.journal import Journal, open_journal, verify, writer
 from zloom_broker.journal.folder import JournalFolder
 
 
@@ -50,6 +51,31 @@ def test_rows_that_wait_share_one_commit(journal: Journal) -> None:
     listener.wait_committed(101)
     assert listener.committed == [1, 101]
     assert (journal.counters.commits, journal.counters.rows) == (2, 101)
+
+
+def test_where_many_come_a_commit_waits_for_more(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "GATHER", 1.0)
+    listener = start(journal)
+    hold(journal, listener, 1)
+    for seq in range(2, 102):
+        journal.submit(seq, [payload(seq)])
+    listener.may_go_on.set()
+    listener.wait_committed(101)
+    journal.submit(102, [payload(102)])
+    time.sleep(0.1)  # in which it would be committed
+    journal.submit(103, [payload(103)])
+    listener.wait_committed(103)
+    assert listener.committed == [1, 101, 103]
+
+
+def test_who_submits_one_after_the_other_never_waits(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "GATHER", 2 * DEADLINE)
+    listener = start(journal)
+    for seq in range(1, 50):
+        journal.submit(seq, [payload(seq)])
+        listener.wait_committed(seq)
 
 
 def test_several_rows_in_one_submission(journal: Journal) -> None:

@@ -1,6 +1,7 @@
 """The thread that commits: whatever waits when it looks goes to the disk in one transaction."""
 
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,14 @@ from zloom_broker.parts import Parts
 
 OnCommitted = Callable[[int], None]
 OnFailed = Callable[[int, str], None]
+
+GATHER = 0.002
+"""Seconds for which a commit waits for more rows while many come: each costs the loop's thread, which shares
+the interpreter, two changes of threads. PostgreSQL has `commit_delay` for that."""
+
+MANY = 2.0
+"""Times that rows were submitted for each of the last commits, on the average, from which on they wait. That
+of whoever makes one change after another is 1."""
 
 
 @dataclass
@@ -66,6 +75,8 @@ class JournalWriter:
         self._next_seq = store.end.seq + 1
         self._failed = False
         self._closing = False
+        self._submitted = 1.0
+        """Times that rows were submitted for a commit: an average in which the last ones count most."""
         self._counters = JournalCounters()
         self.snapshot_seq = 0
         """The row of the newest snapshot that was written."""
@@ -160,8 +171,12 @@ class JournalWriter:
         """Wait for work and return all of it; nothing when the journal was closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
+        if self._submitted > MANY:
+            time.sleep(GATHER)  # not on the condition, which each of those that come would wake
+        with self._changed:
             batch, self._queue = self._queue, []
-            return batch
+        self._submitted += (len(batch) - self._submitted) / 8
+        return batch
 
     def _commit(
         self, batch: list[_Rows], snapshots: int, on_committed: OnCommitted, on_failed: OnFailed
