@@ -12,10 +12,11 @@ from zloom.model import GuardEnd, Revision
 from zloom_broker import rules
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.chain import chained
+from zloom_broker.followers import Followers
 from zloom_broker.guard_ends import touches
 from zloom_broker.guards import Done, Guards
 from zloom_broker.hub import BROKER, Hub, Peer
-from zloom_broker.ledger import Ledger, Setting
+from zloom_broker.ledger import Ledger
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.previews import problems
 from zloom_broker.queries import Queries
@@ -23,6 +24,7 @@ from zloom_broker.ramping import under_way
 from zloom_broker.records import AnyRecord, GuardEnded, RevisionAccepted
 from zloom_broker.requests import Requests, digest_of
 from zloom_broker.steering import Steering
+from zloom_broker.tentative import Tentative, values_size
 from zloom_broker.withdrawals import Withdrawal
 
 
@@ -41,6 +43,7 @@ class Changes:
         hub: Hub,
         requests: Requests,
         queries: Queries,
+        followers: Followers,
         outcomes: Outcomes,
         steering: Steering,
         guards: Guards,
@@ -48,11 +51,12 @@ class Changes:
         self._hub = hub
         self._requests = requests
         self._queries = queries
+        self._followers = followers
         self._outcomes = outcomes
         self._steering = steering
         self._guards = guards
         guards.revert_by(self._revert)
-        self._tentative: dict[AttemptKey, list[RevisionAccepted]] = {}
+        self._tentative: dict[AttemptKey, Tentative] = {}
         """Revisions that are being written."""
         self._undecided: dict[AttemptKey, dict[tuple[bytes, str], tuple[Peer, Change]]] = {}
         """By connection and request id: what only a revision that is being written stands against."""
@@ -73,14 +77,14 @@ class Changes:
         key = attempt.key
         if key in self._hub.forgetting:
             raise Refused("unknown_attempt", f"{attempt.run} ({attempt.id}) is being forgotten")
-        tentative = self._tentative.get(key, [])
+        tentative = self._tentative.get(key) or Tentative()
         try:
             revision, targets = self._next_revision(peer, request, attempt, tentative, now)
         except Refused:
             if not tentative:
                 raise
             # An answer shows durable state only. So it is either refused in the light of that …
-            self._next_revision(peer, request, attempt, [], now)
+            self._next_revision(peer, request, attempt, Tentative(), now)
             # … or waits until the revision that stands against it is durable, or has come to nothing.
             self._undecided.setdefault(key, {})[peer.id, request.id] = peer, request
         else:
@@ -104,8 +108,8 @@ class Changes:
         """
         self._hub.check_writable()
         key, number = attempt.key, ledger.revision.revision
-        tentative = self._tentative.get(key, [])
-        if key in self._hub.forgetting or any(touches(each.revision, ledger.revision) for each in tentative):
+        tentative = self._tentative.get(key) or Tentative()
+        if key in self._hub.forgetting or any(touches(each, ledger.revision) for each in tentative):
             return False
         before = attempt.config.at(number - 1)
         request = SetConfig(
@@ -129,7 +133,7 @@ class Changes:
         preview = Preview(id=request.id, run=attempt.run, attempt=attempt.id)
         try:
             self._hub.check_writable()
-            revision, targets = self._next_revision(peer, request, attempt, [], now)
+            revision, targets = self._next_revision(peer, request, attempt, Tentative(), now)
         except Refused as refused:
             return msgspec.structs.replace(preview, problems=problems(attempt, request, refused))
         bare = msgspec.structs.replace(revision, by="", at=0.0, request_id="", chain=b"")
@@ -140,7 +144,7 @@ class Changes:
         peer: Peer,
         request: Change,
         attempt: Attempt,
-        tentative: Sequence[RevisionAccepted],
+        tentative: Tentative,
         now: float,
     ) -> tuple[Revision, list[str]]:
         number = attempt.revision + len(tentative) + 1
@@ -156,9 +160,8 @@ class Changes:
             request_id=request.id,
             restores=isinstance(request, Restoration),
         )
-        rules.check_room(attempt, [*(record.revision for record in tentative), revision])
-        before = tentative[-1].revision.chain if tentative else attempt.chain
-        return chained(revision, before), targets
+        rules.check_room(attempt, tentative.size + values_size(revision))
+        return chained(revision, tentative.chain(attempt.chain)), targets
 
     def _accept(self, key: AttemptKey, accepting: "_Accepting", now: float) -> None:
         peer, request, revision, targets, *_ = accepting
@@ -173,7 +176,7 @@ class Changes:
             self._publish(key, revision)
             withdrawal.written(now)
             for each in waiting:
-                self._outcomes.follow(each, request.id, attempt, revision.revision, now)
+                self._followers.confirm(each, request.id, attempt, revision.revision, now)
             accepting.done(True)
             self._guards.accepted(attempt, attempt.ledgers[revision.revision], now)
             self._steering.accepted(attempt, attempt.ledgers[revision.revision], now)
@@ -186,7 +189,7 @@ class Changes:
             if key not in self._tentative:  # it was the last of those that failed together
                 self._decide(key, now)
 
-        self._tentative.setdefault(key, []).append(record)
+        self._tentative.setdefault(key, Tentative()).add(record)
         durable = self._hub.settings.durable or revision.kind != "config"
         records: list[AnyRecord] = [record, *withdrawal.records, *accepting.beside]
         records += self._guards.beside(*key, revision, targets)
@@ -211,20 +214,16 @@ class Changes:
             except Refused as refused:
                 self._hub.refuse(peer, request.id, refused)
 
-    def _propose(
-        self, request: Change, attempt: Attempt, tentative: Sequence[RevisionAccepted], now: float
-    ) -> rules.Proposal:
-        unwritten = [record.revision for record in tentative]
+    def _propose(self, request: Change, attempt: Attempt, tentative: Tentative, now: float) -> rules.Proposal:
         match request:
             case SetConfig():
                 if request.revert_if:
                     self._guards.check(attempt, request.revert_if)
                 request = rules.counted(attempt, request, self._step(attempt, now))
-                return rules.propose_set(attempt, request, unwritten)
+                return rules.propose_set(attempt, request, tentative.scheduled)
             case Rollback():
-                return rules.propose_rollback(
-                    attempt, request, _with_tentative(attempt, tentative), unwritten
-                )
+                config = attempt.config.now() | tentative.settings()
+                return rules.propose_rollback(attempt, request, config, tentative.scheduled)
             case SendCommand():
                 return rules.propose_command(attempt, request)
             case Cancel():
@@ -255,11 +254,3 @@ class _Accepting(NamedTuple):
     """To be written with it."""
     done: Callable[[bool], None] = lambda written: None
     """Told whether it was written."""
-
-
-def _with_tentative(attempt: Attempt, tentative: Sequence[RevisionAccepted]) -> dict[str, Setting]:
-    config = attempt.config.now()
-    for record in tentative:
-        number = record.revision.revision
-        config |= {key: Setting(value, number) for key, value in record.revision.changes.items()}
-    return config

@@ -57,6 +57,7 @@ from zloom_broker.device_troubles import Reactions, Troubles
 from zloom_broker.effects import Effect, Send
 from zloom_broker.errands import Errands
 from zloom_broker.failures import Failures
+from zloom_broker.followers import Followers
 from zloom_broker.guards import Guards
 from zloom_broker.hub import CoreSettings, Hub, Peer
 from zloom_broker.inspection import Inspection
@@ -97,19 +98,26 @@ class Core:
         """
         self._hub = Hub(state, settings, last_seq)
         self._hub.wall_offset = wall - now
-        self._outcomes = outcomes.Outcomes(self._hub)
+        self._followers = Followers(self._hub)
+        self._outcomes = outcomes.Outcomes(self._hub, self._followers)
         self._failures = Failures(self._hub)
-        self._departures = Departures(self._hub, self._outcomes, self._failures)
+        self._departures = Departures(self._hub, self._followers, self._outcomes, self._failures)
         self._declarations = Declarations(self._hub, self._departures)
         self._membership = Membership(self._hub, self._departures, self._declarations, self._failures)
         self._log_pages = LogPages(settings.epoch)
         self._queries = Queries(self._hub)
         self._inspection = Inspection(self._hub, self._queries)
-        requests = Requests(self._hub, self._outcomes)
+        requests = Requests(self._hub, self._followers)
         self._steering = Steering(self._hub, self._outcomes, now)
         self._guards = Guards(self._hub, self._outcomes, now)
         self._changes = Changes(
-            self._hub, requests, self._queries, self._outcomes, self._steering, self._guards
+            self._hub,
+            requests,
+            self._queries,
+            self._followers,
+            self._outcomes,
+            self._steering,
+            self._guards,
         )
         self._subscriptions = Subscriptions(self._hub)
         self._own_topics = OwnTopics(self._hub)
@@ -168,7 +176,7 @@ class Core:
     def revoked(self, users: Collection[str], now: float) -> list[Effect]:
         """The keys of these users were taken from them, or mean something else now."""
         for peer in [each for each in self._hub.peers.values() if each.access.user in users]:
-            self._outcomes.unfollow(peer)
+            self._followers.unfollow(peer)
             self._membership.revoke(peer)
         self._membership.revoke_hellos(users)
         # Updates are bound anew, because no other way cuts a subscriber off. A socket that is closed tells
@@ -236,7 +244,7 @@ class Core:
         """A message could not be sent, because the peer's connection is closed."""
         peer = self._hub.peers.get(identity)
         if peer is not None:
-            self._outcomes.unfollow(peer)
+            self._followers.unfollow(peer)
             self._pulse.unroutable(peer, now)
         return self._hub.take()
 
@@ -277,7 +285,7 @@ class Core:
         """Return when `on_timer` must be called, in the seconds of `now`."""
         return min(
             self._pulse.next_timer(),
-            self._outcomes.next_push(),
+            self._followers.next_push(),
             self._steering.next_timer(),
             self._guards.next_timer(),
             self._inspection.next_timer(),
@@ -301,7 +309,7 @@ class Core:
         self._hub.wall_offset = wall - now
         self._hub.shell_counters, self._hub.shell_gauges = dict(counters), dict(gauges)
         self._pulse.on_timer(now)
-        self._outcomes.push_due(now)
+        self._followers.push_due(now)
         self._steering.on_timer(now)
         self._guards.on_timer(now)
         self._inspection.on_timer(now)
@@ -326,10 +334,10 @@ class Core:
                 self._outcomes.receive(peer, message, now)
             case Pong():
                 self._pulse.pong(peer, message)
-                self._outcomes.credited(peer)
+                self._followers.credited(peer)
             case Credit():
                 peer.acknowledge(message.received)
-                self._outcomes.credited(peer)
+                self._followers.credited(peer)
             case Promise():
                 self._steering.promise(peer, message, now)
             case Confirm():
@@ -380,7 +388,7 @@ class Core:
         if attempt.ledger(request.revision) is None:
             text = f"there is no revision {request.revision}; the newest is {attempt.revision}"
             raise Refused("unknown_revision", text)
-        self._outcomes.follow(peer, request.id, attempt, request.revision, now)
+        self._followers.follow(peer, request.id, attempt, request.revision, now)
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         peer.statuses += 1

@@ -7,6 +7,7 @@ from zloom.messages import Goodbye
 from zloom.model import Event
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.failures import Failures
+from zloom_broker.followers import Followers
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.liveness import Vitals
 from zloom_broker.outcomes import Outcomes
@@ -19,8 +20,9 @@ MAX_REASON = 255
 class Departures:
     """Writes down who leaves, and lets go of the connection then."""
 
-    def __init__(self, hub: Hub, outcomes: Outcomes, failures: Failures) -> None:
+    def __init__(self, hub: Hub, followers: Followers, outcomes: Outcomes, failures: Failures) -> None:
         self._hub = hub
+        self._followers = followers
         self._outcomes = outcomes
         self._failures = failures
         self._in_flight: dict[str, ReplicaLeft] = {}
@@ -38,7 +40,7 @@ class Departures:
     def goodbye(self, peer: Peer, goodbye: Goodbye, now: float) -> None:
         """A peer leaves on its own account."""
         if not peer.replica:
-            self._outcomes.unfollow(peer)
+            self._followers.unfollow(peer)
             self._hub.peers.pop(peer.id, None)
             return
         reason = goodbye.reason[:MAX_REASON]

@@ -8,25 +8,17 @@ milliseconds, and what is done for each costs the broker its time.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf
 
 from msgspec.structs import replace
 
 from zloom import messages
-from zloom.messages import Answered, RevisionState
+from zloom.messages import Answered
 from zloom.model import Outcome
 from zloom_broker.attempt import Attempt, AttemptKey
+from zloom_broker.followers import Followers
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.ledger import Ledger
-from zloom_broker.owed import Debt, Owed
 from zloom_broker.records import AnyRecord, OutcomesRecorded, size_of
-
-PUSH_INTERVAL = 0.1
-"""Seconds between two pushes of a revision that is not settled. The last one, which settles it, goes out at
-once."""
-
-PUSH_SHARE = 0.001
-"""Seconds between them for each target, where that is more: each push lists the outcomes of all."""
 
 MAX_BATCH = 1000
 """Outcomes from which on a record takes no more: it must be encoded within a turn of the loop."""
@@ -36,8 +28,6 @@ MAX_RECORDED = 10_000
 
 PAGE = 256 * 1024
 """Bytes of outcomes in one publication: a quarter of what a message may hold. A longer one goes alone."""
-
-FollowKey = tuple[AttemptKey, int]
 
 Mark = tuple[AttemptKey, int, str]
 """A revision, and the replica that answered it."""
@@ -65,13 +55,9 @@ class _Batch:
 class Outcomes:
     """Records outcomes and tells those who follow the revision."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, followers: Followers) -> None:
         self._hub = hub
-        self._followers: dict[FollowKey, dict[bytes, str]] = {}
-        """Connection → the request that its pushes answer, the first one."""
-        self._pushed: dict[FollowKey, float] = {}
-        self._due: dict[FollowKey, float] = {}
-        self._owed = Owed(hub)
+        self._followers = followers
         self._batches: dict[AttemptKey, _Batch] = {}
         self._under_way = 0
         """Batches that were handed to the journal, and of which it has not told."""
@@ -166,98 +152,10 @@ class Outcomes:
     def announce(self, attempt: Attempt, number: int, replicas: Iterable[str], now: float) -> None:
         """Tell those who watch or follow what the outcomes of some replicas are now."""
         ledger = attempt.ledgers[number]
-        self._push((attempt.key, number), ledger, now)
+        self._followers.changed(attempt, ledger, now)
         self._hub.report(attempt.run, partial(_answered, attempt, ledger, replicas))
         for observer in self._observers:
             observer(attempt, ledger, now)
-
-    # --- followers ---------------------------------------------------------------------------
-
-    def follow(
-        self,
-        peer: Peer,
-        request_id: str,
-        attempt: Attempt,
-        number: int,
-        now: float,
-        *,
-        duplicate: bool = False,
-    ) -> None:
-        """Answer with a revision's state, and tell again when it changes."""
-        ledger = attempt.ledgers[number]
-        if not ledger.settled:
-            key = attempt.key, number
-            self._followers.setdefault(key, {}).setdefault(peer.id, request_id)
-            self._pushed.setdefault(key, now)
-        self._tell(peer, Debt(attempt, number, request_id), duplicate=duplicate)
-
-    def credited(self, peer: Peer) -> None:
-        """A peer has received more: tell it what it is owed."""
-        for debt, duplicate in self._owed.due(peer):
-            self._tell(peer, debt, duplicate=duplicate)
-
-    def _tell(self, peer: Peer, debt: Debt, *, duplicate: bool = False) -> None:
-        attempt = debt.attempt
-        if self._hub.state.attempts.get(attempt.key) is not attempt:  # it was forgotten meanwhile
-            return
-        if not self._hub.may_send(peer):
-            self._owed.owe(peer, debt, duplicate=duplicate)
-            return
-        ledger = attempt.ledgers[debt.revision]
-        self._hub.send(peer, self._state(attempt, ledger, debt.request, duplicate=duplicate))
-
-    def unfollow(self, peer: Peer) -> None:
-        """A connection is gone, and with it whom to tell."""
-        self._owed.forgive(peer)
-        for key in [key for key, followers in self._followers.items() if peer.id in followers]:
-            del self._followers[key][peer.id]
-            if not self._followers[key]:
-                self._drop(key)
-
-    def _drop(self, key: FollowKey) -> None:
-        del self._followers[key], self._pushed[key]
-        self._due.pop(key, None)
-
-    def next_push(self) -> float:
-        """Return when a push that was held back is due, or infinity."""
-        return min(self._due.values(), default=inf)
-
-    def push_due(self, now: float) -> None:
-        """Send the pushes that were held back."""
-        for key in [key for key, when in self._due.items() if when <= now]:
-            self._push(key, self._hub.state.attempts[key[0]].ledgers[key[1]], now)
-
-    def _push(self, key: FollowKey, ledger: Ledger, now: float) -> None:
-        if key not in self._followers:
-            return
-        when = self._pushed[key] + max(PUSH_INTERVAL, PUSH_SHARE * len(ledger.targets))
-        if not ledger.settled and when > now:
-            self._due[key] = when
-            return
-        attempt, number = self._hub.state.attempts[key[0]], key[1]
-        for identity, request_id in self._followers[key].items():
-            peer = self._hub.peers.get(identity)
-            if peer is not None:
-                self._tell(peer, Debt(attempt, number, request_id))
-        self._pushed[key] = now
-        self._due.pop(key, None)
-        if ledger.settled:
-            self._drop(key)
-
-    def _state(
-        self, attempt: Attempt, ledger: Ledger, request_id: str, *, duplicate: bool = False
-    ) -> RevisionState:
-        return RevisionState(
-            id=request_id,
-            run=attempt.run,
-            attempt=attempt.id,
-            revision=ledger.revision.revision,
-            durable=self._hub.settings.durable or ledger.revision.kind != "config",
-            duplicate=duplicate,
-            at_step=ledger.revision.at_step,
-            outcomes=attempt.outcomes(ledger),
-            settled=ledger.settled,
-        )
 
 
 def _answered(attempt: Attempt, ledger: Ledger, replicas: Iterable[str]) -> Iterator[Answered]:

@@ -6,8 +6,8 @@ from hashlib import blake2b
 from zloom.codec import encode
 from zloom.errors import Refused
 from zloom.messages import Done, Refusal, Request
+from zloom_broker.followers import Followers
 from zloom_broker.hub import Hub, Peer
-from zloom_broker.outcomes import Outcomes
 from zloom_broker.records import AnyRecord
 from zloom_broker.state import RequestKey
 
@@ -26,9 +26,9 @@ class _InFlight:
 class Requests:
     """Tells requests that came before from new ones, and answers those who sent one again."""
 
-    def __init__(self, hub: Hub, outcomes: Outcomes) -> None:
+    def __init__(self, hub: Hub, followers: Followers) -> None:
         self._hub = hub
-        self._outcomes = outcomes
+        self._followers = followers
         self._in_flight: dict[RequestKey, _InFlight] = {}
 
     def seen_before(self, peer: Peer, request: Request, now: float) -> bool:
@@ -108,7 +108,7 @@ class Requests:
             self._hub.send(peer, Done(id=key[1], replicas=errand.replicas))
             return
         if (made := self._hub.state.made_by(key)) is not None:
-            self._outcomes.follow(peer, key[1], *made, now, duplicate=True)
+            self._followers.follow(peer, key[1], *made, now, duplicate=True)
 
 
 def digest_of(request: Request) -> bytes:

@@ -12,7 +12,7 @@ from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
 from zloom.words import MAX_NAMED, NO_KEYS, nobody_there, shorten, unknown
 from zloom_broker.attempt import Attempt
-from zloom_broker.ledger import Setting, is_scheduled
+from zloom_broker.ledger import Setting
 from zloom_broker.ramping import MAX_STEPS, check_ramps
 from zloom_broker.records import ReplicaLeft
 from zloom_broker.validation import check, check_value
@@ -47,9 +47,14 @@ def check_expected(expected: int | None, newest: int) -> None:
         )
 
 
-def check_room(attempt: Attempt, revisions: Iterable[Revision]) -> None:
-    """Refuse a change that would make the attempt's snapshot too long for a message."""
-    size = attempt.size() + len(msgspec.msgpack.encode([revision.changes for revision in revisions]))
+def check_room(attempt: Attempt, more: int) -> None:
+    """Refuse a change that would make the attempt's snapshot too long for a message.
+
+    Args:
+        attempt: What is on disk.
+        more: Bytes of the values of the change, and of what is being written.
+    """
+    size = attempt.size() + more
     if size > MAX_STATE_SIZE:
         raise Refused(
             "too_large",
@@ -101,7 +106,7 @@ def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revisi
     Args:
         attempt: What is on disk.
         request: What is asked for.
-        tentative: Revisions that are being written.
+        tentative: Revisions that are being written and will wait.
     """
     wanted = _Wanted(
         request.changes,
@@ -125,7 +130,7 @@ def propose_rollback(
         attempt: What is on disk.
         request: What is asked for.
         config: The config now, with what is being written.
-        tentative: Revisions that are being written.
+        tentative: Revisions that are being written and will wait.
     """
     if not 0 <= request.to_revision <= attempt.revision:
         raise _unknown_revision(attempt, request.to_revision)
@@ -248,8 +253,7 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
 def _pending(names: Iterable[str], attempt: Attempt, tentative: Sequence[Revision]) -> list[Revision]:
     """Return the updates that wait for a step, or for the ranks to agree, and touch one of the keys."""
     revisions = [each.revision for each in attempt.deferred.values() if each.scheduled]
-    revisions += [each for each in tentative if is_scheduled(each)]
-    return [each for each in revisions if not each.changes.keys().isdisjoint(names)]
+    return [each for each in (*revisions, *tentative) if not each.changes.keys().isdisjoint(names)]
 
 
 def _not_before(wanted: _Wanted, pending: Sequence[Revision]) -> list[Revision]:

@@ -28,7 +28,7 @@ _PURE = """
     zloom_broker.conclusions zloom_broker.core zloom_broker.declarations
     zloom_broker.departures zloom_broker.desired
     zloom_broker.device_rules zloom_broker.device_troubles zloom_broker.effects
-    zloom_broker.errands zloom_broker.failures zloom_broker.greeting
+    zloom_broker.errands zloom_broker.failures zloom_broker.followers zloom_broker.greeting
     zloom_broker.guard_conditions zloom_broker.guard_ends zloom_broker.guard_grammar
     zloom_broker.guard_watch zloom_broker.guards zloom_broker.held zloom_broker.hub
     zloom_broker.inheritance zloom_broker.inspection zloom_broker.ledger zloom_broker.ledgers
@@ -37,7 +37,7 @@ _PURE = """
     zloom_broker.permissions zloom_broker.previews zloom_broker.pulse zloom_broker.queries
     zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rounds zloom_broker.rules
     zloom_broker.state zloom_broker.steering zloom_broker.straggling zloom_broker.subscriptions
-    zloom_broker.tail zloom_broker.users zloom_broker.validation zloom_broker.watchers
+    zloom_broker.tail zloom_broker.tentative zloom_broker.users zloom_broker.validation zloom_broker.watchers
     zloom_broker.withdrawals zloom_broker.zap
 """
 PURE = frozenset(_PURE.split())

@@ -1,0 +1,80 @@
+"""When whoever makes changes, or follows one, is told what became of it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.unit.broker_support import Bench, sent
+from zloom import messages as m
+from zloom.messages import Message
+from zloom_broker.followers import PROMPT, PUSH_INTERVAL
+
+
+def bench_of(*replicas: str) -> Bench:
+    bench = Bench()
+    for rank, name in enumerate(replicas):
+        bench.active(name, rank=rank, world_size=len(replicas))
+    bench.operator()
+    return bench
+
+
+def make(bench: Bench, first: int, count: int) -> list[Message]:
+    """Make so many changes at this moment, and return what their operator is told."""
+    told: list[Message] = []
+    for number in range(first, first + count):
+        changes: dict[str, float] = {"learning_rate": 0.001 * number}
+        request = m.SetConfig(id=f"q{number}", run="run", changes=dict(changes), mode="next")
+        told += sent(bench.receive(b"op", request))
+    return told
+
+
+def revisions(told: Sequence[Message]) -> list[tuple[int, bool]]:
+    """Return which revisions an operator is told of, and whether they are settled."""
+    return [(each.revision, each.settled) for each in told if isinstance(each, m.RevisionState)]
+
+
+def test_a_change_is_confirmed_at_once_where_few_come() -> None:
+    bench = bench_of("a")
+    assert revisions(make(bench, 1, PROMPT)) == [(number, False) for number in range(1, PROMPT + 1)]
+    bench.advance(2 * PUSH_INTERVAL)
+    assert revisions(make(bench, PROMPT + 1, 1)) == [(PROMPT + 1, False)], "these are counted anew"
+
+
+def test_in_a_burst_a_change_is_confirmed_with_what_became_of_it() -> None:
+    bench = bench_of("a")
+    make(bench, 1, PROMPT)
+    late = PROMPT + 1
+    assert revisions(make(bench, late, 1)) == []
+    assert revisions(sent(bench.answer(late, "a"))) == [(late, True)]
+    assert (late, False) not in revisions(sent(bench.advance(2 * PUSH_INTERVAL)))
+
+
+@pytest.mark.parametrize("replicas", [1, 300], ids="{} replicas".format)
+def test_in_a_burst_a_change_that_takes_its_time_is_confirmed_soon(replicas: int) -> None:
+    """However rare the pushes are that so many replicas have."""
+    bench = bench_of(*(f"r{rank}" for rank in range(replicas)))
+    make(bench, 1, PROMPT)
+    late = PROMPT + 1
+    assert revisions(make(bench, late, 1)) == []
+    assert revisions(sent(bench.advance(0.9 * PUSH_INTERVAL))) == []
+    assert revisions(sent(bench.advance(0.2 * PUSH_INTERVAL))) == [(late, False)]
+
+
+def test_g5_a_request_that_comes_again_in_a_burst_is_answered_at_once() -> None:
+    bench = bench_of("a")
+    make(bench, 1, PROMPT + 1)
+    assert revisions(make(bench, PROMPT + 1, 1)) == [(PROMPT + 1, False)]
+
+
+def test_who_follows_in_a_burst_is_answered_at_once() -> None:
+    bench = bench_of("a")
+    make(bench, 1, PROMPT + 1)
+    follow = m.Follow(id="f", run="run", revision=PROMPT + 1)
+    assert revisions(sent(bench.receive(b"op", follow))) == [(PROMPT + 1, False)]
+
+
+def test_who_has_gone_in_a_burst_is_told_nothing() -> None:
+    bench = bench_of("a")
+    make(bench, 1, PROMPT + 1)
+    bench.receive(b"op", m.Goodbye())
+    assert revisions(sent(bench.advance(2 * PUSH_INTERVAL))) == []
