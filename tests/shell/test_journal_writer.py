@@ -42,25 +42,26 @@ def execute(journal: Journal, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_rows_that_wait_share_one_commit(journal: Journal) -> None:
+def crowd(journal: Journal) -> Listener:
+    """Start a journal, and have rows 2 to 101 come while row 1 is committed."""
     listener = start(journal)
     hold(journal, listener, 1)
     for seq in range(2, 102):
         journal.submit(seq, [payload(seq)])
     listener.may_go_on.set()
     listener.wait_committed(101)
+    return listener
+
+
+def test_rows_that_wait_share_one_commit(journal: Journal) -> None:
+    listener = crowd(journal)
     assert listener.committed == [1, 101]
     assert (journal.counters.commits, journal.counters.rows) == (2, 101)
 
 
 def test_where_many_come_a_commit_waits_for_more(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "GATHER", 1.0)
-    listener = start(journal)
-    hold(journal, listener, 1)
-    for seq in range(2, 102):
-        journal.submit(seq, [payload(seq)])
-    listener.may_go_on.set()
-    listener.wait_committed(101)
+    listener = crowd(journal)
     journal.submit(102, [payload(102)])
     time.sleep(0.1)  # in which it would be committed
     journal.submit(103, [payload(103)])
