@@ -2,15 +2,16 @@
 
 operator → broker, commit, → each weavelet on its loop → broker, commit, → operator. They are the same
 sockets, loops, thread of the journal, tables and messages as zloom's, encoded once at one end and decoded
-once at the other; but no value is checked, no handler called, nothing is counted by replica, sent again or
-told to anybody else, and there is no beat.
+once at the other. That one hangs or is cut off must be seen in time, so there is a beat at zloom's pace,
+which each weavelet answers with a status, and libzmq's heartbeats. But no value is checked, no handler
+called, nothing is counted by replica, acknowledged, sent again or told to anybody else.
 """
 
 import asyncio
 import itertools
 import sys
+from collections import deque
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 import zmq
@@ -23,9 +24,14 @@ from bench.trainer import ATTEMPT, KEY, RUN
 from zloom import codec
 from zloom import messages as m
 from zloom.model import Outcome, Revision
+from zloom.socket_options import SocketOptions
+from zloom_broker.pulse import MAX_STRETCH, SMALL_FLEET
 
 EPOCH, CHAIN = "0" * 16, bytes(16)
 """As long as zloom's are."""
+
+BEAT = 1.0
+"""Seconds between zloom's beats in a small fleet."""
 
 
 class Broker:
@@ -38,39 +44,55 @@ class Broker:
 
     def __init__(self, size: int, folder: Path) -> None:
         self._size = size
-        self._folder = folder
         self._subscribed = 0
         self._numbers = itertools.count(1)
         self._operator, self._request = b"", ""
         self._outcomes: list[Outcome] = []
+        self._committing = Committing(folder, "buffered", self._committed)
+        self._uncommitted = deque[m.ToBroker]()
+        self._heard: dict[bytes, m.Status] = {}
+        """The newest of each weavelet."""
         self._revised: m.Revised | None = None
         """The revision that is committed, and is to be published once all have subscribed."""
 
     async def serve(self) -> None:
         """Be the broker, until the process is ended."""
-        committing = Committing(self._folder, "buffered", self._committed)
         with (
             zmq.Context() as context,
             open_socket(context, zmq.ROUTER, "tcp://127.0.0.1:*") as control,
             context.socket(zmq.XPUB) as updates,
         ):
-            updates.linger = 0
-            updates.xpub_verbose = True
+            SocketOptions().apply(updates, "xpub")
             updates.bind("tcp://127.0.0.1:*")
             with (
-                port(control, committing.put) as self._control,
+                port(control, self._received) as self._control,
                 port(updates, self._subscription) as self._updates,
             ):
-                committing.start()
+                self._committing.start()
                 announce(SEPARATOR.join(each.get_string(zmq.LAST_ENDPOINT) for each in (control, updates)))
-                await asyncio.Event().wait()
+                await self._beat()
+
+    async def _beat(self) -> None:
+        seconds = BEAT * min(MAX_STRETCH, max(1.0, self._size / SMALL_FLEET))
+        beat = codec.encode(m.Beat(epoch=EPOCH, revision=0, beat=seconds))
+        while True:
+            self._updates.send([codec.steer_topic(RUN, ATTEMPT), beat])
+            await asyncio.sleep(seconds)
 
     def _subscription(self, frames: Frames) -> None:
         self._subscribed += 1
         self._publish()
 
-    def _committed(self, frames: Frames) -> None:
+    def _received(self, frames: Frames) -> None:
         match codec.to_broker.decode(frames[-1]):
+            case m.Status() as status:
+                self._heard[frames[0]] = status
+            case message:
+                self._uncommitted.append(message)
+                self._committing.put(frames)
+
+    def _committed(self, frames: Frames) -> None:
+        match self._uncommitted.popleft():
             case m.SetConfig() as request:
                 self._operator, self._request = frames[0], request.id
                 number = next(self._numbers)
@@ -109,17 +131,34 @@ def join(context: Context, endpoints: str, ranks: range, stack: AsyncExitStack) 
         answers = stack.enter_context(open_socket(context, zmq.DEALER, control))
         subscriber = stack.enter_context(open_socket(context, zmq.SUB, updates))
         subscriber.subscribe(codec.steer_topic(RUN, ATTEMPT))
-        answering = stack.enter_context(port(answers, _nothing))
+        weavelet = Weavelet(rank, stack.enter_context(port(answers, _nothing)))
+        stack.enter_context(port(subscriber, weavelet.receive))
 
-        stack.enter_context(port(subscriber, partial(_apply, answering, rank)))
 
+class Weavelet:
+    """Applies whatever is published, and tells of itself at each beat.
 
-def _apply(answering: Port, rank: int, frames: Frames) -> None:
-    revised = codec.published.decode(frames[-1])
-    assert isinstance(revised, m.Revised)
-    outcome = Outcome(f"{rank:016x}", rank, "applied", 1, chain=revised.revision.chain)
-    message = m.Outcomes(epoch=revised.epoch, outcomes={revised.revision.revision: outcome})
-    answering.send(codec.control_frames(message))
+    Args:
+        rank: Its own.
+        control: To the broker.
+    """
+
+    def __init__(self, rank: int, control: Port) -> None:
+        self._rank = rank
+        self._control = control
+        self._statuses = itertools.count(1)
+
+    def receive(self, frames: Frames) -> None:
+        """Take a publication."""
+        match codec.published.decode(frames[-1]):
+            case m.Revised(epoch=epoch, revision=revision):
+                outcome = Outcome(f"{self._rank:016x}", self._rank, "applied", 1, chain=revision.chain)
+                self._send(m.Outcomes(epoch=epoch, outcomes={revision.revision: outcome}))
+            case m.Beat():
+                self._send(m.Status(seq=next(self._statuses), step=1))
+
+    def _send(self, message: m.ToBroker) -> None:
+        self._control.send(codec.control_frames(message))
 
 
 def request(number: int) -> Frames:
@@ -139,5 +178,9 @@ def _nothing(frames: Frames) -> None:
     """Take what never comes."""
 
 
+async def _main(size: int, folder: Path) -> None:
+    await Broker(size, folder).serve()
+
+
 if __name__ == "__main__":
-    asyncio.run(Broker(int(sys.argv[1]), Path(sys.argv[2])).serve())
+    asyncio.run(_main(int(sys.argv[1]), Path(sys.argv[2])))
