@@ -29,9 +29,9 @@ thread beside the training, and the wait for its next step, with the same socket
 under `fsync` with the head file, without which nobody could tell that confirmed rows are missing. Nothing is
 decoded, checked, numbered, counted or sent again, and nobody else is told. In a fan-out its messages are
 zloom's own, each encoded at one end and decoded at the other, and so are its beat, the statuses that answer
-it and libzmq's heartbeats, without which nobody could tell who hangs. Where it misses a goal itself, no broker of
-these parts (CPython, asyncio, libzmq, SQLite, and there msgspec) can reach it, and what it reaches is how
-near one can come. Both columns have the rounds' median ratio, the least and the greatest.
+it and libzmq's heartbeats, without which nobody could tell who hangs. Where it misses a goal itself, no
+broker of these parts (CPython, asyncio, libzmq, SQLite, and there msgspec) can reach it, and what it reaches
+is how near one can come. Both columns have the rounds' median ratio, the least and the greatest.
 
 {limits}
 """
@@ -215,9 +215,9 @@ of its own, and waits for the answer of each; its server keeps nothing. So does 
 subscriber answers on a second connection. `pyzmq` is the floor: the same connections as zloom's, each
 subscriber sends back what it got, and the server tells the operator once all have; nothing is decoded,
 checked, numbered or written. `skeleton` is what zloom cannot do without: its messages, life signs, loops
-and commits, and nothing that is done with what they say. The server's CPU is what the broker used for a change, and the
-weavelets' what all their processes used together: on this machine both share the cores, where trainers
-would have their own.
+and commits, and nothing that is done with what they say. The server's CPU is what the broker used for a
+change, and the weavelets' what all their processes used together: on this machine both share the cores,
+where trainers would have their own.
 
 {figures}
 """
