@@ -25,6 +25,12 @@ settings.register_profile("soak", max_examples=2000, deadline=None, print_blob=T
 settings.load_profile("suite")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _hang_up_ends_processes() -> None:
+    """Under `nohup` the processes that a test starts would ignore it. Those that run no test may."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the fault matrix."""
     group = parser.getgroup("faults")
