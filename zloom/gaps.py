@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 from zloom.messages import Echo, Own, Published
+from zloom.oldest import forget_oldest
 
 MAX_PLACES = 10_000
 """Topics, and senders on users' own, that are counted: a step in a topic's name must not fill the memory."""
@@ -12,7 +13,6 @@ class Gaps:
     """Sequence numbers by topic, and on users' own by sender; those heard of longest ago are forgotten."""
 
     def __init__(self) -> None:
-        # A dict searches for its first item past all that were deleted.
         self._last = OrderedDict[tuple[bytes, str], int]()
 
     def see(self, topic: bytes, message: Published) -> int:
@@ -25,8 +25,7 @@ class Gaps:
             place, seq = (topic, ""), message.seq
         missed = seq - self._last.pop(place, seq - 1) - 1
         self._last[place] = seq
-        if len(self._last) > MAX_PLACES:
-            self._last.popitem(last=False)
+        forget_oldest(self._last, MAX_PLACES)
         return max(0, missed)
 
     def restart(self) -> None:

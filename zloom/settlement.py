@@ -2,9 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 from zloom.model import Outcome, Revision
+from zloom.oldest import forget_oldest
 
 MAX_SETTLED = 10_000
 """Revisions whose end is remembered, to tell a late cancel what became of what it meant."""
@@ -18,7 +18,6 @@ class Settlement:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        # A dict searches for its first item past all that were deleted.
         self._ends = OrderedDict[int, str]()
         self._commands = OrderedDict[bytes, Outcome]()
         """What became of commands, by the revision's digest: in another history its number means another."""
@@ -49,14 +48,9 @@ class Settlement:
         """
         if revision is not None and revision.kind == "command" and outcome.chain:
             self._commands[outcome.chain] = outcome
-            _forget_oldest(self._commands)
+            forget_oldest(self._commands, MAX_SETTLED)
         at = f" at step {outcome.step}" if outcome.outcome == "applied" else ""
         self._ends[number] = f"was {outcome.outcome}{at}"
-        _forget_oldest(self._ends)
+        forget_oldest(self._ends, MAX_SETTLED)
         if number:
             self._answer(number, outcome)
-
-
-def _forget_oldest(table: OrderedDict[Any, Any]) -> None:
-    if len(table) > MAX_SETTLED:
-        table.popitem(last=False)

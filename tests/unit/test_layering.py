@@ -15,7 +15,7 @@ SOURCES = {"zloom": ROOT / "zloom", "zloom_broker": ROOT / "broker" / "zloom_bro
 _PURE = """
     zloom.agreement zloom.codec zloom.credit zloom.declarations zloom.digests zloom.effects
     zloom.errors zloom.gaps zloom.handlers zloom.history zloom.mailbox zloom.markers
-    zloom.messages zloom.model zloom.outcome_table zloom.pace zloom.parting zloom.pause
+    zloom.messages zloom.model zloom.oldest zloom.outcome_table zloom.pace zloom.parting zloom.pause
     zloom.promises zloom.ramps zloom.recording zloom.replay_schedule zloom.restoring
     zloom.rounds zloom.schedule zloom.schema zloom.session zloom.session_effects
     zloom.session_link zloom.session_reports zloom.session_rounds zloom.session_state
