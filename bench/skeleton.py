@@ -49,7 +49,7 @@ class Port:
     def send(self, frames: Sequence[bytes]) -> None:
         """Send a message."""
         send(self._socket, frames)
-        if not self._reader.in_turn and not self._reader.kicked and is_readable(self._socket):
+        if not self._reader.sees and is_readable(self._socket):
             self._reader.kick()
 
     def close(self) -> None:

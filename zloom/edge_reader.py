@@ -40,10 +40,8 @@ class EdgeReader:
         self._turn = turn
         self._pid = process_id()
         self._closed = False
-        self.kicked = False
-        """A turn is pending."""
+        self._kicked = self._in_turn = False
         self._timer: asyncio.TimerHandle | None = None
-        self.in_turn = False
         try:
             loop.add_reader(descriptor, self._wake)
         except NotImplementedError:
@@ -54,10 +52,15 @@ class EdgeReader:
         _open_readers.add(self)
         self.kick()
 
+    @property
+    def sees(self) -> bool:
+        """Whether a turn is under way or pending, which sees what is there without a kick."""
+        return self._in_turn or self._kicked
+
     def kick(self) -> None:
         """Schedule a turn, unless one is pending."""
-        if not self.kicked and not self._closed:
-            self.kicked = True
+        if not self._kicked and not self._closed:
+            self._kicked = True
             self._loop.call_soon(self._on_kick)
 
     def kick_after(self, seconds: float) -> None:
@@ -74,7 +77,7 @@ class EdgeReader:
         _open_readers.discard(self)
 
     def _on_kick(self) -> None:
-        self.kicked = False
+        self._kicked = False
         self._wake()
 
     def _on_timer(self) -> None:
@@ -84,12 +87,12 @@ class EdgeReader:
     def _wake(self) -> None:
         if self._closed or process_id() != self._pid:
             return
-        self.in_turn = True
+        self._in_turn = True
         finished = False  # also when an interrupt ends the turn: should the loop go on, so must this
         try:
             finished = self._turn()
         finally:
-            self.in_turn = False
+            self._in_turn = False
             if not finished:
                 self.kick()
 

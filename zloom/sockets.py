@@ -255,7 +255,7 @@ class DrainSocket:
             return self._hold(lane, frames)
         sent = self._try_send(frames)
         # Sending may eat the sign that something came. A turn reads all there is, also one to come.
-        if not self._reader.in_turn and not self._reader.kicked:
+        if not self._reader.sees:
             try:
                 if self._outbox.lanes or is_readable(self._socket):
                     self._reader.kick()
