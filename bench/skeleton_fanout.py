@@ -25,13 +25,11 @@ from zloom import codec
 from zloom import messages as m
 from zloom.model import Outcome, Revision
 from zloom.socket_options import SocketOptions
-from zloom_broker.pulse import MAX_STRETCH, SMALL_FLEET
+from zloom_broker.hub import CoreSettings
+from zloom_broker.pulse import paced
 
 EPOCH, CHAIN = "0" * 16, bytes(16)
 """As long as zloom's are."""
-
-BEAT = 1.0
-"""Seconds between zloom's beats in a small fleet."""
 
 
 class Broker:
@@ -73,7 +71,7 @@ class Broker:
                 await self._beat()
 
     async def _beat(self) -> None:
-        seconds = BEAT * min(MAX_STRETCH, max(1.0, self._size / SMALL_FLEET))
+        seconds = paced(CoreSettings(EPOCH).beat, self._size)
         beat = codec.encode(m.Beat(epoch=EPOCH, revision=0, beat=seconds))
         while True:
             self._updates.send([codec.steer_topic(RUN, ATTEMPT), beat])

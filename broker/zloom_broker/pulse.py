@@ -29,6 +29,11 @@ RECORDED_BEATS = 3
 after which a weavelet sends them again."""
 
 
+def paced(beat: float, weavelets: int) -> float:
+    """Return the seconds between two beats of a fleet of so many, `beat` being those of a small one."""
+    return beat * min(max(1.0, weavelets / SMALL_FLEET), MAX_STRETCH)
+
+
 class Pulse:
     """Beats, pings, and the losses that they show."""
 
@@ -86,8 +91,7 @@ class Pulse:
                 self._hub.miss(replica.id, now)
 
     def _set_pace(self) -> None:
-        stretch = min(len(self._hub.weavelets) / SMALL_FLEET, MAX_STRETCH)
-        wanted, before = self._hub.settings.beat * max(1.0, stretch), self._hub.beat
+        wanted, before = paced(self._hub.settings.beat, len(self._hub.weavelets)), self._hub.beat
         self._hub.beat = max(before / MAX_GROWTH, min(wanted, before * MAX_GROWTH))
 
     def _beat(self, now: float) -> None:
