@@ -21,6 +21,9 @@ MANY = 2.0
 """Times that rows were submitted for each of the last commits, on the average, from which on they wait. That
 of whoever makes one change after another is 1."""
 
+MEMORY = 8
+"""Commits, about, that this is the average of."""
+
 
 @dataclass
 class JournalCounters:
@@ -175,7 +178,7 @@ class JournalWriter:
             time.sleep(GATHER)  # not on the condition, which each of those that come would wake
         with self._changed:
             batch, self._queue = self._queue, []
-        self._submitted += (len(batch) - self._submitted) / 8
+        self._submitted += (len(batch) - self._submitted) / MEMORY
         return batch
 
     def _commit(
