@@ -172,31 +172,32 @@ class Changes:
 
         def then(waiting: list[Peer]) -> None:
             attempt = self._hub.state.attempts[key]
-            self._no_longer_tentative(key, record)
+            ledger = attempt.ledgers[revision.revision]
+            self._no_longer_tentative(key, revision)
             self._publish(key, revision)
             withdrawal.written(now)
             for each in waiting:
-                self._followers.confirm(each, request.id, attempt, revision.revision, now)
+                self._followers.confirm(each, request.id, attempt, ledger, now)
             accepting.done(True)
-            self._guards.accepted(attempt, attempt.ledgers[revision.revision], now)
-            self._steering.accepted(attempt, attempt.ledgers[revision.revision], now)
+            self._guards.accepted(attempt, ledger, now)
+            self._steering.accepted(attempt, ledger, now)
             self._decide(key, now)
 
         def failed() -> None:
-            self._no_longer_tentative(key, record)
+            self._no_longer_tentative(key, revision)
             withdrawal.not_written()
             accepting.done(False)
             if key not in self._tentative:  # it was the last of those that failed together
                 self._decide(key, now)
 
-        self._tentative.setdefault(key, Tentative()).add(record)
+        self._tentative.setdefault(key, Tentative()).add(revision)
         durable = self._hub.settings.durable or revision.kind != "config"
         records: list[AnyRecord] = [record, *withdrawal.records, *accepting.beside]
         records += self._guards.beside(*key, revision, targets)
         self._requests.commit(peer, request, record.request_digest, records, then, failed, durable=durable)
 
-    def _no_longer_tentative(self, key: AttemptKey, record: RevisionAccepted) -> None:
-        self._tentative[key].remove(record)
+    def _no_longer_tentative(self, key: AttemptKey, revision: Revision) -> None:
+        self._tentative[key].remove(revision)
         if not self._tentative[key]:
             del self._tentative[key]
 

@@ -385,10 +385,11 @@ class Core:
 
     def _follow(self, peer: Peer, request: Follow, now: float) -> None:
         attempt = self._queries.attempt(request, peer.access)
-        if attempt.ledger(request.revision) is None:
+        ledger = attempt.ledger(request.revision)
+        if ledger is None:
             text = f"there is no revision {request.revision}; the newest is {attempt.revision}"
             raise Refused("unknown_revision", text)
-        self._followers.follow(peer, request.id, attempt, request.revision, now)
+        self._followers.follow(peer, request.id, attempt, ledger, now)
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         peer.statuses += 1

@@ -33,6 +33,7 @@ FollowKey = tuple[AttemptKey, int]
 class _Followed:
     """A revision that is not settled, and who is told of it."""
 
+    key: FollowKey
     attempt: Attempt
     not_before: float
     """When it may be pushed again, unless it is settled."""
@@ -54,38 +55,35 @@ class Followers:
         self._counted_from, self._prompt = -inf, 0
         """Since when first answers are counted, and how many there were."""
 
-    def confirm(self, peer: Peer, request_id: str, attempt: Attempt, number: int, now: float) -> None:
+    def confirm(self, peer: Peer, request_id: str, attempt: Attempt, ledger: Ledger, now: float) -> None:
         """Answer the request that made a revision just now, in a burst together with what becomes of it."""
-        ledger = attempt.ledgers[number]
         if ledger.settled or not self._is_burst(now):
-            self.follow(peer, request_id, attempt, number, now)
-            return
-        key = attempt.key, number
-        followed = self._add(key, peer, request_id, attempt, now + PUSH_INTERVAL)
-        self._hold_back(key, followed)
+            self.follow(peer, request_id, attempt, ledger, now)
+        else:
+            self._hold_back(self._add(peer, request_id, attempt, ledger, now + PUSH_INTERVAL))
 
     def follow(
         self,
         peer: Peer,
         request_id: str,
         attempt: Attempt,
-        number: int,
+        ledger: Ledger,
         now: float,
         *,
         duplicate: bool = False,
     ) -> None:
         """Answer with a revision's state, and tell again when it changes."""
-        ledger = attempt.ledgers[number]
         if not ledger.settled:
-            self._add((attempt.key, number), peer, request_id, attempt, now + _interval(ledger))
-        self._tell(peer, Debt(attempt, number, request_id), duplicate=duplicate)
+            self._add(peer, request_id, attempt, ledger, now + _interval(ledger))
+        self._tell(peer, attempt, ledger, request_id, duplicate=duplicate)
 
     def _add(
-        self, key: FollowKey, peer: Peer, request_id: str, attempt: Attempt, not_before: float
+        self, peer: Peer, request_id: str, attempt: Attempt, ledger: Ledger, not_before: float
     ) -> _Followed:
+        key = attempt.key, ledger.revision.revision
         followed = self._followed.get(key)
         if followed is None:
-            followed = self._followed[key] = _Followed(attempt, not_before)
+            followed = self._followed[key] = _Followed(key, attempt, not_before)
         followed.requests.setdefault(peer.id, request_id)
         return followed
 
@@ -99,19 +97,20 @@ class Followers:
 
     def changed(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
         """Tell those who follow a revision what the outcomes are now, or have them wait for more."""
-        key = attempt.key, ledger.revision.revision
-        followed = self._followed.get(key)
+        followed = self._followed.get((attempt.key, ledger.revision.revision))
         if followed is None:
             return
         if not ledger.settled and followed.not_before > now:
-            self._hold_back(key, followed)
+            self._hold_back(followed)
         else:
-            self._push(key, followed, now)
+            self._push(followed, ledger, now)
 
     def credited(self, peer: Peer) -> None:
         """A peer has received more: tell it what it is owed."""
         for debt, duplicate in self._owed.due(peer):
-            self._tell(peer, debt, duplicate=duplicate)
+            attempt = debt.attempt
+            if self._hub.state.attempts.get(attempt.key) is attempt:  # it was not forgotten meanwhile
+                self._tell(peer, attempt, attempt.ledgers[debt.revision], debt.request, duplicate=duplicate)
 
     def next_push(self) -> float:
         """Return when a push that was held back is due, or infinity."""
@@ -127,7 +126,8 @@ class Followers:
         """Send the pushes that were held back."""
         while self.next_push() <= now:
             _, key = heapq.heappop(self._agenda)
-            self._push(key, self._followed[key], now)
+            followed = self._followed[key]
+            self._push(followed, followed.attempt.ledgers[key[1]], now)
 
     def _is_burst(self, now: float) -> bool:
         if now - self._counted_from > PUSH_INTERVAL:
@@ -135,36 +135,33 @@ class Followers:
         self._prompt += 1
         return self._prompt > PROMPT
 
-    def _hold_back(self, key: FollowKey, followed: _Followed) -> None:
+    def _hold_back(self, followed: _Followed) -> None:
         if followed.due != followed.not_before:
             followed.due = followed.not_before
-            heapq.heappush(self._agenda, (followed.due, key))
+            heapq.heappush(self._agenda, (followed.due, followed.key))
 
-    def _push(self, key: FollowKey, followed: _Followed, now: float) -> None:
-        attempt, number = followed.attempt, key[1]
+    def _push(self, followed: _Followed, ledger: Ledger, now: float) -> None:
         for identity, request_id in followed.requests.items():
             peer = self._hub.peers.get(identity)
             if peer is not None:
-                self._tell(peer, Debt(attempt, number, request_id))
-        ledger = attempt.ledgers[number]
+                self._tell(peer, followed.attempt, ledger, request_id)
         if ledger.settled:
-            del self._followed[key]
+            del self._followed[followed.key]
         else:
             followed.not_before, followed.due = now + _interval(ledger), inf
 
-    def _tell(self, peer: Peer, debt: Debt, *, duplicate: bool = False) -> None:
-        attempt = debt.attempt
-        if self._hub.state.attempts.get(attempt.key) is not attempt:  # it was forgotten meanwhile
-            return
+    def _tell(
+        self, peer: Peer, attempt: Attempt, ledger: Ledger, request_id: str, *, duplicate: bool = False
+    ) -> None:
+        number = ledger.revision.revision
         if not self._hub.may_send(peer):
-            self._owed.owe(peer, debt, duplicate=duplicate)
+            self._owed.owe(peer, Debt(attempt, number, request_id), duplicate=duplicate)
             return
-        ledger = attempt.ledgers[debt.revision]
         state = RevisionState(
-            id=debt.request,
+            id=request_id,
             run=attempt.run,
             attempt=attempt.id,
-            revision=debt.revision,
+            revision=number,
             durable=self._hub.settings.durable or ledger.revision.kind != "config",
             duplicate=duplicate,
             at_step=ledger.revision.at_step,

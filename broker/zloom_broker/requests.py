@@ -108,7 +108,8 @@ class Requests:
             self._hub.send(peer, Done(id=key[1], replicas=errand.replicas))
             return
         if (made := self._hub.state.made_by(key)) is not None:
-            self._followers.follow(peer, key[1], *made, now, duplicate=True)
+            attempt, number = made
+            self._followers.follow(peer, key[1], attempt, attempt.ledgers[number], now, duplicate=True)
 
 
 def digest_of(request: Request) -> bytes:

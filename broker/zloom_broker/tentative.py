@@ -10,42 +10,45 @@ import msgspec
 
 from zloom.model import Revision
 from zloom_broker.ledger import Setting, is_scheduled
-from zloom_broker.records import RevisionAccepted
 
 
 class Tentative:
     """Revisions in the order in which they are numbered."""
 
     def __init__(self) -> None:
-        self._records: list[RevisionAccepted] = []
+        self._revisions: list[Revision] = []
+        self._sizes: list[int] = []
+        """Bytes of the values of each."""
         self.scheduled: list[Revision] = []
         """Those that will wait for a step, or for all ranks to agree."""
         self.size = 0
-        """Bytes of their values."""
+        """Bytes of the values of all."""
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._revisions)
 
     def __iter__(self) -> Iterator[Revision]:
-        return (record.revision for record in self._records)
+        return iter(self._revisions)
 
-    def add(self, record: RevisionAccepted) -> None:
+    def add(self, revision: Revision) -> None:
         """A revision is being written."""
-        self._records.append(record)
-        self.size += values_size(record.revision)
-        if is_scheduled(record.revision):
-            self.scheduled.append(record.revision)
+        self._revisions.append(revision)
+        self._sizes.append(values_size(revision))
+        self.size += self._sizes[-1]
+        if is_scheduled(revision):
+            self.scheduled.append(revision)
 
-    def remove(self, record: RevisionAccepted) -> None:
+    def remove(self, revision: Revision) -> None:
         """It is on disk, or could not be written."""
-        self._records.remove(record)
-        self.size -= values_size(record.revision)
-        if is_scheduled(record.revision):
-            self.scheduled.remove(record.revision)
+        position = self._revisions.index(revision)  # the first, as a rule
+        del self._revisions[position]
+        self.size -= self._sizes.pop(position)
+        if is_scheduled(revision):
+            self.scheduled.remove(revision)
 
     def chain(self, before: bytes) -> bytes:
         """Return the digest over all revisions, `before` being the one over those on disk."""
-        return self._records[-1].revision.chain if self._records else before
+        return self._revisions[-1].chain if self._revisions else before
 
     def settings(self) -> dict[str, Setting]:
         """Return what they make of the config."""

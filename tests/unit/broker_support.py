@@ -168,6 +168,33 @@ def fold(journal: list[bytes]) -> State:
     return state
 
 
+def bench_of(*replicas: str) -> Bench:
+    """Return a bench with these ranks in step, and an operator."""
+    bench = Bench()
+    for rank, name in enumerate(replicas):
+        bench.active(name, rank=rank, world_size=len(replicas))
+    bench.operator()
+    return bench
+
+
+def changed(*replicas: str) -> Bench:
+    """Return a bench with these ranks in step, an operator, and one revision."""
+    bench = bench_of(*replicas)
+    changes: dict[str, float] = {"learning_rate": 0.5}
+    bench.receive(b"op", m.SetConfig(id="q1", run="run", changes=dict(changes), mode="next"))
+    return bench
+
+
+def two_ranks() -> Bench:
+    """Return a bench with two ranks in step, an operator, and one revision."""
+    return changed("a", "b")
+
+
+def pushes(effects: list[m.Message]) -> list[list[str | None]]:
+    """Return the outcomes of each push."""
+    return [[o.outcome for o in each.outcomes] for each in effects if isinstance(each, m.RevisionState)]
+
+
 def sent(effects: list[Effect], peer: bytes = b"op") -> list[m.Message]:
     """Return the messages that went to a peer."""
     return [effect.message for effect in effects if isinstance(effect, Send) and effect.peer == peer]

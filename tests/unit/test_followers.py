@@ -4,18 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.unit.broker_support import Bench, sent
+from tests.unit.broker_support import Bench, bench_of, changed, pushes, sent, two_ranks
 from zloom import messages as m
 from zloom.messages import Message
 from zloom_broker.followers import PROMPT, PUSH_INTERVAL
-
-
-def bench_of(*replicas: str) -> Bench:
-    bench = Bench()
-    for rank, name in enumerate(replicas):
-        bench.active(name, rank=rank, world_size=len(replicas))
-    bench.operator()
-    return bench
 
 
 def make(bench: Bench, first: int, count: int) -> list[Message]:
@@ -31,6 +23,46 @@ def make(bench: Bench, first: int, count: int) -> list[Message]:
 def revisions(told: Sequence[Message]) -> list[tuple[int, bool]]:
     """Return which revisions an operator is told of, and whether they are settled."""
     return [(each.revision, each.settled) for each in told if isinstance(each, m.RevisionState)]
+
+
+def test_a_push_that_settles_goes_out_at_once_and_others_are_gathered() -> None:
+    bench = two_ranks()
+    assert pushes(sent(bench.answer(1, "a"))) == []
+    assert pushes(sent(bench.advance(0.2))) == [["applied", None]]
+    assert pushes(sent(bench.answer(1, "b", "rejected", error="no"))) == [["applied", "rejected"]]
+    assert pushes(sent(bench.advance(1.0))) == []
+
+
+def test_the_more_replicas_there_are_the_rarer_are_pushes() -> None:
+    bench = changed(*(f"r{rank}" for rank in range(300)))
+    assert pushes(sent(bench.answer(1, "r0"))) == []
+    assert pushes(sent(bench.advance(0.25))) == []
+    (push,) = pushes(sent(bench.advance(0.1)))
+    assert (push[0], len(push)) == ("applied", 300)
+
+
+def test_follow_answers_now_and_goes_on() -> None:
+    bench = two_ranks()
+    bench.operator("other")
+    follow = m.Follow(id="f", run="run", revision=1)
+    assert pushes(sent(bench.receive(b"other", follow), b"other")) == [[None, None]]
+    bench.answer(1, "a")
+    assert pushes(sent(bench.answer(1, "b"), b"other")) == [["applied", "applied"]]
+
+
+def test_follow_of_nothing_is_refused() -> None:
+    bench = two_ranks()
+    (refusal,) = sent(bench.receive(b"op", m.Follow(id="f", run="run", revision=2)))
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.code == "unknown_revision"
+
+
+def test_a_follower_that_vanished_is_told_nothing() -> None:
+    bench = two_ranks()
+    bench.unroutable(b"op")
+    bench.answer(1, "a")
+    assert sent(bench.advance(1.0)) == []
+    assert sent(bench.answer(1, "b")) == []
 
 
 def test_a_change_is_confirmed_at_once_where_few_come() -> None:

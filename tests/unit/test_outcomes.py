@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.broker_support import LEARNING_RATE, Bench, published, sent
+from tests.unit.broker_support import LEARNING_RATE, Bench, changed, published, pushes, sent, two_ranks
 from zloom import messages as m
 from zloom.codec import MAX_MESSAGE_SIZE, encode
 from zloom.model import Outcome, OutcomeKind
@@ -11,43 +11,6 @@ from zloom_broker.attempt import MAX_TEXT
 from zloom_broker.effects import Commit
 from zloom_broker.outcomes import MAX_RECORDED
 from zloom_broker.records import OutcomesRecorded, RevisionAccepted, decode_record
-
-
-def two_ranks() -> Bench:
-    """Return a bench with two ranks in step, an operator, and one revision."""
-    return changed("a", "b")
-
-
-def changed(*replicas: str) -> Bench:
-    """Return a bench with these ranks in step, an operator, and one revision."""
-    bench = Bench()
-    for rank, name in enumerate(replicas):
-        bench.active(name, rank=rank, world_size=len(replicas))
-    bench.operator()
-    changes: dict[str, float] = {"learning_rate": 0.5}
-    bench.receive(b"op", m.SetConfig(id="q1", run="run", changes=dict(changes), mode="next"))
-    return bench
-
-
-def pushes(effects: list[m.Message]) -> list[list[str | None]]:
-    """Return the outcomes of each push."""
-    return [[o.outcome for o in each.outcomes] for each in effects if isinstance(each, m.RevisionState)]
-
-
-def test_a_push_that_settles_goes_out_at_once_and_others_are_gathered() -> None:
-    bench = two_ranks()
-    assert pushes(sent(bench.answer(1, "a"))) == []
-    assert pushes(sent(bench.advance(0.2))) == [["applied", None]]
-    assert pushes(sent(bench.answer(1, "b", "rejected", error="no"))) == [["applied", "rejected"]]
-    assert pushes(sent(bench.advance(1.0))) == []
-
-
-def test_the_more_replicas_there_are_the_rarer_are_pushes() -> None:
-    bench = changed(*(f"r{rank}" for rank in range(300)))
-    assert pushes(sent(bench.answer(1, "r0"))) == []
-    assert pushes(sent(bench.advance(0.25))) == []
-    (push,) = pushes(sent(bench.advance(0.1)))
-    assert (push[0], len(push)) == ("applied", 300)
 
 
 def test_who_watches_is_told_of_each_outcome() -> None:
@@ -187,30 +150,6 @@ def test_a_replica_that_repeats_itself_fills_no_memory() -> None:
         invented = {n: Outcome("a", outcome="applied") for n in range(number + 2, number + 102)}
         bench.receive(b"a", m.Outcomes(epoch="epoch", outcomes=invented))
     assert len(bench.recorded()) == MAX_RECORDED
-
-
-def test_follow_answers_now_and_goes_on() -> None:
-    bench = two_ranks()
-    bench.operator("other")
-    follow = m.Follow(id="f", run="run", revision=1)
-    assert pushes(sent(bench.receive(b"other", follow), b"other")) == [[None, None]]
-    bench.answer(1, "a")
-    assert pushes(sent(bench.answer(1, "b"), b"other")) == [["applied", "applied"]]
-
-
-def test_follow_of_nothing_is_refused() -> None:
-    bench = two_ranks()
-    (refusal,) = sent(bench.receive(b"op", m.Follow(id="f", run="run", revision=2)))
-    assert isinstance(refusal, m.Refusal)
-    assert refusal.code == "unknown_revision"
-
-
-def test_a_follower_that_vanished_is_told_nothing() -> None:
-    bench = two_ranks()
-    bench.unroutable(b"op")
-    bench.answer(1, "a")
-    assert sent(bench.advance(1.0)) == []
-    assert sent(bench.answer(1, "b")) == []
 
 
 def test_an_outcome_of_another_replica_is_not_taken() -> None:
