@@ -25,7 +25,7 @@ from bench.peers import own_context
 from bench.roles import announce
 from bench.training import Step, step_of
 from zloom.edge_reader import EdgeReader
-from zloom.socket_frames import is_readable, receive, send
+from zloom.socket_frames import SocketFrames
 from zloom_broker.settings import Durability
 
 Frames = list[bytes]
@@ -40,7 +40,7 @@ class Port:
     """
 
     def __init__(self, socket: zmq.Socket[bytes], received: Callable[[Frames], object]) -> None:
-        self._socket = socket
+        self._frames = SocketFrames(socket)
         self._received = received
         descriptor = socket.getsockopt(zmq.FD)
         assert isinstance(descriptor, int)
@@ -48,8 +48,8 @@ class Port:
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send a message."""
-        send(self._socket, frames)
-        if not self._reader.sees and is_readable(self._socket):
+        self._frames.send(frames)
+        if not self._reader.sees and self._frames.is_readable():
             self._reader.kick()
 
     def close(self) -> None:
@@ -58,9 +58,9 @@ class Port:
 
     def _turn(self) -> bool:
         with contextlib.suppress(zmq.Again):
-            self._received(receive(self._socket)[0])
-            while is_readable(self._socket):
-                self._received(receive(self._socket)[0])
+            self._received(self._frames.receive()[0])
+            while self._frames.is_readable():
+                self._received(self._frames.receive()[0])
         return True
 
 

@@ -10,27 +10,37 @@ import zmq
 _NOW, _MORE, _READABLE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE), int(zmq.POLLIN)
 
 
-def is_readable(socket: zmq.Socket[bytes]) -> bool:
-    """Whether there is a message."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & _READABLE)
+class SocketFrames:
+    """The calls that carry the messages of one socket; they belong to its thread.
 
-
-def receive(socket: zmq.Socket[bytes]) -> tuple[list[bytes], zmq.Frame]:
-    """Receive a message, and its last frame, which knows the connection; raises zmq.Again when there is none.
-
-    `recv_multipart` asks the socket after each frame whether there are more; that takes longer than a frame.
+    Each is looked up once: a `zmq.Socket` finds its methods through `__getattr__`, and its own `send` is
+    Python code for sockets that are drafts around the one that is taken here.
     """
-    frame = socket.recv(_NOW, copy=False)
-    frames = [frame.bytes]
-    while frame.more:
-        frame = socket.recv(_NOW, copy=False)
-        frames.append(frame.bytes)
-    return frames, frame
 
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._recv, self._get = socket.recv, socket.get
+        self._send = super(zmq.Socket, socket).send
 
-def send(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> None:
-    """Send a message; raises zmq.Again when the queue to its destination is full."""
-    *parts, last = frames
-    for part in parts:
-        socket.send(part, _MORE)
-    socket.send(last, _NOW)
+    def is_readable(self) -> bool:
+        """Whether there is a message."""
+        return bool(int(self._get(zmq.EVENTS)) & _READABLE)
+
+    def receive(self) -> tuple[list[bytes], zmq.Frame]:
+        """Receive a message, and its last frame, which knows the connection; raises zmq.Again without one.
+
+        `recv_multipart` asks the socket after each frame whether there are more; that takes longer than a
+        frame.
+        """
+        frame = self._recv(_NOW, copy=False)
+        frames = [frame.bytes]
+        while frame.more:
+            frame = self._recv(_NOW, copy=False)
+            frames.append(frame.bytes)
+        return frames, frame
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send a message; raises zmq.Again when the queue to its destination is full."""
+        *parts, last = frames
+        for part in parts:
+            self._send(part, _MORE)
+        self._send(last, _NOW)

@@ -22,7 +22,7 @@ from .errors import TransportError
 from .forks import process_id
 from .handshakes import HandshakeFailure, HandshakeWatch
 from .socket_errors import translated, transport_error
-from .socket_frames import is_readable, receive, send
+from .socket_frames import SocketFrames
 from .socket_options import SOCKET_TYPES, Context, SocketKind, SocketOptions
 from .socket_outbox import Outbox
 from .socket_sender import NOBODY, sender_of
@@ -118,6 +118,7 @@ class DrainSocket:
         try:
             with translated("set the options of", self._endpoint):
                 self._options.apply(self._socket, kind)
+            self._frames = SocketFrames(self._socket)
             self._reader = EdgeReader(self._loop, self._socket.fileno(), self._turn)
         except BaseException:
             self._socket.close(0)
@@ -257,7 +258,7 @@ class DrainSocket:
         # Sending may eat the sign that something came. A turn reads all there is, also one to come.
         if not self._reader.sees:
             try:
-                if self._outbox.lanes or is_readable(self._socket):
+                if self._outbox.lanes or self._frames.is_readable():
                     self._reader.kick()
             except zmq.ZMQError as error:
                 raise transport_error(error, "look at", self._endpoint) from error
@@ -319,7 +320,7 @@ class DrainSocket:
 
     def _try_send(self, frames: Sequence[bytes]) -> _Sent:
         try:
-            send(self._socket, frames)
+            self._frames.send(frames)
         except zmq.Again:
             return _Sent.QUEUE_FULL
         except zmq.ZMQError as error:
@@ -363,7 +364,7 @@ class DrainSocket:
             # To ask costs half as much as a read that fails. Most turns find one message; those that find
             # more, many.
             if number == 1:
-                if not is_readable(self._socket):
+                if not self._frames.is_readable():
                     return True
                 deadline = self._loop.time() + self._options.wake_seconds
             elif number and self._loop.time() >= deadline:
@@ -378,7 +379,7 @@ class DrainSocket:
         return False
 
     def _receive(self) -> list[bytes]:
-        frames, last = receive(self._socket)
+        frames, last = self._frames.receive()
         if self._tells_senders:
             self.sender = sender_of(last)
         return frames
