@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from zloom.declarations import (
     CommandHandler,
@@ -51,8 +51,7 @@ class Rejected:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(Struct, frozen=True):
     key: DeclaredKey
     new: Any
     value: Value

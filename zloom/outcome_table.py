@@ -1,8 +1,8 @@
 """Outcomes that the broker may not have, and when each is to be sent again. Pure."""
 
-from dataclasses import dataclass
 from itertools import islice
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from zloom.model import Outcome
@@ -22,11 +22,17 @@ def sendable(text: str) -> str:
     return text[:TEXT_LIMIT].encode(errors="replace").decode()
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     outcome: Outcome
     due: float
     sent: bool = False
+
+
+def _cut(outcome: Outcome) -> Outcome:
+    """Return an outcome as a message can hold it."""
+    if not outcome.error and not outcome.detail:
+        return outcome
+    return replace(outcome, error=sendable(outcome.error), detail=sendable(outcome.detail))
 
 
 class OutcomeTable:
@@ -43,18 +49,32 @@ class OutcomeTable:
         """In the order in which they are to be sent again."""
         self._acknowledged: dict[int, Outcome] = {}
 
+    @property
+    def has_new(self) -> bool:
+        """Whether an outcome waits to be sent for the first time, or on a new connection."""
+        return bool(self._new)
+
     def __len__(self) -> int:
         """Outcomes that are not acknowledged."""
         return len(self._new) + len(self._sent)
 
     def add(self, revision: int, outcome: Outcome, now: float) -> None:
         """Take an outcome, due at once."""
-        cut = outcome
-        if outcome.error or outcome.detail:
-            cut = replace(outcome, error=sendable(outcome.error), detail=sendable(outcome.detail))
-        self._sent.pop(revision, None)
-        self._acknowledged.pop(revision, None)
-        self._new[revision] = _Entry(cut, now)
+        self._forget(revision)
+        self._new[revision] = _Entry(_cut(outcome), now)
+
+    def send(self, revision: int, outcome: Outcome, again: float) -> dict[int, Outcome]:
+        """Take an outcome and return it for a message of its own, which is being sent now.
+
+        Args:
+            revision: Whose it is.
+            outcome: What became of it.
+            again: When it is due again without an acknowledgement; no less than at the call before.
+        """
+        self._forget(revision)
+        cut = _cut(outcome)
+        self._sent[revision] = _Entry(cut, again, sent=True)
+        return {revision: cut}
 
     def due(self, now: float, again: float) -> dict[int, Outcome]:
         """Return outcomes for one message, which is being sent now; empty when none is due.
@@ -108,6 +128,12 @@ class OutcomeTable:
         self._sent = {}
         for entry in self._new.values():
             entry.due = now
+
+    def _forget(self, revision: int) -> None:
+        """Have no earlier outcome of a revision, which was answered anew."""
+        self._new.pop(revision, None)
+        self._sent.pop(revision, None)
+        self._acknowledged.pop(revision, None)
 
     def clear(self) -> None:
         """The broker's history is another one, in which these numbers mean something else."""

@@ -90,13 +90,15 @@ class Reports:
     def answer(self, revision: int, outcome: Outcome, now: float) -> list[Effect]:
         """Take what became of a revision, and send it: at once, unless another was sent a moment ago."""
         replica = self._link.replica
-        self._outcomes.add(revision, replace(outcome, replica=replica.id, rank=replica.rank), now)
-        if not self._open:
-            return []
+        outcome = replace(outcome, replica=replica.id, rank=replica.rank)
         together = self._outcomes_sent + OUTCOMES_GAP
-        if now >= together and self._link.may_send:
-            return self._send_outcomes(now)
-        self._alarms.hasten(Alarm.OUTCOMES, max(now, together))
+        if now >= together and self.may_report and not self._outcomes.has_new:
+            again = self._due_again(now)
+            self._alarms.hasten(Alarm.OUTCOMES, again)
+            return self._message(self._outcomes.send(revision, outcome, again), now)
+        self._outcomes.add(revision, outcome, now)
+        if self._open:
+            self._alarms.hasten(Alarm.OUTCOMES, max(now, together))
         return []
 
     def send_outcomes(self, now: float) -> list[Effect]:
@@ -193,13 +195,17 @@ class Reports:
 
     def _send_outcomes(self, now: float) -> list[Effect]:
         before = self._outcomes.resent
-        outcomes = self._outcomes.due(now, now + RESEND_BEATS * self._link.beat)
+        outcomes = self._outcomes.due(now, self._due_again(now))
         self._link.counters.resent += self._outcomes.resent - before
         self._set_outcomes_alarm()
-        if not outcomes:
-            return []
+        return self._message(outcomes, now) if outcomes else []
+
+    def _message(self, outcomes: dict[int, Outcome], now: float) -> list[Effect]:
         self._outcomes_sent = now
         return [self._link.send(Outcomes(epoch=self._link.welcome.epoch, outcomes=outcomes))]
+
+    def _due_again(self, now: float) -> float:
+        return now + RESEND_BEATS * self._link.beat
 
     def _set_outcomes_alarm(self) -> None:
         due = self._outcomes.next_due()

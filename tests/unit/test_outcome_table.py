@@ -41,6 +41,14 @@ def test_one_that_is_answered_anew_is_sent_anew_and_once() -> None:
     assert (len(table), table.due(1.0, 4.0), table.due(3.0, 6.0)) == (1, {1: OTHER}, {})
 
 
+def test_one_that_is_sent_by_itself_is_late_like_all_others_and_takes_the_place_of_an_earlier() -> None:
+    table = table_of(1)
+    table.due(0.0, 3.0)
+    assert (table.send(2, ONE, 4.0), table.send(1, OTHER, 5.0)) == ({2: ONE}, {1: OTHER})
+    assert (len(table), table.has_new, table.next_due()) == (2, False, 4.0)
+    assert (table.due(5.0, 8.0), table.resent) == ({2: ONE, 1: OTHER}, 2)
+
+
 def test_what_is_acknowledged_is_sent_no_more_but_to_another_life_of_the_broker() -> None:
     table = table_of(2)
     table.due(0.0, 3.0)
