@@ -3,8 +3,10 @@
 operator → broker, commit, → each weavelet on its loop → broker, commit, → operator. They are the same
 sockets, loops, thread of the journal, tables and messages as zloom's, encoded once at one end and decoded
 once at the other. That one hangs or is cut off must be seen in time, so there is a beat at zloom's pace,
-which each weavelet answers with a status, and libzmq's heartbeats. But no value is checked, no handler
-called, nothing is counted by replica, acknowledged, sent again or told to anybody else.
+which each weavelet answers with a status, and libzmq's heartbeats. A weavelet checks that no revision is
+missing and that the value is one, calls the handler, and keeps the outcome until a ping acknowledges it; the
+broker counts outcomes by replica. But nothing is sent again or told to anybody else, and neither end has
+anything of what only connects, declares, restores, agrees or watches.
 """
 
 import asyncio
@@ -23,10 +25,11 @@ from bench.skeleton import Committing, Frames, Port, port
 from bench.trainer import ATTEMPT, KEY, RUN
 from zloom import codec
 from zloom import messages as m
+from zloom.declarations import declare_key
 from zloom.model import Outcome, Revision
 from zloom.socket_options import SocketOptions
 from zloom_broker.hub import CoreSettings
-from zloom_broker.pulse import paced
+from zloom_broker.pulse import RECORDED_BEATS, paced
 
 EPOCH, CHAIN = "0" * 16, bytes(16)
 """As long as zloom's are."""
@@ -45,7 +48,10 @@ class Broker:
         self._subscribed = 0
         self._numbers = itertools.count(1)
         self._operator, self._request = b"", ""
-        self._outcomes: list[Outcome] = []
+        self._ledgers: dict[int, dict[str, Outcome]] = {}
+        """What each replica answered, by revision."""
+        self._recorded: dict[bytes, list[int]] = {}
+        """Revisions whose outcomes are on disk, by the weavelet that is still to be told."""
         self._committing = Committing(folder, "buffered", self._committed)
         self._uncommitted = deque[m.ToBroker]()
         self._heard: dict[bytes, m.Status] = {}
@@ -73,9 +79,18 @@ class Broker:
     async def _beat(self) -> None:
         seconds = paced(CoreSettings(EPOCH).beat, self._size)
         beat = codec.encode(m.Beat(epoch=EPOCH, revision=0, beat=seconds))
-        while True:
+        for number in itertools.count(1):
             self._updates.send([codec.steer_topic(RUN, ATTEMPT), beat])
+            if number % RECORDED_BEATS == 0:
+                self._acknowledge(number)
             await asyncio.sleep(seconds)
+
+    def _acknowledge(self, number: int) -> None:
+        told, self._recorded = self._recorded, {}
+        for peer, revisions in told.items():
+            self._control.send(
+                [peer, *codec.control_frames(m.Ping(id=number, received=0, recorded=revisions))]
+            )
 
     def _subscription(self, frames: Frames) -> None:
         self._subscribed += 1
@@ -85,6 +100,8 @@ class Broker:
         match codec.to_broker.decode(frames[-1]):
             case m.Status() as status:
                 self._heard[frames[0]] = status
+            case m.Pong():
+                pass  # its connection lives
             case message:
                 self._uncommitted.append(message)
                 self._committing.put(frames)
@@ -95,22 +112,28 @@ class Broker:
                 self._operator, self._request = frames[0], request.id
                 number = next(self._numbers)
                 revision = Revision(number, "config", request.changes, mode="immediate", chain=CHAIN)
+                self._ledgers[number] = {}
                 self._revised = m.Revised(
                     seq=number, epoch=EPOCH, run=RUN, attempt=ATTEMPT, revision=revision
                 )
                 self._publish()
             case m.Outcomes(outcomes=outcomes):
-                self._outcomes += outcomes.values()
-                if len(self._outcomes) == self._size:
-                    self._answer(*outcomes)
+                for answered, outcome in outcomes.items():
+                    self._count(frames[0], answered, outcome)
 
     def _publish(self) -> None:
         if self._revised is not None and self._subscribed == self._size:
             self._updates.send([codec.steer_topic(RUN, ATTEMPT), codec.encode(self._revised)])
             self._revised = None
 
-    def _answer(self, number: int) -> None:
-        outcomes, self._outcomes = self._outcomes, []
+    def _count(self, peer: bytes, revision: int, outcome: Outcome) -> None:
+        ledger = self._ledgers[revision]
+        ledger[outcome.replica] = outcome
+        self._recorded.setdefault(peer, []).append(revision)
+        if len(ledger) == self._size:
+            self._answer(revision, list(ledger.values()))
+
+    def _answer(self, number: int, outcomes: list[Outcome]) -> None:
         state = m.RevisionState(
             id=self._request,
             run=RUN,
@@ -129,7 +152,8 @@ def join(context: Context, endpoints: str, ranks: range, stack: AsyncExitStack) 
         answers = stack.enter_context(open_socket(context, zmq.DEALER, control))
         subscriber = stack.enter_context(open_socket(context, zmq.SUB, updates))
         subscriber.subscribe(codec.steer_topic(RUN, ATTEMPT))
-        weavelet = Weavelet(rank, stack.enter_context(port(answers, _nothing)))
+        weavelet = Weavelet(rank)
+        weavelet.control = stack.enter_context(port(answers, weavelet.pinged))
         stack.enter_context(port(subscriber, weavelet.receive))
 
 
@@ -138,25 +162,50 @@ class Weavelet:
 
     Args:
         rank: Its own.
-        control: To the broker.
     """
 
-    def __init__(self, rank: int, control: Port) -> None:
+    control: Port
+    """To the broker."""
+
+    def __init__(self, rank: int) -> None:
         self._rank = rank
-        self._control = control
         self._statuses = itertools.count(1)
+        self._revision = 0
+        self._key = declare_key(KEY, self._set, initial=0.1, immediate=True)
+        self._kept: dict[int, Outcome] = {}
+        """Outcomes until their acknowledgement."""
 
     def receive(self, frames: Frames) -> None:
         """Take a publication."""
         match codec.published.decode(frames[-1]):
             case m.Revised(epoch=epoch, revision=revision):
+                self._apply(revision)
                 outcome = Outcome(f"{self._rank:016x}", self._rank, "applied", 1, chain=revision.chain)
+                self._kept[revision.revision] = outcome
                 self._send(m.Outcomes(epoch=epoch, outcomes={revision.revision: outcome}))
             case m.Beat():
                 self._send(m.Status(seq=next(self._statuses), step=1))
 
+    def pinged(self, frames: Frames) -> None:
+        """Take a ping."""
+        ping = codec.from_broker.decode(codec.control_payload(frames))
+        assert isinstance(ping, m.Ping)
+        for revision in ping.recorded:
+            self._kept.pop(revision, None)
+        self._send(m.Pong(id=ping.id, received=0))
+
+    def _apply(self, revision: Revision) -> None:
+        assert revision.revision == self._revision + 1
+        self._revision = revision.revision
+        value = self._key.read(revision.changes[KEY])
+        self._key.handler(value)
+        self._key.value = value
+
+    def _set(self, value: float) -> None:
+        """Do nothing, as the handler of zloom's weavelets here."""
+
     def _send(self, message: m.ToBroker) -> None:
-        self._control.send(codec.control_frames(message))
+        self.control.send(codec.control_frames(message))
 
 
 def request(number: int) -> Frames:
@@ -170,10 +219,6 @@ def answered(frames: Frames) -> int:
     state = codec.from_broker.decode(codec.control_payload(frames))
     assert isinstance(state, m.RevisionState)
     return len(state.outcomes)
-
-
-def _nothing(frames: Frames) -> None:
-    """Take what never comes."""
 
 
 async def _main(size: int, folder: Path) -> None:
