@@ -1,6 +1,6 @@
 """Ramps as the broker sees them: which may be asked for, which are under way, and which failed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from zloom.errors import Refused
 from zloom.messages import Status
@@ -8,15 +8,24 @@ from zloom.model import Event, Key, Ramp, Replica, Value
 from zloom.schema import describe, is_number
 from zloom_broker.attempt import Attempt
 from zloom_broker.ledger import Ledger
-from zloom_broker.validation import check_value
+from zloom_broker.validation import check_values
 
 MAX_STEPS = 10**12
 """Steps of a ramp, and from now on until a change: a step must still fit into a message."""
 
 
-def check_ramps(ramps: Mapping[str, Ramp], changes: Mapping[str, Value], replicas: Iterable[Replica]) -> None:
-    """Refuse what is no ramp. With both ends all values between them are within a key's bounds."""
-    keys = [(replica, key) for replica in replicas for key in replica.keys]
+def check_ramps(
+    ramps: Mapping[str, Ramp],
+    changes: Mapping[str, Value],
+    declared: Mapping[str, Sequence[tuple[Replica, Key]]],
+) -> None:
+    """Refuse what is no ramp. With both ends all values between them are within a key's bounds.
+
+    Args:
+        ramps: By key.
+        changes: Where they lead to.
+        declared: Who declares each key, and how.
+    """
     for name, ramp in ramps.items():
         if not is_number(changes.get(name)):
             text = f"{name}: a ramp needs a number to end at, got {changes.get(name)!r}"
@@ -24,11 +33,10 @@ def check_ramps(ramps: Mapping[str, Ramp], changes: Mapping[str, Value], replica
         if not 1 <= ramp.steps <= MAX_STEPS:
             text = f"{name}: a ramp over {ramp.steps} steps; expected 1 to {MAX_STEPS}"
             raise Refused("bad_ramp", text)
-        for replica, key in keys:
-            if key.name == name:
-                _check_key(key)
-                if ramp.start is not None:
-                    check_value(key, ramp.start, replica, "the start of its ramp, ")
+        for _, key in declared[name]:
+            _check_key(key)
+        if ramp.start is not None:
+            check_values(ramp.start, declared[name], "the start of its ramp, ")
 
 
 def _check_key(key: Key) -> None:

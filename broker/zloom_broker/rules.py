@@ -15,7 +15,7 @@ from zloom_broker.attempt import Attempt
 from zloom_broker.ledger import Setting
 from zloom_broker.ramping import MAX_STEPS, check_ramps
 from zloom_broker.records import ReplicaLeft
-from zloom_broker.validation import check, check_value
+from zloom_broker.validation import check, check_values, declared_by
 
 MAX_VALUES_SIZE = 64 * 1024
 """Bytes of one revision's values: a page of history must fit into one message."""
@@ -212,22 +212,20 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
     if not changes:
         raise Refused("bad_value", "no key was named; expected at least one key=value")
     _check_size(changes)  # before each item is looked at
-    declared = [(replica, key) for replica in present for key in replica.keys]
-    known = {key.name for _, key in declared}
+    declared = declared_by(present, changes)
     for name, value in changes.items():
-        if name not in known:
+        if name not in declared:
+            known = sorted({key.name for replica in present for key in replica.keys})
             lacks = f"{attempt.run} has no key"
-            raise Refused("unknown_key", unknown(lacks, name, sorted(known), most=64, none=NO_KEYS))
-        for replica, key in declared:
-            if key.name == name:
-                check_value(key, value, replica)
-    check_ramps(wanted.ramps, changes, present)
+            raise Refused("unknown_key", unknown(lacks, name, known, most=64, none=NO_KEYS))
+        check_values(value, declared[name])
+    check_ramps(wanted.ramps, changes, declared)
     pending = _pending(changes, attempt, tentative)
     if wanted.queue:
         pending = _not_before(wanted, pending)
     if pending and not wanted.supersede:
         raise _key_pending(changes, pending)
-    keys = [key for _, key in declared if key.name in changes]
+    keys = [key for each in declared.values() for _, key in each]
     mode = _config_mode(attempt, wanted.mode, wanted.at_step, keys)
     together = next((each.revision for each in pending if each.mode == "consistent"), None)
     if together is not None and mode != "consistent":
@@ -235,7 +233,8 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
             f"revision {together} is for all ranks at one step, so what supersedes it is too; leave mode out"
         )
         raise Refused("bad_mode", text)
-    targets = [r for r in _reachable(attempt) if any(key.name in changes for key in r.keys)]
+    away = declared_by(_away(attempt), changes)
+    targets = {replica.id: replica for each in (*declared.values(), *away.values()) for replica, _ in each}
     revision = Revision(
         0,
         "config",
@@ -247,7 +246,7 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
         note=wanted.note,
         revert_if=wanted.revert_if,
     )
-    return Proposal(revision, _ids(present if mode == "consistent" else targets))
+    return Proposal(revision, _ids(present if mode == "consistent" else targets.values()))
 
 
 def _pending(names: Iterable[str], attempt: Attempt, tentative: Sequence[Revision]) -> list[Revision]:
@@ -356,16 +355,17 @@ def _present(attempt: Attempt) -> list[Replica]:
 
 
 def _reachable(attempt: Attempt) -> list[Replica]:
-    """Those who are there, and those who were lost, may come back and catch up.
-
-    One whose rank is held by another process cannot come back.
-    """
-    present = list(attempt.present())
-    held = {replica.rank for replica in present}
-    return [*present, *(replica for replica in attempt.lost() if replica.rank not in held)]
+    """Those who are there, and those who may come back and catch up."""
+    return [*attempt.present(), *_away(attempt)]
 
 
-def _ids(replicas: list[Replica]) -> list[str]:
+def _away(attempt: Attempt) -> list[Replica]:
+    """Those who were lost and may come back: none whose rank is held by another process."""
+    held = {replica.rank for replica in attempt.present()}
+    return [replica for replica in attempt.lost() if replica.rank not in held]
+
+
+def _ids(replicas: Iterable[Replica]) -> list[str]:
     return [replica.id for replica in sorted(replicas, key=lambda replica: replica.rank)]
 
 

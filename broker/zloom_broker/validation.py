@@ -6,7 +6,7 @@ seconds.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -105,15 +105,32 @@ def _checked(encoded: bytes, schema: bytes) -> tuple[str, str] | None:
     return "bad_value", error.message[:200]
 
 
-def check_value(key: Key, value: object, replica: Replica, what: str = "") -> None:
-    """Refuse a value that does not satisfy the schema with which a replica declares a key.
+def declared_by(replicas: Iterable[Replica], names: Container[str]) -> dict[str, list[tuple[Replica, Key]]]:
+    """Return who declares each of these keys, and how; nothing of a key that nobody declares."""
+    declared: dict[str, list[tuple[Replica, Key]]] = {}
+    for replica in replicas:
+        for key in replica.keys:
+            if key.name in names:
+                declared.setdefault(key.name, []).append((replica, key))
+    return declared
+
+
+def check_values(value: object, declared: Iterable[tuple[Replica, Key]], what: str = "") -> None:
+    """Refuse a value that does not satisfy a schema with which a replica declares its key.
 
     Args:
-        key: As the replica declares it.
         value: Of the key.
-        replica: Named where others may declare the key otherwise.
+        declared: Who declares it, and how; the ranks of a run do it alike, which is looked at once.
         what: Which value it is, with a comma and a blank behind it.
     """
+    satisfied = None
+    for replica, key in declared:
+        if key.schema != satisfied:
+            _check_value(key, value, replica, what)
+            satisfied = key.schema
+
+
+def _check_value(key: Key, value: object, replica: Replica, what: str) -> None:
     problem = check(value, key.schema)
     if problem is not None:
         by = f" (rank {replica.rank})" if replica.world_size > 1 else ""

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from zloom.model import Schema
-from zloom_broker.validation import check
+from zloom.errors import Refused
+from zloom.model import Key, Replica, Schema
+from zloom_broker.validation import check, check_values, declared_by
 
 NUMBER = Schema(["number"])
 INTEGER = Schema(["integer"])
@@ -73,3 +74,17 @@ def test_g6_what_does_not(value: Any, schema: Schema, code: str, words: str) -> 
     assert problem[0] == code
     assert words in problem[1]
     assert len(problem[1]) < 300
+
+
+def test_g6_a_value_must_satisfy_each_rank_that_declares_the_key() -> None:
+    wide, narrow = Key("lr", NUMBER, 0.1), Key("lr", Schema(["number"], maximum=0.5), 0.1)
+    other = Key("momentum", NUMBER, 0.9)
+    keys = [[other, wide], [wide], [other], [narrow], [wide]]
+    replicas = [Replica(f"r{rank}", "run", "one", rank, 5, keys=each) for rank, each in enumerate(keys)]
+    declared = declared_by(replicas, {"lr", "unknown"})
+    assert {name: [replica.rank for replica, _ in each] for name, each in declared.items()} == {
+        "lr": [0, 1, 3, 4]
+    }
+    check_values(0.5, declared["lr"])
+    with pytest.raises(Refused, match=r"lr: 0\.75 is out of bounds; expected number <= 0\.5 \(rank 3\)"):
+        check_values(0.75, declared["lr"])
