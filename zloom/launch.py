@@ -63,29 +63,37 @@ def resolve_place(
         SettingsError: One of the two cannot be known, or they do not fit.
     """
     srun = "SLURM_STEP_ID" in environ
-    ranks = (
-        rank,
-        group.rank if group else None,
-        _number(environ, "RANK"),
-        _number(environ, "SLURM_PROCID") if srun else None,
+    found_rank, rank_from = _first(
+        ("rank=", rank),
+        ("the process group", group.rank if group else None),
+        ("$RANK", _number(environ, "RANK")),
+        ("$SLURM_PROCID", _number(environ, "SLURM_PROCID") if srun else None),
     )
-    sizes = (
-        world_size,
-        group.world_size if group else None,
-        _number(environ, "WORLD_SIZE"),
-        _number(environ, "SLURM_NTASKS") if srun else None,
+    found_size, size_from = _first(
+        ("world_size=", world_size),
+        ("the process group", group.world_size if group else None),
+        ("$WORLD_SIZE", _number(environ, "WORLD_SIZE")),
+        ("$SLURM_NTASKS", _number(environ, "SLURM_NTASKS") if srun else None),
     )
-    found_rank = next((each for each in ranks if each is not None), None)
-    found_size = next((each for each in sizes if each is not None), None)
     if found_size is None:
         found_size = _assume_alone(found_rank, environ)
     if found_rank is None:
-        found_rank = _assume_first(found_size)
+        found_rank = _assume_first(found_size, size_from)
     if not 0 <= found_rank < found_size:
         raise SettingsError(
-            f"rank is {found_rank} and world size {found_size}; expected 0 <= rank < world size"
+            f"rank is {found_rank}{_from(rank_from)} and world size {found_size}{_from(size_from)}; expected "
+            "0 <= rank < world size"
         )
     return Place(found_rank, found_size)
+
+
+def _first(*sources: tuple[str, int | None]) -> tuple[int | None, str]:
+    """Return the first number that is known, and the name of its source."""
+    return next(((value, name) for name, value in sources if value is not None), (None, ""))
+
+
+def _from(source: str) -> str:
+    return f" (from {source})" if source else ""
 
 
 def _number(environ: Mapping[str, str], name: str) -> int | None:
@@ -105,9 +113,16 @@ def _assume_alone(rank: int | None, environ: Mapping[str, str]) -> int:
     return 1
 
 
-def _assume_first(world_size: int) -> int:
+def _assume_first(world_size: int, source: str) -> int:
     if world_size > 1:
-        raise SettingsError(f"the world size is {world_size}, but the rank is unknown; give rank=")
+        lacks = {"$WORLD_SIZE": "$RANK", "$SLURM_NTASKS": "$SLURM_PROCID"}.get(source)
+        mend = "give rank="
+        if lacks:
+            mend = (
+                f"expected {lacks} too: set it or give rank= on each rank, or unset {source} where this "
+                "process is alone"
+            )
+        raise SettingsError(f"world size is {world_size}{_from(source)}, but the rank is unknown; {mend}")
     return 0
 
 
