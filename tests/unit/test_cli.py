@@ -517,6 +517,20 @@ DEVICE = DeviceReport(
 )
 
 
+@pytest.mark.parametrize("colours", [False, True])
+def test_no_line_of_a_table_ends_in_blanks(colours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = Console(
+        file=io.StringIO(), width=60, force_terminal=colours, color_system="standard" if colours else None
+    )
+    monkeypatch.setattr(output, "_console", lambda *, stderr: printed)
+    output.show(output.Table(("KEY", "NOTE"), [("a", "why " * 20), ("b", ""), ("c", "so")], "none"))
+    lines = printed.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    plain = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in lines]
+    assert len(plain) == 5
+    assert plain == [line.rstrip() for line in plain]
+    assert (plain != lines) == colours
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 @pytest.mark.parametrize(
     ("table", "names"),

@@ -14,6 +14,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.segment import Segment
 
 BROKEN_WIDTH = 16
 """Columns of a terminal that cells which may be broken into lines have at least, if they need so many."""
@@ -132,6 +133,7 @@ def show(table: Table) -> None:
 
 
 def _show(table: Table) -> None:
+    from rich.segment import Segment, Segments
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -141,8 +143,18 @@ def _show(table: Table) -> None:
         shown.add_column(Text(name), justify=justify, overflow="fold", no_wrap=name in table.whole)
     for row in table.rows:
         shown.add_row(*(Text(clean(cell)) for cell in row))
+    console, segments = _console(stderr=False), list[Segment]()
+    for line in console.render_lines(shown, pad=False):
+        segments += [*_stripped(line), Segment.line()]
     with _while_there():
-        _console(stderr=False).print(shown)
+        console.print(Segments(segments), end="")
+
+
+def _stripped(line: "list[Segment]") -> "list[Segment]":
+    """Return a line without the blanks at its end, which fill a cell and say nothing."""
+    while line and not line[-1].text.rstrip():
+        line = line[:-1]
+    return [*line[:-1], line[-1]._replace(text=line[-1].text.rstrip())] if line else []
 
 
 def _console(*, stderr: bool) -> "Console":
