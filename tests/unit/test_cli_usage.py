@@ -1,14 +1,17 @@
 """Wrong usage of the command line: found before anything is sent, and said in zloom's own words."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from zloom.cli.app import app
 
+ROOT = Path(__file__).parents[2]
 NOWHERE = {"ZLOOM_BROKER": "ipc:///tmp/zloom-nowhere", "COLUMNS": "200", "TERM": "dumb"}
 """What is sent all the same ends with code 3."""
 
@@ -157,11 +160,29 @@ def test_help_tells_of_each_command_in_whole_words_and_cuts_no_choice_in_two() -
     assert (
         "set Change keys of a run's config, all or none, and wait until every replica has answered." in listed
     )
-    assert "..." not in listed.partition(" Commands: ")[2]
+    assert "..." not in listed.partition(" Looking: ")[2]
     shown = run("set", "--help").stdout
     assert shown.startswith("Usage: zloom set [OPTIONS] RUN KEY=VALUE...\n")
     assert "--mode next|consistent|immediate\n" in shown
     assert "ZLOOM_KEY names the file of your key" in " ".join(shown.split())
+
+
+def test_help_has_each_command_under_the_heading_that_the_page_has_it_under() -> None:
+    page = (ROOT / "docs/cli.md").read_text()
+    listed = {
+        heading: re.findall(r"`([a-z-]+)[^`]*`", commands)
+        for heading, commands in re.findall(r"^- \[(.+?)\]\(#.+?\): (`.*)$", page, re.MULTILINE)
+    }
+    panels = run("--help").stdout.split("\n\n")[3:]
+    shown = {
+        heading.removesuffix(":"): re.findall(r"^  ([a-z-]+)  ", rows, re.MULTILINE)
+        for heading, _, rows in (panel.partition("\n") for panel in panels)
+    }
+    assert list(shown)[-1] == "The broker's side"  # behind what is done every day
+    assert {heading: sorted(commands) for heading, commands in shown.items()} == {
+        heading: sorted(set(commands)) for heading, commands in listed.items()
+    }
+    assert shown["The broker's side"] == ["broker", "journal", "auth"]
 
 
 def test_help_loads_nothing_that_only_tables_need() -> None:

@@ -18,6 +18,15 @@ from zloom.cli import (
 )
 from zloom.version import __version__
 
+PANELS = {
+    "Looking": (looking, stacks, doctor),
+    "Changes": (changing, commanding),
+    "Recording": (recording,),
+    "Telling the broker": (telling,),
+    "The broker's side": (serving, authorizing),
+}
+"""Headings of `--help`, with where the commands under each are: those of `docs/cli.md`."""
+
 app = typer.Typer(
     name="zloom",
     no_args_is_help=True,
@@ -42,6 +51,8 @@ def _options(
     """Steer PyTorch training that is already running."""
 
 
-for part in (serving, authorizing, looking, stacks, doctor, changing, commanding, recording, telling):
-    part.register(app)
+for heading, parts in PANELS.items():
+    with helping.under(app, heading):
+        for part in parts:
+            part.register(app)
 helping.whole(app)

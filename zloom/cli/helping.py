@@ -28,11 +28,16 @@ class Group(TyperGroup):
     """A group of commands."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the first sentence of each command, over as many lines as it takes."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, each.get_short_help_str(_WHOLE)) for name, each in commands if each is not None]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        """Write the first sentence of each command, over as many lines as it takes, below its heading."""
+        commands: list[tuple[str, Any]] = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        column = max(len(name) for name, _ in commands)  # one for all, whatever stands below each heading
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, each in sorted(commands, key=lambda command: isinstance(command[1], TyperGroup)):
+            rows = panels.setdefault(each.rich_help_panel or "Commands", [])
+            rows.append((name.ljust(column), each.get_short_help_str(_WHOLE)))
+        for heading, rows in panels.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Read the words before the command; those that are wrong end the process."""
@@ -43,6 +48,17 @@ class Group(TyperGroup):
         """Read the other words and carry the command out; words that are wrong end the process."""
         with _misuse_told():
             return super().invoke(ctx)
+
+
+@contextmanager
+def under(app: typer.Typer, heading: str) -> Iterator[None]:
+    """Have the commands that an app is given meanwhile stand under a heading."""
+    commands, groups = len(app.registered_commands), len(app.registered_groups)
+    yield
+    for command in app.registered_commands[commands:]:
+        command.rich_help_panel = heading
+    for group in app.registered_groups[groups:]:
+        group.rich_help_panel = heading
 
 
 def whole(app: typer.Typer) -> None:
