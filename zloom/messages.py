@@ -18,6 +18,7 @@ from zloom.model import (
     Hold,
     Key,
     KeyState,
+    Left,
     Mode,
     Outcome,
     Phase,
@@ -99,6 +100,8 @@ class Status(Message, frozen=True, kw_only=True):
     step: Count
     phase: Phase = "training"
     paused: bool = False
+    pause_left: Left | None = None
+    """Seconds until the pause ends by itself, when this was made; None: it has no limit."""
     holding: bool = False
     """It waits at a safe point for what the ranks decide about a consistent revision."""
     waits: bool | None = None

@@ -22,6 +22,10 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 """A step, or a number of messages: up to 2^53, which a double of another language still tells apart."""
 Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
 """A duration that is neither nothing nor longer than a life."""
+MAX_LEFT = 1e9
+"""Seconds until something ends, at most: what is further away does not end in a life."""
+Left = Annotated[float, Meta(ge=0, le=MAX_LEFT)]
+"""Seconds until something ends."""
 
 Mode = Literal["next", "at_step", "consistent", "immediate"]
 OutcomeKind = Literal["applied", "rejected", "aborted", "cancelled", "superseded", "not_reached", "lost"]
@@ -285,6 +289,8 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     state: State = "live"
     straggles: str = ""
     """How it makes the other ranks wait; empty when it does not."""
+    pause_left: float | None = None
+    """Seconds until its pause ends by itself; None without a limit, and where it is not paused."""
     phase: Phase = "training"
     step: int = 0
     revision: int = 0

@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from zloom.handlers import Registry
+from zloom.model import MAX_LEFT
 
 PAUSE_LIMIT = 1800.0
 """Seconds after which a pause ends by itself: somebody forgot it, and the machines cost money."""
@@ -43,6 +44,12 @@ class Pause:
         """Whether the training pauses again after some steps."""
         return self._again is not None
 
+    def left(self, now: float) -> float | None:
+        """Return the seconds until the pause ends by itself, where it does. Any thread may ask."""
+        until = self.until if self.active else None
+        left = None if until is None else max(0.0, until - now)
+        return None if left is None or left > MAX_LEFT else left
+
     def begin_with(self, limit: float) -> None:
         """Have the training pause at its first step, for so many seconds at most. Call it before that."""
         self._limit, self._again = limit, 1
@@ -75,8 +82,9 @@ class Pause:
 
     def _pause(self, limit: Limit = PAUSE_LIMIT) -> None:
         """Hold the training here; it goes on at `resume`, or by itself after `limit` seconds."""
-        self.active, self._limit, self._again = True, limit, None
+        self._limit, self._again = limit, None
         self.until = None if limit is None else self._now + limit
+        self.active = True  # last, so that who sees it, on another thread, finds its end
 
     def _resume(self, steps: Steps = None) -> None:
         """End a pause; with `steps` train so many, and pause again with the limit that the pause had."""

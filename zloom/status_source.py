@@ -26,7 +26,7 @@ class StatusSource:
         training: Whose.
         points: How many points of metrics go into one status.
         together: It is one of several ranks, which may wait for each other.
-        clock: The one whose times `Training.enter` is told.
+        clock: The one whose times `Training.enter`, and the pause, are told.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class StatusSource:
             step=training.step,
             phase=training.phase,
             paused=mailbox.pause.active,
+            pause_left=mailbox.pause.left(self._clock()),
             holding=mailbox.holding,
             waits=waits,
             lacks_config=mailbox.lacks_config,

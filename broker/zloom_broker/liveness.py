@@ -270,6 +270,13 @@ class Vitals:
         stands = self._waits or not status.step_time
         return status.step + (0 if stands else int((now - self.reported) / (status.step_time or 1.0)))
 
+    def pause_left(self, now: float) -> float | None:
+        """Return the seconds until its pause ends by itself: as it told, less the time since then."""
+        status = self.status
+        if status is None or not status.paused or status.pause_left is None:
+            return None
+        return max(0.0, status.pause_left - (now - self.reported))
+
     def state(self, now: float, beat: float) -> State:
         """Return the state as operators see it."""
         if self.away:

@@ -124,6 +124,7 @@ class Queries:
         vitals = self._hub.vitals.get(replica.id)
         left = attempt.left.get(replica.id)
         status = vitals.status if vitals else None
+        state = self._state(attempt, replica, now)
         return ReplicaStatus(
             replica=replica.id,
             run=replica.run,
@@ -132,8 +133,9 @@ class Queries:
             world_size=replica.world_size,
             host=replica.host,
             pid=replica.pid,
-            state=self._state(attempt, replica, now),
+            state=state,
             straggles=self._hub.straggling.get(replica.id, ""),
+            pause_left=vitals.pause_left(now) if vitals and state == "paused" else None,
             phase=status.phase if status else "training",
             step=status.step if status else left.step if left else 0,
             revision=status.revision if status else left.revision if left else 0,

@@ -23,6 +23,7 @@ from zloom import Meta, SettingsError, TransportError, UndoError
 from zloom.client import Result, SyncOperator, connect_sync
 from zloom.messages import Answered, Declare, Failure, Happened, Outcomes, Reported, Status, ToBroker
 from zloom.model import Device, ReplicaStatus
+from zloom.pause import PAUSE_LIMIT
 from zloom.session_sockets import SessionSockets
 from zloom.session_state import State
 from zloom.settings import WeaveletSettings
@@ -328,7 +329,9 @@ def test_a_pause_holds_the_training_and_serves_changes_meanwhile(
 
     def operate() -> Result:
         assert pause.result.applied_everywhere
-        assert status(operator, run, lambda each: each.state == "paused").step == weavelet.step
+        paused = status(operator, run, lambda each: each.state == "paused")
+        assert paused.step == weavelet.step
+        assert PAUSE_LIMIT - DEADLINE < (paused.pause_left or 0) < PAUSE_LIMIT
         changed = operator.set(run, {"learning_rate": 0.3})
         assert changed.outcomes[0].step == pause.result.outcomes[0].step
         assert weavelet.paused

@@ -303,6 +303,10 @@ STATUS = ReplicaStatus(
     [
         (Reported(status=STATUS), "lm  rank 0  live  training  step 7  acc 0.5  loss 2.315"),
         (
+            Reported(status=ReplicaStatus("r1", "lm", "one", 1, state="paused", step=7, pause_left=45.2)),
+            "lm  rank 1  paused, 45 s left  training  step 7",
+        ),
+        (
             Revised(
                 epoch="e", run="lm", attempt="one", revision=Revision(3, "config", {"lr": 1}, by="me@here")
             ),
@@ -558,6 +562,24 @@ def test_a_narrow_terminal_breaks_no_name(
     left_out = [name for name in table.columns if name not in {cell.strip() for cell in heading}]
     assert bool(left_out) == bool(told)
     assert told.startswith(f"no room for {', '.join(left_out)}: " if left_out else "")
+
+
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [
+        (None, "paused"),
+        (0.0, "paused, 0 s left"),
+        (99.4, "paused, 99 s left"),
+        (600.0, "paused, 10 min left"),
+        (1799.0, "paused, 30 min left"),
+        (86000.0, "paused, 23.9 h left"),
+    ],
+)
+def test_a_pause_is_listed_with_what_is_left_of_it(left: float | None, text: str) -> None:
+    paused = msgspec.structs.replace(STATUS, state="paused", pause_left=left)
+    table = tables.of_replicas([paused], ids=False)
+    assert table.rows[0][3] == text
+    assert ("STATE" in table.whole) == (left is None)
 
 
 @pytest.mark.parametrize(

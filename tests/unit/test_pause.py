@@ -47,6 +47,20 @@ def test_the_second_pause_has_the_limit_of_the_first() -> None:
     assert held.pause.until == 560.0
 
 
+def test_what_is_left_of_a_pause_is_known_while_it_holds_and_has_a_limit() -> None:
+    held = Held()
+    assert held.pause.left(0.0) is None
+    held.pause.reach(1, 100.0)
+    held.run("pause", limit=60)
+    assert [held.pause.left(now) for now in (100.0, 130.5, 160.0, 161.0)] == [60.0, 29.5, 0.0, 0.0]
+    for forever in (None, 1e300):
+        held.run("pause", limit=forever)
+        assert held.pause.left(130.0) is None
+    held.run("pause", limit=60)
+    held.run("resume", steps=2)
+    assert held.pause.left(130.0) is None
+
+
 def test_a_training_that_is_not_paused_pauses_after_the_steps_too() -> None:
     held = Held()
     held.pause.reach(3, 0.0)

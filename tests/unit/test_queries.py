@@ -56,6 +56,24 @@ def test_a_replica_is_told_as_it_reported_last() -> None:
     assert (device.device, device.status, device.replicas) == (GPU, DeviceStatus("GPU-1", 0.9), ["a"])
 
 
+def test_what_is_left_of_a_pause_shrinks_by_the_brokers_clock() -> None:
+    bench = steered()
+
+    def left() -> tuple[str, float | None]:
+        (status,) = ask(bench, m.GetReplicas(id="r", run="run")).replicas
+        return status.state, status.pause_left
+
+    bench.receive(b"a", m.Status(seq=1, step=7, paused=True, pause_left=0.75))
+    bench.now += 0.5
+    assert left() == ("paused", 0.25)
+    bench.now += 0.5
+    assert left() == ("paused", 0.0)  # as it has not told yet that it goes on
+    bench.receive(b"a", m.Status(seq=2, step=7, paused=True))
+    assert left() == ("paused", None)
+    bench.receive(b"a", m.Status(seq=3, step=7, pause_left=60.0))
+    assert left() == ("live", None)
+
+
 def test_a_device_that_failed_says_so_and_serves_several() -> None:
     bench = steered()
     bench.join("b", rank=1, world_size=2, devices=[GPU, Device("GPU-2", "Another", "gpu", 1)])

@@ -65,6 +65,16 @@ def test_the_step_time_is_known_where_no_look_finds_it_training_twice(training: 
     assert told == [None, *5 * [0.5]]
 
 
+@pytest.mark.parametrize("look", [False, True])
+def test_a_pause_is_told_with_what_is_left_of_it(training: Training, look: bool) -> None:
+    source = StatusSource(training, 100, together=False, clock=lambda: 1010.0)
+    training.mailbox.run(1, 1000.0)
+    assert source.collect(5.0, look=look).pause_left is None
+    training.registry.run("pause", {"limit": 60.0})
+    status = source.collect(5.0, look=look)
+    assert (status.paused, status.pause_left) == (True, 50.0)
+
+
 def test_what_only_takes_more_points_does_not_look(training: Training) -> None:
     now = 0.0
     source = StatusSource(training, 100, together=True, clock=lambda: now)

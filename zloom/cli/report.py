@@ -29,6 +29,13 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
 
 
+def _left(seconds: float) -> str:
+    """Return about how long something still goes on: `45 s`, `29 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def _span(seconds: float) -> str:
     """Return a time span that somebody chose: `30 minutes`, `90 s`."""
     for unit, name in ((3600, "hour"), (60, "minute")):
@@ -170,6 +177,11 @@ def _share(kind: str, group: list[Outcome], total: int) -> str:
     return f"{kind.replace('_', ' ')} {len(group)}/{total}{steps}"
 
 
+def state_text(status: ReplicaStatus) -> str:
+    """Return a replica's state, and of a pause how much is left: `paused, 29 min left`."""
+    return status.state if status.pause_left is None else f"{status.state}, {_left(status.pause_left)} left"
+
+
 def metrics_text(status: ReplicaStatus) -> str:
     """Return the newest value of each metric: `loss 2.31  accuracy 0.5`."""
     return _metrics(sorted(status.metrics.items()))
@@ -252,7 +264,7 @@ def observation_lines(observation: Observation, now: float) -> Iterator[str]:
     match observation:
         case Reported():
             status = observation.status
-            text = f"rank {status.rank}  {status.state}  {status.phase}  step {status.step}"
+            text = f"rank {status.rank}  {state_text(status)}  {status.phase}  step {status.step}"
             told = "  ".join(filter(None, (metrics_text(status), ramps_text(status))))
             yield f"{clock(now)}  {status.run}  {text}  {told}".rstrip()
         case Revised():

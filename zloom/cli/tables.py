@@ -11,6 +11,7 @@ from zloom.cli.report import (
     outcome_summary,
     ramp_text,
     ramps_text,
+    state_text,
     value_text,
     what,
     when,
@@ -42,7 +43,7 @@ def of_replicas(replicas: Iterable[ReplicaStatus], *, ids: bool) -> Table:
     broken = {
         "METRICS",
         "RAMPS",
-        *({"STATE"} if any(each.reason or each.straggles for each in ordered) else ()),
+        *({"STATE"} if any(" " in _state(each) for each in ordered) else ()),
     }
     columns += [*(["RAMPS"] if ramps else []), *(["ID"] if ids else [])]
     right = frozenset({"STEP", "STEP TIME", "REV"})
@@ -54,7 +55,7 @@ def _state(status: ReplicaStatus) -> str:
     if status.straggles:
         return f"{status.state}, straggler: {status.straggles}"
     if status.reason in ("", status.state):
-        return status.state
+        return state_text(status)
     speaks_for_itself = status.state == "finished" and status.reason.startswith(("failed", "interrupted"))
     return status.reason if speaks_for_itself else f"{status.state}: {status.reason}"
 
