@@ -256,6 +256,16 @@ def test_what_a_command_returned_is_shown() -> None:
     assert lines(outcome(0, "applied", 5, detail="/tmp/a.ckpt"))[1:] == ["  rank 0  /tmp/a.ckpt"]
 
 
+def test_what_several_ranks_say_is_said_once() -> None:
+    said = {0: "saved", 1: "saved", 2: "", 3: "skipped", 4: "saved"}
+    outcomes = [outcome(rank, "applied", 5, detail=detail) for rank, detail in said.items()]
+    assert lines(*outcomes, outcome(5, "rejected", detail="saved"))[1:] == [
+        "  ranks 0, 1, 4  saved",
+        "  rank 3  skipped",
+        "  rank 5  rejected (id5)",
+    ]
+
+
 def test_what_is_not_waited_for_is_accepted() -> None:
     assert lines(PENDING, settled=False, waited=False) == ["revision 7 · accepted · 38 ms"]
 

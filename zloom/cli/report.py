@@ -52,7 +52,7 @@ def clock(seconds: float) -> str:
 
 
 def result_lines(result: Result, *, waited: bool, what: str = "revision", cancels: int = 0) -> list[str]:
-    """Return the lines about a change: the whole on the first, then replicas that are not plainly applied.
+    """Return the lines about a change: the whole on the first, then what replicas say beside it.
 
     Args:
         result: What became of it.
@@ -67,8 +67,7 @@ def result_lines(result: Result, *, waited: bool, what: str = "revision", cancel
     if not result.durable:
         parts.append("not yet on disk")
     parts.append(duration(result.latency))
-    details = [line for each in result.outcomes if (line := _outcome_line(each, waited=waited))]
-    return [" · ".join(parts), *details]
+    return [" · ".join(parts), *_outcome_lines(result.outcomes, waited=waited)]
 
 
 def _applied(result: Result) -> str:
@@ -87,14 +86,20 @@ def at_steps(outcomes: list[Outcome]) -> str:
     return f" at step {steps[0]}" if len(steps) == 1 else f" at steps {steps[0]} to {steps[-1]}"
 
 
-def _outcome_line(outcome: Outcome, *, waited: bool) -> str:
-    place = f"  rank {outcome.rank}"
-    if outcome.outcome is None:
-        return f"{place}  no answer yet ({outcome.replica})" if waited else ""
-    if outcome.outcome == "applied":
-        return f"{place}  {outcome.detail}" if outcome.detail else ""
-    why = f": {outcome.error}" if outcome.error else ""
-    return f"{place}  {outcome.outcome.replace('_', ' ')}{why} ({outcome.replica})"
+def _outcome_lines(outcomes: list[Outcome], *, waited: bool) -> Iterator[str]:
+    told: dict[str, list[int]] = {}
+    for each in outcomes:
+        if each.outcome == "applied" and each.detail:
+            told.setdefault(each.detail, []).append(each.rank)
+    for each in outcomes:
+        if each.outcome is None and waited:
+            yield f"  rank {each.rank}  no answer yet ({each.replica})"
+        elif each.outcome == "applied":
+            if ranks := told.pop(each.detail, None):  # what all ranks say is said once
+                yield f"  {named(ranks)}  {each.detail}"
+        elif each.outcome is not None:
+            why = f": {each.error}" if each.error else ""
+            yield f"  rank {each.rank}  {each.outcome.replace('_', ' ')}{why} ({each.replica})"
 
 
 def what(revision: Revision) -> str:
