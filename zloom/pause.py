@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from zloom.handlers import Registry
 from zloom.model import MAX_LEFT
+from zloom.words import span
 
 PAUSE_LIMIT = 1800.0
 """Seconds after which a pause ends by itself: somebody forgot it, and the machines cost money."""
@@ -86,7 +87,14 @@ class Pause:
         self.until = None if limit is None else self._now + limit
         self.active = True  # last, so that who sees it, on another thread, finds its end
 
-    def _resume(self, steps: Steps = None) -> None:
+    def _resume(self, steps: Steps = None) -> str:
         """End a pause; with `steps` train so many, and pause again with the limit that the pause had."""
+        said = [] if self.active else ["was not paused"]
+        if self._again is not None:
+            said.append(f"no longer pauses from step {self._again} on")
         self.end()
-        self._again = None if steps is None else self._step + steps
+        if steps is not None:
+            self._again = self._step + steps
+            limit = "without a limit" if self._limit is None else f"for {span(self._limit)} at most"
+            said.append(f"pauses {'' if said else 'again '}from step {self._again} on, {limit}")
+        return "; ".join(said)

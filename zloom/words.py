@@ -42,6 +42,14 @@ def named(ranks: Collection[int]) -> str:
     return f"rank{'' if len(ranks) == 1 else 's'} {numbers}{more}"
 
 
+def span(seconds: float) -> str:
+    """Return a time span that somebody chose: `30 minutes`, `90 s`."""
+    for unit, name in ((3600, "hour"), (60, "minute")):
+        if seconds >= unit and seconds % unit == 0:
+            return counted(int(seconds // unit), name)
+    return f"{round(seconds, 3):.15g} s"
+
+
 def nobody_there(run: str, attempt: str, gone: Iterable[tuple[int, str]]) -> str:
     """Return why nothing can be asked of an attempt.
 

@@ -327,14 +327,18 @@ def test_commands(trained: Place) -> None:
     assert trained.run("pause", "lm", "--for", "90").stderr == (
         "note: the pause ends by itself after 90 s; `zloom resume lm` ends it before\n"
     )
-    assert trained.run("resume", "lm", "--steps", "1").stderr == (
-        "note: the new pause ends by itself after 90 s; `zloom resume lm` ends it before\n"
-    )
+    resumed = trained.run("resume", "lm", "--steps", "1")
+    assert re.search(r"\n  rank 0  pauses again from step \d+ on, for 90 s at most\n$", resumed.stdout)
+    assert resumed.stderr == ""
     assert trained.json("resume", "lm")["applied_everywhere"]
     assert trained.run("pause", "lm", "--no-limit").stderr == ""
-    assert trained.run("resume", "lm", "--steps", "1").stderr == ""
+    resumed = trained.run("resume", "lm", "--steps", "1")
+    assert re.search(r"\n  rank 0  pauses again from step \d+ on, without a limit\n$", resumed.stdout)
     trained.run("resume", "lm")
     assert trained.json("history", "lm", "--limit", "3")[2]["arguments"] == {"limit": None}
+    done = trained.run("resume", "lm")
+    assert "applied on 1/1 replica" in done.stdout
+    assert done.stdout.endswith("\n  rank 0  was not paused\n")
 
 
 REQUESTS: list[tuple[str, ...]] = [

@@ -652,19 +652,6 @@ def test_a_pause_says_when_it_ends_by_itself(limit: float, after: str) -> None:
     assert report.pause_ends(result(PENDING, settled=False), limit) == note
 
 
-def test_the_pause_after_some_steps_has_the_limit_of_the_last_one_where_that_is_known() -> None:
-    def pause(limit: float | None, *outcomes: Outcome) -> HistoryEntry:
-        return HistoryEntry(Revision(3, "command", command="pause", arguments={"limit": limit}), [*outcomes])
-
-    resume = HistoryEntry(Revision(4, "command", command="resume"), [APPLIED])
-    assert report.limit_of_last_pause([resume, pause(9.0, REJECTED), pause(60, APPLIED), pause(5)]) == 60
-    assert report.limit_of_last_pause([pause(None, APPLIED), pause(60, APPLIED)]) is None
-    assert report.limit_of_last_pause([resume]) is None
-    assert report.pause_ends(result(APPLIED), 60, which="the new pause").startswith(
-        "note: the new pause ends"
-    )
-
-
 def test_a_pause_without_a_limit_or_that_did_not_come_says_nothing_of_its_end() -> None:
     assert report.pause_ends(result(APPLIED), None) == ""
     assert report.pause_ends(result(REJECTED), 60.0) == ""

@@ -12,9 +12,10 @@ class Held:
         self.registry = Registry()
         self.pause = Pause(self.registry)
 
-    def run(self, command: str, **arguments: Value) -> None:
+    def run(self, command: str, **arguments: Value) -> str:
         result = self.registry.run(command, arguments)
         assert isinstance(result, Applied), result
+        return result.detail
 
     def trained(self, first: int, last: int, now: float = 0.0) -> list[int]:
         """Begin steps from `first` on until the pause holds; return those that are trained."""
@@ -67,6 +68,33 @@ def test_a_training_that_is_not_paused_pauses_after_the_steps_too() -> None:
     held.run("resume", steps=2)
     assert held.trained(3, 9, now=1.0) == [3, 4]
     assert held.pause.until == 1.0 + PAUSE_LIMIT
+
+
+def test_a_resume_without_a_pause_says_so() -> None:
+    held = Held()
+    held.pause.reach(3, 0.0)
+    assert held.run("resume") == "was not paused"
+    held.run("pause", limit=60)
+    assert held.run("resume") == ""
+    assert held.run("resume") == "was not paused"
+    held.run("pause", limit=60)
+    held.pause.reach(3, 60.0)
+    assert held.run("resume") == "was not paused"
+    held.run("resume", steps=4)
+    assert held.run("resume") == "was not paused; no longer pauses from step 7 on"
+
+
+def test_a_bounded_resume_says_from_which_step_on_it_pauses_and_for_how_long() -> None:
+    held = Held()
+    held.pause.begin_with(90.0)
+    held.pause.reach(1, 0.0)
+    assert held.run("resume", steps=5) == "pauses again from step 6 on, for 90 s at most"
+    assert held.trained(1, 9) == [1, 2, 3, 4, 5]
+    held.run("pause", limit=None)
+    assert held.run("resume", steps=1) == "pauses again from step 7 on, without a limit"
+    held.pause.end()
+    assert held.run("resume", steps=1) == "was not paused; pauses from step 7 on, without a limit"
+    assert Held().run("resume", steps=2) == "was not paused; pauses from step 2 on, for 30 minutes at most"
 
 
 def test_the_second_pause_waits_for_a_place_where_it_is_safe() -> None:

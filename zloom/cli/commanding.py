@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 PAUSE_LIMIT = 1800.0
 """Seconds; the client's `PAUSE_LIMIT`, here so that `--help` need not load the client."""
 
-LOOK_BACK = 100
-"""Revisions among which the last pause is looked for, whose limit the next one has: one answer."""
-
 SIMPLE_COMMANDS = {
     "checkpoint": "Save a checkpoint, and say where.",
     "validate": "Run the validation loop now.",
@@ -110,17 +107,7 @@ def resume(
     """End a pause; with --steps only for so many steps, after which all ranks pause at the same step."""
     target = Target(broker, timeout, as_json)
     change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
-    if steps is None:
-        _send(change, "resume", {})
-        return
-
-    async def prepare(operator: "Operator", progress: "Progress") -> None:
-        from zloom.cli import report
-
-        limit = report.limit_of_last_pause(await operator.history(run, LOOK_BACK, attempt=attempt))
-        progress.note = lambda result: report.pause_ends(result, limit, attempt, which="the new pause")
-
-    _send(change, "resume", {"steps": steps}, prepare)
+    _send(change, "resume", {} if steps is None else {"steps": steps})
 
 
 def stop(

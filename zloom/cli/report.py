@@ -1,7 +1,7 @@
 """What became of a change, and what happened, in words. Pure."""
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -9,8 +9,8 @@ from zloom.cli.guards import caret
 from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.messages import Answered, Happened, Preview, Reported, Revised
-from zloom.model import HistoryEntry, Outcome, RampState, ReplicaStatus, Revision, Value
-from zloom.words import counted, did_you_mean, named
+from zloom.model import Outcome, RampState, ReplicaStatus, Revision, Value
+from zloom.words import counted, did_you_mean, named, span
 
 MAX_RUNS = 20
 """Runs that are named beside one that is not there."""
@@ -34,14 +34,6 @@ def _left(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _span(seconds: float) -> str:
-    """Return a time span that somebody chose: `30 minutes`, `90 s`."""
-    for unit, name in ((3600, "hour"), (60, "minute")):
-        if seconds >= unit and seconds % unit == 0:
-            return counted(int(seconds // unit), name)
-    return f"{round(seconds, 3):.15g} s"
 
 
 def clock(seconds: float) -> str:
@@ -202,32 +194,18 @@ def _metrics(metrics: list[tuple[str, float]]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in metrics)
 
 
-def limit_of_last_pause(entries: Iterable[HistoryEntry]) -> float | None:
-    """Return after how many seconds a pause with the limit of the last one ends, if that is known.
-
-    Args:
-        entries: Of the history, the newest first.
-    """
-    for entry in entries:
-        if entry.revision.command == "pause" and any(each.outcome == "applied" for each in entry.outcomes):
-            limit = entry.revision.arguments.get("limit")
-            return limit if isinstance(limit, int | float) else None
-    return None
-
-
-def pause_ends(result: Result, limit: float | None, attempt: str = "", which: str = "the pause") -> str:
+def pause_ends(result: Result, limit: float | None, attempt: str = "") -> str:
     """Return a note about when a pause ends by itself; empty where it does not, or where none is coming.
 
     Args:
         result: Of the pause.
         limit: Seconds, or None.
         attempt: As it was named to the command; empty where it was not.
-        which: What is said to end.
     """
     if limit is None or (result.settled and not result.applied):
         return ""
     resume = f"`zloom resume {result.run}{_option(attempt)}`"
-    return f"note: {which} ends by itself after {_span(limit)}; {resume} ends it before"
+    return f"note: the pause ends by itself after {span(limit)}; {resume} ends it before"
 
 
 def still_coming(result: Result, attempt: str = "", *, can_cancel: bool = True) -> str:

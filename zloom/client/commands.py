@@ -20,7 +20,11 @@ class Commands(Changes):
     async def resume(
         self, run: str, *, steps: int | None = None, attempt: str = "", timeout: float | None = None
     ) -> Result:
-        """End a pause; with `steps` train so many and pause again, all ranks at the same step."""
+        """End a pause; with `steps` train so many and pause again, all ranks at the same step.
+
+        The outcomes' `detail` says of a replica that it was not paused, and from which step it pauses again
+        and for how long.
+        """
         arguments = {} if steps is None else {"steps": steps}
         return await self.command(run, "resume", arguments, attempt=attempt, timeout=timeout)
 
