@@ -215,7 +215,8 @@ of its own, and waits for the answer of each; its server keeps nothing. So does 
 subscriber answers on a second connection. `pyzmq` is the floor: the same connections as zloom's, each
 subscriber sends back what it got, and the server tells the operator once all have; nothing is decoded,
 checked, numbered or written. `skeleton` is what zloom cannot do without: its messages, life signs, loops
-and commits, and nothing that is done with what they say. The server's CPU is what the broker used for a
+and commits; a value is checked, its handler called, the outcome kept until it is acknowledged and counted by
+replica, and nothing else is done with what they say. The server's CPU is what the broker used for a
 change, and the weavelets' what all their processes used together: on this machine both share the cores,
 where trainers would have their own.
 
