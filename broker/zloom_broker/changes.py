@@ -171,6 +171,7 @@ class Changes:
         withdrawal = Withdrawal(self._steering, self._outcomes, self._hub.state.attempts[key], record)
 
         def then(waiting: list[Peer]) -> None:
+            now = self._hub.now
             attempt = self._hub.state.attempts[key]
             ledger = attempt.ledgers[revision.revision]
             self._no_longer_tentative(key, revision)
@@ -188,7 +189,7 @@ class Changes:
             withdrawal.not_written()
             accepting.done(False)
             if key not in self._tentative:  # it was the last of those that failed together
-                self._decide(key, now)
+                self._decide(key, self._hub.now)
 
         self._tentative.setdefault(key, Tentative()).add(revision)
         durable = self._hub.settings.durable or revision.kind != "config"

@@ -331,7 +331,7 @@ class Core:
                 status = partial(self._status, peer, message, now)
                 self._declarations.before_status(peer, message, status, now)
             case Outcomes():
-                self._outcomes.receive(peer, message, now)
+                self._outcomes.receive(peer, message)
             case Pong():
                 self._pulse.pong(peer, message)
                 self._followers.credited(peer)

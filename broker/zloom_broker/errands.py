@@ -73,9 +73,9 @@ class Errands:
         )
 
         def then(waiting: list[Peer]) -> None:
-            self._failures.device_failed(record, now)
+            self._failures.device_failed(record, self._hub.now)
             self._done(waiting, request.id, record.replicas)
-            self._device_failed(record, now)
+            self._device_failed(record, self._hub.now)
 
         self._requests.commit(peer, request, record.request_digest, [record], then)
 

@@ -23,8 +23,8 @@ PUSH_SHARE = 0.001
 """Seconds between them for each target, where that is more: each push lists the outcomes of all."""
 
 PROMPT = 20
-"""First answers within a `PUSH_INTERVAL` that go out before the revision is settled. More are a burst, and
-each of those waits up to that long."""
+"""First answers to one connection within a `PUSH_INTERVAL` that go out before the revision is settled. More
+are a burst, and each of those waits up to that long."""
 
 FollowKey = tuple[AttemptKey, int]
 
@@ -43,6 +43,14 @@ class _Followed:
     """Connection → the request that its pushes answer, the first one."""
 
 
+@dataclass(slots=True)
+class _Answered:
+    """First answers to one connection."""
+
+    since: float
+    count: int = 0
+
+
 class Followers:
     """Connections by the revision that they follow."""
 
@@ -52,15 +60,21 @@ class Followers:
         self._agenda: list[tuple[float, FollowKey]] = []
         """A heap of when each push that was held back is due; outdated where that says otherwise."""
         self._owed = Owed(hub)
-        self._counted_from, self._prompt = -inf, 0
-        """Since when first answers are counted, and how many there were."""
+        self._answered: dict[bytes, _Answered] = {}
+        """By connection; forgotten with it."""
 
     def confirm(self, peer: Peer, request_id: str, attempt: Attempt, ledger: Ledger, now: float) -> None:
-        """Answer the request that made a revision just now, in a burst together with what becomes of it."""
-        if ledger.settled or not self._is_burst(now):
-            self.follow(peer, request_id, attempt, ledger, now)
+        """Answer the request that made a revision just now, in a burst together with what becomes of it.
+
+        Nobody is answered whose connection is gone by now, nor the broker, which asked by itself.
+        """
+        here = self._hub.peers.get(peer.id)
+        if here is None or here.user != peer.user:
+            return
+        if ledger.settled or not self._is_burst(here, now):
+            self.follow(here, request_id, attempt, ledger, now)
         else:
-            self._hold_back(self._add(peer, request_id, attempt, ledger, now + PUSH_INTERVAL))
+            self._hold_back(self._add(here, request_id, attempt, ledger, now + PUSH_INTERVAL))
 
     def follow(
         self,
@@ -90,6 +104,7 @@ class Followers:
     def unfollow(self, peer: Peer) -> None:
         """A connection is gone, and with it whom to tell."""
         self._owed.forgive(peer)
+        self._answered.pop(peer.id, None)
         for key in [key for key, followed in self._followed.items() if peer.id in followed.requests]:
             del self._followed[key].requests[peer.id]
             if not self._followed[key].requests:
@@ -129,11 +144,12 @@ class Followers:
             followed = self._followed[key]
             self._push(followed, followed.attempt.ledgers[key[1]], now)
 
-    def _is_burst(self, now: float) -> bool:
-        if now - self._counted_from > PUSH_INTERVAL:
-            self._counted_from, self._prompt = now, 0
-        self._prompt += 1
-        return self._prompt > PROMPT
+    def _is_burst(self, peer: Peer, now: float) -> bool:
+        answered = self._answered.get(peer.id)
+        if answered is None or now - answered.since > PUSH_INTERVAL:
+            answered = self._answered[peer.id] = _Answered(now)
+        answered.count += 1
+        return answered.count > PROMPT
 
     def _hold_back(self, followed: _Followed) -> None:
         if followed.due != followed.not_before:

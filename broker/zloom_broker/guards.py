@@ -182,13 +182,13 @@ class Guards:
             return
         try:
             armed.ending = self._revert(
-                attempt, armed.ledger, armed.fired, partial(self._reverted, attempt, armed, now), now
+                attempt, armed.ledger, armed.fired, partial(self._reverted, attempt, armed), now
             )
         except Refused as refused:
             self._trouble(attempt, armed, f"{armed.fired}, but it cannot be reverted: {refused.text}", now)
 
-    def _reverted(self, attempt: Attempt, armed: _Armed, now: float, end: GuardEnd | None) -> None:
-        self._ended(attempt, armed, end, now)
+    def _reverted(self, attempt: Attempt, armed: _Armed, end: GuardEnd | None) -> None:
+        self._ended(attempt, armed, end, self._hub.now)
         if end is not None:
             self._reverts[attempt.key, end.revision] = armed.ledger.revision.revision
 
@@ -268,8 +268,8 @@ class Guards:
         )
         self._hub.commit(
             record,
-            then=lambda: self._ended(attempt, armed, end, now),
-            failed=lambda _: self._ended(attempt, armed, None, now),
+            then=lambda: self._ended(attempt, armed, end, self._hub.now),
+            failed=lambda _: self._ended(attempt, armed, None, self._hub.now),
         )
 
     def _ended(self, attempt: Attempt, armed: _Armed, end: GuardEnd | None, now: float) -> None:

@@ -41,7 +41,6 @@ class _Batch:
     """New outcomes of an attempt that are to be written together."""
 
     attempt: Attempt
-    now: float
     outcomes: dict[int, list[Outcome]] = field(default_factory=dict)
     senders: dict[Mark, Peer] = field(default_factory=dict)
     beside: list[AnyRecord] = field(default_factory=list)
@@ -74,7 +73,7 @@ class Outcomes:
         """Have a replica's new outcomes handed over, by revision, for what is to be written with them."""
         self._companions.append(companion)
 
-    def receive(self, peer: Peer, message: messages.Outcomes, now: float) -> None:
+    def receive(self, peer: Peer, message: messages.Outcomes) -> None:
         """A replica answers: have what is new written at the end of the turn, and acknowledge all of it."""
         if not peer.synced:
             # Its numbers may be those of a history that this broker does not have; it sends them again.
@@ -96,12 +95,12 @@ class Outcomes:
             else:
                 _acknowledge(peer, number)
         if new and not self._hub.settings.read_only:
-            self._add(peer, attempt, new, now)
+            self._add(peer, attempt, new)
 
-    def _add(self, peer: Peer, attempt: Attempt, new: Mapping[int, Outcome], now: float) -> None:
+    def _add(self, peer: Peer, attempt: Attempt, new: Mapping[int, Outcome]) -> None:
         batch = self._batches.get(attempt.key)
         if batch is None:
-            batch = self._batches[attempt.key] = _Batch(attempt, now)
+            batch = self._batches[attempt.key] = _Batch(attempt)
         for number, outcome in new.items():
             mark = attempt.key, number, peer.replica
             batch.senders[mark] = peer
@@ -139,7 +138,7 @@ class Outcomes:
         for (_, number, _), peer in batch.senders.items():
             _acknowledge(peer, number)
         for number, outcomes in batch.outcomes.items():
-            self.announce(batch.attempt, number, [outcome.replica for outcome in outcomes], batch.now)
+            self.announce(batch.attempt, number, [outcome.replica for outcome in outcomes], self._hub.now)
 
     def _not_recorded(self, batch: _Batch, reason: str) -> None:
         # The replicas send it again.

@@ -157,12 +157,12 @@ class Rounds:
             hint = "make the weavelet after init_process_group on every rank"
             self._refuse(round, f"{ranks} shares no torch.distributed store with the others; {hint}", now)
         elif all(promise.promised for promise in promises) and len({p.step for p in promises}) == 1:
-            self._decide(round, now)
+            self._decide(round)
         else:
             steps = ", ".join(str(step) for step in sorted({promise.step for promise in promises}))
             self._fail(round, f"the ranks were too far apart, or past the step: {steps}", now)
 
-    def _decide(self, round: _Round, now: float) -> None:
+    def _decide(self, round: _Round) -> None:
         round.deciding = True
         attempt, ledger = round.attempt, round.ledger
         promise = next(iter(round.promises.values()))
@@ -180,11 +180,11 @@ class Rounds:
         def then() -> None:
             del self._rounds[attempt.key]
             self._tell(ledger, self._decision(number, round.number, commit=True))
-            self._listener.round_decided(attempt, ledger, now)
+            self._listener.round_decided(attempt, ledger, self._hub.now)
 
         def failed(reason: str) -> None:
             round.deciding = False
-            self._fail(round, f"the journal could not be written: {reason}", now)
+            self._fail(round, f"the journal could not be written: {reason}", self._hub.now)
 
         self._hub.commit(agreed, then=then, failed=failed)
 

@@ -154,7 +154,7 @@ class Steering:
         records = self.withdraw(attempt, numbers, kind, why)
         self._hub.commit(
             *records,
-            then=lambda: self.withdrawn(attempt, numbers, now),
+            then=lambda: self.withdrawn(attempt, numbers, self._hub.now),
             failed=lambda _: self.not_withdrawn(attempt.key, numbers),
         )
 

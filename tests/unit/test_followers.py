@@ -110,3 +110,31 @@ def test_who_has_gone_in_a_burst_is_told_nothing() -> None:
     make(bench, 1, PROMPT + 1)
     bench.receive(b"op", m.Goodbye())
     assert revisions(sent(bench.advance(2 * PUSH_INTERVAL))) == []
+
+
+def test_in_a_burst_the_time_until_an_answer_counts_from_when_the_change_is_on_disk() -> None:
+    bench = bench_of("a")
+    bench.hold = True
+    assert make(bench, 1, PROMPT + 1) == []
+    assert revisions(sent(bench.advance(2 * PUSH_INTERVAL))) == []
+    assert revisions(sent(bench.confirm())) == [(number, False) for number in range(1, PROMPT + 1)]
+    assert revisions(sent(bench.advance(0.9 * PUSH_INTERVAL))) == []
+    assert revisions(sent(bench.advance(0.2 * PUSH_INTERVAL))) == [(PROMPT + 1, False)]
+
+
+def test_the_burst_of_one_operator_holds_up_no_other() -> None:
+    bench = bench_of("a")
+    bench.operator("other")
+    make(bench, 1, PROMPT + 1)
+    assert revisions(sent(bench.set("q", b"other", learning_rate=0.5), b"other")) == [(PROMPT + 2, False)]
+
+
+def test_who_had_gone_when_his_changes_were_on_disk_is_told_nothing_when_he_is_back() -> None:
+    bench = bench_of("a")
+    bench.hold = True
+    make(bench, 1, PROMPT + 1)
+    bench.receive(b"op", m.Goodbye())
+    bench.confirm()
+    bench.operator()
+    assert revisions(sent(bench.advance(2 * PUSH_INTERVAL))) == []
+    assert revisions(sent(bench.answer(1, "a")) + sent(bench.answer(PROMPT + 1, "a"))) == []

@@ -175,6 +175,27 @@ def test_silence_ends_a_round_and_names_the_rank(job: Job) -> None:
     assert job.ends() == ["aborted: ranks 0, 1 did not answer within 1 s, in 6 rounds"] * 2
 
 
+def test_a_disk_that_is_slow_takes_no_time_from_a_round(job: Job) -> None:
+    """The ranks have their second from when they are asked, and the step is ahead of where they are then."""
+    for rank in (0, 1):
+        job.receive(f"r{rank}".encode(), status(100, step_time=0.01))
+    job.hold = True
+    job.change()
+    job.change("q2", changes={"batch_size": 8})
+    assert told(job.advance(1.2 * ANSWER_TIMEOUT), 0) == []
+    asked = prepared(job.confirm())
+    assert asked.step == 100 + 120 + 1 + LEAD / 0.01
+    assert told(job.advance(0.9 * ANSWER_TIMEOUT), 0) == []
+    job.hold = True
+    job.agree(asked)
+    assert told(job.advance(1.2 * ANSWER_TIMEOUT), 0) == []
+    first, second = told(job.confirm(), 0)
+    assert first == decision(asked, True)
+    assert isinstance(second, m.Prepare)
+    assert second.step == 100 + 330 + 1 + LEAD / 0.01
+    assert told(job.advance(0.9 * ANSWER_TIMEOUT), 0) == []
+
+
 def test_a_refusal_ends_the_revision(job: Job) -> None:
     asked = prepared(job.change())
     job.promise(0, asked)

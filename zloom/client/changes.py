@@ -28,7 +28,8 @@ class Changes(Waiting):
         Save a checkpoint on all replicas, and make the change only when all have saved. The result has it as
         `checkpoint`; the time-out counts for each of the two.
     wait
-        Wait until every replica has answered; otherwise return when the broker has accepted the change.
+        Wait until every replica has answered; otherwise return when the broker has accepted the change. Of
+        more than 20 within 0.1 s it may tell that of the others 0.1 s later.
     timeout
         Seconds; None for that of the settings. Its end ends the wait and not the change: the result then has
         ``settled=False``.
