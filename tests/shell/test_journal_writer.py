@@ -60,23 +60,49 @@ def test_rows_that_wait_share_one_commit(journal: Journal) -> None:
 
 
 def test_where_many_come_a_commit_waits_for_more(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "GATHER", 1.0)
+    waits, came = threading.Event(), threading.Event()
+
+    def gather(seconds: float) -> None:
+        waits.set()
+        assert came.wait(DEADLINE)
+
+    monkeypatch.setattr(writer, "sleep", gather)
+    monkeypatch.setattr(writer, "LULL", DEADLINE)
     listener = crowd(journal)
     journal.submit(102, [payload(102)])
-    time.sleep(0.1)  # in which it would be committed
+    assert waits.wait(DEADLINE)
     journal.submit(103, [payload(103)])
+    came.set()
     listener.wait_committed(103)
     assert listener.committed == [1, 101, 103]
+
+
+def test_after_a_lull_a_commit_waits_no_more(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many came before it; without it the average takes some 15 commits to forget them."""
+    waited: list[float] = []
+    monkeypatch.setattr(writer, "sleep", waited.append)
+    monkeypatch.setattr(writer, "LULL", 0.001)
+    listener = crowd(journal)
+    for seq in range(102, 110):
+        waited.clear()
+        journal.submit(seq, [payload(seq)])
+        listener.wait_committed(seq)
+        if not waited:
+            return
+        time.sleep(0.01)  # a lull, unless the thread is held up for as long
+    pytest.fail("each commit waited for more rows")
 
 
 def test_who_submits_one_after_the_other_never_waits(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "GATHER", 2 * DEADLINE)
+    waited: list[float] = []
+    monkeypatch.setattr(writer, "sleep", waited.append)
     listener = start(journal)
     for seq in range(1, 50):
         journal.submit(seq, [payload(seq)])
         listener.wait_committed(seq)
+    assert waited == []
 
 
 def test_several_rows_in_one_submission(journal: Journal) -> None:

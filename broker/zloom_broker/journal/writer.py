@@ -1,9 +1,9 @@
 """The thread that commits: whatever waits when it looks goes to the disk in one transaction."""
 
 import threading
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from time import sleep
 
 from zloom.errors import JournalError, LocalProtocolError
 from zloom_broker.journal.schema import DATABASE_ERRORS
@@ -23,6 +23,9 @@ of whoever makes one change after another is 1."""
 
 MEMORY = 8
 """Commits, about, that this is the average of."""
+
+LULL = 0.02
+"""Seconds without rows after which a crowd is over, however many there were."""
 
 
 @dataclass
@@ -173,13 +176,19 @@ class JournalWriter:
     def _take(self) -> list[_Rows | _Snapshot]:
         """Wait for work and return all of it; nothing when the journal was closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing)
+            if not self._changed.wait_for(self._has_work, LULL):
+                self._submitted = 1.0
+                self._changed.wait_for(self._has_work)
         if self._submitted > MANY:
-            time.sleep(GATHER)  # not on the condition, which each of those that come would wake
+            sleep(GATHER)  # not on the condition, which each of those that come would wake
         with self._changed:
             batch, self._queue = self._queue, []
-        self._submitted += (len(batch) - self._submitted) / MEMORY
+        submitted = sum(isinstance(entry, _Rows) for entry in batch)
+        self._submitted += (submitted - self._submitted) / MEMORY
         return batch
+
+    def _has_work(self) -> bool:
+        return bool(self._queue) or self._closing
 
     def _commit(
         self, batch: list[_Rows], snapshots: int, on_committed: OnCommitted, on_failed: OnFailed
