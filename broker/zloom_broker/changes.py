@@ -1,5 +1,6 @@
 """The requests that make a revision: set, rollback, command, cancel."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -58,8 +59,9 @@ class Changes:
         guards.revert_by(self._revert)
         self._tentative: dict[AttemptKey, Tentative] = {}
         """Revisions that are being written."""
-        self._undecided: dict[AttemptKey, dict[tuple[bytes, str], tuple[Peer, Change]]] = {}
-        """By connection and request id: what only a revision that is being written stands against."""
+        self._undecided: dict[AttemptKey, OrderedDict[tuple[bytes, str], tuple[Peer, Change]]] = {}
+        """By connection and request id, in their order: what only a revision that is being written stands
+        against."""
 
     def receive(self, peer: Peer, request: Change, now: float) -> None:
         """Take a request for a change.
@@ -70,8 +72,18 @@ class Changes:
         if not isinstance(request, Cancel) and request.preview:
             self._hub.send(peer, self._preview(peer, request, now))
             return
+        key = self._judge(peer, request, now)
+        if key is not None:
+            self._undecided.setdefault(key, OrderedDict())[peer.id, request.id] = peer, request
+
+    def _judge(self, peer: Peer, request: Change, now: float) -> AttemptKey | None:
+        """Make the change, or return the attempt whose revisions that are being written it must wait for.
+
+        Raises:
+            Refused: It cannot be done; nothing was changed.
+        """
         if self._requests.seen_before(peer, request, now):
-            return
+            return None
         self._hub.check_writable()
         attempt = self._queries.attempt(request, peer.access)
         key = attempt.key
@@ -86,9 +98,9 @@ class Changes:
             # An answer shows durable state only. So it is either refused in the light of that …
             self._next_revision(peer, request, attempt, Tentative(), now)
             # … or waits until the revision that stands against it is durable, or has come to nothing.
-            self._undecided.setdefault(key, {})[peer.id, request.id] = peer, request
-        else:
-            self._accept(key, _Accepting(peer, request, revision, targets), now)
+            return key
+        self._accept(key, _Accepting(peer, request, revision, targets), now)
+        return None
 
     def _revert(self, attempt: Attempt, ledger: Ledger, why: str, done: Done, now: float) -> bool:
         """Give the keys of a revision, which are as it made them, the values that they had before it.
@@ -208,13 +220,23 @@ class Changes:
         self._hub.publish(watch_topic(key[0]), revised)
 
     def _decide(self, key: AttemptKey, now: float) -> None:
-        for peer, request in self._undecided.pop(key, {}).values():
+        """Judge what waited, one after the other: behind one that must wait on the others wait too, or each
+        revision that is written would have all of them looked at."""
+        undecided = self._undecided.get(key)
+        while undecided:
+            mark, (peer, request) = undecided.popitem(last=False)
             if peer.revoked:
                 continue
             try:
-                self.receive(peer, request, now)
+                waits = self._judge(peer, request, now) is not None
             except Refused as refused:
                 self._hub.refuse(peer, request.id, refused)
+            else:
+                if waits:
+                    undecided[mark] = peer, request
+                    undecided.move_to_end(mark, last=False)
+                    return
+        self._undecided.pop(key, None)
 
     def _propose(self, request: Change, attempt: Attempt, tentative: Tentative, now: float) -> rules.Proposal:
         match request:
