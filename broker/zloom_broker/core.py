@@ -344,14 +344,13 @@ class Core:
                 self._steering.confirm(peer, message, now)
             case Publish():
                 self._own_topics.publish(peer, message)
-            case Goodbye() | Declare() if self._membership.is_superseded(peer):
-                self._hub.counters["superseded"] += 1
             case Goodbye():
-                leave = partial(self._departures.goodbye, peer, message, now)
-                self._declarations.before_goodbye(peer.replica, leave)
+                self._membership.goodbye(peer, partial(self._departures.goodbye, peer, message, now))
             case Sync():
                 catch_up(self._hub, self._log_pages, peer, message, now)
                 self._steering.synced(peer, now)
+            case Declare() if self._membership.is_superseded(peer):
+                self._hub.counters["superseded"] += 1
             case Declare():
                 self._declarations.declare(peer, message, now)
             case FailureReceived():

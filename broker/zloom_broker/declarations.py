@@ -75,6 +75,11 @@ class Declarations:
         else:
             writing.behind.hello(action)
 
+    def drop_hello(self, replica: str) -> None:
+        """The hello that waits is worth nothing any more."""
+        if replica in self._writing:
+            self._writing[replica].behind.drop_hello()
+
     def declare(self, peer: Peer, declare: Declare, now: float) -> None:
         """A weavelet's keys and commands changed."""
         if self._departures.under_way(peer.replica):

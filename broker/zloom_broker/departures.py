@@ -26,16 +26,30 @@ class Departures:
         self._outcomes = outcomes
         self._failures = failures
         self._in_flight: dict[str, ReplicaLeft] = {}
+        """The newest of each that is being written."""
+        self._returning: set[str] = set()
+        """Who is being registered anew behind the newest, so that another departure is another."""
         self._unwritten: dict[str, ReplicaLeft] = {}
         """Those that the journal could not take, to be tried again."""
 
-    def under_way(self, replica: str) -> bool:
-        """Whether a departure is being written."""
-        return replica in self._in_flight
+    def under_way(self, replica: str) -> ReplicaLeft | None:
+        """Return the newest departure of a replica that is being written."""
+        return self._in_flight.get(replica)
 
-    def take_back(self, replica: str) -> None:
-        """The replica is back before its departure could be written."""
-        self._unwritten.pop(replica, None)
+    def take_back(self, replica: str) -> ReplicaLeft | None:
+        """The replica is back; return its departure if that could not be written, and never will be."""
+        if replica in self._in_flight:
+            self._returning.add(replica)
+        return self._unwritten.pop(replica, None)
+
+    def leave_again(self, left: ReplicaLeft) -> None:
+        """Who said goodbye was not let in again: it has left as it said, unless the journal has that."""
+        attempt = self._hub.state.attempts.get((left.run, left.attempt))
+        if attempt is None or left.replica not in attempt.replicas or left.replica in attempt.left:
+            return
+        self._unwritten.setdefault(left.replica, left)  # to be written at the next beat
+        if left.replica in self._hub.vitals:
+            self._hub.vitals[left.replica].leave()
 
     def goodbye(self, peer: Peer, goodbye: Goodbye, now: float) -> None:
         """A peer leaves on its own account."""
@@ -79,24 +93,31 @@ class Departures:
             revision=vitals.status.revision if vitals.status else 0,
             metrics=dict(vitals.metrics),
         )
+        leaves = replica in self._unwritten or (replica in self._in_flight and replica not in self._returning)
         if self._hub.settings.read_only:
             self._forget_connection(replica)
-        elif replica not in self._in_flight and replica not in self._unwritten:
+        elif not leaves:
             self._write(left, now)
 
     def _write(self, left: ReplicaLeft, now: float) -> None:
         attempt = self._hub.state.attempts[left.run, left.attempt]
         self._in_flight[left.replica] = left
+        self._returning.discard(left.replica)
         owed = [ledger.revision.revision for ledger in attempt.owed(left.replica)]
         then = partial(self._left, left, owed, attempt.revision, now)
         self._hub.commit(left, then=then, failed=lambda _: self._not_left(left))
 
     def _not_left(self, left: ReplicaLeft) -> None:
-        del self._in_flight[left.replica]
+        self._landed(left)
         self._unwritten[left.replica] = left
 
+    def _landed(self, left: ReplicaLeft) -> None:
+        if self._in_flight[left.replica] is left:
+            del self._in_flight[left.replica]
+            self._returning.discard(left.replica)
+
     def _left(self, left: ReplicaLeft, owed: list[int], revision: int, now: float) -> None:
-        del self._in_flight[left.replica]
+        self._landed(left)
         self._forget_connection(left.replica)
         attempt = self._hub.state.attempts[left.run, left.attempt]
         kind: Literal["lost", "finished"] = "lost" if left.outcome == "lost" else "finished"

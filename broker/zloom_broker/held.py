@@ -86,3 +86,7 @@ class Held:
             if item.kind != "hello" and not again:
                 kept.append(item)
         self._items = [*kept, Item("hello", action)]
+
+    def drop_hello(self) -> None:
+        """Hold no hello any more: nobody comes back."""
+        self._items = [item for item in self._items if item.kind != "hello"]

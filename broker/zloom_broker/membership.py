@@ -1,8 +1,8 @@
 """Who is there: hellos and registrations."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from zloom.codec import MAX_MESSAGE_SIZE, watch_topic
 from zloom.messages import PROTOCOL, Hello, HelloRequired, Revised, Wait, Welcome
@@ -15,6 +15,7 @@ from zloom_broker.failures import Failures
 from zloom_broker.greeting import problem_of
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.inheritance import inherited
+from zloom_broker.joins import Greeted, Join, Joins, Registration
 from zloom_broker.liveness import Vitals
 from zloom_broker.permissions import Access, hello_problem
 from zloom_broker.records import AnyRecord, AttemptStarted, ReplicaJoined, RevisionAccepted
@@ -27,23 +28,6 @@ MAX_CONFLICTS = 1000
 """Conflicts that are remembered, so that each is told once."""
 
 
-class _Greeted(NamedTuple):
-    """A hello, from where it came and from whom."""
-
-    identity: bytes
-    hello: Hello
-    access: Access
-
-
-class _Join(NamedTuple):
-    """The newest hello of a replica whose registration is being written."""
-
-    greeted: _Greeted
-    replica: Replica
-    revoked: bool = False
-    """Its key was taken from it meanwhile: it is written all the same, and nobody is welcomed."""
-
-
 class Membership:
     """Registers peers and replicas."""
 
@@ -54,16 +38,14 @@ class Membership:
         self._departures = departures
         self._declarations = declarations
         self._failures = failures
-        self._coming: dict[str, _Join] = {}
-        """The newest hello of each replica that waits for what was declared of it before."""
-        self._joining: dict[str, _Join] = {}
+        self._joins = Joins()
         self._starting: set[AttemptKey] = set()
         """Attempts of which the first replica is being written."""
         self._conflicts: set[tuple[str, str]] = set()
 
     def joining(self, key: AttemptKey) -> list[str]:
         """Return the ids of replicas that are about to join an attempt."""
-        return [name for name, join in self._joining.items() if _home(join.replica) == key]
+        return [each.id for each in self._joins.replicas() if _home(each) == key]
 
     # --- hello -------------------------------------------------------------------------------
 
@@ -73,53 +55,93 @@ class Membership:
         if problem is not None:
             self._hub.send_unknown(identity, problem)
         elif hello.replica is None:
-            self._welcome(_Greeted(identity, hello, access), now)
+            self._welcome(Greeted(identity, hello, access), now)
         else:
-            self._approach(_Join(_Greeted(identity, hello, access), hello.replica), now)
+            self._approach(Join(Greeted(identity, hello, access), hello.replica), now)
 
     def is_superseded(self, peer: Peer) -> bool:
         """Return whether the replica of a connection has said hello on another since then."""
         if not peer.replica:
             return False
-        join = self._coming.get(peer.replica) or self._joining.get(peer.replica)
         bound = self._hub.weavelets.get(peer.replica)
-        newest = join.greeted.identity if join and not join.revoked else bound.id if bound else peer.id
+        newest = self._joins.newest(peer.replica) or (bound.id if bound else peer.id)
         return newest != peer.id
 
-    def _approach(self, join: _Join, now: float) -> None:
+    def goodbye(self, peer: Peer, leave: Callable[[], None]) -> None:
+        """A peer leaves, now or in its turn.
+
+        Args:
+            peer: Who.
+            leave: Lets it go.
+        """
+        if not peer.replica:
+            leave()
+        elif not self.is_superseded(peer):
+            self._declarations.before_goodbye(peer.replica, leave)
+        elif self._joins.newest(peer.replica) and self._joins.defer(
+            peer.replica, partial(self._leave_late, peer, leave)
+        ):
+            if peer.replica in self._hub.vitals:
+                self._hub.vitals[peer.replica].leave()
+        else:
+            self._hub.counters["superseded"] += 1
+
+    def _leave_late(self, peer: Peer, leave: Callable[[], None]) -> None:
+        attempt = self._hub.state.attempts.get(peer.attempt)
+        if attempt is not None and peer.replica in attempt.replicas and peer.replica not in attempt.left:
+            self._declarations.before_goodbye(peer.replica, leave)
+
+    def _not_welcomed(self, replica: str) -> None:
+        """A hello came to nothing: what was said before it holds, if no other waits."""
+        goodbye = self._joins.take_goodbye(replica)
+        if goodbye is not None:
+            goodbye()
+
+    def _approach(self, join: Join, now: float) -> None:
         # Before it waits in the place of another: one of another run must not displace the replica's own.
         reason = self._belongs_elsewhere(join)
         if reason:
             self._hub.send_unknown(join.greeted.identity, Wait(reason=reason, retry=WAIT_RETRY))
             return
+        self._await_turn(join)
         replica = join.replica.id
-        self._coming[replica] = join
-        self._declarations.before_hello(replica, partial(self._greet, replica))
         vitals = self._hub.vitals.get(replica)
-        if vitals is not None and (replica in self._coming or replica in self._joining):
+        if vitals is not None and self._joins.newest(replica):
             vitals.greet(now)
 
+    def _await_turn(self, join: Join) -> None:
+        replica = join.replica.id
+        self._joins.coming[replica] = join
+        self._declarations.before_hello(replica, partial(self._greet, replica))
+
     def _greet(self, replica: str) -> None:
-        join = self._coming.pop(replica, None)
+        join = self._joins.coming.pop(replica, None)
         if join is None:  # its key was revoked
             return
-        if replica in self._joining:
-            self._joining[replica] = join
-        else:
+        registering = self._joins.registering.get(replica)
+        if registering is None:
             self._admit(join, self._hub.now)
+        elif self._departures.under_way(replica) in (None, registering.before):
+            registering.newest = join
+        else:  # who is being registered has left again since then, and is to go before this one comes
+            self._joins.coming[replica] = join
 
-    def _admit(self, join: _Join, now: float) -> None:
+    def _admit(self, join: Join, now: float) -> None:
         reason = self._obstacle(join, now)
         if reason:
-            self._hub.send_unknown(join.greeted.identity, Wait(reason=reason, retry=WAIT_RETRY))
+            self._put_off(join, reason)
         elif self._is_registered(join.replica):
             self._departures.take_back(join.replica.id)
             self._welcome(join.greeted, now)
         elif self._hub.settings.read_only:
             text = f"the journal is read-only, so nobody can register: {self._hub.settings.read_only}"
-            self._hub.send_unknown(join.greeted.identity, Wait(reason=text, retry=WAIT_RETRY))
+            self._put_off(join, text)
         else:
             self._register(join, now)
+
+    def _put_off(self, join: Join, reason: str) -> None:
+        self._hub.send_unknown(join.greeted.identity, Wait(reason=reason, retry=WAIT_RETRY))
+        self._not_welcomed(join.replica.id)
 
     def _is_registered(self, replica: Replica) -> bool:
         """Whether the journal holds exactly this replica, so that nothing need be written."""
@@ -131,14 +153,15 @@ class Membership:
         # On a read-only journal a return cannot be written, but the weavelet may read all the same.
         return replica.id not in attempt.left or bool(self._hub.settings.read_only)
 
-    def _register(self, join: _Join, now: float) -> None:
+    def _register(self, join: Join, now: float) -> None:
         replica, key = join.replica, _home(join.replica)
         attempt = self._attempt(replica)
-        returned = self._departures.under_way(replica.id) or (
-            attempt is not None and replica.id in attempt.left
-        )
-        self._joining[replica.id] = join
-        self._departures.take_back(replica.id)
+        before = self._departures.under_way(replica.id)
+        left = before or (attempt.left.get(replica.id) if attempt is not None else None)
+        returned = left is not None
+        left = self._departures.take_back(replica.id) or left
+        said_goodbye = left if left is not None and left.outcome == "not_reached" else None
+        self._joins.registering[replica.id] = Registration(join, said_goodbye, before)
         joined = ReplicaJoined(replica=replica, at=self._hub.wall(now))
         if attempt is not None or key in self._starting:
             then = partial(self._joined, replica, now, returned=returned)
@@ -157,7 +180,7 @@ class Membership:
         then = partial(self._started, replica, accepted, now)
         self._hub.commit(*records, then=then, failed=partial(self._not_joined, replica))
 
-    def _obstacle(self, join: _Join, now: float) -> str:
+    def _obstacle(self, join: Join, now: float) -> str:
         """Return why a replica cannot join now; empty when it can."""
         replica, key = join.replica, _home(join.replica)
         if key in self._hub.forgetting:
@@ -165,8 +188,7 @@ class Membership:
         elsewhere = self._belongs_elsewhere(join)
         if elsewhere:
             return elsewhere
-        others = [each.replica for each in self._joining.values()]
-        if any(_claims_rank_of(other, replica) for other in others):
+        if any(_claims_rank_of(other, replica) for other in self._joins.replicas()):
             return f"rank {replica.rank} of {replica.run} ({replica.attempt}) is being given to another"
         attempt = self._attempt(replica)
         for other in attempt.present() if attempt else ():
@@ -174,11 +196,12 @@ class Membership:
                 return self._conflict(other, replica, now)
         return ""
 
-    def _belongs_elsewhere(self, join: _Join) -> str:
+    def _belongs_elsewhere(self, join: Join) -> str:
         """Return why a hello cannot be that of the replica it names; empty when it may be."""
         replica, key = join.replica, _home(join.replica)
-        being_written = self._joining.get(replica.id)
-        home = self._hub.state.homes.get(replica.id, _home(being_written.replica) if being_written else key)
+        registering = self._joins.registering.get(replica.id)
+        being_written = _home(registering.newest.replica) if registering else key
+        home = self._hub.state.homes.get(replica.id, being_written)
         if home == key:
             return ""
         whose = f"attempt {home[1]} of {home[0]}" if join.greeted.access.covers(home[0]) else "another run"
@@ -219,23 +242,42 @@ class Membership:
         text = f"rank {replica.rank} on {replica.host} (pid {replica.pid})"
         self._hub.event(Event(kind, *_home(replica), text=text, replicas=[replica.id]), now)
         self._compare_baselines(replica, now)
-        join = self._joining.pop(replica.id)
+        registration = self._joins.registering.pop(replica.id)
+        join = registration.newest
         if join.replica == replica and not join.revoked:
             self._welcome(join.greeted, self._hub.now)
-            return
-        if replica.id not in self._hub.vitals:  # who is registered and not welcomed is lost like others
-            self._hub.vitals[replica.id] = Vitals(revoked=join.revoked)
-            self._hub.miss(replica.id, self._hub.now)
-        if not join.revoked:  # it said hello again meanwhile, with other declarations
+        else:
+            self._joined_unwelcomed(registration)
+        waiting = self._joins.coming.get(replica.id)
+        if waiting is not None:
+            self._await_turn(waiting)
+
+    def _joined_unwelcomed(self, registration: Registration) -> None:
+        join = registration.newest
+        replica = join.replica.id
+        if replica not in self._hub.vitals:  # who is registered and not welcomed is lost like others
+            self._hub.vitals[replica] = Vitals(revoked=join.revoked)
+            self._hub.miss(replica, self._hub.now)
+        if registration.said_goodbye is not None:
+            self._departures.leave_again(registration.said_goodbye)
+        if join.revoked:
+            self._not_welcomed(replica)
+        else:  # it said hello again meanwhile, with other declarations
             self._admit(join, self._hub.now)
 
     def _not_joined(self, replica: Replica, reason: str) -> None:
         self._starting.discard(_home(replica))
         self._hub.miss(replica.id, self._hub.now)
+        registration = self._joins.registering.pop(replica.id)
+        # Nor is one admitted that waits for what is written behind this: that fails too.
+        waiting = self._joins.coming.pop(replica.id, None)
         text = f"the journal could not be written: {reason}"
-        join = self._joining.pop(replica.id)
-        if not join.revoked:
-            self._hub.send_unknown(join.greeted.identity, Wait(reason=text, retry=WAIT_RETRY))
+        for join in (registration.newest, waiting):
+            if join is not None and not join.revoked:
+                self._hub.send_unknown(join.greeted.identity, Wait(reason=text, retry=WAIT_RETRY))
+        if registration.said_goodbye is not None:
+            self._departures.leave_again(registration.said_goodbye)
+        self._not_welcomed(replica.id)
 
     def _compare_baselines(self, replica: Replica, now: float) -> None:
         baseline = self._hub.state.attempts[_home(replica)].config.baseline
@@ -246,12 +288,13 @@ class Membership:
                 event = Event("baseline_differs", *_home(replica), text=text, replicas=[replica.id])
                 self._hub.event(event, now)
 
-    def _welcome(self, greeted: _Greeted, now: float) -> None:
+    def _welcome(self, greeted: Greeted, now: float) -> None:
         identity, hello, access = greeted
         self._abandon(identity, hello, now)
         peer = Peer(identity, access.user or hello.user, access, nonce=hello.nonce)
         if hello.replica is not None:
             self._bind(peer, hello.replica)
+            self._hub.counters["superseded"] += self._joins.welcomed(hello.replica.id)
         peer.vitals.connect(now)
         self._hub.peers[identity] = peer
         settings = self._hub.settings
@@ -291,20 +334,17 @@ class Membership:
 
     def revoke_hellos(self, users: Collection[str]) -> None:
         """The keys of these users were taken from them: their hellos that wait for the disk count no more."""
-        for replica, join in [*self._coming.items()]:
-            if join.greeted.access.user in users:
-                del self._coming[replica]
-                self._turn_away(join)
-        for replica, join in self._joining.items():
-            if join.greeted.access.user in users and not join.revoked:
-                self._joining[replica] = join._replace(revoked=True)
-                self._turn_away(join)
+        for join in self._joins.revoke(users):
+            self._turn_away(join)
 
-    def _turn_away(self, join: _Join) -> None:
+    def _turn_away(self, join: Join) -> None:
         vitals = self._hub.vitals.get(join.replica.id)
         if vitals is not None and join.replica.id not in self._hub.weavelets:
             vitals.revoked = True
         self._hub.send_unknown(join.greeted.identity, HelloRequired())
+        if join.replica.id not in self._joins.coming:
+            self._declarations.drop_hello(join.replica.id)
+        self._not_welcomed(join.replica.id)
 
     def _bind(self, peer: Peer, replica: Replica) -> None:
         peer.replica, peer.attempt = replica.id, _home(replica)
