@@ -124,11 +124,17 @@ class Agreement:
             HoldLimitExceeded: It has waited for too long.
         """
         told = False if refused else round.commit
-        if told is not False and round.end is not None and not round.end.keep:
+        # Another rank has carried the command out, so that is what stands in the register, be that silent.
+        stands = not (refused or round.revision.kind == "config") and round.end is not None and round.end.keep
+        if stands:
+            told = True
+        elif told is not False and round.end is not None and not round.end.keep:
             told, round.reason = False, round.end.reason  # a rank was lost before this one's step came
         shares = self.register is not None
         overdue = shares and told is None and self._held_for(round, now) >= DECISION_TIMEOUT
         commit = self._ask(round, told, overdue=overdue) if shares else told
+        if commit is None and stands:
+            commit = True
         # All keep an update only if all carried it out, so one may leave it. A command nobody undoes.
         leaves = round.revision.kind == "config" or refused
         if commit is None and leaves and (told is False or overdue):

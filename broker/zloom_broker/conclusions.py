@@ -1,7 +1,8 @@
 """What becomes of an update that all ranks agreed on: all keep it, or all undo it.
 
-Ranks that share a store conclude there, and are told here only that one of them is lost. For others this is
-the register: the conclusion is on disk before anybody is told.
+Ranks that share a store conclude there, and are told here only that one of them is lost; and of a command
+that one has carried it out, as its process may take the store along. For others this is the register: the
+conclusion is on disk before anybody is told.
 """
 
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ class Conclusions:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._open: dict[tuple[AttemptKey, int], _Open] = {}
+        self._stand: set[tuple[AttemptKey, int]] = set()
+        """Commands of which the ranks were told that they stand, and not all have answered."""
 
     def next_timer(self) -> float:
         """Return when the first time-out is due, or infinity."""
@@ -82,7 +85,10 @@ class Conclusions:
     def answered(self, attempt: Attempt, ledger: Ledger, now: float) -> None:
         """A replica's outcome is on disk: if it did not apply an agreed update, no other may keep it."""
         agreed = ledger.agreed
-        if agreed is None or ledger.revision.kind != "config" or ledger.concluded is not None:
+        if agreed is None or ledger.concluded is not None:
+            return
+        if ledger.revision.kind != "config":
+            self._tell_whether_it_stands(attempt, ledger, agreed)
             return
         if agreed.store and ledger.settled:
             self._open.pop((attempt.key, ledger.revision.revision), None)
@@ -93,6 +99,23 @@ class Conclusions:
             entry = self._entry(attempt, ledger.revision.revision, now)
             entry.why, entry.deadline = why, now + WRITE_RETRY
             self._conclude(attempt, ledger, why)
+
+    def synced(self, peer: Peer) -> None:
+        """A rank is back: it may have missed that a command stands."""
+        attempt = self._hub.state.attempts[peer.attempt]
+        for ledger in attempt.deferred.values():
+            agreed = ledger.agreed
+            if agreed is not None and _is_carried_out(ledger, agreed):
+                self._tell(ledger, agreed, _standing(attempt, ledger), only=peer.replica)
+
+    def _tell_whether_it_stands(self, attempt: Attempt, ledger: Ledger, agreed: RevisionAgreed) -> None:
+        """Of a command that a rank has carried out others need ask no store, which may be gone with it."""
+        mark = attempt.key, ledger.revision.revision
+        if ledger.settled:
+            self._stand.discard(mark)
+        elif mark not in self._stand and _is_carried_out(ledger, agreed):
+            self._stand.add(mark)
+            self._tell(ledger, agreed, _standing(attempt, ledger))
 
     def _entry(self, attempt: Attempt, number: int, now: float) -> _Open:
         return self._open.setdefault((attempt.key, number), _Open(now + CONFIRM_TIMEOUT))
@@ -130,8 +153,10 @@ class Conclusions:
 
         self._hub.commit(record, then=then, failed=failed)
 
-    def _tell(self, ledger: Ledger, agreed: RevisionAgreed, record: RevisionConcluded) -> None:
-        for name in ledger.targets:
+    def _tell(
+        self, ledger: Ledger, agreed: RevisionAgreed, record: RevisionConcluded, only: str = ""
+    ) -> None:
+        for name in [only] if only else ledger.targets:
             peer = self._hub.weavelets.get(name)
             if peer is not None and (name not in ledger.outcomes or ledger.outcomes[name].outcome == "lost"):
                 self._send(peer, agreed, record)
@@ -141,3 +166,18 @@ class Conclusions:
             epoch=of.epoch, revision=of.revision, round=of.round, keep=record.keep, reason=record.reason
         )
         self._hub.send(peer, conclusion)
+
+
+def _standing(attempt: Attempt, ledger: Ledger) -> RevisionConcluded:
+    return RevisionConcluded(
+        run=attempt.run, attempt=attempt.id, revision=ledger.revision.revision, keep=True
+    )
+
+
+def _is_carried_out(ledger: Ledger, agreed: RevisionAgreed) -> bool:
+    """Whether a rank has carried a command out, in which ranks with a store found that it stands."""
+    if ledger.revision.kind == "config" or not agreed.store:
+        return False
+    # What was carried out in a history that a backup lacks was at a step before this round's.
+    outcomes = ledger.outcomes.values()
+    return any(each.outcome == "applied" and (each.step or 0) >= agreed.step for each in outcomes)

@@ -79,6 +79,7 @@ class Steering:
 
     def synced(self, peer: Peer, now: float) -> None:
         """A replica has what it lacked, so it can take part."""
+        self._conclusions.synced(peer)
         if any(key == peer.attempt for key, _ in self._waiting):
             self._consider(self._hub.state.attempts[peer.attempt], now)
 

@@ -301,12 +301,15 @@ def test_two_ranks_of_fabric_change_at_one_step(operator: SyncOperator, run: str
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(weights, others, strict=True))
 
 
-def test_the_rank_that_serves_the_store_leaves_last(operator: SyncOperator, run: str, tmp_path: Path) -> None:
-    """Else the other would hold at its last safe point, with nobody to ask what was decided."""
+@pytest.mark.parametrize("when", ["soon", "late"])
+def test_a_rank_that_is_late_stops_where_the_first_did_that_serves_the_store(
+    operator: SyncOperator, run: str, tmp_path: Path, when: str
+) -> None:
+    """The first waits a while for it; after that it has the broker's word that the other has stopped."""
     pipe = str(tmp_path / "pipe")
     os.mkfifo(pipe)
     environment = {"ZLOOM_BROKER": operator.endpoint}
-    with as_by_torchrun(lagging_trainer.main, [run, pipe], free_ports(), environment) as processes:
+    with as_by_torchrun(lagging_trainer.main, [run, pipe, when], free_ports(), environment) as processes:
         until(lambda: all_train(operator, run))
         assert step_of_both(operator.stop(run))
         for process in processes:

@@ -187,6 +187,30 @@ def test_a_register_that_is_gone_ends_the_wait_for_what_nobody_can_undo_in_an_er
     assert [one.decision(commands[1], now) for now in (7.0, 11.9, 12.0)] == [None, None, False]
 
 
+@pytest.mark.parametrize("told", [True, None])
+def test_a_command_that_another_has_carried_out_waits_for_no_register(told: bool | None) -> None:
+    (one, _), round = ranks(), a_round()
+    assert isinstance(one.register, MemoryRegister)
+    one.register.reachable = False
+    round.revision = Revision(1, "command", command="stop", mode="consistent")
+    round.commit = told
+    assert one.decision(round, 1.0) is None
+    round.end = End(True)
+    assert one.decision(round, 1.1) is True
+    assert not one
+    assert not one.holding
+
+
+def test_what_stands_in_the_register_counts_for_more_than_what_is_said_of_it() -> None:
+    one, other = ranks()
+    rounds = a_round(), a_round()
+    for round in rounds:
+        round.revision = Revision(1, "command", command="stop", mode="consistent")
+    rounds[1].commit, rounds[0].end = False, End(True)
+    assert other.decision(rounds[1], 0.0) is False
+    assert one.decision(rounds[0], 0.0) is False
+
+
 def test_where_broker_and_register_are_silent_an_update_is_left_after_one_time_out() -> None:
     (one, _), round = ranks(), a_round()
     assert isinstance(one.register, MemoryRegister)

@@ -203,6 +203,43 @@ def test_a_rank_that_left_while_the_decision_was_written_is_told_of_after_it() -
     assert told(job.confirm(), 0) == [decision(asked, True), conclusion(asked, False, "rank 1: finished")]
 
 
+def commanded(size: int = 3, *, store: bool = True) -> tuple[Job, m.Prepare]:
+    job = Job(size, store=store)
+    asked = prepared(job.command("stop"))
+    job.agree(asked)
+    return job, asked
+
+
+def test_ranks_with_a_store_are_told_once_that_one_has_carried_a_command_out() -> None:
+    job, asked = commanded()
+    job.hold = True
+    assert told(job.answer(1, "r0", step=asked.step), 1) == [], "it is not on disk"
+    effects = job.confirm()
+    assert [told(effects, rank) for rank in range(3)] == [[], *[[conclusion(asked, True)]] * 2]
+    assert told(job.answer(1, "r1", step=asked.step), 2) == []
+    assert concluded(job) == []
+
+
+def test_one_that_was_away_when_another_stopped_is_told_when_it_is_back() -> None:
+    job, asked = commanded(2)
+    job.answer(1, "r0", step=asked.step)
+    job.receive(b"r0", m.Goodbye())
+    chain = job.core.state.attempts["run", "one"].chain
+    assert told(job.enter(1, revision=1, chain=chain), 1) == [conclusion(asked, True)]
+    reborn = restarted(job, enter=False)
+    assert told(reborn.enter(1, revision=1, chain=chain), 1) == [conclusion(asked, True)]
+    reborn.answer(1, "r1", step=asked.step)
+    assert told(reborn.enter(1, revision=1, chain=chain), 1) == []
+
+
+@pytest.mark.parametrize("why", ["rejected", "earlier", "no store"])
+def test_what_does_not_show_that_a_command_stands_is_not_told(why: str) -> None:
+    job, asked = commanded(2, store=why != "no store")
+    step = asked.step - (why == "earlier")
+    effects = job.answer(1, "r0", "rejected" if why == "rejected" else "applied", step=step)
+    assert told(effects, 1) == []
+
+
 # --- newcomers -----------------------------------------------------------------------------------
 
 
