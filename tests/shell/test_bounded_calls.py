@@ -1,14 +1,25 @@
 """Calls that have no time limit of their own, given one."""
 
+import _thread
 import contextlib
+import dis
+import functools
 import gc
+import itertools
+import sys
 import threading
+import time
 import weakref
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.support import DEADLINE
 from zloom.bounded_calls import BoundedCalls
+
+T = TypeVar("T")
 
 
 def test_a_call_returns_or_raises_what_the_function_does() -> None:
@@ -71,7 +82,7 @@ def test_a_signal_while_a_thread_starts_leaves_one_call_at_a_time(
     begun: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call, running, go_on = BoundedCalls(DEADLINE), threading.Event(), threading.Event()
-    started: list[threading.Thread] = []
+    later: list[Callable[[], None]] = []
     made: list[str] = []
 
     def first() -> None:
@@ -79,16 +90,15 @@ def test_a_signal_while_a_thread_starts_leaves_one_call_at_a_time(
         go_on.wait(DEADLINE)
         made.append("first")
 
-    def interrupted(thread: threading.Thread) -> None:
-        started.append(thread)
+    def interrupted(make: Callable[[], None], _: tuple[()]) -> None:
+        later.append(make)
         if begun:
-            start(thread)
+            threading.Thread(target=make).start()
             running.wait(DEADLINE)
         raise KeyboardInterrupt
 
-    start = threading.Thread.start
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", interrupted)
+        patched.setattr(_thread, "start_new_thread", interrupted)
         with pytest.raises(KeyboardInterrupt):
             call(first)
     assert (call.busy, call.made) == (begun, begun)
@@ -97,27 +107,88 @@ def test_a_signal_while_a_thread_starts_leaves_one_call_at_a_time(
             call(lambda: made.append("second"))
     go_on.set()
     if not begun:
-        start(started[0])  # later than all others
-    started[0].join(DEADLINE)
-    call(lambda: made.append("second"))
+        later[0]()  # later than all others
+    once_free(call, lambda: made.append("second"))
     assert made == (["first", "second"] if begun else ["second"])
 
 
-@pytest.mark.parametrize(
-    ("method", "error"),
-    [("__init__", KeyboardInterrupt()), ("start", RuntimeError("can't start new thread"))],
-    ids=["a signal while it is made", "no thread to be had"],
-)
-def test_where_no_thread_begins_no_call_is_made_and_nothing_is_left_behind(
-    method: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(thread: threading.Thread, *_: object, **__: object) -> None:
-        raise error
+def once_free(call: BoundedCalls, function: Callable[[], T]) -> T:
+    """Make a call once none before it is under way."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        with contextlib.suppress(TimeoutError):
+            return call(function)
+    raise AssertionError("it is busy for ever")
 
+
+@functools.cache
+def where_signals_are_heard(code: CodeType) -> frozenset[int]:
+    """Return the offsets of instructions before which CPython runs the handlers of signals."""
+    names = [(each.offset, each.opname) for each in dis.get_instructions(code)]
+    pairs = itertools.pairwise(names)
+    return frozenset(
+        offset for (_, before), (offset, _) in pairs if before.startswith(("CALL", "RESUME", "JUMP_BACK"))
+    )
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt on this thread, in one place after the other that hears signals."""
+
+    def __init__(self, place: int) -> None:
+        self.left = place
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., Any]:
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode" and frame.f_lasti in where_signals_are_heard(frame.f_code):
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self.trace
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="another tracer is at work")
+def test_a_signal_wherever_it_comes_leaves_one_call_that_was_made_or_never_is() -> None:
+    for place in itertools.count(1):
+        call, made, interrupt = BoundedCalls(DEADLINE), list[str](), Interrupt(place)
+        sys.settrace(interrupt.trace)
+        try:
+            call(functools.partial(made.append, "first"))
+        except KeyboardInterrupt:
+            said = call.made
+        else:
+            said = True
+        finally:
+            sys.settrace(None)
+        if interrupt.left > 0:
+            break
+        once_free(call, functools.partial(made.append, "second"))
+        assert made == [*["first"] * said, "second"], place
+    assert place > 10
+
+
+def test_where_no_thread_is_to_be_had_no_call_is_made_and_nothing_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     call = BoundedCalls(DEADLINE)
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, method, fail)
-        with pytest.raises(type(error)):
+        # What is in C raises a RuntimeError there, as an interpreter does that has too many threads, or ends.
+        patched.setattr(_thread, "start_new_thread", _thread.allocate_lock().__exit__)
+        with pytest.raises(TimeoutError, match="no thread: "):
             call(lambda: None)
     assert (call.busy, call.made) == (False, False)
     assert call(lambda: 7) == 7
+
+
+def test_what_the_handler_of_a_signal_raises_while_a_thread_starts_is_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise RuntimeError("told to end")
+
+    call = BoundedCalls(DEADLINE)
+    with monkeypatch.context() as patched:
+        patched.setattr(_thread, "start_new_thread", interrupted)
+        with pytest.raises(RuntimeError, match="told to end"):
+            call(lambda: None)
+    assert (call.busy, call.made) == (False, False)
