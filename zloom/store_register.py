@@ -22,6 +22,10 @@ PART = "part:"
 T = TypeVar("T")
 
 
+class _StoreFailed(Exception):
+    """The store raised what torch's stores do."""
+
+
 class Store(Protocol):
     """The part of `torch.distributed.Store` that is used."""
 
@@ -116,10 +120,11 @@ class StoreRegister:
         keys = self._remember(round)
         if key not in keys:
             keys.append(key)
-        count = self._try(lambda: self._store.add(key, 1))
-        if self._call.made:
-            self._noted = round
-        return count
+        try:
+            return self._try(lambda: self._store.add(key, 1))
+        finally:  # also where a signal ends the wait for it
+            if self._call.made:
+                self._noted = round
 
     def _write_end(self, round: str, text: str) -> End | None:
         return _end(self._try(lambda: self._store.compare_set(self._key(round, "end"), "", text)))
@@ -139,12 +144,23 @@ class StoreRegister:
 
     def _try(self, call: Callable[[], T]) -> T | None:
         try:
-            result = self._call(call)
-        except (TimeoutError, RuntimeError):  # of these are torch's DistError and all that its stores raise
+            result = self._call(partial(_ask, call))
+        except (TimeoutError, _StoreFailed):
             self.reachable = False
             return None
         self.reachable = True
         return result
+
+
+def _ask(call: Callable[[], T]) -> T:
+    """Call a store, on the thread of that call alone: what fails on another is no answer of it."""
+    try:
+        return call()
+    except RuntimeError as error:
+        # Torch raises its DistError, or RuntimeError itself where a check in C++ fails. Others are faults.
+        if type(error) is RuntimeError or any(kind.__name__ == "DistError" for kind in type(error).__mro__):
+            raise _StoreFailed(str(error)) from None
+        raise
 
 
 def _end(stands: bytes | None) -> End | None:

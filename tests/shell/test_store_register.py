@@ -1,5 +1,6 @@
 """The decision register in real stores of torch.distributed, one client for each rank."""
 
+import _thread
 import contextlib
 import multiprocessing
 import os
@@ -277,3 +278,72 @@ def test_a_store_whose_server_was_killed_cannot_tell() -> None:
         assert not register.reachable
         register.leave(ROUND)
         assert not register.is_needed(ROUND)
+
+
+class Scripted:
+    """A store whose next calls raise, and of which nothing else is asked."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors = list(errors)
+        self.added = 0
+
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        if self.errors:
+            raise self.errors.pop(0)
+        return desired.encode()
+
+    def add(self, key: str, amount: int) -> int:
+        self.added += amount
+        return self.added
+
+    def check(self, keys: list[str]) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    "error", [distributed.DistStoreError("gone"), distributed.DistNetworkError("gone"), RuntimeError("gone")]
+)
+def test_what_torch_s_stores_raise_is_a_store_that_cannot_tell(error: Exception) -> None:
+    register = StoreRegister(Scripted(error), 0, 2, PREFIX)  # type: ignore[arg-type]
+    assert (register.decide(ROUND, True), register.reachable) == (None, False)
+    assert (register.decide(ROUND, True), register.reachable) == (True, True)
+
+
+@pytest.mark.parametrize("error", [RecursionError("no"), NotImplementedError("no"), TypeError("no")])
+def test_a_fault_of_a_store_is_not_taken_for_its_silence(error: Exception) -> None:
+    register = StoreRegister(Scripted(error), 0, 2, PREFIX)  # type: ignore[arg-type]
+    with pytest.raises(type(error), match="no"):
+        register.decide(ROUND, True)
+
+
+def test_what_fails_before_the_store_is_asked_is_not_its_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    register = StoreRegister(Scripted(), 0, 2, PREFIX)  # type: ignore[arg-type]
+
+    def interrupted(*_: object) -> None:
+        raise RuntimeError("release unlocked lock")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_thread, "start_new_thread", interrupted)
+        with pytest.raises(RuntimeError, match="release unlocked lock"):
+            register.decide(ROUND, True)
+    assert register.decide(ROUND, True) is True
+
+
+def test_g9_a_rank_that_a_signal_interrupts_as_it_notes_what_it_did_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else one of two ranks would make up their number."""
+    register = StoreRegister(store := Scripted(), 0, 2, PREFIX)  # type: ignore[arg-type]
+
+    def interrupted(make: Callable[[], None], _: tuple[()]) -> None:
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_thread, "start_new_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            register.conclude(ROUND, 5, None)
+    assert [register.conclude(ROUND, 5, None) for _ in range(3)] == [None] * 3
+    assert store.added == 1
