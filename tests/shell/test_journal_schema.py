@@ -7,9 +7,9 @@ import pytest
 
 from tests.shell.journal_driver import write_rows
 from zloom.errors import JournalError
-from zloom_broker.journal import open_journal, verify
+from zloom_broker.journal import open_journal, repair, verify
 from zloom_broker.journal.folder import JournalFolder
-from zloom_broker.journal.schema import FIRST_SCHEMA, MIGRATIONS, connect, migrate, transaction
+from zloom_broker.journal.schema import FIRST_SCHEMA, MIGRATIONS, connect, mark_of, migrate, transaction
 
 NEWEST = FIRST_SCHEMA + len(MIGRATIONS) - 1
 
@@ -60,19 +60,50 @@ def test_a_transaction_commits_all_or_nothing(tmp_path: Path) -> None:
         assert connection.execute("SELECT * FROM base").fetchall() == []
 
 
+def mark(folder: Path, *, number: int, mark: int | None = None) -> None:
+    with closing(sqlite3.connect(JournalFolder(folder).database)) as connection:
+        connection.execute(f"PRAGMA user_version = {number}")
+        if mark is not None:
+            connection.execute(f"PRAGMA application_id = {mark}")
+
+
 @pytest.mark.parametrize("use", [open_journal, verify])
 @pytest.mark.parametrize(
-    ("schema", "text"), [(99, "use a newer zloom"), (1, "start with another data folder")]
+    ("number", "marked", "text"),
+    [
+        (99, mark_of(99), "schema 99.*use a newer zloom"),
+        (NEWEST, mark_of(99), "schema 99.*use a newer zloom"),
+        (1, 0, "schema 1.*start with another data folder"),
+    ],
 )
 def test_the_journal_of_another_zloom_is_refused_and_left_alone(
-    tmp_path: Path, use: Callable[[Path], object], schema: int, text: str
+    tmp_path: Path, use: Callable[[Path], object], number: int, marked: int, text: str
 ) -> None:
     write_rows(tmp_path, 3)
-    with closing(sqlite3.connect(JournalFolder(tmp_path).database)) as connection:
-        connection.execute(f"PRAGMA user_version = {schema}")
-    with pytest.raises(JournalError, match=rf"schema {schema}.*{text}"):
+    mark(tmp_path, number=number, mark=marked)
+    with pytest.raises(JournalError, match=text):
         use(tmp_path)
     assert not list(tmp_path.glob("quarantine*"))
+
+
+@pytest.mark.parametrize("number", [99, 1, -7, NEWEST ^ 1 << 30])
+def test_a_damaged_number_is_not_another_zloom_s_and_a_repair_keeps_all(tmp_path: Path, number: int) -> None:
+    write_rows(tmp_path, 3)
+    mark(tmp_path, number=number)
+    with open_journal(tmp_path) as journal:
+        assert f"its schema is {NEWEST}, and it says {number}; " in (journal.read_only_reason or "")
+        assert "zloom journal repair" in (journal.read_only_reason or "")
+        assert journal.recovered.last_seq == 3
+    assert (repair(tmp_path, accept_loss=True).lost, verify(tmp_path).problems) == (0, [])
+    write_rows(tmp_path, 4)
+    assert verify(tmp_path).rows == 4
+
+
+def test_a_damaged_mark_is_damage_too(tmp_path: Path) -> None:
+    write_rows(tmp_path, 3)
+    mark(tmp_path, number=NEWEST, mark=mark_of(NEWEST) ^ 1)
+    assert verify(tmp_path).problems == ["the database is damaged: the mark of its schema is none"]
+    assert (repair(tmp_path, accept_loss=True).lost, verify(tmp_path).problems) == (0, [])
 
 
 def test_a_database_without_a_schema_is_damaged(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 from zloom.errors import JournalError
 from zloom_broker.journal.chain import ChainBroken
 
-FIRST_SCHEMA = 4
+FIRST_SCHEMA = 5
 """That of the first release, which the first migration leads to. Those before it nobody reads any more."""
 
 _SNAPSHOT = (
@@ -27,9 +28,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         f"CREATE TABLE part_copies {_PART}",
     ),
 )
-"""Statements that lead from each `user_version` to the next, and from none to the first. One that was
-released never changes. A journal is verified before it is migrated, so a migration may add to these tables,
-but `survey` must be able to read them before and after it."""
+"""Statements that lead from each schema to the next, and from none to the first; its number is the database's
+`user_version`, and its mark the `application_id`. One that was released never changes. A journal is verified
+before it is migrated, so a migration may add to these tables, but `survey` must be able to read them before
+and after it."""
+
+_NUMBERS = range(FIRST_SCHEMA, FIRST_SCHEMA + 1000)
+"""Schemas whose marks are known, also those that are still to come."""
 
 DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """What Python raises for an error of SQLite: the latter, where that quotes a name that is damaged."""
@@ -81,21 +86,33 @@ def check_version(connection: sqlite3.Connection) -> None:
 
     Raises:
         JournalError: A newer version of zloom wrote it, or one from before the first release.
-        ChainBroken: It has no schema. None is ever left so: a database gets its name when it is complete.
+        ChainBroken: It has no schema, or one whose number or mark is damaged. None is ever left so: a
+            database gets its name when it is complete.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (mark,) = connection.execute("PRAGMA application_id").fetchone()
     newest = FIRST_SCHEMA + len(MIGRATIONS) - 1
-    if version > newest:
-        raise JournalError(
-            f"the journal has schema {version}, this zloom knows up to {newest}; use a newer zloom"
-        )
     if version == 0:
         raise ChainBroken("the database is damaged: it has no schema")
-    if version < FIRST_SCHEMA:
+    if mark == 0 and 0 < version < FIRST_SCHEMA:
         raise JournalError(
             f"the journal has schema {version}, of a zloom from before the first release, which this one "
             "cannot read; start with another data folder"
         )
+    marked = next((number for number in _NUMBERS if mark_of(number) == mark), version)
+    if marked == version and mark != mark_of(version):
+        raise ChainBroken("the database is damaged: the mark of its schema is none")
+    if marked > newest:
+        raise JournalError(
+            f"the journal has schema {marked}, this zloom knows up to {newest}; use a newer zloom"
+        )
+    if marked != version:
+        raise ChainBroken(f"the database is damaged: its schema is {marked}, and it says {version}")
+
+
+def mark_of(version: int) -> int:
+    """Return what marks a database of a schema, so that damage to its number is not taken for another one."""
+    return int.from_bytes(blake2b(b"zloom journal %d" % version, digest_size=4).digest(), "big") >> 1
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
@@ -107,3 +124,4 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] 
             for statement in statements:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute(f"PRAGMA application_id = {mark_of(number)}")
