@@ -4,10 +4,9 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Literal
 
-from zloom.codec import MAX_MESSAGE_SIZE, watch_topic
-from zloom.messages import PROTOCOL, Hello, HelloRequired, Revised, Wait, Welcome
+from zloom.codec import watch_topic
+from zloom.messages import Hello, HelloRequired, Revised, Wait
 from zloom.model import Event, Replica
-from zloom.version import __version__
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.declarations import Declarations
 from zloom_broker.departures import Departures
@@ -19,6 +18,7 @@ from zloom_broker.joins import Greeted, Join, Joins, Registration
 from zloom_broker.liveness import Vitals
 from zloom_broker.permissions import Access, hello_problem
 from zloom_broker.records import AnyRecord, AttemptStarted, ReplicaJoined, RevisionAccepted
+from zloom_broker.welcomes import Welcomes
 
 WAIT_RETRY = 1.0
 """Seconds until a replica that must wait asks again: a killed predecessor is lost within 2 s."""
@@ -37,8 +37,8 @@ class Membership:
         self._hub = hub
         self._departures = departures
         self._declarations = declarations
-        self._failures = failures
         self._joins = Joins()
+        self._welcomes = Welcomes(hub, failures, self._joins)
         self._starting: set[AttemptKey] = set()
         """Attempts of which the first replica is being written."""
         self._conflicts: set[tuple[str, str]] = set()
@@ -55,7 +55,7 @@ class Membership:
         if problem is not None:
             self._hub.send_unknown(identity, problem)
         elif hello.replica is None:
-            self._welcome(Greeted(identity, hello, access), now)
+            self._welcomes.welcome(Greeted(identity, hello, access), now)
         else:
             self._approach(Join(Greeted(identity, hello, access), hello.replica), now)
 
@@ -132,7 +132,7 @@ class Membership:
             self._put_off(join, reason)
         elif self._is_registered(join.replica):
             self._departures.take_back(join.replica.id)
-            self._welcome(join.greeted, now)
+            self._welcomes.welcome(join.greeted, now)
         elif self._hub.settings.read_only:
             text = f"the journal is read-only, so nobody can register: {self._hub.settings.read_only}"
             self._put_off(join, text)
@@ -245,7 +245,7 @@ class Membership:
         registration = self._joins.registering.pop(replica.id)
         join = registration.newest
         if join.replica == replica and not join.revoked:
-            self._welcome(join.greeted, self._hub.now)
+            self._welcomes.welcome(join.greeted, self._hub.now)
         else:
             self._joined_unwelcomed(registration)
         waiting = self._joins.coming.get(replica.id)
@@ -288,41 +288,6 @@ class Membership:
                 event = Event("baseline_differs", *_home(replica), text=text, replicas=[replica.id])
                 self._hub.event(event, now)
 
-    def _welcome(self, greeted: Greeted, now: float) -> None:
-        identity, hello, access = greeted
-        self._abandon(identity, hello, now)
-        peer = Peer(identity, access.user or hello.user, access, nonce=hello.nonce)
-        if hello.replica is not None:
-            self._bind(peer, hello.replica)
-            self._hub.counters["superseded"] += self._joins.welcomed(hello.replica.id)
-        peer.vitals.connect(now)
-        self._hub.peers[identity] = peer
-        settings = self._hub.settings
-        welcome = Welcome(
-            protocol=PROTOCOL,
-            epoch=settings.epoch,
-            updates=settings.addresses.updates_for(hello.endpoint),
-            beat=self._hub.beat,
-            credit=settings.credit,
-            max_message_size=MAX_MESSAGE_SIZE,
-            software=f"zloom {__version__}",
-        )
-        self._hub.send(peer, welcome)
-        if peer.replica:
-            self._failures.resend(peer, now)
-
-    def _abandon(self, identity: bytes, hello: Hello, now: float) -> None:
-        """A connection that is somebody else's now shows nothing any more of who had it before."""
-        before = self._hub.peers.get(identity)
-        if (
-            before is not None
-            and before.replica
-            and (hello.replica is None or hello.replica.id != before.replica)
-        ):
-            self._hub.weavelets.pop(before.replica, None)
-            self._hub.cut_off(before.replica, now)  # nobody is found by its nonce any more
-            self._hub.miss(before.replica, now, unroutable=True)
-
     def revoke(self, peer: Peer) -> None:
         """A peer's key was taken from him, or means something else now: he must say hello anew."""
         self._hub.peers.pop(peer.id, None)
@@ -345,14 +310,6 @@ class Membership:
         if join.replica.id not in self._joins.coming:
             self._declarations.drop_hello(join.replica.id)
         self._not_welcomed(join.replica.id)
-
-    def _bind(self, peer: Peer, replica: Replica) -> None:
-        peer.replica, peer.attempt = replica.id, _home(replica)
-        before = self._hub.weavelets.get(replica.id)
-        if before is not None:
-            self._hub.peers.pop(before.id, None)
-        self._hub.weavelets[replica.id] = peer
-        peer.vitals = self._hub.vitals.setdefault(replica.id, Vitals())
 
 
 def _home(replica: Replica) -> AttemptKey:
