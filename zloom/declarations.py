@@ -106,7 +106,7 @@ def declare_key(
         value = plain(convert(plain(baseline), annotation, schema))
     except SettingsError as error:
         raise DeclarationError(f"key {name}: its baseline does not fit its type: {error}") from error
-    key = Key(name, schema, value, description or _summary(handler), immediate)
+    key = Key(name, schema, value, _described(description, handler), immediate)
     return DeclaredKey(key, annotation, handler, ready, value)
 
 
@@ -128,7 +128,7 @@ def declare_command(
         if parameter.default is parameter.empty:
             required.append(parameter.name)
     schema = Schema(type=["object"], properties=properties, required=required or None)
-    command = Command(name, schema, description or _summary(handler))
+    command = Command(name, schema, _described(description, handler))
     return DeclaredCommand(command, annotations, handler, ready)
 
 
@@ -197,6 +197,11 @@ def _hints(name: str, handler: Callable[..., object]) -> dict[str, Any]:
         ) from error
     except TypeError:  # A builtin: nothing is annotated.
         return {}
+
+
+def _described(description: str, handler: Callable[..., object]) -> str:
+    """A description as a message can hold it; what is no Unicode would keep all declarations back."""
+    return (description or _summary(handler)).encode(errors="replace").decode()
 
 
 def _summary(handler: Callable[..., object]) -> str:

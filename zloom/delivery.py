@@ -1,15 +1,17 @@
 """What the loop hands to the trainer: revisions, restored state, and payloads of own topics."""
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
 from zloom.errors import UndoError
-from zloom.handlers import Rejected
+from zloom.handlers import Applied, Rejected
 from zloom.messages import Own
 from zloom.model import Outcome, Revision
 from zloom.restoring import Restore
 from zloom.training import Training
+from zloom.words import error_text
 
 
 class Delivery:
@@ -59,7 +61,9 @@ class Delivery:
             if own.topic.startswith(prefix):
                 try:
                     handler(own.topic, own.payload, own.sender)
-                except Exception:  # a user's handler may raise anything
+                except BaseException as error:  # a user's handler may raise anything
+                    if _ends_the_program(error):
+                        raise
                     logging.getLogger("zloom").exception("a subscriber of %s raised", prefix)
 
     def _apply(self, revision: Revision) -> Outcome:
@@ -71,7 +75,24 @@ class Delivery:
             training.broken = error
             training.mailbox.waiting = True
             training.wake()
+        except BaseException as error:
+            result = Rejected(error_text(error))
+            if _ends_the_program(error):
+                self._answer(revision.revision, self._outcome(revision, result))
+                raise
+            training.registry.tell_of(f"the handler of revision {revision.revision}", error)
+        return self._outcome(revision, result)
+
+    def _outcome(self, revision: Revision, result: Applied | Rejected) -> Outcome:
+        step, chain = self._training.step, revision.chain
         if isinstance(result, Rejected):
-            why, chain = result.error, revision.chain
-            return Outcome("", outcome="rejected", step=training.step, error=why, chain=chain)
-        return Outcome("", outcome="applied", step=training.step, chain=revision.chain)
+            return Outcome("", outcome="rejected", step=step, error=result.error, chain=chain)
+        return Outcome("", outcome="applied", step=step, chain=chain)
+
+
+def _ends_the_program(error: BaseException) -> bool:
+    """Whether an error is for the main thread, which SystemExit and KeyboardInterrupt end with the program.
+
+    On another they would end only what answers the broker, and the training would go on unsteered.
+    """
+    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()

@@ -20,11 +20,12 @@ from zloom.errors import CannotSteer, SettingsError, UndoError
 from zloom.messages import Failure
 from zloom.model import Command, Key, Revision, Value
 from zloom.schema import plain
+from zloom.words import error_text, text_of
 
 FailureHandler = Callable[[Failure], object]
 """Takes what failed: a device that this replica uses, or another replica of its run."""
 
-Raised = Callable[[str, Exception], object]
+Raised = Callable[[str, BaseException], object]
 """Takes whose code of the trainer raised, in words, and what. `Exception.__traceback__` says where."""
 
 UNDECLARED = "undeclared"
@@ -252,7 +253,7 @@ class Registry:
 
         return Applied(undo=undo)
 
-    def tell_of(self, what: str, error: Exception) -> None:
+    def tell_of(self, what: str, error: BaseException) -> None:
         """Have the trainer's own log say where its code raised; a refusal in the proper words is no error."""
         if not isinstance(error, CannotSteer):
             self._raised(what, error)
@@ -271,7 +272,7 @@ class Registry:
         except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
             self.tell_of(f"the command {command}", error)
             return Rejected(f"{command}: {_text(error)}")
-        return Applied("" if returned is None else str(returned))
+        return Applied("" if returned is None else text_of(returned))
 
 
 def _differs(key: DeclaredKey, value: Value) -> bool:
@@ -304,5 +305,5 @@ def _take_back(undos: list[tuple[str, Callable[[], object]]]) -> None:
 def _text(error: BaseException) -> str:
     # What a handler refuses in these words is meant for operators, and no failure of the trainer's code.
     if isinstance(error, CannotSteer):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+        return text_of(error)
+    return error_text(error)

@@ -16,6 +16,7 @@ from zloom.restoring import Restore, Restoring
 from zloom.rounds import Register, Round
 from zloom.schedule import Pending, Schedule
 from zloom.settlement import Answer, Settlement
+from zloom.words import error_text
 
 SNAPSHOT = "snapshot"
 """The detail of the outcome of a restored config."""
@@ -314,7 +315,7 @@ class Mailbox:
         try:
             result = self.ramps.apply(self._lacking(round.revision), self._step)
         except BaseException as error:
-            self._reject(round, f"{type(error).__name__}: {error}")
+            self._reject(round, error_text(error))
             raise
         if isinstance(result, Rejected) and result.error != UNDECLARED:
             self._reject(round, result.error)
@@ -396,10 +397,10 @@ class Mailbox:
 
     def _ask(self, ready: Callable[[], bool]) -> tuple[bool, str]:
         try:
-            return ready(), ""
+            return bool(ready()), ""
         except Exception as error:  # noqa: BLE001 - a user's predicate may raise anything
             self._registry.tell_of("a `ready` of this trainer", error)
-            return False, f"ready: {type(error).__name__}: {error}"
+            return False, f"ready: {error_text(error)}"
 
     def _carry_out(self, pending: Pending) -> None:
         revision = pending.revision
@@ -421,7 +422,7 @@ class Mailbox:
         try:
             result = action()
         except BaseException as error:
-            self._settle(number, "rejected", f"{type(error).__name__}: {error}")
+            self._settle(number, "rejected", error_text(error))
             raise
         if isinstance(result, Applied):
             self._settle(number, "applied", detail=result.detail)

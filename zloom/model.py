@@ -18,8 +18,10 @@ Value = Scalar | list[Flat] | dict[str, Flat]
 
 # What a peer says is added to and divided by: a count near 2^64 would give numbers that no message can carry,
 # a NaN or a zero an exception in whoever asks next.
-Count = Annotated[int, Meta(ge=0, le=2**53)]
-"""A step, or a number of messages: up to 2^53, which a double of another language still tells apart."""
+MAX_COUNT = 2**53
+"""A double of another language still tells this from the integer before it."""
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+"""A step, or a number of messages."""
 Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
 """A duration that is neither nothing nor longer than a life."""
 MAX_LEFT = 1e9

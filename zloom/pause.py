@@ -37,6 +37,7 @@ class Pause:
         """The step from which on it pauses again."""
         self._step = 0
         self._now = 0.0
+        self._registry = registry
         registry.add_command("pause", self._pause, ready=self._may_pause)
         registry.add_command("resume", self._resume)
 
@@ -68,7 +69,7 @@ class Pause:
         self._step, self._now = step, now
         if self.until is not None and now >= self.until:
             self.end()
-        pauses = self._again is not None and step >= self._again and self.ready()
+        pauses = self._again is not None and step >= self._again and self._may_pause_again()
         if pauses:
             self._pause(self._limit)
         return pauses
@@ -80,6 +81,14 @@ class Pause:
 
     def _may_pause(self) -> bool:
         return self.ready()
+
+    def _may_pause_again(self) -> bool:
+        try:
+            return bool(self.ready())
+        except Exception as error:  # noqa: BLE001 - a user's predicate may raise anything
+            # Nobody waits for an answer here, and all ranks are to pause at this step.
+            self._registry.tell_of("`pause_ready`", error)
+            return True
 
     def _pause(self, limit: Limit = PAUSE_LIMIT) -> None:
         """Hold the training here; it goes on at `resume`, or by itself after `limit` seconds."""

@@ -32,7 +32,7 @@ from zloom.launch import (
 from zloom.mailbox import Mailbox
 from zloom.messages import Failure
 from zloom.metrics import MetricBuffer
-from zloom.model import Outcome, Phase, Replica
+from zloom.model import MAX_COUNT, Outcome, Phase, Replica
 from zloom.rounds import Register, Round
 from zloom.security import resolve_key
 from zloom.session_state import State
@@ -40,6 +40,7 @@ from zloom.settings import WeaveletSettings, resolve_broker, resolve_start_pause
 from zloom.socket_options import Context
 from zloom.store_register import Store, StoreRegister
 from zloom.training import Training
+from zloom.words import text_of
 
 REASON_LIMIT = 500
 """Characters of a reason to leave: a line or two of an exception's text."""
@@ -322,11 +323,14 @@ class Steerable(Declaring, Disownable):
         training = self._training
         # A count of NumPy or a tensor is an index too, but no message could hold it.
         number = training.step + 1 if step is None else index(step)
-        if number > training.step:
+        if training.step < number <= MAX_COUNT:
             training.step = number
             return
         training.step += 1
-        self._warn_once(f"tick({step}) does not increase; steps are counted on, now {training.step}")
+        problem = (
+            "does not increase" if number <= training.step else "is beyond 2^53, which no message can hold"
+        )
+        self._warn_once(f"tick({step}) {problem}; steps are counted on, now {training.step}")
 
     def _serve(self, now: float) -> bool:
         """Run the mailbox at this safe point; return whether the training must wait here."""
@@ -388,7 +392,7 @@ def _check_own(topic: object, payload: object) -> None:
         raise SettingsError(f"publish({kinds}): expected a topic of str and a payload of bytes")
 
 
-def _log_error(what: str, error: Exception) -> None:
+def _log_error(what: str, error: BaseException) -> None:
     text = "%s raised; what was asked for is rejected"
     logging.getLogger("zloom").error(text, what, exc_info=error)
 
@@ -410,5 +414,5 @@ def reason_of(error: BaseException | None) -> str:
     # Ctrl-C reaches a task of asyncio as its cancellation.
     if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
         return "interrupted"
-    text = f": {error}" if str(error) else ""
-    return f"failed: {type(error).__name__}{text}"[:REASON_LIMIT]
+    text = text_of(error)
+    return f"failed: {type(error).__name__}{': ' if text else ''}{text}"[:REASON_LIMIT]

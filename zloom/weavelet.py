@@ -227,8 +227,12 @@ class Weavelet(Steerable):
     # --- the weavelet's thread ----------------------------------------------------------------
 
     def _run_loop(self) -> None:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            runner.run(self._live())
+        try:
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._live())
+        except BaseException:
+            logging.getLogger("zloom").error("the weavelet's thread has ended; %s", UNSTEERED)
+            raise
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -247,9 +251,11 @@ class Weavelet(Steerable):
             self._opened.set()
         try:
             await self._leaving
-            self._engine.close(self._reason)
-        finally:
-            self._engine.end()
+        finally:  # also where something ended the loop: with sockets that are open no context can be ended
+            try:
+                self._engine.close(self._reason or "failed: its weavelet has ended")
+            finally:
+                self._engine.end()
 
     def _leave(self) -> None:
         if self._leaving is not None and not self._leaving.done():

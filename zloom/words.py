@@ -50,6 +50,19 @@ def span(seconds: float) -> str:
     return f"{round(seconds, 3):.15g} s"
 
 
+def text_of(value: object) -> str:
+    """Return a value of somebody else's code as text, also where that raises."""
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - whatever it raises, its owner is to be told the rest
+        return f"<a {type(value).__name__}, of which no text can be made: {type(error).__name__}>"
+
+
+def error_text(error: BaseException) -> str:
+    """Return the class and text of an error of somebody else's code: `ValueError: too large`."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
 def nobody_there(run: str, attempt: str, gone: Iterable[tuple[int, str]]) -> str:
     """Return why nothing can be asked of an attempt.
 

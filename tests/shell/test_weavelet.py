@@ -622,6 +622,62 @@ def test_steps_are_counted_on_when_the_trainer_names_them_wrongly(run: str, endp
     weavelet.close()
 
 
+def test_g8_a_step_that_no_message_can_hold_ends_no_steering(
+    weavelet: Weavelet, operating: Operating, operator: SyncOperator, run: str
+) -> None:
+    declare_rate(weavelet)
+    weavelet.tick(7)
+    with pytest.warns(
+        RuntimeWarning, match=r"tick\(\d+\) is beyond 2\^53, which no message can hold; .* now 8"
+    ):
+        weavelet.tick(2**60)
+    result = train_while(weavelet, operating.set(learning_rate=0.5))
+    assert result.applied_everywhere
+    assert status(operator, run, lambda each: each.step >= 8)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError])
+def test_g8_what_a_handler_raises_on_the_weavelets_thread_ends_no_steering(
+    error: type[BaseException], weavelet: Weavelet, operator: SyncOperator, run: str
+) -> None:
+    taken = threading.Event()
+
+    @weavelet.on_config("now", initial=0, immediate=True)
+    def set_now(value: int) -> None:
+        if value == 1:
+            raise error("no")
+
+    def take(topic: str, payload: bytes, sender: str) -> None:
+        taken.set()
+        raise error("no")
+
+    weavelet.subscribe("net/", take)
+    until_declared(operator, run, "now")
+    while not taken.wait(0.05):  # the subscription is on its way
+        weavelet.publish("net/bandwidth", b"7")
+    refused = operator.set(run, {"now": 1}, mode="immediate", timeout=DEADLINE)
+    assert [each.error.endswith(f"{error.__name__}: no") for each in refused.outcomes] == [True]
+    assert operator.set(run, {"now": 2}, mode="immediate", timeout=DEADLINE).applied_everywhere
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_g12_a_weavelet_whose_thread_was_ended_says_so_and_leaves(
+    weavelet: Weavelet, operator: SyncOperator, run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert weavelet.wait_until_active(DEADLINE)
+    assert weavelet._thread is not None
+    weavelet._call(sys.exit)
+    weavelet._thread.join(DEADLINE)
+    assert not weavelet._thread.is_alive()
+    assert "the weavelet's thread has ended; the training goes on unsteered" in caplog.text
+    end = time.monotonic() + DEADLINE
+    said = [("finished", "failed: its weavelet has ended")]
+    while [(each.state, each.reason) for each in operator.replicas(run)] != said:
+        assert time.monotonic() < end, "it said no goodbye"
+        time.sleep(0.01)
+    weavelet.tick()
+
+
 def test_a_trainer_that_forgot_to_start_its_weavelet_is_warned_once(run: str, endpoint: str) -> None:
     weavelet = Weavelet(run, broker=endpoint)
     with pytest.warns(

@@ -176,6 +176,37 @@ def test_a_handler_may_declare_keys_while_it_runs(registry: Registry, state: Sta
     assert registry.values == {"a": 1, "b": 2, "c": 7, "d": 1}
 
 
+class Mute(Exception):
+    """One of which no text can be made."""
+
+    def __str__(self) -> str:
+        raise ValueError("mute")
+
+
+def test_g8_what_a_handler_raises_or_returns_may_have_no_text() -> None:
+    registry = Registry()
+
+    def fail(value: int) -> None:
+        raise Mute
+
+    registry.add_key("a", fail, initial=0)
+
+    def go() -> Mute:
+        return Mute()
+
+    registry.add_command("go", go)
+    mute = "<a Mute, of which no text can be made: ValueError>"
+    assert registry.apply({"a": 1}) == Rejected(f"a: Mute: {mute}")
+    assert registry.run("go", {}) == Applied(mute), "it was carried out"
+
+
+def test_a_description_is_made_such_that_a_message_can_hold_it() -> None:
+    registry = Registry()
+    registry.add_key("a", lambda value: None, initial=0, description="a file \udcff")
+    registry.add_command("go", lambda: None, description="of \udcff")
+    assert (registry.keys()[0].description, registry.commands()[0].description) == ("a file ?", "of ?")
+
+
 def test_a_handler_that_changes_its_value_does_not_change_the_registry() -> None:
     registry = Registry()
 
@@ -223,7 +254,7 @@ def test_a_command_that_raises_is_rejected() -> None:
 
 
 def test_what_raised_is_told_with_where() -> None:
-    told: list[tuple[str, Exception]] = []
+    told: list[tuple[str, BaseException]] = []
     registry = Registry(lambda what, error: told.append((what, error)))
 
     def fail(value: int = 0) -> None:

@@ -138,6 +138,17 @@ def test_a_revision_waits_until_all_its_keys_are_ready(trainer: Trainer) -> None
     assert trainer.run(2) == ["1 applied@2", "2 applied@2"]
 
 
+def test_g8_a_predicate_may_return_what_has_no_truth_value(trainer: Trainer) -> None:
+    """As a tensor of several elements."""
+
+    class Unclear:
+        def __bool__(self) -> bool:
+            raise LookupError("of several elements")
+
+    trainer.registry.add_command("go", lambda: None, ready=Unclear)  # type: ignore[arg-type]
+    assert trainer.run(1, command(1, "go")) == ["1 rejected@1 ready: LookupError: of several elements"]
+
+
 def test_a_predicate_that_raises_rejects(trainer: Trainer) -> None:
     def broken(value: int) -> bool:
         raise LookupError("gone")

@@ -9,7 +9,8 @@ class Held:
     """A pause with its commands, as a training reaches its safe points."""
 
     def __init__(self) -> None:
-        self.registry = Registry()
+        self.raised: list[str] = []
+        self.registry = Registry(lambda what, error: self.raised.append(f"{what}: {error}"))
         self.pause = Pause(self.registry)
 
     def run(self, command: str, **arguments: Value) -> str:
@@ -104,6 +105,19 @@ def test_the_second_pause_waits_for_a_place_where_it_is_safe() -> None:
     assert held.trained(0, 4) == [0, 1, 2, 3, 4]
     held.pause.ready = lambda: True
     assert held.trained(5, 9) == []
+
+
+def test_g8_a_second_pause_comes_also_where_its_readiness_cannot_be_asked() -> None:
+    """Nobody waits for an answer then, and the other ranks pause at this step."""
+    held = Held()
+    held.run("resume", steps=2)
+
+    def broken() -> bool:
+        raise LookupError("gone")
+
+    held.pause.ready = broken
+    assert held.trained(0, 4) == [0, 1]
+    assert held.raised == ["`pause_ready`: gone"]
 
 
 def test_resume_pause_and_end_make_an_end_of_counting() -> None:
