@@ -151,12 +151,19 @@ async def _all_subscribed(endpoint: str, size: int) -> None:
 async def _answers(connection: Any, size: int) -> int:
     """Return how many answer, as far as no longer than `GAP` lies between two answers."""
     inbox = connection.new_inbox()
-    answers = await connection.subscribe(inbox)
+    came, more = 0, asyncio.Event()
+
+    async def count(message: Any) -> None:
+        nonlocal came
+        came += 1
+        more.set()
+
+    answers = await connection.subscribe(inbox, cb=count)
     await connection.publish(CHANGES, PAYLOAD, reply=inbox)
-    count = 0
     with contextlib.suppress(TimeoutError):
-        while count < size:
-            await answers.next_msg(GAP)
-            count += 1
+        while came < size:
+            more.clear()
+            async with asyncio.timeout(GAP):
+                await more.wait()
     await answers.unsubscribe()
-    return count
+    return came

@@ -27,9 +27,11 @@ LIMITS = """\
 The skeleton does what a change cannot do without, and nothing else: the four hops, the two commits, the
 thread beside the training, and the wait for its next step, with the same sockets, threads and tables, and
 under `fsync` with the head file, without which nobody could tell that confirmed rows are missing. Nothing is
-decoded, checked, numbered, counted or sent again, and nobody else is told. In a fan-out its messages are
-zloom's own, each encoded at one end and decoded at the other, and so are its beat, the statuses that answer
-it and libzmq's heartbeats, without which nobody could tell who hangs. Where it misses a goal itself, no
+decoded, checked, numbered, counted or sent again, and nobody else is told. In a fan-out its messages and
+records are zloom's own, each encoded at one end and decoded at the other, and so are its beat, the statuses
+that answer it and libzmq's heartbeats, without which nobody could tell who hangs; there a weavelet checks the
+value, calls the handler and keeps the outcome until it is acknowledged, and the broker counts by replica.
+Outcomes that come in one turn of its loop are one record, as zloom's. Where it misses a goal itself, no
 broker of these parts (CPython, asyncio, libzmq, SQLite, and there msgspec) can reach it, and what it reaches
 is how near one can come. Both columns have the rounds' median ratio, the least and the greatest.
 

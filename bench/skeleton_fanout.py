@@ -30,6 +30,10 @@ from zloom.model import Outcome, Revision
 from zloom.socket_options import SocketOptions
 from zloom_broker.hub import CoreSettings
 from zloom_broker.pulse import RECORDED_BEATS, paced
+from zloom_broker.records import OutcomesRecorded, encode
+
+Batch = list[tuple[bytes, m.Outcomes]]
+"""Outcomes that are written together, each with who sent it."""
 
 EPOCH, CHAIN = "0" * 16, bytes(16)
 """As long as zloom's are."""
@@ -53,7 +57,10 @@ class Broker:
         self._recorded: dict[bytes, list[int]] = {}
         """Revisions whose outcomes are on disk, by the weavelet that is still to be told."""
         self._committing = Committing(folder, "buffered", self._committed)
-        self._uncommitted = deque[m.ToBroker]()
+        self._uncommitted = deque[m.SetConfig | Batch]()
+        self._gathered: Batch = []
+        self._writing = False
+        """Whether outcomes are being written."""
         self._heard: dict[bytes, m.Status] = {}
         """The newest of each weavelet."""
         self._revised: m.Revised | None = None
@@ -102,14 +109,33 @@ class Broker:
                 self._heard[frames[0]] = status
             case m.Pong():
                 pass  # its connection lives
-            case message:
-                self._uncommitted.append(message)
+            case m.Outcomes() as message:
+                self._gather(frames[0], message)
+            case m.SetConfig() as request:
+                self._operator, self._request = frames[0], request.id
+                self._uncommitted.append(request)
                 self._committing.put(frames)
+
+    def _gather(self, peer: bytes, message: m.Outcomes) -> None:
+        """Have the outcomes of one turn of the loop written together, or of all while others are written."""
+        self._gathered.append((peer, message))
+        if len(self._gathered) == 1 and not self._writing:
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        batch, self._gathered = self._gathered, []
+        self._writing = bool(batch)
+        if batch:
+            outcomes: dict[int, list[Outcome]] = {}
+            for _, message in batch:
+                for revision, outcome in message.outcomes.items():
+                    outcomes.setdefault(revision, []).append(outcome)
+            self._uncommitted.append(batch)
+            self._committing.put([encode(OutcomesRecorded(run=RUN, attempt=ATTEMPT, outcomes=outcomes))])
 
     def _committed(self, frames: Frames) -> None:
         match self._uncommitted.popleft():
             case m.SetConfig() as request:
-                self._operator, self._request = frames[0], request.id
                 number = next(self._numbers)
                 revision = Revision(number, "config", request.changes, mode="immediate", chain=CHAIN)
                 self._ledgers[number] = {}
@@ -117,9 +143,11 @@ class Broker:
                     seq=number, epoch=EPOCH, run=RUN, attempt=ATTEMPT, revision=revision
                 )
                 self._publish()
-            case m.Outcomes(outcomes=outcomes):
-                for answered, outcome in outcomes.items():
-                    self._count(frames[0], answered, outcome)
+            case batch:
+                for peer, message in batch:
+                    for answered, outcome in message.outcomes.items():
+                        self._count(peer, answered, outcome)
+                self._write()
 
     def _publish(self) -> None:
         if self._revised is not None and self._subscribed == self._size:
