@@ -676,7 +676,20 @@ async def test_no_checkpoint_is_saved_for_what_would_be_refused(
         await operator.set("lm", {"learning_rate": 25.0}, checkpoint_first=True)
     with pytest.raises(Refused, match="expected revision 4"):
         await operator.rollback("lm", 0, checkpoint_first=True, expected_revision=4)
+    with pytest.raises(Refused, match="the note has 535 characters; at most 500 fit"):
+        await operator.set("lm", {"learning_rate": 0.25}, checkpoint_first=True, note="x" * 500)
     assert await operator.history("lm") == []
+
+
+async def test_a_checkpoint_comes_first_under_the_longest_id_and_note(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    for _ in range(2):
+        result = await operator.set(
+            "lm", {"learning_rate": 0.25}, checkpoint_first=True, note="x" * 465, request_id="i" * 128
+        )
+        assert result.applied_everywhere
+    assert len(await operator.history("lm")) == 2
 
 
 async def test_a_checkpoint_keeps_the_expected_revision(operator: zloom.Operator, trainer: Trainer) -> None:

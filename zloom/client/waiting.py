@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 from msgspec import structs
 
@@ -12,6 +13,7 @@ from zloom.client.link import fresh_id
 from zloom.client.results import Result
 from zloom.errors import CheckpointFailed, Refused
 from zloom.messages import Cancel, Follow, Preview, RevisionState, Rollback, SendCommand, SetConfig
+from zloom.model import MAX_COUNT
 
 OnProgress = Callable[[Result], None]
 Change = SetConfig | Rollback | SendCommand
@@ -21,6 +23,12 @@ CANCEL_GRACE = 5.0
 
 MAX_NOTE = 500
 """Characters that the broker takes of a note."""
+
+MAX_ID = 128
+"""Characters that it takes of a request's id."""
+
+CHECKPOINT = ":checkpoint"
+"""What the id of a checkpoint ends in, behind that of the change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +62,14 @@ class Waiting(Caller):
             request,
             attempt=saved.attempt,
             expected_revision=None if request.expected_revision is None else saved.revision,
-            note=f"after checkpoint {saved.revision}{'; ' if request.note else ''}{request.note}",
+            note=_after_checkpoint(saved.revision, request.note),
         )
         return replace(await self._change(noted, how), checkpoint=saved)
 
     async def _check(self, request: Change) -> None:
         """Raise `Refused` for what would be refused: no checkpoint need be saved for that."""
-        for problem in (await self._preview(structs.replace(request, id=fresh_id()))).problems:
+        asked = structs.replace(request, id=fresh_id(), note=_after_checkpoint(MAX_COUNT, request.note))
+        for problem in (await self._preview(asked)).problems:
             raise Refused(problem.code, problem.text)
 
     async def _preview(self, request: Change) -> Preview:
@@ -68,7 +77,7 @@ class Waiting(Caller):
 
     async def _save(self, request: Change, how: Wait) -> Result:
         command = SendCommand(
-            id=f"{request.id}:checkpoint",
+            id=_checkpoint_id(request.id),
             run=request.run,
             attempt=request.attempt,
             command="checkpoint",
@@ -111,6 +120,17 @@ class Waiting(Caller):
             settles = (await self._change(cancel, Wait(timeout=CANCEL_GRACE))).settled
         follow = Follow(id=fresh_id(), run=run, attempt=attempt, revision=revision)
         return await self._change(follow, Wait(wait=settles, timeout=CANCEL_GRACE))
+
+
+def _after_checkpoint(revision: int, note: str) -> str:
+    return f"after checkpoint {revision}{'; ' if note else ''}{note}"
+
+
+def _checkpoint_id(request: str) -> str:
+    """Return the id of the checkpoint before a request, the same whenever that is asked again."""
+    if len(request) + len(CHECKPOINT) > MAX_ID:
+        request = blake2b(request.encode(), digest_size=16).hexdigest()
+    return request + CHECKPOINT
 
 
 def _what(request: Change) -> str:
