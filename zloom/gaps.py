@@ -1,4 +1,4 @@
-"""How many publications did not come, by the sequence numbers of those that did. Pure."""
+"""Sequence numbers of publications, and how many did not come by those that did. Pure."""
 
 from collections import OrderedDict
 
@@ -7,6 +7,20 @@ from zloom.oldest import forget_oldest
 
 MAX_PLACES = 10_000
 """Topics, and senders on users' own, that are counted: a step in a topic's name must not fill the memory."""
+
+
+class PublishSeqs:
+    """Sequence numbers of what one peer publishes, by topic; topics used longest ago are forgotten."""
+
+    def __init__(self) -> None:
+        self._newest = OrderedDict[str, int]()
+
+    def next(self, topic: str) -> int:
+        """Return the number of the next publication on a topic, from 1 on."""
+        seq = self._newest.pop(topic, 0) + 1
+        self._newest[topic] = seq
+        forget_oldest(self._newest, MAX_PLACES)
+        return seq
 
 
 class Gaps:

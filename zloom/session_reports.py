@@ -1,13 +1,10 @@
 """What a weavelet tells of itself: declarations, outcomes, status, and payloads of its user. Pure."""
 
-from collections import OrderedDict
-
 from msgspec.structs import replace
 
-from zloom.gaps import MAX_PLACES
+from zloom.gaps import PublishSeqs
 from zloom.messages import Declare, Failure, FailureReceived, Outcomes, Publish, Status
 from zloom.model import Command, Key, Outcome
-from zloom.oldest import forget_oldest
 from zloom.outcome_table import OutcomeTable
 from zloom.session_effects import CollectStatus, Effect, Failed
 from zloom.session_link import INTERVAL, Link
@@ -41,7 +38,7 @@ class Reports:
         self._outcomes_sent = -OUTCOMES_GAP
         self._more = False
         """There are points for another status, which waits for the broker to read more."""
-        self._publish_seqs = OrderedDict[str, int]()
+        self._publish_seqs = PublishSeqs()
         self._failures: set[int] = set()
 
     @property
@@ -138,9 +135,7 @@ class Reports:
 
     def publish(self, topic: str, payload: bytes, *, welcome: bool) -> list[Effect]:
         """Send a user's payload now or never."""
-        seq = self._publish_seqs.pop(topic, 0) + 1  # so that receivers see a gap
-        self._publish_seqs[topic] = seq
-        forget_oldest(self._publish_seqs, MAX_PLACES)
+        seq = self._publish_seqs.next(topic)  # also when it is dropped: receivers see the gap
         if not welcome or not self._link.may_send:
             self._link.counters.publish_dropped += 1
             return []

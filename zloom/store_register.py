@@ -1,5 +1,6 @@
 """The decision register in the job's own `torch.distributed` store; torch itself is not imported."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
@@ -64,7 +65,7 @@ class StoreRegister:
         self.reachable = True
         """Whether the store has answered the last call; torch's clients do not connect again."""
         self._noted = ""
-        self._keys: dict[str, list[str]] = {}
+        self._keys = OrderedDict[str, list[str]]()
         """By round, oldest first."""
 
     def decide(self, round: str, commit: bool) -> bool | None:
@@ -134,7 +135,7 @@ class StoreRegister:
         if round not in self._keys:
             self._keys[round] = [self._key(round, "decision"), self._key(round, "end")]
         if len(self._keys) > KEPT:
-            old = self._keys.pop(next(iter(self._keys)))
+            _, old = self._keys.popitem(last=False)
             for key in old if self._rank == 0 else ():
                 self._try(partial(self._store.delete_key, key))
         return self._keys[round]

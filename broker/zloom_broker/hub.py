@@ -1,6 +1,6 @@
 """What the parts of the core share: peers, effects to be carried out, and commits under way."""
 
-from collections import Counter, UserDict, deque
+from collections import Counter, OrderedDict, UserDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -81,7 +81,7 @@ class Peer:
     """A replica's outlive its connection."""
     statuses: int = 0
     """Statuses that were taken in on this connection."""
-    publish_seqs: dict[str, int] = field(default_factory=dict)
+    publish_seqs: OrderedDict[str, int] = field(default_factory=OrderedDict)
     revoked: bool = False
     """His key was taken from him: nothing is sent to this connection any more."""
 

@@ -1,5 +1,6 @@
 """What peers without credit are still to be told of revisions. Pure."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -25,11 +26,11 @@ class Owed:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._debts: dict[bytes, dict[Debt, bool]] = {}
+        self._debts: dict[bytes, OrderedDict[Debt, bool]] = {}
 
     def owe(self, peer: Peer, debt: Debt, *, duplicate: bool) -> None:
         """Remember a debt until the peer has credit again; a second one for the same is the same."""
-        debts = self._debts.setdefault(peer.id, {})
+        debts = self._debts.setdefault(peer.id, OrderedDict())
         if debt in debts or len(debts) < MAX_OWED:
             debts[debt] = debts.get(debt, False) or duplicate
         else:
@@ -37,10 +38,9 @@ class Owed:
 
     def due(self, peer: Peer) -> Iterator[tuple[Debt, bool]]:
         """Yield what the peer is owed and has credit for now, with whether its request came again."""
-        debts = self._debts.get(peer.id, {})
+        debts = self._debts.get(peer.id, OrderedDict())
         while debts and self._hub.may_send(peer):
-            debt = next(iter(debts))
-            yield debt, debts.pop(debt)
+            yield debts.popitem(last=False)
         if not debts:
             self._debts.pop(peer.id, None)
 

@@ -2,6 +2,7 @@
 
 from zloom.codec import own_topic
 from zloom.messages import Error, Own, Publish
+from zloom.oldest import forget_oldest
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.permissions import publish_problem
 
@@ -26,8 +27,7 @@ class OwnTopics:
             return
         self._hub.count_gap("own_missed", peer.publish_seqs.pop(message.topic, None), message.seq)
         peer.publish_seqs[message.topic] = message.seq
-        if len(peer.publish_seqs) > MAX_TOPICS:
-            del peer.publish_seqs[next(iter(peer.publish_seqs))]
+        forget_oldest(peer.publish_seqs, MAX_TOPICS)
         sender = peer.replica or peer.user
         own = Own(topic=message.topic, payload=message.payload, sender=sender, sender_seq=message.seq)
         self._hub.publish(own_topic(message.topic), own)

@@ -1,7 +1,9 @@
 """The broker's durable state: the fold of the records of the journal."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
+from zloom.oldest import forget_oldest
 from zloom_broker.attempt import Attempt, AttemptKey, Place, Places
 from zloom_broker.parts import Parts
 from zloom_broker.records import (
@@ -38,7 +40,7 @@ class State:
         self.homes: dict[str, AttemptKey] = {}
         """The attempt of each replica."""
         self.requests: Places = {}
-        self.errands: dict[RequestKey, DeviceFailed | AttemptForgotten] = {}
+        self.errands = OrderedDict[RequestKey, DeviceFailed | AttemptForgotten]()
         """What a request did that made no revision."""
         self.failed_devices: dict[str, DeviceFailed] = {}
 
@@ -108,7 +110,7 @@ class State:
         state = cls()
         state.epoch = image.epoch
         state.failed_devices = {failed.device: failed for failed in image.failed_devices}
-        state.errands = {(errand.by, errand.request_id): errand for errand in image.errands}
+        state.errands = OrderedDict(((errand.by, errand.request_id), errand) for errand in image.errands)
         for part in image.attempts:
             attempt = Attempt.restore(part, parts, state.requests)
             key = attempt.run, attempt.id
@@ -151,5 +153,4 @@ class State:
 
     def _remember(self, errand: DeviceFailed | AttemptForgotten) -> None:
         self.errands[errand.by, errand.request_id] = errand
-        if len(self.errands) > ERRANDS_KEPT:
-            del self.errands[next(iter(self.errands))]
+        forget_oldest(self.errands, ERRANDS_KEPT)

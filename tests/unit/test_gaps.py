@@ -1,6 +1,6 @@
 """What did not come is counted, by the sequence numbers of what did."""
 
-from zloom.gaps import MAX_PLACES, Gaps
+from zloom.gaps import MAX_PLACES, Gaps, PublishSeqs
 from zloom.messages import Beat, Echo, Happened, Own, Published
 from zloom.model import Event
 
@@ -53,3 +53,11 @@ def test_topics_that_a_step_is_part_of_fill_no_memory() -> None:
         gaps.see(b"watch/a/", happened(step + 1))  # what comes again and again is not forgotten
     assert gaps.see(b"watch/a/", happened(MAX_PLACES + 4)) == 2
     assert gaps.see(b"own/0", happened(9)) == 0
+
+
+def test_what_a_peer_publishes_is_numbered_by_topic_and_the_oldest_are_forgotten() -> None:
+    seqs = PublishSeqs()
+    assert [seqs.next("a"), seqs.next("b"), seqs.next("a")] == [1, 1, 2]
+    for number in range(MAX_PLACES - 1):
+        seqs.next(f"topic {number}")
+    assert (seqs.next("a"), seqs.next("b")) == (3, 1)

@@ -16,6 +16,7 @@ from zloom.client.requests import RequestTable
 from zloom.client.subscriptions import Subscriptions
 from zloom.credit import CreditMeter
 from zloom.effects import Reconnect, Send
+from zloom.gaps import PublishSeqs
 from zloom.messages import (
     PROTOCOL,
     Answer,
@@ -85,7 +86,7 @@ class OperatorSession:
         self._heard = 0.0
         self._credit = CreditMeter()
         self._starved_since: float | None = None
-        self._publish_seqs: Counter[str] = Counter()
+        self._publish_seqs = PublishSeqs()
         self.state = State.CONNECTING
         self.requests = RequestTable(new_id)
         """Only to be read."""
@@ -120,11 +121,11 @@ class OperatorSession:
 
     def publish(self, topic: str, payload: bytes) -> list[Effect]:
         """Publish on a user's own topic, at most once; what cannot be sent now is dropped and counted."""
-        self._publish_seqs[topic] += 1  # also when it is dropped: receivers see the gap
+        seq = self._publish_seqs.next(topic)  # also when it is dropped: receivers see the gap
         if self.state is not State.CONNECTED or not self._credit.may_send():
             self.counters["publish_dropped"] += 1
             return []
-        return [self._counted(Publish(topic=topic, payload=payload, seq=self._publish_seqs[topic]))]
+        return [self._counted(Publish(topic=topic, payload=payload, seq=seq))]
 
     def subscribe(self, topic: bytes, now: float) -> list[Effect]:
         """Subscribe to a topic; `Confirmed` follows."""
