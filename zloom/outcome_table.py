@@ -69,10 +69,11 @@ class OutcomeTable:
         Args:
             revision: Whose it is.
             outcome: What became of it.
-            again: When it is due again without an acknowledgement; no less than at the call before.
+            again: When it is due again without an acknowledgement.
         """
         self._forget(revision)
         cut = _cut(outcome)
+        self._hasten(again)
         self._sent[revision] = _Entry(cut, again, sent=True)
         return {revision: cut}
 
@@ -81,13 +82,15 @@ class OutcomeTable:
 
         Args:
             now: Seconds.
-            again: When they are due again without an acknowledgement; no less than at the call before.
+            again: When they are due again without an acknowledgement.
         """
         numbers = list(islice(self._new, BATCH))
         for number, entry in self._sent.items():
             if entry.due > now or len(numbers) == BATCH:
                 break
             numbers.append(number)
+        if numbers:
+            self._hasten(again)
         outcomes = {}
         for number in numbers:
             entry = self._new.pop(number) if number in self._new else self._sent.pop(number)
@@ -128,6 +131,13 @@ class OutcomeTable:
         self._sent = {}
         for entry in self._new.values():
             entry.due = now
+
+    def _hasten(self, again: float) -> None:
+        """Have what was sent be due no later than what is being sent: the beat may have become shorter."""
+        for entry in reversed(self._sent.values()):
+            if entry.due <= again:
+                return
+            entry.due = again
 
     def _forget(self, revision: int) -> None:
         """Have no earlier outcome of a revision, which was answered anew."""

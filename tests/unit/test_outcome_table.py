@@ -49,6 +49,16 @@ def test_one_that_is_sent_by_itself_is_late_like_all_others_and_takes_the_place_
     assert (table.due(5.0, 8.0), table.resent) == ({2: ONE, 1: OTHER}, 2)
 
 
+def test_when_the_beat_becomes_shorter_what_was_sent_before_is_due_as_soon() -> None:
+    table = table_of(2)
+    table.due(0.0, 30.0)
+    table.send(3, OTHER, 7.0)
+    assert (table.next_due(), list(table.due(7.5, 14.0))) == (7.0, [1, 2, 3])
+    table.add(4, ONE, 8.0)
+    table.due(8.0, 9.0)
+    assert (table.next_due(), list(table.due(9.0, 15.0))) == (9.0, [1, 2, 3, 4])
+
+
 def test_what_is_acknowledged_is_sent_no_more_but_to_another_life_of_the_broker() -> None:
     table = table_of(2)
     table.due(0.0, 3.0)
