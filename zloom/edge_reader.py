@@ -74,6 +74,7 @@ class EdgeReader:
         self._loop.remove_reader(self._descriptor)
         if self._timer is not None:
             self._timer.cancel()
+        self._turn = _nothing  # which refers to its owner, that is to go without a search for garbage
         _open_readers.discard(self)
 
     def _on_kick(self) -> None:
@@ -95,6 +96,10 @@ class EdgeReader:
             self._in_turn = False
             if not finished:
                 self.kick()
+
+
+def _nothing() -> bool:
+    return True
 
 
 _open_readers: weakref.WeakSet[EdgeReader] = weakref.WeakSet()

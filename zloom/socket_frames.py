@@ -13,8 +13,9 @@ _NOW, _MORE, _READABLE = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE), int
 class SocketFrames:
     """The calls that carry the messages of one socket; they belong to its thread.
 
-    Each is looked up once: a `zmq.Socket` finds its methods through `__getattr__`, and its own `send` is
-    Python code for sockets that are drafts around the one that is taken here.
+    Each is looked up once: that `zmq.Socket` has a `__getattr__` makes each lookup slow. Its own `send` is
+    Python code for arguments that only draft sockets have; the one in C that it calls is taken here. So what
+    a subclass makes of `send`, as `zmq.asyncio.Socket` does, is passed over.
     """
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:

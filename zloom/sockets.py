@@ -57,6 +57,10 @@ class SocketCounters:
     outbox_len: int
 
 
+def _nobody(frames: list[bytes]) -> None:
+    """Take what comes to nobody, so that a closed socket keeps none of its owners."""
+
+
 class _Sent(enum.Enum):
     YES = enum.auto()
     QUEUE_FULL = enum.auto()
@@ -289,6 +293,7 @@ class DrainSocket:
         if self._handshakes is not None:
             self._handshakes.close()
         self._reader.close()
+        self._on_message, self._on_unroutable = _nobody, None
         for claim in self._claims:
             claim.release()
         self._socket.close(linger_ms)

@@ -427,6 +427,27 @@ def test_what_is_still_held_at_close_is_counted_as_dropped(context: Context) -> 
     asyncio.run(main())
 
 
+def test_a_closed_socket_needs_no_search_for_garbage(context: Context) -> None:
+    """Trainings often run without one, and a weavelet makes its sockets anew at each reconnection."""
+
+    async def main() -> tuple[weakref.ref[DrainSocket], weakref.ref[Inbox]]:
+        inbox = Inbox()
+        socket = DrainSocket(context, "dealer", inbox, on_unroutable=inbox)
+        socket.bind("inproc://gone")
+        await asyncio.sleep(0)  # a turn of the socket
+        socket.close()
+        return weakref.ref(socket), weakref.ref(inbox)
+
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        socket, inbox = asyncio.run(main())
+        assert (socket(), inbox()) == (None, None)
+    finally:
+        if collects:
+            gc.enable()
+
+
 @pytest.mark.fault("network: a peer whose queue is full", "served")
 def test_a_peer_whose_queue_is_full_holds_up_nobody_else(context: Context) -> None:
     async def main() -> None:
