@@ -203,11 +203,17 @@ class Changes:
             if key not in self._tentative:  # it was the last of those that failed together
                 self._decide(key, self._hub.now)
 
-        self._tentative.setdefault(key, Tentative()).add(revision)
         durable = self._hub.settings.durable or revision.kind != "config"
         records: list[AnyRecord] = [record, *withdrawal.records, *accepting.beside]
-        records += self._guards.beside(*key, revision, targets)
-        self._requests.commit(peer, request, record.request_digest, records, then, failed, durable=durable)
+        try:
+            records += self._guards.beside(*key, revision, targets)
+            self._requests.commit(
+                peer, request, record.request_digest, records, then, failed, durable=durable
+            )
+        except BaseException:  # a bug: what it takes back may be taken back again
+            withdrawal.not_written()
+            raise
+        self._tentative.setdefault(key, Tentative()).add(revision)
 
     def _no_longer_tentative(self, key: AttemptKey, revision: Revision) -> None:
         self._tentative[key].remove(revision)

@@ -78,7 +78,6 @@ class Requests:
             failed: Called when it could not be written; those who wait are refused then.
         """
         key = peer.user, request.id
-        self._in_flight[key] = _InFlight(digest, peer)
 
         def written() -> None:
             then(self._in_flight.pop(key).waiting)
@@ -90,6 +89,7 @@ class Requests:
                 self._hub.send(waiting, Refusal(id=request.id, code="journal_failed", text=text))
 
         self._hub.commit(*records, then=written, failed=not_written, durable=durable)
+        self._in_flight[key] = _InFlight(digest, peer)  # not before: what raises leaves nothing behind
 
     def _known_digest(self, key: RequestKey) -> bytes | None:
         state = self._hub.state

@@ -1,10 +1,14 @@
 """Revisions that are being written, and changes that are judged beside them."""
 
+import pytest
+
 from bench import instructions
 from tests.unit.broker_support import Bench, bench_of, sent
 from zloom import messages as m
 from zloom.model import Key, Mode, Revision, Schema, Value
+from zloom_broker import hub
 from zloom_broker.effects import Effect
+from zloom_broker.records import AnyRecord
 from zloom_broker.rules import MAX_STATE_SIZE
 from zloom_broker.tentative import Tentative, values_size
 
@@ -111,3 +115,24 @@ def test_what_waits_for_a_burst_is_not_judged_anew_by_each_of_its_revisions() ->
         return count
 
     assert confirmed(40) < 3 * confirmed(20)
+
+
+def test_what_a_bug_keeps_from_being_written_can_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of("a")
+    later(bench, "q1", batch_size=8)
+    cancel = m.Cancel(id="q2", run="run", revision=1)
+
+    def fail(record: AnyRecord) -> bytes:
+        raise RuntimeError("nobody thought of this")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hub, "encode", fail)
+        for request in (cancel, m.SetConfig(id="q3", run="run", changes={"learning_rate": 0.5}, mode="next")):
+            with pytest.raises(RuntimeError, match="nobody thought"):
+                bench.receive(b"op", request)
+        bench.core.failed(b"op", cancel)
+    told = sent(bench.receive(b"op", cancel)) + ask(bench, "q3", learning_rate=0.5)
+    assert [(each.id, each.revision) for each in told if isinstance(each, m.RevisionState)] == [
+        ("q2", 2),
+        ("q3", 3),
+    ]
