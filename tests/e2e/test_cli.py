@@ -446,6 +446,74 @@ def test_ctrl_c_says_whether_the_change_is_still_coming_however_often_it_is_hit(
     assert f": cancel of revision {newest + 1} · applied on 1/1 replica" in cancelled
 
 
+@contextlib.contextmanager
+def own_broker() -> Iterator[tuple[Place, "subprocess.Popen[str]"]]:
+    """A place of its own, with a broker that may be killed and a trainer of run `lm`."""
+    with tempfile.TemporaryDirectory(prefix="zloom-", dir="/tmp") as folder:
+        place = Place(Path(folder))
+        with ended(place.start("broker")) as broker:
+            first_line(broker)
+            with ended(trainer(place, "lm")):
+                yield place, broker
+
+
+def killed_once_accepted(
+    place: Place, broker: "subprocess.Popen[str]", *arguments: str
+) -> "subprocess.Popen[str]":
+    """Start a change that waits for its gate, and kill the broker when it is accepted."""
+    before = follows(place)
+    setting = place.start("set", "lm", "gated=1", *arguments)
+    deadline = time.monotonic() + DEADLINE
+    while follows(place) == before:
+        assert time.monotonic() < deadline
+    broker.kill()
+    broker.wait()
+    return setting
+
+
+def line_with(stream: IO[str] | None, text: str) -> str:
+    assert stream is not None
+    for line in stream:
+        if text in line:
+            return line
+    raise AssertionError(f"ended without {text!r}")
+
+
+def test_a_wait_over_a_dead_broker_says_so_and_advises_what_works() -> None:
+    with (
+        own_broker() as (place, broker),
+        ended(killed_once_accepted(place, broker, "--timeout", "5", "--cancel-on-timeout")) as setting,
+    ):
+        out, err = setting.communicate(timeout=DEADLINE)
+    assert setting.returncode == 5
+    assert "revision 1 · not known on 1/1 replica" in out
+    assert "rank 0  no answer known" in out
+    endpoint = place.environment["ZLOOM_BROKER"]
+    first, last = [
+        line for line in err.splitlines() if f"the broker at {endpoint} has not answered for" in line
+    ]
+    assert "revision 1 was accepted before, and may be applied without it" in first
+    assert last.endswith("`zloom history lm` tells what became of it, once the broker answers")
+    assert "it was not taken back" in last
+    assert "zloom cancel" not in err
+
+
+def test_a_broker_that_is_back_within_the_wait_ends_it_as_ever() -> None:
+    with (
+        own_broker() as (place, broker),
+        ended(killed_once_accepted(place, broker, "--timeout", str(DEADLINE))) as setting,
+    ):
+        line_with(setting.stderr, "has not answered for")
+        with ended(place.start("broker")) as again:
+            first_line(again)
+            line_with(setting.stderr, "answers again after")
+            place.run("command", "lm", "open_gate")
+            out, err = setting.communicate(timeout=DEADLINE)
+    assert setting.returncode == 0
+    assert "revision 1 · applied on 1/1 replica" in out
+    assert "has not answered" not in err
+
+
 # --- looking -------------------------------------------------------------------------------------
 
 

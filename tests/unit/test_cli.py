@@ -247,6 +247,19 @@ def test_what_none_has_applied_yet_begins_with_that() -> None:
     assert lines(REJECTED, PENDING, settled=False)[0] == "revision 7 · still pending on 1/2 replicas · 38 ms"
 
 
+def test_what_a_silent_broker_would_know_is_not_called_pending() -> None:
+    waiting = result(APPLIED, PENDING, settled=False)
+    first, second = report.result_lines(waiting, waited=True, silent=True)
+    assert first == "revision 7 · applied on 1/2 replicas at step 1840, 1 not known · 38 ms"
+    assert second == "  rank 2  no answer known (id2)"
+    assert report.unheard(waiting, "ipc:///b", 3.04) == (
+        "the broker at ipc:///b has not answered for 3.0 s; revision 7 was accepted before, and may be "
+        "applied without it; what is left of it comes when the broker is back"
+    )
+    lost = report.unheard(result(PENDING, settled=False, durable=False), "ipc:///b", 3.0)
+    assert lost.endswith("but was not yet on disk: it may be applied without the broker, or be lost")
+
+
 def test_a_cancel_says_what_it_takes_back() -> None:
     (line,) = report.result_lines(result(APPLIED), waited=True, cancels=5)
     assert line == "revision 7: cancel of revision 5 · applied on 1/1 replica at step 1840 · 38 ms"

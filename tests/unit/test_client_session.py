@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from zloom.client.effects import Confirmed, Connected, Deliver, Rejected
+from zloom.client.effects import Confirmed, Connected, Deliver, Rejected, Silent
 from zloom.client.requests import Answered
 from zloom.client.session import HELLO_INTERVAL, HELLOS, MISSED_BEATS, OperatorSession, State
 from zloom.effects import Connect, Reconnect, Send, Subscribe
@@ -139,14 +139,26 @@ def test_a_broker_that_is_silent_over_a_request_costs_the_sockets(session: Opera
     session.on_timer(11.0)
     session.on_timer(12.0)
     assert session.next_timer() == 10.0 + MISSED_BEATS
-    assert session.on_timer(10.0 + MISSED_BEATS) == [Reconnect(), hello("n2")]
+    assert session.on_timer(10.0 + MISSED_BEATS) == [Silent(10.0), Reconnect(), hello("n2")]
+
+
+def test_silence_is_said_once_and_its_length_when_the_broker_is_back(session: OperatorSession) -> None:
+    session.request(GetRuns(id="r1"), 10.0)
+    assert session.on_timer(13.0)[0] == Silent(10.0)
+    for now in (14.0, 15.0):
+        session.on_timer(now)
+    assert session.on_timer(16.0)[0] == Reconnect()
+    back = session.receive(WELCOME, 17.5)
+    assert back[0] == Connected(epoch_changed=False, silence=7.5)
+    session.receive(Ping(id=1, received=1), 20.0)
+    assert session.on_timer(23.0)[0] == Silent(20.0)
 
 
 def test_a_longer_beat_is_waited_for(session: OperatorSession) -> None:
     session.request(GetRuns(id="r1"), 10.0)
     session.receive(Ping(id=1, received=2, beat=1.25), 10.0)
     assert not isinstance(session.on_timer(13.7)[0], Reconnect)
-    assert session.on_timer(13.75) == [Reconnect(), hello("n2")]
+    assert session.on_timer(13.75) == [Silent(10.0), Reconnect(), hello("n2")]
 
 
 def test_without_a_request_silence_is_nothing(session: OperatorSession) -> None:
@@ -239,9 +251,9 @@ def test_updates_that_fall_silent_cost_both_sockets_and_come_back(session: Opera
     session.receive_update(b"beat/", Beat(seq=1, epoch="e1"), 5.0)
     session.on_timer(7.9)
     assert session.next_timer() == 8.0
-    assert session.on_timer(8.0) == [Reconnect(), hello("n2")]
-    effects = session.receive(WELCOME, 8.1)
-    assert effects[:2] == [Connected(epoch_changed=False), Connect("tcp://gpu-1:5556")]
+    assert session.on_timer(8.0) == [Silent(5.0), Reconnect(), hello("n2")]
+    effects = session.receive(WELCOME, 8.0)
+    assert effects[:2] == [Connected(epoch_changed=False, silence=3.0), Connect("tcp://gpu-1:5556")]
     assert effects[-1] == Subscribe(b"echo/n2/")
 
 

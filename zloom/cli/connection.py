@@ -13,7 +13,7 @@ import typer
 from zloom.cli import exits, output, pending, report, shapes
 from zloom.cli.exits import ExitCode
 from zloom.cli.options import Change, Target
-from zloom.client import Operator, Result, connect
+from zloom.client import Operator, Result, Silence, connect
 from zloom.endpoints import is_deserted
 from zloom.errors import BrokerUnreachable, ZloomError
 from zloom.messages import Keys, Preview
@@ -46,6 +46,10 @@ class Progress:
         self.result: Result | None = None
         self.note: Callable[[Result], str] = lambda _: ""
         """Returns what is to be known beside an answer, for stderr; empty where nothing is."""
+        self.endpoint = ""
+        """Of the broker, once it was reached."""
+        self.silence: float | None = None
+        """For how many seconds the broker had not answered at the end of the wait; None where it did."""
         self.cancels = 0
         """The revision that is taken back, which cannot be taken back itself; 0 for none."""
         self._attempt = attempt
@@ -58,7 +62,7 @@ class Progress:
 
     async def look(self, operator: Operator) -> None:
         """Ask what a change without an answer may wait for; a broker that is gone tells nothing."""
-        if self.result is None or self.result.settled or self._explained:
+        if self.result is None or self.result.settled or self._explained or operator.silent_for is not None:
             return
         run, attempt = self.result.run, self.result.attempt
         with contextlib.suppress(ZloomError):
@@ -76,8 +80,17 @@ class Progress:
         """Say it when the wait has become long enough to wonder."""
         await asyncio.sleep(WONDER_AFTER)
         await self.look(operator)
-        if self.result is not None and not self.result.settled:
+        if self.result is not None and not self.result.settled and operator.silent_for is None:
             self.explain()
+
+    def tell(self, silence: Silence) -> None:
+        """Say that the broker fell silent during the wait, or that it answers again."""
+        if silence.over:
+            output.remark(report.back(self.endpoint, silence.seconds))
+        elif self.result is None:
+            output.remark(f"{report.fallen_silent(self.endpoint, silence.seconds)}; it is asked again")
+        else:
+            output.remark(report.unheard(self.result, self.endpoint, silence.seconds))
 
 
 Steering = Callable[[Operator, Progress], Awaitable[Result]]
@@ -162,13 +175,13 @@ def steer(change: Change, work: Steering) -> None:
     except KeyboardInterrupt:
         _say_interrupted(change, progress)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    _say(change, result, progress.cancels)
+    _say(change, result, progress)
     if note := progress.note(result):
         output.remark(note)
     if change.wait and not result.settled and not change.target.as_json:
-        progress.explain()
-        can_cancel = not progress.cancels and not change.cancel_on_timeout
-        output.remark(report.still_coming(result, change.attempt, can_cancel=can_cancel))
+        if progress.silence is None:
+            progress.explain()
+        output.remark(_coming(change, result, progress, can_cancel=not change.cancel_on_timeout))
     raise typer.Exit(exits.of_result(result))
 
 
@@ -189,8 +202,17 @@ async def _steered(operator: Operator, change: Change, work: Steering, progress:
         live = [status.attempt for status in await operator.runs(change.run) if status.live]
         for other in live[:-1]:
             output.remark(f"note: attempt {other} of {change.run} is live too; name one with --attempt")
-    if change.target.as_json or not change.wait:
-        return await work(operator, progress)
+    progress.endpoint = operator.endpoint
+    try:
+        if change.target.as_json or not change.wait:
+            return await work(operator, progress)
+        operator.on_silence(progress.tell)
+        return await _explained(operator, work, progress)
+    finally:
+        progress.silence = operator.silent_for
+
+
+async def _explained(operator: Operator, work: Steering, progress: Progress) -> Result:
     explaining = asyncio.create_task(progress.explain_later(operator))
     try:
         result = await work(operator, progress)
@@ -200,14 +222,15 @@ async def _steered(operator: Operator, change: Change, work: Steering, progress:
         explaining.cancel()
 
 
-def _say(change: Change, result: Result, cancels: int) -> None:
+def _say(change: Change, result: Result, progress: Progress) -> None:
     if change.target.as_json:
         output.say_json(shapes.of_result(result))
         return
     if result.checkpoint is not None:
         for line in report.result_lines(result.checkpoint, waited=True, what="checkpoint"):
             output.say(line)
-    first, *others = report.result_lines(result, waited=change.wait, cancels=cancels)
+    silent = progress.silence is not None
+    first, *others = report.result_lines(result, waited=change.wait, cancels=progress.cancels, silent=silent)
     output.say(first)
     for line in others:
         output.say(line)
@@ -218,7 +241,15 @@ def _say_interrupted(change: Change, progress: Progress) -> None:
     if result is None:
         output.complain("interrupted before the broker answered: whether the change is coming is unknown")
         return
-    _say(change, result, progress.cancels)
+    _say(change, result, progress)
     if not result.settled:
-        coming = report.still_coming(result, change.attempt, can_cancel=not progress.cancels)
-        output.complain(f"interrupted: {coming}")
+        output.complain(f"interrupted: {_coming(change, result, progress)}")
+
+
+def _coming(change: Change, result: Result, progress: Progress, *, can_cancel: bool = True) -> str:
+    if progress.silence is None:
+        can_cancel = can_cancel and not progress.cancels
+        return report.still_coming(result, change.attempt, can_cancel=can_cancel)
+    unheard = report.unheard(result, progress.endpoint, progress.silence)
+    kept = "; it was not taken back" if change.cancel_on_timeout and not can_cancel else ""
+    return f"{unheard}{kept}; {report.told_later(change.run, change.attempt)}"

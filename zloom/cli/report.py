@@ -43,7 +43,9 @@ def clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", moment)
 
 
-def result_lines(result: Result, *, waited: bool, what: str = "revision", cancels: int = 0) -> list[str]:
+def result_lines(
+    result: Result, *, waited: bool, what: str = "revision", cancels: int = 0, silent: bool = False
+) -> list[str]:
     """Return the lines about a change: the whole on the first, then what replicas say beside it.
 
     Args:
@@ -51,23 +53,25 @@ def result_lines(result: Result, *, waited: bool, what: str = "revision", cancel
         waited: Whether outcomes were waited for.
         what: It is.
         cancels: The revision that it takes back; 0 for none.
+        silent: The broker does not answer, so that what is missing may have come.
     """
     parts = [f"{what} {result.revision}{f': cancel of revision {cancels}' if cancels else ''}"]
     if result.at_step is not None and not result.settled:
         parts.append(f"for step {result.at_step}")
-    parts += [_applied(result)] if waited or result.settled else ["accepted"]
+    parts += [_applied(result, silent=silent)] if waited or result.settled else ["accepted"]
     if not result.durable:
         parts.append("not yet on disk")
     parts.append(duration(result.latency))
-    return [" · ".join(parts), *_outcome_lines(result.outcomes, waited=waited)]
+    return [" · ".join(parts), *_outcome_lines(result.outcomes, waited=waited, silent=silent)]
 
 
-def _applied(result: Result) -> str:
+def _applied(result: Result, *, silent: bool) -> str:
+    pending = "not known" if silent else "still pending"
     applied, total = result.applied, len(result.outcomes)
     if result.missing and not applied:
-        return f"still pending on {len(result.missing)}/{counted(total, 'replica')}"
+        return f"{pending} on {len(result.missing)}/{counted(total, 'replica')}"
     said = f"applied on {len(applied)}/{counted(total, 'replica')}{at_steps(applied)}"
-    return f"{said}, {len(result.missing)} still pending" if result.missing else said
+    return f"{said}, {len(result.missing)} {pending}" if result.missing else said
 
 
 def at_steps(outcomes: list[Outcome]) -> str:
@@ -78,14 +82,14 @@ def at_steps(outcomes: list[Outcome]) -> str:
     return f" at step {steps[0]}" if len(steps) == 1 else f" at steps {steps[0]} to {steps[-1]}"
 
 
-def _outcome_lines(outcomes: list[Outcome], *, waited: bool) -> Iterator[str]:
+def _outcome_lines(outcomes: list[Outcome], *, waited: bool, silent: bool) -> Iterator[str]:
     told: dict[str, list[int]] = {}
     for each in outcomes:
         if each.outcome == "applied" and each.detail:
             told.setdefault(each.detail, []).append(each.rank)
     for each in outcomes:
         if each.outcome is None and waited:
-            yield f"  rank {each.rank}  no answer yet ({each.replica})"
+            yield f"  rank {each.rank}  no answer {'known' if silent else 'yet'} ({each.replica})"
         elif each.outcome == "applied":
             if ranks := told.pop(each.detail, None):  # what all ranks say is said once
                 yield f"  {named(ranks)}  {each.detail}"
@@ -221,6 +225,37 @@ def still_coming(result: Result, attempt: str = "", *, can_cancel: bool = True) 
         return coming
     take_back = cancelling(result.run, result.revision, attempt)
     return f"{coming}; `{take_back}` takes it back where it is pending"
+
+
+def unheard(result: Result, endpoint: str, silence: float) -> str:
+    """Return what is said of a change whose broker fell silent after it had accepted it.
+
+    Args:
+        result: Of the change, as far as it is known.
+        endpoint: Of the broker.
+        silence: Seconds for which it has not answered.
+    """
+    if result.durable:
+        then = ", and may be applied without it; what is left of it comes when the broker is back"
+    else:
+        then = ", but was not yet on disk: it may be applied without the broker, or be lost"
+    accepted = f"revision {result.revision} was accepted before{then}"
+    return f"{fallen_silent(endpoint, silence)}; {accepted}"
+
+
+def fallen_silent(endpoint: str, silence: float) -> str:
+    """Return that a broker has not answered for so many seconds."""
+    return f"the broker at {endpoint} has not answered for {silence:.1f} s"
+
+
+def back(endpoint: str, silence: float) -> str:
+    """Return that a broker answers again which had not for so many seconds."""
+    return f"the broker at {endpoint} answers again after {silence:.1f} s"
+
+
+def told_later(run: str, attempt: str = "") -> str:
+    """Return which command tells what became of a change; `attempt` as it was named, or empty."""
+    return f"`zloom history {run}{_option(attempt)}` tells what became of it, once the broker answers"
 
 
 def cancelling(run: str, revision: int, attempt: str = "") -> str:

@@ -10,7 +10,7 @@
 from zloom.client.blocking import SyncFeed, SyncOperator, connect_sync
 from zloom.client.feeds import Feed
 from zloom.client.operator import Observation, Operator, connect
-from zloom.client.results import OperatorCounters, Result
+from zloom.client.results import OperatorCounters, Result, Silence
 
 __all__ = [
     "Feed",
@@ -18,6 +18,7 @@ __all__ = [
     "Operator",
     "OperatorCounters",
     "Result",
+    "Silence",
     "SyncFeed",
     "SyncOperator",
     "connect",

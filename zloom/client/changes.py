@@ -34,7 +34,8 @@ class Changes(Waiting):
         Seconds; None for that of the settings. Its end ends the wait and not the change: the result then has
         ``settled=False``.
     cancel_on_timeout
-        At the end of the wait, take the change back wherever it has not been applied.
+        At the end of the wait, take the change back wherever it has not been applied; left undone where the
+        broker has fallen silent by then, which `Operator.silent_for` tells.
     request_id
         A name for this change, unique for ever: asking again under it has no second effect. It is of this
         user: another's request may have the same.

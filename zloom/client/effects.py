@@ -8,9 +8,19 @@ from zloom.messages import Published
 
 
 class Connected(Struct, frozen=True):
-    """The broker welcomed this peer; `epoch_changed` when it is not the life that welcomed it before."""
+    """The broker welcomed this peer; `epoch_changed` when it is not the life that welcomed it before.
+
+    `silence` is for how many seconds it had not answered, where a `Silent` came before.
+    """
 
     epoch_changed: bool
+    silence: float | None = None
+
+
+class Silent(Struct, frozen=True):
+    """The broker, which once welcomed this peer, has not answered since then; said once until it does."""
+
+    since: float
 
 
 class Confirmed(Struct, frozen=True):
@@ -48,6 +58,7 @@ Effect = (
     | Subscribe
     | Unsubscribe
     | Connected
+    | Silent
     | Confirmed
     | Deliver
     | Answered

@@ -2,16 +2,24 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from zloom import codec, leaving
 from zloom.client.answers import Answers
-from zloom.client.effects import Confirmed, Connected, Deliver, Effect, Rejected, SubscriptionRefused
+from zloom.client.effects import (
+    Confirmed,
+    Connected,
+    Deliver,
+    Effect,
+    Rejected,
+    Silent,
+    SubscriptionRefused,
+)
 from zloom.client.feeds import Feed
 from zloom.client.requests import Answered
-from zloom.client.results import OperatorCounters
+from zloom.client.results import OperatorCounters, Silence
 from zloom.client.session import OperatorSession
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
 from zloom.errors import (
@@ -71,6 +79,8 @@ class OperatorLink:
         self._connected = asyncio.Event()
         self._waiters: dict[str, Answers] = {}
         self._feeds: list[Feed[Any]] = []
+        self._silent_since: float | None = None
+        self._on_silence: list[Callable[[Silence], None]] = []
         self._bad_messages = 0
         self._failure: ZloomError | None = None
         self._handshake = ""
@@ -109,6 +119,15 @@ class OperatorLink:
         self._control.close(round(1000 * leaving.linger(self.endpoint, LINGER)))
         if self._updates is not None:
             self._updates.close()
+
+    @property
+    def silent_for(self) -> float | None:
+        """For how many seconds the broker has not answered; None while it does."""
+        return None if self._silent_since is None else self._loop.time() - self._silent_since
+
+    def on_silence(self, told: Callable[[Silence], None]) -> None:
+        """Have a function called when the broker falls silent, and when it answers again."""
+        self._on_silence.append(told)
 
     @property
     def counters(self) -> OperatorCounters:
@@ -197,6 +216,9 @@ class OperatorLink:
                 self._deliver(effect)
             case Connected():
                 self._on_connected(effect)
+            case Silent():
+                self._silent_since = effect.since
+                self._tell(Silence(self._loop.time() - effect.since, over=False))
             case SubscriptionRefused():
                 for feed in [each for each in self._feeds if each.topic == effect.topic]:
                     feed.end(Refused(effect.code, effect.text))
@@ -238,6 +260,13 @@ class OperatorLink:
         if connected.epoch_changed:
             for feed in self._feeds:
                 feed.restart()
+        if connected.silence is not None:
+            self._silent_since = None
+            self._tell(Silence(connected.silence, over=True))
+
+    def _tell(self, silence: Silence) -> None:
+        for told in self._on_silence:
+            told(silence)
 
     def _set_timer(self) -> None:
         when = self._session.next_timer() if self._failure is None else None

@@ -18,7 +18,7 @@ from zloom.client.commands import Commands
 from zloom.client.feeds import Feed
 from zloom.client.link import LINGER, OperatorLink
 from zloom.client.previews import Previews
-from zloom.client.results import OperatorCounters
+from zloom.client.results import OperatorCounters, Silence
 from zloom.client.stacks import Inspecting
 from zloom.codec import own_topic, watch_topic
 from zloom.messages import Answered, Happened, Own, Published, Reported, Revised
@@ -47,6 +47,18 @@ class Operator(Commands, Previews, Inspecting):
     def counters(self) -> OperatorCounters:
         """What was dropped, refused or sent again on this connection."""
         return self._link.counters
+
+    @property
+    def silent_for(self) -> float | None:
+        """For how many seconds the broker has not answered; None while it does.
+
+        Known after three of its beats, while something is asked of it or a feed is open.
+        """
+        return self._link.silent_for
+
+    def on_silence(self, told: Callable[[Silence], None]) -> None:
+        """Have a function called on this loop when the broker falls silent, and when it is back."""
+        self._link.on_silence(told)
 
     # --- feeds --------------------------------------------------------------------------------
 

@@ -50,6 +50,19 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """The broker does not answer, or answers again.
+
+    Attributes:
+        seconds: For so long it has not, or had not, answered.
+        over: It answers again.
+    """
+
+    seconds: float
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorCounters:
     """What an operator's connection did since it was opened.
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import get_args
 
-from zloom.client.effects import Connected, Deliver, Effect, Rejected, SubscriptionRefused
+from zloom.client.effects import Connected, Deliver, Effect, Rejected, Silent, SubscriptionRefused
 from zloom.client.requests import RequestTable
 from zloom.client.subscriptions import Subscriptions
 from zloom.credit import CreditMeter
@@ -84,6 +84,7 @@ class OperatorSession:
         self._hellos = 0
         self._hello_due = 0.0
         self._heard = 0.0
+        self._silent_since: float | None = None
         self._credit = CreditMeter()
         self._starved_since: float | None = None
         self._publish_seqs = PublishSeqs()
@@ -152,12 +153,12 @@ class OperatorSession:
     def on_timer(self, now: float) -> list[Effect]:
         """Do what is due."""
         if self.state is State.CONNECTING and now >= self._hello_due:
-            return self._reopen(now) if self._hellos >= HELLOS else self._send_hello(now)
+            return self._reopen(self._heard, now) if self._hellos >= HELLOS else self._send_hello(now)
         if self.state is not State.CONNECTED:
             return []
         silent_at = self._silent_at()
         if silent_at is not None and now >= silent_at:
-            return self._reopen(now)
+            return self._reopen(silent_at - self._patience, now)
         if self._starved_since is not None and now >= self._starved_since + self._patience:
             return self._say_hello(now)  # a lost Credit would starve this side for ever
         return self._send_due(now) + self._subscriptions.on_timer(now)
@@ -255,10 +256,14 @@ class OperatorSession:
         )
         return [Send(hello)]
 
-    def _reopen(self, now: float) -> list[Effect]:
+    def _reopen(self, since: float, now: float) -> list[Effect]:
         self.counters["reconnects"] += 1
         self._subscriptions.closed()
-        return [Reconnect(), *self._say_hello(now)]
+        silent: list[Effect] = []
+        if self._welcome is not None and self._silent_since is None:
+            self._silent_since = since
+            silent = [Silent(since)]
+        return [*silent, Reconnect(), *self._say_hello(now)]
 
     def _told_to_wait(self, wait: Wait, now: float) -> list[Effect]:
         self.last_error = wait.reason
@@ -275,8 +280,10 @@ class OperatorSession:
         self.state = State.CONNECTED
         self.requests.restart(now)
         changed = before is not None and before.epoch != welcome.epoch
+        silence = None if self._silent_since is None else now - self._silent_since
+        self._silent_since = None
         subscribed = self._subscriptions.connected(self._updates(), self._nonce, now)
-        return [Connected(epoch_changed=changed), *subscribed, *self._send_due(now)]
+        return [Connected(epoch_changed=changed, silence=silence), *subscribed, *self._send_due(now)]
 
     def _updates(self) -> str:
         return updates_endpoint(self._welcome.updates, self._control) if self._welcome else ""

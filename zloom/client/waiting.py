@@ -114,6 +114,8 @@ class Waiting(Caller):
 
     async def _take_back(self, result: Result) -> Result:
         run, revision, attempt = result.run, result.revision, result.attempt
+        if self._link.silent_for is not None:
+            return result  # nobody would take the cancel; what is known is that the change was accepted
         settles = False
         with contextlib.suppress(Refused):  # by now it may be settled, which the state tells
             cancel = Cancel(id=fresh_id(), run=run, attempt=attempt, revision=revision)
