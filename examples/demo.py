@@ -67,7 +67,7 @@ class OneProcess(Stage):
             async for status in self.watched.follow(self.operator, self.run):
                 loss = status.metrics.get("loss")
                 what = status.state if loss is None else f"{status.state} · loss {loss:.2f}"
-                progress.update(bar, completed=min(status.step, self.last_step), description=what)
+                progress.update(bar, completed=min(status.step or 0, self.last_step), description=what)
 
 
 async def steer_loss(operator: zloom.Operator, console: Console, out: Path, last_step: int) -> OneProcess:

@@ -558,7 +558,7 @@ class Stacks(Message, frozen=True, kw_only=True):
     host: str = ""
     pid: int = 0
     state: State = "live"
-    step: int = 0
+    step: int | None = None
     threads: list[ThreadStack] = field(default_factory=list)
     reason: str = ""
     """Why there are none."""

@@ -294,9 +294,10 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     pause_left: float | None = None
     """Seconds until its pause ends by itself; None without a limit, and where it is not paused."""
     phase: Phase = "training"
-    step: int = 0
-    revision: int = 0
-    """The newest revision that this replica has received."""
+    step: int | None = None
+    """As it told last; until it has told one, that of its newest outcome, and None where there is none."""
+    revision: int | None = None
+    """The newest revision that this replica has received, as far as is known; None where nothing is."""
     step_time: float | None = None
     """Median seconds a step, as the replica measured."""
     metrics: dict[str, float] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from zloom_broker.hub import Hub, Peer
 from zloom_broker.liveness import Vitals
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.records import ReplicaLeft
+from zloom_broker.traces import trace_of
 
 MAX_REASON = 255
 """Characters that are kept of a trainer's reason."""
@@ -79,9 +80,10 @@ class Departures:
         outcome: Literal["not_reached", "lost"],
         reason: str,
         now: float,
-        step: int = 0,
+        step: int | None = None,
     ) -> None:
         vitals = self._hub.vitals.get(replica) or Vitals()
+        known = vitals.status or trace_of(self._hub.state.attempts[key], replica)
         left = ReplicaLeft(
             run=key[0],
             attempt=key[1],
@@ -89,8 +91,8 @@ class Departures:
             outcome=outcome,
             reason=reason,
             at=self._hub.wall(now),
-            step=max(step, vitals.status.step if vitals.status else 0),
-            revision=vitals.status.revision if vitals.status else 0,
+            step=max((each for each in (step, known.step) if each is not None), default=None),
+            revision=known.revision,
             metrics=dict(vitals.metrics),
         )
         leaves = replica in self._unwritten or (replica in self._in_flight and replica not in self._returning)

@@ -42,6 +42,7 @@ from zloom_broker.hub import Hub
 from zloom_broker.ledger import Setting
 from zloom_broker.permissions import Access
 from zloom_broker.records import size_of
+from zloom_broker.traces import trace_of
 
 PAGE = 512 * 1024
 """Bytes of entries in one answer: half of what a message may hold, so that the rest fits surely."""
@@ -125,6 +126,7 @@ class Queries:
         left = attempt.left.get(replica.id)
         status = vitals.status if vitals else None
         state = self._state(attempt, replica, now)
+        known = status or left or trace_of(attempt, replica.id)
         return ReplicaStatus(
             replica=replica.id,
             run=replica.run,
@@ -137,8 +139,8 @@ class Queries:
             straggles=self._hub.straggling.get(replica.id, ""),
             pause_left=vitals.pause_left(now) if vitals and state == "paused" else None,
             phase=status.phase if status else "training",
-            step=status.step if status else left.step if left else 0,
-            revision=status.revision if status else left.revision if left else 0,
+            step=known.step,
+            revision=known.revision,
             step_time=status.step_time if status else None,
             metrics=dict(vitals.metrics) if vitals else dict(left.metrics) if left else {},
             ramps=dict(status.ramps) if status else {},

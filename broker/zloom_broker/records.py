@@ -49,10 +49,10 @@ class ReplicaLeft(Record, frozen=True, kw_only=True, tag="replica_left"):
     outcome: Literal["not_reached", "lost"]
     reason: str
     at: float
-    step: int = 0
-    """The last step that was heard of."""
-    revision: int = 0
-    """The newest that it had received."""
+    step: int | None = None
+    """The last step that was heard of; None where none was."""
+    revision: int | None = None
+    """The newest that it had received, as far as is known."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest value of each."""
 

@@ -41,7 +41,7 @@ def training(operator: SyncOperator, *words: str) -> Iterator[None]:
     command = [sys.executable, "-m", "tests.e2e.cuda_trainer", operator.endpoint, *words]
     with subprocess.Popen(command) as process:
         try:
-            until(lambda: any(each.step > 0 for each in operator.replicas("cuda")))
+            until(lambda: any((each.step or 0) > 0 for each in operator.replicas("cuda")))
             yield
             operator.command("cuda", "stop")
             assert process.wait(DEADLINE) == 0
@@ -60,8 +60,8 @@ def test_an_eager_run_takes_changes_of_the_optimizer_and_goes_on(operator: SyncO
         until(lambda: status(operator).metrics.get("rate") == 3e-4)
         for name in ("sgd", "adam", "adamw"):
             assert operator.set("cuda", {"optimizer_type": name}).applied_everywhere
-            step = status(operator).step
-            until(lambda step=step: status(operator).step > step + 100)  # type: ignore[misc]
+            step = status(operator).step or 0
+            until(lambda step=step: (status(operator).step or 0) > step + 100)  # type: ignore[misc]
         assert status(operator).metrics["loss"] < 1.2
 
 
@@ -71,7 +71,7 @@ def test_a_captured_graph_uses_the_rate_that_was_set(operator: SyncOperator) -> 
         assert operator.set("cuda", {"learning_rate": 1e-30}).applied_everywhere
         until(lambda: status(operator).metrics.get("rate") == pytest.approx(1e-30))
         before = status(operator)
-        until(lambda: status(operator).step > before.step + 500)
+        until(lambda: (status(operator).step or 0) > (before.step or 0) + 500)
         assert status(operator).metrics["weight"] == before.metrics["weight"], "nothing moves by so little"
         assert operator.set("cuda", {"learning_rate": 1e-3}).applied_everywhere
         until(lambda: status(operator).metrics["weight"] != before.metrics["weight"])

@@ -55,7 +55,7 @@ def all_train(operator: SyncOperator, run: str) -> bool:
     if run not in {one.run for one in operator.runs()}:
         return False
     ranks = operator.replicas(run)
-    return len(ranks) == ranks[0].world_size and all(one.step > 0 for one in ranks)
+    return len(ranks) == ranks[0].world_size and all((one.step or 0) > 0 for one in ranks)
 
 
 def one_step(result: Result) -> int | None:

@@ -61,7 +61,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 async def is_low(operator: zloom.Operator, after: int = 100) -> bool:
     """Whether a loss as small as that of one that converged was reported behind a step."""
     return any(
-        each.step > after and each.metrics.get("loss", 1.0) < 0.5
+        (each.step or 0) > after and each.metrics.get("loss", 1.0) < 0.5
         for each in await operator.replicas("descent")
     )
 

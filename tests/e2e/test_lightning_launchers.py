@@ -82,7 +82,7 @@ def test_ranks_that_lightning_starts_as_scripts_are_steered(
     with log, subprocess.Popen(command, env=_environment(), stdout=log, stderr=log) as process:
         try:
             until(lambda: declared(operator, run, ranks=2), within=3 * DEADLINE)  # each imports Lightning
-            until(lambda: all(one.step > 0 for one in operator.replicas(run)))
+            until(lambda: all((one.step or 0) > 0 for one in operator.replicas(run)))
             replicas = operator.replicas(run)
             assert {(one.rank, one.world_size) for one in replicas} == {(0, 2), (1, 2)}
             assert len({one.attempt for one in replicas}) == 1

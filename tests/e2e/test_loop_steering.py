@@ -189,7 +189,7 @@ def trains(operator: SyncOperator, run: str) -> bool:
     except Refused:
         return False
     replicas = [one for one in operator.replicas(run) if one.state != "finished"]
-    return declared and len(replicas) == 1 and all(one.step > 0 for one in replicas)
+    return declared and len(replicas) == 1 and all((one.step or 0) > 0 for one in replicas)
 
 
 class Job:

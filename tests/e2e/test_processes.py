@@ -65,7 +65,7 @@ async def the_replica(operator: zloom.Operator) -> ReplicaStatus | None:
 async def trains(operator: zloom.Operator) -> None:
     async def training() -> bool:
         replica = await the_replica(operator)
-        return replica is not None and replica.step > 0
+        return replica is not None and (replica.step or 0) > 0
 
     await until(training, "the trainer reports a step")
 

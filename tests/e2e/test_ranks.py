@@ -139,7 +139,7 @@ async def crashed(folder: Path, heard: int, **options: Any) -> AsyncIterator[Cra
     ):
         async with zloom.connect(endpoint) as operator:
             await all_train(operator, RUN, 2)
-            begun = max(each.step for each in await operator.replicas(RUN))
+            begun = max((each.step or 0) for each in await operator.replicas(RUN))
             change = operator.set(RUN, {"learning_rate": 0.05, "sync_every": 3}, wait=False)
             asked = asyncio.create_task(change)  # the answer may die with the broker
             assert await asyncio.to_thread(broker.process.wait, DEADLINE) == -9

@@ -118,8 +118,8 @@ async def paused_at(operator: zloom.Operator, step: int) -> set[int]:
     async with asyncio.timeout(DEADLINE):
         while True:
             ranks = await operator.replicas("ranks")
-            if all(each.state == "paused" and each.step >= step for each in ranks):
-                return {each.step for each in ranks}
+            if all(each.state == "paused" and (each.step or 0) >= step for each in ranks):
+                return {(each.step or 0) for each in ranks}
             await asyncio.sleep(0.02)
 
 

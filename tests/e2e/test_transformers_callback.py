@@ -71,7 +71,7 @@ def trains(operator: SyncOperator, run: str) -> bool:
     except Refused:
         return False
     replicas = [one for one in operator.replicas(run) if one.state != "finished"]
-    return declared and len(replicas) == 1 and replicas[0].step > 0
+    return declared and len(replicas) == 1 and (replicas[0].step or 0) > 0
 
 
 def train(trained: Any, note: Note, script: Callable[[], object], **options: Any) -> None:

@@ -50,7 +50,7 @@ async def steered(tmp_path: Path, *arguments: str) -> AsyncIterator[Steered]:
 
 
 async def trains(operator: zloom.Operator) -> bool:
-    return any(each.step > 0 for each in await operator.replicas("run"))
+    return any((each.step or 0) > 0 for each in await operator.replicas("run"))
 
 
 async def is_in(operator: zloom.Operator, state: str) -> bool:

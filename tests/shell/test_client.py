@@ -595,7 +595,7 @@ async def test_a_ramp_is_applied_when_it_begins_and_seen_while_it_runs(
 
 
 def paused_after(step: int, told: Reported) -> bool:
-    return told.status.state == "paused" and told.status.step > step
+    return told.status.state == "paused" and (told.status.step or 0) > step
 
 
 async def test_a_bounded_resume_trains_so_many_steps(operator: zloom.Operator, trainer: Trainer) -> None:

@@ -593,8 +593,8 @@ def test_who_sees_a_step_sees_what_was_declared_before_it(
             assert time.monotonic() < end, f"only steps {seen} were seen"
             (replica,) = operator.replicas(run)
             declared = {each.key.name for each in operator.keys(run).keys}
-            assert {f"key{number}" for number in range(1, replica.step + 1)} <= declared
-            seen.add(replica.step)
+            assert {f"key{number}" for number in range(1, (replica.step or 0) + 1)} <= declared
+            seen.add(replica.step or 0)
     finally:
         ended.set()
         training.join(DEADLINE)
@@ -633,7 +633,7 @@ def test_g8_a_step_that_no_message_can_hold_ends_no_steering(
         weavelet.tick(2**60)
     result = train_while(weavelet, operating.set(learning_rate=0.5))
     assert result.applied_everywhere
-    assert status(operator, run, lambda each: each.step >= 8)
+    assert status(operator, run, lambda each: (each.step or 0) >= 8)
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError])

@@ -317,7 +317,17 @@ def test_outcomes_are_counted_by_kind() -> None:
 
 
 STATUS = ReplicaStatus(
-    "id0", "lm", "one", 0, 2, "gpu-1", 42, step=7, step_time=0.05, metrics={"loss": 2.31456, "acc": 0.5}
+    "id0",
+    "lm",
+    "one",
+    0,
+    2,
+    "gpu-1",
+    42,
+    step=7,
+    revision=3,
+    step_time=0.05,
+    metrics={"loss": 2.31456, "acc": 0.5},
 )
 
 
@@ -483,8 +493,17 @@ def test_a_table_leaves_out_whole_columns_rather_than_half_of_a_number(width: in
 
 def test_the_table_of_replicas() -> None:
     (row,) = tables.of_replicas([STATUS], ids=True).rows
-    assert row[:8] == ["lm", "one", "0/2", "live", "training", "7", "50 ms", "0"]
+    assert row[:8] == ["lm", "one", "0/2", "live", "training", "7", "50 ms", "3"]
     assert row[8:] == ["loss 2.315  acc 0.5", "gpu-1:42", "id0"]
+
+
+def test_a_step_that_nobody_told_is_no_step_zero() -> None:
+    unknown = ReplicaStatus("id0", "lm", "one")
+    (row,) = tables.of_replicas([unknown], ids=True).rows
+    assert row[5:8] == ["", "", ""]
+    assert shapes.of_struct(unknown)["step"] is None
+    (line,) = report.observation_lines(Reported(status=unknown), 0.0)
+    assert line.endswith("lm  rank 0  live  training")
 
 
 def test_the_live_and_the_newest_replicas_come_first() -> None:

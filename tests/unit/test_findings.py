@@ -115,6 +115,8 @@ def test_a_run_of_which_every_rank_is_lost_is_told_of() -> None:
     assert (found.state, found.text) == ("warning", f"{told}; nobody trains in lm")
     assert found.advice.endswith("`zloom forget lm --attempt one` ends this warning")
     assert seen(list(findings.of_runs(gone)))[0][1].startswith(f"{told}, and 1 other rank too; ")
+    unknown = structs.replace(gone[0], step=None)
+    assert "is lost (no answer) on gpu-0" in seen(list(findings.of_runs([unknown])))[0][1]
     earlier = structs.replace(gone[0], attempt="zero")
     for newer in ([replica(0, 1)], [replica(0, state="finished")]):
         assert {state for state, _ in seen(list(findings.of_runs([*newer, earlier])))} == {"ok"}

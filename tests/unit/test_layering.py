@@ -37,8 +37,9 @@ _PURE = """
     zloom_broker.permissions zloom_broker.previews zloom_broker.pulse zloom_broker.queries
     zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rounds zloom_broker.rules
     zloom_broker.state zloom_broker.steering zloom_broker.straggling zloom_broker.subscriptions
-    zloom_broker.tail zloom_broker.tentative zloom_broker.users zloom_broker.validation zloom_broker.watchers
-    zloom_broker.welcomes zloom_broker.withdrawals zloom_broker.zap
+    zloom_broker.tail zloom_broker.tentative zloom_broker.traces zloom_broker.users
+    zloom_broker.validation zloom_broker.watchers zloom_broker.welcomes zloom_broker.withdrawals
+    zloom_broker.zap
 """
 PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""

@@ -200,17 +200,19 @@ def _of_lost_runs(replicas: Sequence[ReplicaStatus], there: Sequence[ReplicaStat
 
 
 def _lost(status: ReplicaStatus) -> str:
-    return (
-        f"rank {status.rank} of {status.run} is lost ({status.reason}) at step {status.step} on "
-        f"{status.host} (pid {status.pid})"
-    )
+    where = f"on {status.host} (pid {status.pid})"
+    return f"rank {status.rank} of {status.run} is lost ({status.reason}){_at_step(status)} {where}"
+
+
+def _at_step(status: ReplicaStatus) -> str:
+    return "" if status.step is None else f" at step {status.step}"
 
 
 def _of_replica(status: ReplicaStatus) -> Iterator[Finding]:
     who = f"rank {status.rank} of {status.run}"
     look = f"see where it is: zloom stacks {status.run} --rank {status.rank}"
     if status.state == "stalled":
-        yield Finding("runs", "problem", f"{who} is stalled at step {status.step}", look)
+        yield Finding("runs", "problem", f"{who} is stalled{_at_step(status)}", look)
     elif status.state == "unresponsive":
         text = f"{who} on {status.host} does not answer; its GIL is held, or it is stopped"
         yield Finding("runs", "problem", text, f"{look}, on {status.host}")

@@ -29,7 +29,7 @@ def recorded_line(recorded: Recorded) -> str:
 def missing_lines(header: Header, end: End) -> Iterator[str]:
     """Yield what is not in a recording."""
     for replica in header.replicas:
-        if replica.step > 0:
+        if replica.step:
             yield f"points of rank {replica.rank} up to step {replica.step} came before it began"
     if end.points_dropped:
         yield f"{counted(end.points_dropped, 'point')} were dropped by trainers before a broker took them"

@@ -282,7 +282,8 @@ def observation_lines(observation: Observation, now: float) -> Iterator[str]:
     match observation:
         case Reported():
             status = observation.status
-            text = f"rank {status.rank}  {state_text(status)}  {status.phase}  step {status.step}"
+            step = "" if status.step is None else f"  step {status.step}"
+            text = f"rank {status.rank}  {state_text(status)}  {status.phase}{step}"
             told = "  ".join(filter(None, (metrics_text(status), ramps_text(status))))
             yield f"{clock(now)}  {status.run}  {text}  {told}".rstrip()
         case Revised():

@@ -93,9 +93,9 @@ def _does(stacks: "Stacks") -> object:
 
 def _group_lines(group: "Sequence[Stacks]", whole: bool) -> Iterator[str]:
     first = group[0]
-    steps = sorted({each.step for each in group})
-    step = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
-    yield f"{_ranks([each.rank for each in group])} · {first.state}, {step} · {_places(group)}"
+    steps = sorted({each.step for each in group if each.step is not None})
+    step = f", step {steps[0]}" if len(steps) == 1 else f", steps {steps[0]} to {steps[-1]}" if steps else ""
+    yield f"{_ranks([each.rank for each in group])} · {first.state}{step} · {_places(group)}"
     if first.reason:
         yield f"  {first.reason}"
     yield from _thread_lines(first.threads, whole)

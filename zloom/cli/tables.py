@@ -67,9 +67,9 @@ def _replica_row(status: ReplicaStatus) -> list[str]:
         f"{status.rank}/{status.world_size}",
         _state(status),
         status.phase,
-        str(status.step),
+        "" if status.step is None else str(status.step),
         "" if status.step_time is None else duration(status.step_time),
-        str(status.revision),
+        "" if status.revision is None else str(status.revision),
         main_metrics_text(status),
         f"{status.host}:{status.pid}",
     ]

@@ -122,7 +122,7 @@ class Search:
         replicas = await self._operator.replicas(status.run, attempt=status.attempt)
         there = [each for each in replicas if each.state not in GONE]
         return len(there) >= status.world_size and all(
-            each.step > 0 or each.state == "paused" for each in there
+            (each.step or 0) > 0 or each.state == "paused" for each in there
         )
 
 

@@ -121,7 +121,9 @@ class Replay:
 
     async def _go_on(self) -> None:
         replicas = await self._replicas()
-        if any(each.state == "paused" for each in replicas) or max(each.step for each in replicas) <= 1:
+        if any(each.state == "paused" for each in replicas) or all(
+            (each.step or 0) <= 1 for each in replicas
+        ):
             # On several ranks agreed on like the changes, and so behind those that are for the first steps.
             await self._operator.command(
                 self._run, "resume", attempt=self._attempt, mode="consistent", note="replay", wait=False
@@ -155,7 +157,11 @@ class Replay:
         if not self._changes:
             return []
         first = self._changes[0]
-        late = [each.step for each in replicas if each.step > first.step or _trains(each, first.step)]
+        late = [
+            each.step
+            for each in replicas
+            if each.step is not None and (each.step > first.step or _trains(each, first.step))
+        ]
         if not late:
             return []
         return [
