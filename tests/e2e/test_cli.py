@@ -596,11 +596,28 @@ def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> Non
 def test_another_attempt_that_is_live_is_pointed_out(trained: Place) -> None:
     with ended(trainer(trained, "twice", "first")), ended(trainer(trained, "twice", "second")):
         change = ("set", "twice", "learning_rate=0.25")
-        assert trained.run(*change).stderr == (
-            "note: attempt first of twice is live too; name one with --attempt\n"
-        )
+        both = "note: this is attempt second of twice; first is live too; --attempt names another\n"
+        for looked in (change, (*change, "--dry-run"), ("keys", "twice"), ("get", "twice")):
+            assert trained.run(*looked).stderr == both
         assert trained.json("get", "twice", "--attempt", "second")["learning_rate"] == 0.25
         assert trained.run(*change, "--attempt", "first").stderr == ""
+        refused = trained.run("set", "twice", "learning_rate=9", code=1).stderr
+        assert refused.endswith(f"\n{both}")
+
+
+def test_the_newest_attempt_that_is_live_is_taken_and_named(trained: Place) -> None:
+    with ended(trainer(trained, "two", "first")) as first, ended(trainer(trained, "two", "second")) as second:
+        assert "; first is live too; " in trained.run("stop", "two").stderr
+        assert second.wait(DEADLINE) == 0
+        older = "note: this is attempt first of two; second is newer, but not live; --attempt names another\n"
+        looked = trained.run("history", "two")
+        assert looked.stderr == older
+        assert looked.stdout == (
+            "nobody changed attempt first of two yet; --attempt names another: second (1 revision)\n"
+        )
+        assert trained.run("stop", "two").stderr == older
+        assert first.wait(DEADLINE) == 0
+    assert trained.run("history", "two").stderr == ""
 
 
 # --- the broker's side -------------------------------------------------------------------------------

@@ -585,7 +585,7 @@ def test_no_line_of_a_table_ends_in_blanks(colours: bool, monkeypatch: pytest.Mo
         (tables.of_commands(LONG), ["checkpoint"]),
         (tables.of_values({"accumulate_grad_batches": "x" * 90}, "lm"), ["accumulate_grad_batches"]),
         (
-            tables.of_history([HistoryEntry(CHANGED, [APPLIED])], "lm"),
+            tables.of_history([HistoryEntry(CHANGED, [APPLIED])], ""),
             ["accumulate_grad_batches=4", "gradient_clip_val=0.5"],
         ),
         (tables.of_devices([DEVICE]), ["GPU-8c9a0b1c-0d12-4e5f-9a3b"]),
@@ -714,7 +714,7 @@ def test_every_row_has_a_cell_for_each_column() -> None:
         tables.of_keys(KEYS),
         tables.of_commands(KEYS),
         tables.of_values({"lr": 0.1}, "lm"),
-        tables.of_history([entry], "lm"),
+        tables.of_history([entry], ""),
     ):
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert table.right <= set(table.columns)

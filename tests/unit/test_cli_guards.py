@@ -42,7 +42,7 @@ def test_other_refusals_have_none() -> None:
 def test_history_shows_the_guard_and_its_end(end: GuardEnd | None, text: str) -> None:
     revision = Revision(7, "config", {"lr": 0.1}, note="try", revert_if=GUARD)
     entry = HistoryEntry(revision, [APPLIED], settled=True, guard=end)
-    assert tables.of_history([entry], "lm").rows[0][-1] == f"try; {text}"
+    assert tables.of_history([entry], "").rows[0][-1] == f"try; {text}"
     shape: Any = shapes.of_history(entry)
     assert shape["revert_if"] == GUARD
     assert shape["guard"] == (None if end is None else shapes.of_struct(end))
@@ -50,7 +50,7 @@ def test_history_shows_the_guard_and_its_end(end: GuardEnd | None, text: str) ->
 
 def test_history_of_what_is_not_guarded_is_as_ever() -> None:
     entry = HistoryEntry(Revision(7, "config", {"lr": 0.1}, note="try"), [APPLIED], settled=True)
-    assert tables.of_history([entry], "lm").rows[0][-1] == "try"
+    assert tables.of_history([entry], "").rows[0][-1] == "try"
     assert shapes.of_history(entry)["guard"] is None
 
 

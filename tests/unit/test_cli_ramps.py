@@ -112,9 +112,7 @@ def test_a_step_that_is_waited_for_is_named() -> None:
         "revision 7 · for step 2340 · still pending on 1/1"
     )
     together = Revision(7, "config", {"a": 1}, mode="consistent", at_step=2340)
-    assert (
-        tables.of_history([HistoryEntry(together, [APPLIED])], "lm").rows[0][2] == "consistent, at step 2340"
-    )
+    assert tables.of_history([HistoryEntry(together, [APPLIED])], "").rows[0][2] == "consistent, at step 2340"
 
 
 def test_a_preview_says_what_would_be_accepted() -> None:

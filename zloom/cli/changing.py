@@ -290,4 +290,4 @@ def _do(change: Change, work: "Steering", preview: "Previewing | None", guard: s
     if preview is None:
         connection.steer(change, work)
     else:
-        connection.preview(change.target, preview, guard)
+        connection.preview(change, preview, guard)

@@ -5,19 +5,19 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeVar
 
 import typer
 
-from zloom.cli import exits, output, pending, report, shapes
+from zloom.cli import choosing, exits, output, pending, report, shapes
 from zloom.cli.exits import ExitCode
 from zloom.cli.options import Change, Target
 from zloom.client import Operator, Result, Silence, connect
 from zloom.endpoints import is_deserted
-from zloom.errors import BrokerUnreachable, ZloomError
+from zloom.errors import BrokerUnreachable, Refused, ZloomError
 from zloom.messages import Keys, Preview
-from zloom.model import HistoryEntry
+from zloom.model import HistoryEntry, RunStatus
 from zloom.settings import ClientSettings, resolve_broker
 
 T = TypeVar("T")
@@ -52,12 +52,16 @@ class Progress:
         """For how many seconds the broker had not answered at the end of the wait; None where it did."""
         self.cancels = 0
         """The revision that is taken back, which cannot be taken back itself; 0 for none."""
+        self.attempts: Sequence[RunStatus] = ()
+        """Of the run, the newest last, where none was named: so that the answer says which was taken."""
         self._attempt = attempt
         self._keys: Keys | None = None
         self._entries: list[HistoryEntry] = []
         self._explained = False
 
     def __call__(self, result: Result) -> None:
+        if self.result is None:
+            _say_chosen(result.attempt, self.attempts)
         self.result = result
 
     async def look(self, operator: Operator) -> None:
@@ -150,6 +154,23 @@ async def connected(target: Target, work: Callable[[Operator], Awaitable[T]]) ->
         return await work(operator)
 
 
+async def keys_of(operator: Operator, run: str, attempt: str) -> Keys:
+    """Return the keys of an attempt, and say which that is where another may have been meant.
+
+    Args:
+        operator: Asks.
+        run: Which run.
+        attempt: As it was named to the command; empty where it was not.
+
+    Raises:
+        Refused: There is no such run or attempt.
+    """
+    found = await operator.keys(run, attempt=attempt)
+    if not attempt:
+        _say_chosen(found.attempt, await operator.runs(run))
+    return found
+
+
 async def _await_listener(endpoint: str, patience: float) -> None:
     loop = asyncio.get_running_loop()
     begun, told = loop.time(), False
@@ -185,10 +206,17 @@ def steer(change: Change, work: Steering) -> None:
     raise typer.Exit(exits.of_result(result))
 
 
-def preview(target: Target, work: Previewing, guard: str = "") -> None:
+def preview(change: Change, work: Previewing, guard: str = "") -> None:
     """Say what would come of a change, and exit with 0 if it would be accepted, else as if refused."""
-    found = ask(target, work)
-    if target.as_json:
+
+    async def previewed(operator: Operator) -> Preview:
+        found = await work(operator)
+        if not change.attempt:
+            _say_chosen(found.attempt, await operator.runs(change.run))
+        return found
+
+    found = ask(change.target, previewed)
+    if change.target.as_json:
         output.say_json(shapes.of_preview(found))
     else:
         for line in report.preview_lines(found, guard):
@@ -198,16 +226,18 @@ def preview(target: Target, work: Previewing, guard: str = "") -> None:
 
 async def _steered(operator: Operator, change: Change, work: Steering, progress: Progress) -> Result:
     if not change.attempt:
-        # The broker takes the last of those that live, which is the newest.
-        live = [status.attempt for status in await operator.runs(change.run) if status.live]
-        for other in live[:-1]:
-            output.remark(f"note: attempt {other} of {change.run} is live too; name one with --attempt")
+        progress.attempts = await operator.runs(change.run)
     progress.endpoint = operator.endpoint
     try:
         if change.target.as_json or not change.wait:
             return await work(operator, progress)
         operator.on_silence(progress.tell)
         return await _explained(operator, work, progress)
+    except Refused as error:
+        attempts = progress.attempts
+        if progress.result is None and (note := choosing.note(choosing.chosen(attempts), attempts)):
+            error.add_note(note)
+        raise
     finally:
         progress.silence = operator.silent_for
 
@@ -220,6 +250,11 @@ async def _explained(operator: Operator, work: Steering, progress: Progress) -> 
         return result
     finally:
         explaining.cancel()
+
+
+def _say_chosen(attempt: str, attempts: Sequence[RunStatus]) -> None:
+    if note := choosing.note(attempt, attempts):
+        output.remark(note)
 
 
 def _say(change: Change, result: Result, progress: Progress) -> None:

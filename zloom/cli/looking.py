@@ -9,7 +9,7 @@ from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Targe
 
 if TYPE_CHECKING:
     from zloom.client import Operator
-    from zloom.model import ReplicaStatus
+    from zloom.model import HistoryEntry, ReplicaStatus, RunStatus
 
 WIDE = 140
 """Columns from which on `ps` has room for the replicas' ids."""
@@ -36,7 +36,9 @@ def ps(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="Only replicas of this run.", show_default=False)
     ] = "",
-    attempt: Attempt = "",
+    attempt: Annotated[
+        str, typer.Option("--attempt", metavar="ID", help="Only this attempt of RUN.", show_default=False)
+    ] = "",
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
@@ -83,7 +85,7 @@ def keys(
     from zloom.cli import connection, output, shapes, tables
 
     target = Target(broker, timeout, as_json)
-    found = connection.ask(target, lambda operator: operator.keys(run, attempt=attempt))
+    found = connection.ask(target, lambda operator: connection.keys_of(operator, run, attempt))
     if as_json:
         output.say_json(shapes.of_keys(found))
     else:
@@ -107,7 +109,7 @@ def get(
 
     target = Target(broker, timeout, as_json)
     with exits.reported(as_json=as_json):
-        found = connection.ask(target, lambda operator: operator.keys(run, attempt=attempt))
+        found = connection.ask(target, lambda operator: connection.keys_of(operator, run, attempt))
         values = arguments.values(found, key)
     pending = {state.key.name for state in found.keys if state.pending}
     if as_json:
@@ -129,14 +131,18 @@ def history(
     as_json: Json = False,
 ) -> None:
     """List the changes of a run, the newest first, with what became of each."""
-    from zloom.cli import connection, output, shapes, tables
+    from zloom.cli import choosing, connection, output, shapes, tables
 
-    target = Target(broker, timeout, as_json)
-    entries = connection.ask(target, lambda operator: operator.history(run, limit, attempt=attempt))
+    async def work(operator: "Operator") -> "tuple[str, list[HistoryEntry], list[RunStatus]]":
+        which = (await connection.keys_of(operator, run, attempt)).attempt
+        entries = await operator.history(run, limit, attempt=which)
+        return which, entries, [] if entries else await operator.runs(run)
+
+    which, entries, attempts = connection.ask(Target(broker, timeout, as_json), work)
     if as_json:
         output.say_json([shapes.of_history(entry) for entry in entries])
     else:
-        output.show(tables.of_history(entries, run))
+        output.show(tables.of_history(entries, choosing.unchanged(run, which, attempts)))
 
 
 def watch(

@@ -45,7 +45,12 @@ Timeout = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 Attempt = Annotated[
-    str, typer.Option("--attempt", metavar="ID", help="Which attempt of the run; the newest by default.")
+    str,
+    typer.Option(
+        "--attempt",
+        metavar="ID",
+        help="Which attempt of the run; by default the newest that is live, else the newest.",
+    ),
 ]
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return when the broker has accepted the change.")]
@@ -205,7 +210,7 @@ class Change:
     Attributes:
         target: Where it goes.
         run: Which run it changes.
-        attempt: Which attempt; the newest when empty.
+        attempt: Which attempt; when empty the newest that is live, else the newest.
         wait: Whether outcomes are waited for.
         cancel_on_timeout: Whether what is pending after the time-out is taken back.
         expected_revision: The newest revision that the change was made for, or None.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zloom.cli.bounds import integer
-from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
+from zloom.cli.options import DEFAULT_TIMEOUT, Broker, Json, Run, Target, Timeout
 
 if TYPE_CHECKING:
     from zloom.client import Operator
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 WaitForRun = Annotated[
     bool, typer.Option("--wait", help="Wait until the run is at its first step, with all its ranks.")
+]
+
+WholeAttempt = Annotated[
+    str,
+    typer.Option(
+        "--attempt",
+        metavar="ID",
+        help="Which attempt of the run; by default the newest that is live with all its ranks.",
+    ),
 ]
 
 
@@ -31,7 +40,7 @@ def record(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to.", show_default=False)],
     force: Annotated[bool, typer.Option("--force", help="Write over FILE if it is there.")] = False,
     wait: WaitForRun = False,
-    attempt: Attempt = "",
+    attempt: WholeAttempt = "",
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
@@ -90,7 +99,7 @@ def replay(
         ),
     ] = None,
     wait: WaitForRun = False,
-    attempt: Attempt = "",
+    attempt: WholeAttempt = "",
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,

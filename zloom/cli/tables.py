@@ -160,13 +160,12 @@ def of_values(values: dict[str, Value], run: str, pending: Collection[str] = ())
     return Table(("KEY", "VALUE"), rows, f"{run} declares no keys", whole=frozenset({"KEY"}))
 
 
-def of_history(entries: Iterable[HistoryEntry], run: str) -> Table:
-    """Return the table of `history`."""
+def of_history(entries: Iterable[HistoryEntry], empty: str) -> Table:
+    """Return the table of `history`; `empty` is what is said where there are no entries."""
     columns = ("REV", "CHANGE", "MODE", "BY", "AT", "OUTCOMES", "NOTE")
     rows = [_history_row(entry) for entry in entries]
     whole = frozenset({"REV", "MODE", "BY", "AT"})
     spare = ("BY", "MODE", "AT", "NOTE")
-    empty = f"nobody changed {run} yet"
     return Table(columns, rows, empty, frozenset({"REV"}), whole, spare, frozenset({"CHANGE"}))
 
 

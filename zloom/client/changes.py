@@ -17,7 +17,7 @@ class Changes(Waiting):
     Every change takes these arguments:
 
     attempt
-        Which attempt of the run; the newest when empty.
+        Which attempt of the run; when empty the newest that is live, else the newest.
     expected_revision
         Refuse if the attempt has another newest revision.
     supersede
