@@ -499,8 +499,28 @@ async def test_an_attempt_that_does_not_train_is_refused(endpoint: str, operator
             await training_attempt(operator, "lm", attempt="two")
         await training.train(1)
         assert (await training_attempt(operator, "lm", wait=lambda why: None)).attempt == "one"
-        with pytest.raises(Refused, match="no attempt of lm other than one, which was recorded; start it"):
+        with pytest.raises(Refused, match="no attempt of lm other than one, which was recorded; start one"):
             await training_attempt(operator, "lm", without="one")
+
+
+async def test_the_recorded_attempt_is_named_where_no_other_one_is_live(
+    endpoint: str, operator: zloom.Operator
+) -> None:
+    def weavelet(attempt: str) -> zloom.Weavelet:
+        return zloom.Weavelet("lm", broker=endpoint, attempt=attempt, rank=0, world_size=1)
+
+    for attempt in ("old", "older"):
+        with weavelet(attempt) as ended:
+            assert await asyncio.to_thread(ended.wait_until_active, DEADLINE)
+    rest = "is live; start one, or wait for it with --wait$"
+    with weavelet("two") as recorded:
+        assert await asyncio.to_thread(recorded.wait_until_active, DEADLINE)
+        with pytest.raises(Refused, match=f"^no attempt of lm but the recorded one {rest}"):
+            await training_attempt(operator, "lm", without="two")
+    while any(each.live for each in await operator.runs("lm")):
+        pass  # its goodbye is on its way
+    with pytest.raises(Refused, match=f"^no attempt of lm {rest}"):
+        await training_attempt(operator, "lm", without="two")
 
 
 async def test_however_much_happens_the_broker_is_not_asked_more_often(

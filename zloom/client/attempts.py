@@ -13,6 +13,9 @@ from zloom.model import GONE, RunStatus
 PAUSE = 1.0
 """Seconds from one question to the next: a run of 1,000 replicas is heard of thousands of times in one."""
 
+START_IT, START_ONE = "start it, or ", "start one, or "
+"""What helps besides waiting."""
+
 OnWait = Callable[[str], object]
 """Told what is waited for, and again whenever that has become something else."""
 
@@ -108,14 +111,19 @@ class Search:
                 return newest
             return _Lack(f"{_name(newest)} has not begun its first step")
         if not runs:
-            return _Lack(f"there is no run {self._run}", "start it, or ")
+            return _Lack(f"there is no run {self._run}", START_IT)
         if not wanted:
             which = f"attempt {self._attempt}" if self._attempt else "attempt"
             other = f" other than {self._without}, which was recorded" if self._without else ""
-            return _Lack(f"there is no {which} of {self._run}{other}", "start it, or ")
+            return _Lack(f"there is no {which} of {self._run}{other}", START_ONE if other else START_IT)
         newest = wanted[-1]
         if not newest.live:
-            return _Lack(f"no rank of {_name(newest)} is live", "start it, or ")
+            if self._attempt or len(wanted) == len(runs):
+                return _Lack(f"no rank of {_name(newest)} is live", START_IT)
+            # The newest of the others is an old one, which nobody who has just recorded has in mind.
+            recorded = [each for each in runs if each not in wanted and each.live]
+            other = " but the recorded one" if recorded else ""
+            return _Lack(f"no attempt of {self._run}{other} is live", START_ONE)
         return _Lack(f"not all {newest.world_size} ranks of {_name(newest)} are live")
 
     async def _has_begun(self, status: RunStatus) -> bool:
