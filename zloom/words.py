@@ -75,6 +75,11 @@ def nobody_there(run: str, attempt: str, gone: Iterable[tuple[int, str]]) -> str
     return f"no replica of {run} ({attempt}) is there: {reasons}"
 
 
+def left_as(state: str, reason: str) -> str:
+    """Return how a replica left: `lost: nothing was heard of it`, or `finished`."""
+    return state if reason in ("", state) else f"{state}: {reason}"
+
+
 def shorten(text: str) -> str:
     """Return the text as an error shows it: not all of it when it is long."""
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

@@ -89,6 +89,20 @@ def test_ranks_that_do_the_same_in_another_state_are_another_group() -> None:
     assert len(folded([stacks(0, WAIT), stacks(1, WAIT, state="stalled")])) == 2
 
 
+def test_ranks_that_are_gone_are_one_line_each_way_of_it() -> None:
+    lost = {"state": "lost", "reason": "nothing was heard of it"}
+    found = [stacks(0, WAIT), stacks(1, **lost), stacks(2, **lost), stacks(3, state="finished")]
+    found.append(stacks(4, state="lost", reason="its key was revoked"))
+    assert lines(found)[4:] == [
+        "",
+        "ranks 1 to 2 · lost: nothing was heard of it",
+        "",
+        "rank 3 · finished",
+        "",
+        "rank 4 · lost: its key was revoked",
+    ]
+
+
 def test_why_there_are_none_is_said_and_a_hold_is_told() -> None:
     hold = Hold(at=0.0, seconds=12.4, threads=[SPIN])
     told = lines([stacks(1, state="unresponsive", reason="it does not answer", hold=hold)])

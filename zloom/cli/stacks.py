@@ -11,6 +11,7 @@ from zloom.cli.bounds import integer
 from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
 
 if TYPE_CHECKING:
+    from zloom.client import Operator
     from zloom.messages import Stacks
     from zloom.model import Frame, ThreadStack
 
@@ -51,8 +52,11 @@ def stacks(
     """
     from zloom.cli import connection, output, shapes
 
-    target = Target(broker, timeout, as_json)
-    found = connection.ask(target, lambda operator: operator.stacks(run, rank=rank, attempt=attempt))
+    async def work(operator: "Operator") -> "list[Stacks]":
+        which = (await connection.keys_of(operator, run, attempt)).attempt
+        return await operator.stacks(run, rank=rank, attempt=which)
+
+    found = connection.ask(Target(broker, timeout, as_json), work)
     if as_json:
         output.say_json([shapes.of_stacks(each) for each in found])
         return
@@ -87,12 +91,25 @@ def library_of(file: str) -> str:
 
 
 def _does(stacks: "Stacks") -> object:
+    if _is_gone(stacks):
+        return stacks.state, stacks.reason
     held = stacks.hold.threads if stacks.hold else None
     return stacks.state, stacks.threads, bool(stacks.reason), held
 
 
+def _is_gone(stacks: "Stacks") -> bool:
+    from zloom.model import GONE
+
+    return stacks.state in GONE
+
+
 def _group_lines(group: "Sequence[Stacks]", whole: bool) -> Iterator[str]:
     first = group[0]
+    if _is_gone(first):
+        from zloom.words import left_as
+
+        yield f"{_ranks([each.rank for each in group])} · {left_as(first.state, first.reason)}"
+        return
     steps = sorted({each.step for each in group if each.step is not None})
     step = f", step {steps[0]}" if len(steps) == 1 else f", steps {steps[0]} to {steps[-1]}" if steps else ""
     yield f"{_ranks([each.rank for each in group])} · {first.state}{step} · {_places(group)}"

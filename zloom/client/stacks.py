@@ -13,7 +13,7 @@ from zloom.errors import Refused
 from zloom.hold_watch import read_hold
 from zloom.messages import GetStacks, Stacks
 from zloom.model import GONE, ReplicaStatus
-from zloom.words import MAX_NAMED, nobody_there
+from zloom.words import MAX_NAMED, left_as, nobody_there
 
 
 class Inspecting(Questions, Caller):
@@ -21,6 +21,8 @@ class Inspecting(Questions, Caller):
 
     async def stacks(self, run: str, *, rank: int | None = None, attempt: str = "") -> list[Stacks]:
         """Return the Python stacks of each replica that is there, in the order of ranks.
+
+        Behind them stands each rank that is gone, without threads, with its `state` and the `reason`.
 
         They are taken without the training's co-operation, also while it is blocked in a collective. Of one
         that holds the GIL they are there where this process runs on its host, as its user; elsewhere `reason`
@@ -34,22 +36,29 @@ class Inspecting(Questions, Caller):
         Raises:
             Refused: There is no such run, attempt or rank.
         """
-        replicas = await self._inhabitants(run, attempt)
+        replicas, gone = await self._inhabitants(run, attempt)
         wanted = [each for each in replicas if rank in (None, each.rank)]
         if not wanted:
             there = ", ".join(str(each.rank) for each in replicas)
-            raise Refused("no_replica", f"{run} has no rank {rank} that is there; its ranks are: {there}")
-        return await asyncio.gather(*(self._stacks_of(each.replica) for each in wanted))
+            left = [f": {left_as(each.state, each.reason)}" for each in gone if each.rank == rank]
+            text = f"{run} has no rank {rank} that is there{''.join(left)}; its ranks are: {there}"
+            raise Refused("no_replica", text)
+        taken = await asyncio.gather(*(self._stacks_of(each.replica) for each in wanted))
+        return [*taken, *(_of_gone(each) for each in gone if rank is None)]
 
-    async def _inhabitants(self, run: str, attempt: str) -> list[ReplicaStatus]:
+    async def _inhabitants(self, run: str, attempt: str) -> tuple[list[ReplicaStatus], list[ReplicaStatus]]:
+        """Return the replicas of an attempt that are there, and the last of each rank of which none is."""
         replicas = await self.replicas(run, attempt=attempt)
         if not replicas:
             await self.keys(run, attempt=attempt)  # refused, with what there is, where there is none
         there = [each for each in replicas if each.state not in GONE]
         if not there:
             raise Refused("no_replica", _nobody_there(replicas))
-        newest = {each.attempt for each in there[:1]}
-        return sorted((each for each in there if each.attempt in newest), key=lambda each: each.rank)
+        newest = [each for each in replicas if each.attempt == there[0].attempt]
+        present = sorted((each for each in newest if each.state not in GONE), key=lambda each: each.rank)
+        ranks = {each.rank for each in present}
+        gone = {each.rank: each for each in newest if each.rank not in ranks}
+        return present, [gone[rank] for rank in sorted(gone)]
 
     async def _stacks_of(self, replica: str) -> Stacks:
         found = await self._ask(GetStacks(id=fresh_id(), replica=replica), Stacks)
@@ -60,6 +69,19 @@ class Inspecting(Questions, Caller):
             return found
         written = f"by its watchdog, {time.time() - at:.0f} s ago"
         return replace(found, threads=threads, reason=f"{found.reason} (these stacks were written {written})")
+
+
+def _of_gone(status: ReplicaStatus) -> Stacks:
+    return Stacks(
+        id="",
+        replica=status.replica,
+        rank=status.rank,
+        host=status.host,
+        pid=status.pid,
+        state=status.state,
+        step=status.step,
+        reason=status.reason,
+    )
 
 
 def _nobody_there(gone: list[ReplicaStatus]) -> str:
