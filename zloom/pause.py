@@ -90,11 +90,13 @@ class Pause:
             self._registry.tell_of("`pause_ready`", error)
             return True
 
-    def _pause(self, limit: Limit = PAUSE_LIMIT) -> None:
+    def _pause(self, limit: Limit = PAUSE_LIMIT) -> str:
         """Hold the training here; it goes on at `resume`, or by itself after `limit` seconds."""
+        said = f"was paused already; now {_for_how_long(limit)}" if self.active else ""
         self._limit, self._again = limit, None
         self.until = None if limit is None else self._now + limit
         self.active = True  # last, so that who sees it, on another thread, finds its end
+        return said
 
     def _resume(self, steps: Steps = None) -> str:
         """End a pause; with `steps` train so many, and pause again with the limit that the pause had."""
@@ -104,6 +106,10 @@ class Pause:
         self.end()
         if steps is not None:
             self._again = self._step + steps
-            limit = "without a limit" if self._limit is None else f"for {span(self._limit)} at most"
-            said.append(f"pauses {'' if said else 'again '}from step {self._again} on, {limit}")
+            again = "" if said else "again "
+            said.append(f"pauses {again}from step {self._again} on, {_for_how_long(self._limit)}")
         return "; ".join(said)
+
+
+def _for_how_long(limit: Limit) -> str:
+    return "without a limit" if limit is None else f"for {span(limit)} at most"

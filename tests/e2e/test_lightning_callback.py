@@ -353,6 +353,24 @@ def test_stop_validate_and_checkpoint(session: Session, tmp_path: Path) -> None:
     assert len(validations) == 1
 
 
+def test_a_validation_asked_for_in_a_pause_is_said_to_come_after_it(session: Session) -> None:
+    validations: list[int] = []
+
+    class Noted(Regression):
+        def on_validation_start(self) -> None:
+            validations.append(len(self.losses))
+
+    def script() -> None:
+        session.command("pause")
+        assert session.command("validate") == "validates after this batch, when the pause is over"
+        assert not validations
+        session.command("resume")
+        until(lambda: len(validations) == 1)
+        session.command("stop")
+
+    session.fit(Noted(), script, val=loader(), check_val_every_n_epoch=1_000_000)
+
+
 def test_stop_ends_the_pause_that_it_came_in(session: Session) -> None:
     module = Regression()
     lengths: list[int] = []

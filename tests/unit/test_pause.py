@@ -49,6 +49,15 @@ def test_the_second_pause_has_the_limit_of_the_first() -> None:
     assert held.pause.until == 560.0
 
 
+def test_a_pause_in_a_pause_says_so_and_that_the_limit_is_another() -> None:
+    held = Held()
+    assert held.run("pause") == ""
+    assert held.run("pause", limit=90) == "was paused already; now for 90 s at most"
+    assert held.run("pause", limit=None) == "was paused already; now without a limit"
+    held.run("resume")
+    assert held.run("pause") == ""
+
+
 def test_what_is_left_of_a_pause_is_known_while_it_holds_and_has_a_limit() -> None:
     held = Held()
     assert held.pause.left(0.0) is None

@@ -71,8 +71,9 @@ class Commands:
         return self._save.run(self._trainer, filename=filename)
 
     def validate(self) -> str:
-        """Run a validation after this batch."""
-        return self._validate.run(self._trainer)
+        """Run a validation after this batch; a pause is waited for."""
+        answer = self._validate.run(self._trainer)
+        return f"{answer}, when the pause is over" if self._weavelet.paused else answer
 
     def validation_ended(self) -> None:
         """Put the Trainer's own rhythm of validations back."""
