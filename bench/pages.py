@@ -218,7 +218,9 @@ subscriber answers on a second connection. `pyzmq` is the floor: the same connec
 subscriber sends back what it got, and the server tells the operator once all have; nothing is decoded,
 checked, numbered or written. `skeleton` is what zloom cannot do without: its messages, life signs, loops
 and commits; a value is checked, its handler called, the outcome kept until it is acknowledged and counted by
-replica, and nothing else is done with what they say. The server's CPU is what the broker used for a
+replica, and nothing else is done with what they say. (The run of commit 6548c38 had a `skeleton` that only
+answered, and wrote a row for each outcome, and `NATS` awaited each answer by itself, which took it longer.)
+The server's CPU is what the broker used for a
 change, and the weavelets' what all their processes used together: on this machine both share the cores,
 where trainers would have their own.
 
