@@ -42,7 +42,7 @@ class Watched:
             for metric, series in told.metrics.items():
                 self.points[metric, told.status.rank] += zip(series.steps, series.values, strict=True)
             async with self.moved:
-                self.steps[told.status.rank] = told.status.step
+                self.steps[told.status.rank] = told.status.step or 0
                 self.moved.notify_all()
             yield told.status
 

@@ -16,7 +16,7 @@ DOC = (Path(__file__).parents[2] / "docs" / "loops.md").read_text()
 
 
 def begun(operator: SyncOperator) -> bool:
-    return any(each.step > 0 for each in operator.replicas("fabric-lm"))
+    return any(each.step for each in operator.replicas("fabric-lm"))
 
 
 @pytest.mark.slow
