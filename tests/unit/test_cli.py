@@ -506,6 +506,12 @@ def test_a_step_that_nobody_told_is_no_step_zero() -> None:
     assert line.endswith("lm  rank 0  live  training")
 
 
+@pytest.mark.parametrize("state", ["lost", "finished"])
+def test_a_replica_that_is_gone_is_in_no_phase(state: State) -> None:
+    gone = msgspec.structs.replace(STATUS, state=state, reason="gone")
+    assert tables.of_replicas([gone], ids=False).rows[0][4] == ""
+
+
 def test_the_live_and_the_newest_replicas_come_first() -> None:
     told = [
         msgspec.structs.replace(STATUS, attempt=attempt, state=state, rank=rank)

@@ -195,3 +195,10 @@ def test_help_loads_nothing_that_only_tables_need() -> None:
         timeout=60,
     )
     assert done.stdout.endswith("\n[]\n")
+
+
+@pytest.mark.parametrize("option", ["--broker", "--timeout", "--json"])
+def test_an_option_of_the_commands_that_stands_before_one_is_told_its_place(option: str) -> None:
+    done = run(option, "tcp://gpu-1:5555", "ps")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == f"{option} stands behind a command: `zloom ps {option} …`"

@@ -113,4 +113,4 @@ def revoke(name: Name, auth_dir: AuthDir = None, as_json: Json = False) -> None:
     if as_json:
         output.say_json({"revoked": name})
     else:
-        output.say(f"{name} is revoked")
+        output.say(f"{name} is revoked, and the file of its key that was kept here is removed")

@@ -71,6 +71,10 @@ def whole(app: typer.Typer) -> None:
             whole(group.typer_instance)
 
 
+AFTER_COMMANDS = ("--broker", "--timeout", "--json")
+"""Options of most commands, which are none of `zloom` itself."""
+
+
 @contextmanager
 def _misuse_told() -> Iterator[None]:
     """Say of wrong usage what any error is said like, and where there is more, instead of typer's way."""
@@ -84,7 +88,11 @@ def _misuse_told() -> Iterator[None]:
 
         output.complain(_in_a_sentence(error.format_message()))
         command = "zloom" if error.ctx is None else error.ctx.command_path
-        output.remark(f"`{command} --help` says what it takes")
+        option = getattr(error, "option_name", "")
+        if command == "zloom" and option in AFTER_COMMANDS:
+            output.remark(f"{option} stands behind a command: `zloom ps {option} …`")
+        else:
+            output.remark(f"`{command} --help` says what it takes")
         raise typer.Exit(ExitCode.USAGE) from error
 
 

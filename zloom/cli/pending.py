@@ -37,8 +37,9 @@ def of_keys(names: Collection[str], keys: Keys, at_step: int | None) -> list[str
     if any(_placed(names, keys)):
         since = "" if at_step is None else f" from step {at_step} on"
         return [f"not applied yet: waits{since} for the place of", *_described(names, keys)]
-    when = "at the end of the step that runs" if at_step is None else f"at the start of step {at_step}"
-    return [f"not applied yet: a change is applied {when}", *_described(names, keys)]
+    if at_step is not None:
+        return [f"not applied yet: a change is applied at the start of step {at_step}"]
+    return ["not applied yet: a change is applied at the end of the step that runs", *_described(names, keys)]
 
 
 def holding_up(own: Revision, entries: Iterable[HistoryEntry]) -> list[Revision]:

@@ -66,7 +66,7 @@ def _replica_row(status: ReplicaStatus) -> list[str]:
         status.attempt,
         f"{status.rank}/{status.world_size}",
         _state(status),
-        status.phase,
+        "" if status.state in GONE else status.phase,
         "" if status.step is None else str(status.step),
         "" if status.step_time is None else duration(status.step_time),
         "" if status.revision is None else str(status.revision),
