@@ -559,6 +559,26 @@ def test_watch_prints_lines_as_things_happen(trained: Place) -> None:
     assert err == ""
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_watch_says_that_the_broker_is_gone_and_that_it_was_restarted(as_json: bool) -> None:
+    with (
+        own_broker() as (place, broker),
+        ended(place.start("watch", "lm", *(["--json"] if as_json else []))) as watching,
+    ):
+        first_line(watching)
+        broker.kill()
+        broker.wait()
+        at = f"the broker at {place.environment['ZLOOM_BROKER']}"
+        assert watching.stderr is not None
+        assert first_line(watching, watching.stderr).startswith(f"{at} has not answered for ")
+        with ended(place.start("broker")) as again:
+            first_line(again)
+            back = first_line(watching, watching.stderr)
+            first_line(watching)
+        assert back.startswith(f"{at} answers again after ")
+        assert "restarted; what happened meanwhile may be missing here: `zloom history lm` tells" in back
+
+
 def test_a_reader_that_closes_the_pipe_ends_a_watch_quietly(trained: Place) -> None:
     with ended(trained.start("watch", "--json")) as watching:
         assert json.loads(first_line(watching))["type"]

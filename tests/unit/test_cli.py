@@ -12,11 +12,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from zloom.cli import arguments, commanding, exits, output, report, shapes, tables
+from zloom.cli import arguments, commanding, contact, exits, output, report, shapes, tables
 from zloom.cli.exits import ExitCode
 from zloom.cli.output import clean
 from zloom.client.commands import PAUSE_LIMIT
-from zloom.client.results import Result
+from zloom.client.results import Result, Silence
 from zloom.errors import (
     BrokerUnreachable,
     JournalError,
@@ -252,12 +252,25 @@ def test_what_a_silent_broker_would_know_is_not_called_pending() -> None:
     first, second = report.result_lines(waiting, waited=True, silent=True)
     assert first == "revision 7 · applied on 1/2 replicas at step 1840, 1 not known · 38 ms"
     assert second == "  rank 2  no answer known (id2)"
-    assert report.unheard(waiting, "ipc:///b", 3.04) == (
+    assert contact.unheard(waiting, "ipc:///b", 3.04) == (
         "the broker at ipc:///b has not answered for 3.0 s; revision 7 was accepted before, and may be "
         "applied without it; what is left of it comes when the broker is back"
     )
-    lost = report.unheard(result(PENDING, settled=False, durable=False), "ipc:///b", 3.0)
+    lost = contact.unheard(result(PENDING, settled=False, durable=False), "ipc:///b", 3.0)
     assert lost.endswith("but was not yet on disk: it may be applied without the broker, or be lost")
+
+
+def test_a_broker_that_is_back_or_was_restarted_is_told() -> None:
+    assert contact.told(Silence(3.04, over=False), "ipc:///b", "") == (
+        "the broker at ipc:///b has not answered for 3.0 s; waiting for it"
+    )
+    told = contact.told(Silence(5.0, over=True), "ipc:///b", "lm")
+    assert told == contact.back("ipc:///b", Silence(5.0, over=True))
+    assert told == "the broker at ipc:///b answers again after 5.0 s"
+    assert contact.told(Silence(0.0, over=True, restarted=True), "ipc:///b", "") == (
+        "the broker at ipc:///b was restarted; what happened meanwhile may be missing here: "
+        "`zloom history RUN` tells the changes and what became of them"
+    )
 
 
 def test_a_cancel_says_what_it_takes_back() -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import typer
 
-from zloom.cli import choosing, exits, output, pending, report, shapes
+from zloom.cli import choosing, contact, exits, output, pending, report, shapes
 from zloom.cli.exits import ExitCode
 from zloom.cli.options import Change, Target
 from zloom.client import Operator, Result, Silence, connect
@@ -90,11 +90,11 @@ class Progress:
     def tell(self, silence: Silence) -> None:
         """Say that the broker fell silent during the wait, or that it answers again."""
         if silence.over:
-            output.remark(report.back(self.endpoint, silence.seconds))
+            output.remark(contact.back(self.endpoint, silence))
         elif self.result is None:
-            output.remark(f"{report.fallen_silent(self.endpoint, silence.seconds)}; it is asked again")
+            output.remark(f"{contact.fallen_silent(self.endpoint, silence.seconds)}; it is asked again")
         else:
-            output.remark(report.unheard(self.result, self.endpoint, silence.seconds))
+            output.remark(contact.unheard(self.result, self.endpoint, silence.seconds))
 
 
 Steering = Callable[[Operator, Progress], Awaitable[Result]]
@@ -285,6 +285,6 @@ def _coming(change: Change, result: Result, progress: Progress, *, can_cancel: b
     if progress.silence is None:
         can_cancel = can_cancel and not progress.cancels
         return report.still_coming(result, change.attempt, can_cancel=can_cancel)
-    unheard = report.unheard(result, progress.endpoint, progress.silence)
+    unheard = contact.unheard(result, progress.endpoint, progress.silence)
     kept = "; it was not taken back" if change.cancel_on_timeout and not can_cancel else ""
-    return f"{unheard}{kept}; {report.told_later(change.run, change.attempt)}"
+    return f"{unheard}{kept}; {contact.told_later(change.run, change.attempt)}"

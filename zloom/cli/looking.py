@@ -163,8 +163,9 @@ def watch(
 async def _watch(operator: "Operator", run: str, as_json: bool) -> None:
     import time
 
-    from zloom.cli import output, report, shapes
+    from zloom.cli import contact, output, report, shapes
 
+    operator.on_silence(lambda silence: output.remark(contact.told(silence, operator.endpoint, run)))
     async with operator.watch(run) as feed:
         runs = await operator.runs()
         if not any(each.live for each in runs if run in ("", each.run)):
@@ -173,9 +174,9 @@ async def _watch(operator: "Operator", run: str, as_json: bool) -> None:
         async for observation in feed:
             if as_json:
                 output.say_json_line(shapes.of_observation(observation))
-                continue
-            for line in report.observation_lines(observation, time.time()):
-                output.say(line)
+            else:
+                for line in report.observation_lines(observation, time.time()):
+                    output.say(line)
             if feed.missed + feed.dropped > missed:
                 output.complain(f"{feed.missed + feed.dropped - missed} messages were missed")
                 missed = feed.missed + feed.dropped

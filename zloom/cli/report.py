@@ -208,7 +208,7 @@ def pause_ends(result: Result, limit: float | None, attempt: str = "") -> str:
     """
     if limit is None or (result.settled and not result.applied):
         return ""
-    resume = f"`zloom resume {result.run}{_option(attempt)}`"
+    resume = f"`zloom resume {result.run}{attempt_option(attempt)}`"
     return f"note: the pause ends by itself after {span(limit)}; {resume} ends it before"
 
 
@@ -227,43 +227,13 @@ def still_coming(result: Result, attempt: str = "", *, can_cancel: bool = True) 
     return f"{coming}; `{take_back}` takes it back where it is pending"
 
 
-def unheard(result: Result, endpoint: str, silence: float) -> str:
-    """Return what is said of a change whose broker fell silent after it had accepted it.
-
-    Args:
-        result: Of the change, as far as it is known.
-        endpoint: Of the broker.
-        silence: Seconds for which it has not answered.
-    """
-    if result.durable:
-        then = ", and may be applied without it; what is left of it comes when the broker is back"
-    else:
-        then = ", but was not yet on disk: it may be applied without the broker, or be lost"
-    accepted = f"revision {result.revision} was accepted before{then}"
-    return f"{fallen_silent(endpoint, silence)}; {accepted}"
-
-
-def fallen_silent(endpoint: str, silence: float) -> str:
-    """Return that a broker has not answered for so many seconds."""
-    return f"the broker at {endpoint} has not answered for {silence:.1f} s"
-
-
-def back(endpoint: str, silence: float) -> str:
-    """Return that a broker answers again which had not for so many seconds."""
-    return f"the broker at {endpoint} answers again after {silence:.1f} s"
-
-
-def told_later(run: str, attempt: str = "") -> str:
-    """Return which command tells what became of a change; `attempt` as it was named, or empty."""
-    return f"`zloom history {run}{_option(attempt)}` tells what became of it, once the broker answers"
-
-
 def cancelling(run: str, revision: int, attempt: str = "") -> str:
     """Return the command that takes a revision back; `attempt` as it was named, or empty."""
-    return f"zloom cancel {run} {revision}{_option(attempt)}"
+    return f"zloom cancel {run} {revision}{attempt_option(attempt)}"
 
 
-def _option(attempt: str) -> str:
+def attempt_option(attempt: str) -> str:
+    """Return the option that names an attempt, behind a blank; empty where none was named."""
     return f" --attempt {attempt}" if attempt else ""
 
 

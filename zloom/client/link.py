@@ -260,9 +260,9 @@ class OperatorLink:
         if connected.epoch_changed:
             for feed in self._feeds:
                 feed.restart()
-        if connected.silence is not None:
+        if connected.silence is not None or connected.epoch_changed:
             self._silent_since = None
-            self._tell(Silence(connected.silence, over=True))
+            self._tell(Silence(connected.silence or 0.0, over=True, restarted=connected.epoch_changed))
 
     def _tell(self, silence: Silence) -> None:
         for told in self._on_silence:

@@ -54,12 +54,14 @@ class Silence:
     """The broker does not answer, or answers again.
 
     Attributes:
-        seconds: For so long it has not, or had not, answered.
+        seconds: For so long it has not, or had not, answered; 0 where nobody noticed that it was restarted.
         over: It answers again.
+        restarted: It is another life of the broker: what was published meanwhile may have been missed.
     """
 
     seconds: float
     over: bool
+    restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
