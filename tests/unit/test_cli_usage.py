@@ -38,8 +38,12 @@ def run(*arguments: str, **environment: str) -> Result:
         (("ps", "--timeout", "abc"), "--timeout is abc; expected a number of seconds > 0"),
         (("ps", "--timeout", "0"), "--timeout is 0; expected a number of seconds > 0"),
         (("ps", "--timeout", "inf"), "--timeout is inf; expected a number of seconds > 0"),
-        (("pause", "lm", "--for", "-3"), "--for is -3; expected a number of seconds >= 0"),
-        (("pause", "lm", "--for", "30m"), "--for is 30m; expected a number of seconds >= 0"),
+        (("pause", "lm", "--for", "-3"), "--for is -3; expected a number of seconds > 0"),
+        (("pause", "lm", "--for", "0"), "--for is 0; expected a number of seconds > 0"),
+        (
+            ("pause", "lm", "--for", "30m"),
+            "--for is 30m; that would be 1800; expected a number of seconds > 0",
+        ),
         (
             ("set", "lm", "a=1", "--mode", "imediate"),
             "--mode is 'imediate'; did you mean immediate? expected one of next, consistent, immediate",

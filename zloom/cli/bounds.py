@@ -13,6 +13,10 @@ MAX_STEP = 2**53
 """The largest step, or revision, that a message carries."""
 
 
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+"""Seconds of each."""
+
+
 class Unreadable(typer.BadParameter):
     """A word that its option does not take; the message is a whole sentence, which typer need not begin."""
 
@@ -48,12 +52,18 @@ def seconds(name: str, *, least: float = -math.inf, above: float = -math.inf) ->
         try:
             value = float(str(word))
         except ValueError:
-            raise _unreadable(name, word, expected) from None
+            raise _unreadable(name, word, expected, _in_seconds(str(word))) from None
         if not (math.isfinite(value) and value >= least and value > above):
             raise _unreadable(name, word, expected)
         return value
 
     return read
+
+
+def _in_seconds(word: str) -> str:
+    """Return what a time with a unit would be; empty where it is none."""
+    number, unit = word[:-1], word[-1:]
+    return f"that would be {int(number) * UNITS[unit]}; " if unit in UNITS and number.isdecimal() else ""
 
 
 def choice(name: str, choices: type[C]) -> Callable[[object], C]:

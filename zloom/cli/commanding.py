@@ -51,7 +51,7 @@ def pause(
         typer.Option(
             "--for",
             metavar="SECONDS",
-            parser=seconds("--for", least=0),
+            parser=seconds("--for", above=0),
             help=f"The pause ends by itself after this; by default {PAUSE_LIMIT:g}.",
             show_default=False,
         ),

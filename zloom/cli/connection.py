@@ -274,7 +274,8 @@ def _say(change: Change, result: Result, progress: Progress) -> None:
 def _say_interrupted(change: Change, progress: Progress) -> None:
     result = progress.result
     if result is None:
-        output.complain("interrupted before the broker answered: whether the change is coming is unknown")
+        text = "interrupted before the broker answered: whether the change is coming is unknown"
+        output.complain(f"{text}; {contact.told_later(change.run, change.attempt)}")
         return
     _say(change, result, progress)
     if not result.settled:
