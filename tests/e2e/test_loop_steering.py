@@ -317,17 +317,6 @@ def test_a_rank_that_is_late_stops_where_the_first_did_that_serves_the_store(
         assert [process.exitcode for process in processes] == [0, 0]
 
 
-def test_the_loop_of_the_documentation_trains_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "loops.md").read_text()
-    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    monkeypatch.setenv("ZLOOM_BROKER", "tcp://127.0.0.1:9")
-    done: dict[str, Any] = {}
-    torch.manual_seed(0)  # of one batch of eight the loss is what chance makes it
-    exec(program, done)  # the reader's own loop
-    assert done["loss"].item() < 5.0
-    assert done["weavelet"].step == 1000
-
-
 def test_the_loop_of_the_readme_is_steered_and_ends_at_a_stop(
     operator: SyncOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
