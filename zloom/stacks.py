@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from zloom.model import Frame, ThreadStack
+from zloom.messages import Stacks, StacksTaken
+from zloom.model import Frame, ReplicaStatus, ThreadStack
 
 FRAMES_LIMIT = 2000
 """Frames in one message, of all threads: 300 KB at most lengths, where a message may have a megabyte."""
@@ -19,6 +20,22 @@ TEXT_LIMIT = 160
 _HEADING = re.compile(r"# zloom training=(0x[0-9a-f]+) weavelet=(0x[0-9a-f]+)\n")
 _THREAD = re.compile(r"(?:Current thread|Thread) (0x[0-9a-f]+)[^\n]*\(most recent call first\):")
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
+
+
+def of_replica(request: str, status: ReplicaStatus, taken: StacksTaken) -> Stacks:
+    """Return what the threads of a replica do, as the answer to a request."""
+    return Stacks(
+        id=request,
+        replica=status.replica,
+        rank=status.rank,
+        host=status.host,
+        pid=status.pid,
+        state=status.state,
+        step=status.step,
+        threads=taken.threads,
+        reason=taken.reason,
+        hold=taken.hold,
+    )
 
 
 def heading(training: int | None, weavelet: int) -> str:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from math import inf
 
 from zloom.errors import Refused
-from zloom.messages import GetStacks, Stacks, StacksTaken, TakeStacks
+from zloom.messages import GetStacks, StacksTaken, TakeStacks
 from zloom.model import ReplicaStatus
+from zloom.stacks import of_replica
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.queries import Queries
 
@@ -45,7 +46,7 @@ class Inspection:
         if asked is not None:
             asked.waiting[peer.id, request.id] = peer
         elif weavelet is None or status.state in ("unresponsive", "lost", "finished"):
-            self._hub.send(peer, _answer(request.id, status, StacksTaken(id=0, reason=_why(status))))
+            self._hub.send(peer, of_replica(request.id, status, StacksTaken(id=0, reason=_why(status))))
         else:
             self._next_id += 1
             asked = _Asked(self._next_id, now + PATIENCE, {(peer.id, request.id): peer})
@@ -74,7 +75,7 @@ class Inspection:
             return
         status = self._status(replica, now)
         for (_, request), peer in asked.waiting.items():
-            self._hub.send(peer, _answer(request, status, taken))
+            self._hub.send(peer, of_replica(request, status, taken))
 
     def _status(self, name: str, now: float) -> ReplicaStatus:
         home = self._hub.state.homes.get(name)
@@ -93,18 +94,3 @@ def _why(status: ReplicaStatus) -> str:
         return f"it is {status.state}: {status.reason}" if status.reason else f"it is {status.state}"
     since = "" if status.seen is None else f" since {status.seen:.0f} s"
     return f"its weavelet does not answer{since}: the GIL is held, the process stopped, or its host cut off"
-
-
-def _answer(request: str, status: ReplicaStatus, taken: StacksTaken) -> Stacks:
-    return Stacks(
-        id=request,
-        replica=status.replica,
-        rank=status.rank,
-        host=status.host,
-        pid=status.pid,
-        state=status.state,
-        step=status.step,
-        threads=taken.threads,
-        reason=taken.reason,
-        hold=taken.hold,
-    )

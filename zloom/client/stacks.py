@@ -11,8 +11,9 @@ from zloom.client.link import fresh_id
 from zloom.client.questions import Questions
 from zloom.errors import Refused
 from zloom.hold_watch import read_hold
-from zloom.messages import GetStacks, Stacks
+from zloom.messages import GetStacks, Stacks, StacksTaken
 from zloom.model import GONE, ReplicaStatus
+from zloom.stacks import of_replica
 from zloom.words import MAX_NAMED, left_as, nobody_there
 
 
@@ -72,16 +73,7 @@ class Inspecting(Questions, Caller):
 
 
 def _of_gone(status: ReplicaStatus) -> Stacks:
-    return Stacks(
-        id="",
-        replica=status.replica,
-        rank=status.rank,
-        host=status.host,
-        pid=status.pid,
-        state=status.state,
-        step=status.step,
-        reason=status.reason,
-    )
+    return of_replica("", status, StacksTaken(id=0, reason=status.reason))
 
 
 def _nobody_there(gone: list[ReplicaStatus]) -> str:
