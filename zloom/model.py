@@ -22,6 +22,10 @@ MAX_COUNT = 2**53
 """A double of another language still tells this from the integer before it."""
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 """A step, or a number of messages."""
+MAX_NOTE = 500
+"""Characters of an operator's note."""
+MAX_REQUEST_ID = 128
+"""Characters of a request's id: it is kept as long as history."""
 Seconds = Annotated[float, Meta(ge=1e-9, le=1e9)]
 """A duration that is neither nothing nor longer than a life."""
 MAX_LEFT = 1e9

@@ -9,7 +9,7 @@ import msgspec
 from zloom.codec import steer_topic, watch_topic
 from zloom.errors import Refused
 from zloom.messages import Cancel, Preview, Revised, Rollback, SendCommand, SetConfig
-from zloom.model import GuardEnd, Revision
+from zloom.model import MAX_NOTE, GuardEnd, Revision
 from zloom_broker import rules
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.chain import chained
@@ -129,7 +129,7 @@ class Changes:
             run=attempt.run,
             attempt=attempt.id,
             changes={name: before[name].value for name in ledger.revision.changes},
-            note=f"reverted: {why}"[: rules.MAX_NOTE],
+            note=f"reverted: {why}"[:MAX_NOTE],
         )
         revision, targets = self._next_revision(BROKER, request, attempt, tentative, now)
         end = GuardEnd("reverted", why, self._hub.wall(now), revision.revision)
@@ -194,14 +194,14 @@ class Changes:
             accepting.done(True)
             self._guards.accepted(attempt, ledger, now)
             self._steering.accepted(attempt, ledger, now)
-            self._decide(key, now)
+            self._decide(key)
 
         def failed() -> None:
             self._no_longer_tentative(key, revision)
             withdrawal.not_written()
             accepting.done(False)
             if key not in self._tentative:  # it was the last of those that failed together
-                self._decide(key, self._hub.now)
+                self._decide(key)
 
         durable = self._hub.settings.durable or revision.kind != "config"
         records: list[AnyRecord] = [record, *withdrawal.records, *accepting.beside]
@@ -225,7 +225,7 @@ class Changes:
         self._hub.publish(steer_topic(*key), revised)
         self._hub.publish(watch_topic(key[0]), revised)
 
-    def _decide(self, key: AttemptKey, now: float) -> None:
+    def _decide(self, key: AttemptKey) -> None:
         """Judge what waited, one after the other: behind one that must wait on the others wait too, or each
         revision that is written would have all of them looked at."""
         undecided = self._undecided.get(key)
@@ -234,7 +234,7 @@ class Changes:
             if peer.revoked:
                 continue
             try:
-                waits = self._judge(peer, request, now) is not None
+                waits = self._judge(peer, request, self._hub.now) is not None
             except Refused as refused:
                 self._hub.refuse(peer, request.id, refused)
             else:

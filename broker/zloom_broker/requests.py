@@ -6,13 +6,11 @@ from hashlib import blake2b
 from zloom.codec import encode
 from zloom.errors import Refused
 from zloom.messages import Done, Refusal, Request
+from zloom.model import MAX_REQUEST_ID
 from zloom_broker.followers import Followers
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.records import AnyRecord
 from zloom_broker.state import RequestKey
-
-MAX_ID = 128
-"""Characters of a request id: it is kept as long as history."""
 
 
 class _InFlight:
@@ -37,9 +35,9 @@ class Requests:
         Raises:
             Refused: Another request had this id, or it cannot be one.
         """
-        if not 0 < len(request.id) <= MAX_ID:
+        if not 0 < len(request.id) <= MAX_REQUEST_ID:
             raise Refused(
-                "bad_name", f"a request id has 1 to {MAX_ID} characters, this has {len(request.id)}"
+                "bad_name", f"a request id has 1 to {MAX_REQUEST_ID} characters, this has {len(request.id)}"
             )
         key = peer.user, request.id
         known = self._known_digest(key)

@@ -8,7 +8,7 @@ import msgspec
 
 from zloom.errors import Refused
 from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
-from zloom.model import Key, Mode, Outcome, Ramp, Replica, Revision, Value
+from zloom.model import MAX_NOTE, Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
 from zloom.words import MAX_NAMED, NO_KEYS, nobody_there, shorten, unknown
 from zloom_broker.attempt import Attempt
@@ -22,9 +22,6 @@ MAX_VALUES_SIZE = 64 * 1024
 
 MAX_STATE_SIZE = 512 * 1024
 """Bytes of the whole config with what waits for a step: a snapshot must fit into one message."""
-
-MAX_NOTE = 500
-"""Characters of an operator's note."""
 
 ALWAYS_CONSISTENT = frozenset({"pause", "stop", "checkpoint", "validate"})
 """Commands that split or hang a job of several ranks unless all of them carry them out at one step."""

@@ -168,6 +168,14 @@ def status(operator: SyncOperator, run: str, until: Callable[[ReplicaStatus], bo
     raise AssertionError("the feed ended")
 
 
+def until_finished(operator: SyncOperator, run: str, reason: str) -> None:
+    """Wait for the goodbye of the run's only replica."""
+    end = time.monotonic() + DEADLINE
+    while [(each.state, each.reason) for each in operator.replicas(run)] != [("finished", reason)]:
+        assert time.monotonic() < end, "it said no goodbye"
+        time.sleep(0.01)
+
+
 def declare_rate(weavelet: Weavelet) -> list[float]:
     seen: list[float] = []
 
@@ -670,11 +678,7 @@ def test_g12_a_weavelet_whose_thread_was_ended_says_so_and_leaves(
     weavelet._thread.join(DEADLINE)
     assert not weavelet._thread.is_alive()
     assert "the weavelet's thread has ended; the training goes on unsteered" in caplog.text
-    end = time.monotonic() + DEADLINE
-    said = [("finished", "failed: its weavelet has ended")]
-    while [(each.state, each.reason) for each in operator.replicas(run)] != said:
-        assert time.monotonic() < end, "it said no goodbye"
-        time.sleep(0.01)
+    until_finished(operator, run, "failed: its weavelet has ended")
     weavelet.tick()
 
 
@@ -1076,7 +1080,4 @@ def test_a_surprise_at_the_end_does_not_keep_it_from_saying_goodbye(
     assert weavelet._thread is not None
     weavelet.close()
     assert not weavelet._thread.is_alive()
-    end = time.monotonic() + DEADLINE
-    while [(each.state, each.reason) for each in operator.replicas(run)] != [("finished", "finished")]:
-        assert time.monotonic() < end, "it said no goodbye"
-        time.sleep(0.01)
+    until_finished(operator, run, "finished")

@@ -13,19 +13,13 @@ from zloom.client.link import fresh_id
 from zloom.client.results import Result
 from zloom.errors import CheckpointFailed, Refused
 from zloom.messages import Cancel, Follow, Preview, RevisionState, Rollback, SendCommand, SetConfig
-from zloom.model import MAX_COUNT
+from zloom.model import MAX_COUNT, MAX_NOTE, MAX_REQUEST_ID
 
 OnProgress = Callable[[Result], None]
 Change = SetConfig | Rollback | SendCommand
 
 CANCEL_GRACE = 5.0
 """Seconds that `cancel_on_timeout` waits for the replicas to say what the cancel found."""
-
-MAX_NOTE = 500
-"""Characters that the broker takes of a note."""
-
-MAX_ID = 128
-"""Characters that it takes of a request's id."""
 
 CHECKPOINT = ":checkpoint"
 """What the id of a checkpoint ends in, behind that of the change."""
@@ -130,7 +124,7 @@ def _after_checkpoint(revision: int, note: str) -> str:
 
 def _checkpoint_id(request: str) -> str:
     """Return the id of the checkpoint before a request, the same whenever that is asked again."""
-    if len(request) + len(CHECKPOINT) > MAX_ID:
+    if len(request) + len(CHECKPOINT) > MAX_REQUEST_ID:
         request = blake2b(request.encode(), digest_size=16).hexdigest()
     return request + CHECKPOINT
 
