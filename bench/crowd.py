@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import zloom
-from bench import floor_fanout, redis_server, skeleton_fanout
+from bench import floor_fanout, redis_server, skeleton_weavelet
 from bench.orders import CHANGES, OUTCOMES
 from bench.roles import announce
 from bench.trainer import ATTEMPT, KEY, RUN
@@ -105,7 +105,9 @@ async def skeletons(endpoints: str, ranks: range, world_size: int, stack: AsyncE
     """Do the same with what a weavelet cannot do without, and nothing else."""
     context = new_context(SOCKETS_EACH * len(ranks) + SOCKETS_EACH)
     stack.callback(context.destroy, linger=0)
-    skeleton_fanout.join(context, endpoints, ranks, stack)
+    keys = skeleton_weavelet.declared_keys
+    weavelets = (skeleton_weavelet.Weavelet(rank, keys(), skeleton_weavelet.at_once) for rank in ranks)
+    skeleton_weavelet.join(context, endpoints, weavelets, stack)
 
 
 Join = Callable[[str, range, int, AsyncExitStack], Awaitable[None]]

@@ -18,7 +18,7 @@ import psutil
 import zmq
 
 import zloom
-from bench import crowd, nats_server, redis_server, roles, skeleton_fanout
+from bench import crowd, nats_server, redis_server, roles, skeleton
 from bench.collected import Collected
 from bench.echo import open_async
 from bench.extent import Extent
@@ -172,17 +172,15 @@ async def _zloom(extent: Extent, size: int) -> AsyncIterator[Side]:
 @contextlib.asynccontextmanager
 async def _skeleton(extent: Extent, size: int) -> AsyncIterator[Side]:
     with (
-        roles.running("bench.skeleton_fanout", str(size), str(extent.folder)) as server,
+        roles.running("bench.skeleton_broker", str(size), "buffered", str(extent.folder)) as server,
         crowd_of("skeleton", server.endpoint, size) as weavelets,
-        zmq.Context() as context,
-        open_async(context, zmq.DEALER, server.endpoint.split(SEPARATOR)[0]) as operator,
+        skeleton.operator(server.endpoint) as operator,
     ):
-        numbers = itertools.count()
+        values = itertools.cycle((0.2, 0.3))
 
         async def change() -> None:
-            async with asyncio.timeout(crowd.CROWD_DEADLINE):
-                await operator.send_multipart(skeleton_fanout.request(next(numbers)))
-                assert skeleton_fanout.answered(await operator.recv_multipart()) == size
+            state = await operator.set(KEY, next(values), mode="immediate")
+            assert len(state.outcomes) == size
 
         yield Side(change, psutil.Process(server.pid), weavelets)
 

@@ -24,16 +24,19 @@ or differences (`-`), and in brackets stand the least and the greatest.
 LIMITS = """\
 ## Goals that were missed, and what is possible
 
-The skeleton does what a change cannot do without, and nothing else: the four hops, the two commits, the
-thread beside the training, and the wait for its next step, with the same sockets, threads and tables, and
-under `fsync` with the head file, without which nobody could tell that confirmed rows are missing. Nothing is
-decoded, checked, numbered, counted or sent again, and nobody else is told. In a fan-out its messages and
-records are zloom's own, each encoded at one end and decoded at the other, and so are its beat, the statuses
-that answer it and libzmq's heartbeats, without which nobody could tell who hangs; there a weavelet checks the
-value, calls the handler and keeps the outcome until it is acknowledged, and the broker counts by replica.
-Outcomes that come in one turn of its loop are one record, as zloom's. Where it misses a goal itself, no
-broker of these parts (CPython, asyncio, libzmq, SQLite, and there msgspec) can reach it, and what it reaches
-is how near one can come. Both columns have the rounds' median ratio, the least and the greatest.
+The skeleton is a broker, a weavelet and an operator that keep what zloom promises of a change as long as
+nothing fails, and can do nothing else. A change takes the four hops, the two commits, the thread beside the
+training and the wait for its next step, over the same sockets, loops, threads and tables, and under `fsync`
+with the head file, without which nobody could tell that confirmed rows are missing. Messages and records are
+zloom's, each encoded at one end and decoded at the other. The broker refuses a value that does not fit and
+another change under the same id, numbers the change, chains it to those before, confirms it once it is on
+disk, and counts the outcomes by replica; those that come in one turn of its loop are one record. The weavelet
+sees that no revision is missing, converts the value, has the handler called, and keeps the outcome until it
+is acknowledged. There are a beat, the statuses that answer it and libzmq's heartbeats, without which nobody
+could tell who hangs. Nothing is sent again or told to anybody who watches, and nobody joins, declares,
+restores, agrees or guards. Where it misses a goal itself, no broker of these parts (CPython, asyncio, libzmq,
+SQLite, msgspec) that promises as much can reach it, and what it reaches is how near one can come. Both
+columns have the rounds' median ratio, the least and the greatest.
 
 {limits}
 """
@@ -49,7 +52,7 @@ journal → operator. With `fsync` the change and its outcome are each on disk b
 `sockets`, `pyzmq` and `zmq.asyncio` are echoes of {payload} bytes over the same two hops, client → router →
 worker and back: the floor, on which nothing is validated, numbered, written or handed to the training thread.
 `sockets` are those of the system, blocking, with no library at all. `skeleton` is what zloom cannot do
-without, with commits and the training thread's part, and nothing else.
+without, and nothing else.
 
 `NATS` is a request to a handler in the trainer and its answer; the server keeps nothing. With `JetStream` the
 change goes to a stream on files, whose acknowledgement the operator waits for, and its outcome to another,
@@ -216,13 +219,9 @@ each weavelet with connections of its own. `NATS` publishes to as many subscribe
 of its own, and waits for the answer of each; its server keeps nothing. So does `Redis`, where each
 subscriber answers on a second connection. `pyzmq` is the floor: the same connections as zloom's, each
 subscriber sends back what it got, and the server tells the operator once all have; nothing is decoded,
-checked, numbered or written. `skeleton` is what zloom cannot do without: its messages, life signs, loops
-and commits; a value is checked, its handler called, the outcome kept until it is acknowledged and counted by
-replica, and nothing else is done with what they say. (The run of commit 6548c38 had a `skeleton` that only
-answered, and wrote a row for each outcome, and `NATS` awaited each answer by itself, which took it longer.)
-The server's CPU is what the broker used for a
-change, and the weavelets' what all their processes used together: on this machine both share the cores,
-where trainers would have their own.
+checked, numbered or written. `skeleton` is what zloom cannot do without, and nothing else. The server's CPU
+is what the broker used for a change, and the weavelets' what all their processes used together: on this
+machine both share the cores, where trainers would have their own.
 
 {figures}
 """
