@@ -547,6 +547,8 @@ class Done(Message, frozen=True, kw_only=True):
 
     id: str
     replicas: list[str] = field(default_factory=list)
+    attempt: str = ""
+    """The one that was forgotten."""
 
 
 class Stacks(Message, frozen=True, kw_only=True):

@@ -26,6 +26,10 @@ MAX_NAMED = 8
 """Replicas that a refusal names."""
 
 
+DAY = 86_400
+"""Seconds."""
+
+
 NO_KEYS = "none yet: a trainer declares its keys as it starts, or with its first step"
 """What is said of the keys of a run of which none is known."""
 
@@ -43,10 +47,12 @@ def named(ranks: Collection[int]) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a time span that somebody chose: `30 minutes`, `90 s`."""
-    for unit, name in ((3600, "hour"), (60, "minute")):
+    """Return a time span that somebody chose: `30 minutes`, `90 s`, `about 12 days`."""
+    for unit, name in ((DAY, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= unit and seconds % unit == 0:
             return counted(int(seconds // unit), name)
+    if seconds >= 2 * DAY:
+        return f"about {round(seconds / DAY)} days"
     return f"{round(seconds, 3):.15g} s"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from zloom.errors import Refused
-from zloom.messages import Done, FailDevice, Forget
+from zloom.messages import FailDevice, Forget
 from zloom.model import Event
 from zloom_broker.attempt import Attempt
 from zloom_broker.failures import Failures
@@ -12,7 +12,7 @@ from zloom_broker.membership import Membership
 from zloom_broker.permissions import OWNER, Access, check_runs
 from zloom_broker.queries import Queries
 from zloom_broker.records import AttemptForgotten, DeviceFailed
-from zloom_broker.requests import Requests, digest_of
+from zloom_broker.requests import Requests, digest_of, done
 
 MAX_REASON = 500
 """Characters that are kept of a reason."""
@@ -74,7 +74,7 @@ class Errands:
 
         def then(waiting: list[Peer]) -> None:
             self._failures.device_failed(record, self._hub.now)
-            self._done(waiting, request.id, record.replicas)
+            self._done(waiting, record)
             self._device_failed(record, self._hub.now)
 
         self._requests.commit(peer, request, record.request_digest, [record], then)
@@ -104,7 +104,7 @@ class Errands:
         def then(waiting: list[Peer]) -> None:
             self._hub.forgetting.discard(key)
             self._hub.event(Event("forgotten", *key, text=f"by {peer.user}"), now)
-            self._done(waiting, request.id, record.replicas)
+            self._done(waiting, record)
 
         self._hub.forgetting.add(key)
         self._requests.commit(
@@ -122,6 +122,6 @@ class Errands:
         if key in self._hub.forgetting:
             raise Refused("unknown_attempt", f"{attempt.run} ({attempt.id}) is being forgotten already")
 
-    def _done(self, waiting: list[Peer], request_id: str, replicas: list[str]) -> None:
+    def _done(self, waiting: list[Peer], errand: AttemptForgotten | DeviceFailed) -> None:
         for peer in waiting:
-            self._hub.send(peer, Done(id=request_id, replicas=replicas))
+            self._hub.send(peer, done(errand))

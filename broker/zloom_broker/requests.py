@@ -9,7 +9,7 @@ from zloom.messages import Done, Refusal, Request
 from zloom.model import MAX_REQUEST_ID
 from zloom_broker.followers import Followers
 from zloom_broker.hub import Hub, Peer
-from zloom_broker.records import AnyRecord
+from zloom_broker.records import AnyRecord, AttemptForgotten, DeviceFailed
 from zloom_broker.state import RequestKey
 
 
@@ -103,11 +103,17 @@ class Requests:
     def _answer_again(self, peer: Peer, key: RequestKey, now: float) -> None:
         errand = self._hub.state.errands.get(key)
         if errand is not None:
-            self._hub.send(peer, Done(id=key[1], replicas=errand.replicas))
+            self._hub.send(peer, done(errand))
             return
         if (made := self._hub.state.made_by(key)) is not None:
             attempt, number = made
             self._followers.follow(peer, key[1], attempt, attempt.ledgers[number], now, duplicate=True)
+
+
+def done(errand: AttemptForgotten | DeviceFailed) -> Done:
+    """Return the answer to the request of an errand, the same when it is asked for again."""
+    attempt = errand.attempt if isinstance(errand, AttemptForgotten) else ""
+    return Done(id=errand.request_id, replicas=errand.replicas, attempt=attempt)
 
 
 def digest_of(request: Request) -> bytes:

@@ -609,7 +609,7 @@ def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> Non
             assert trained.run(*looked, code=1).stderr == gone
         for _ in range(2):
             told = trained.json("forget", "short", "--request-id", "gone")
-            assert told == {"run": "short", "attempt": "", "forgotten": True}
+            assert told == {"run": "short", "attempt": "one", "forgotten": True}
         assert "unknown run 'short'" in trained.run("ps", "short", code=1).stderr
 
 

@@ -369,7 +369,7 @@ async def test_only_a_finished_run_can_be_forgotten(broker: RunningBroker, opera
                 await operator.forget("lm")
             assert caught.value.code == "still_live"
         await first(feed, Happened, lambda item: item.event.kind == "finished")
-    await operator.forget("lm")
+    assert await operator.forget("lm") == "one"
     assert await operator.runs() == []
 
 

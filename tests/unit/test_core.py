@@ -328,7 +328,7 @@ def test_g5_forgetting_twice_is_forgetting_once() -> None:
     bench.receive(b"op", request)
     (other,) = sent(bench.receive(b"op", m.Forget(id="q2", run="run")))
     assert isinstance(other, m.Refusal)
-    done = m.Done(id="q", replicas=["a"])
+    done = m.Done(id="q", replicas=["a"], attempt="one")
     assert sent(bench.confirm()) == [done]
     assert sent(bench.receive(b"op", request)) == [done]
     assert sent(bench.receive(b"op", m.GetRuns(id="r"))) == [m.Runs(id="r", runs=[])]

@@ -49,8 +49,10 @@ def forget(
     from zloom.cli import connection, output
 
     target = Target(broker, timeout, as_json)
-    connection.ask(target, lambda operator: operator.forget(run, attempt=attempt, request_id=request_id))
+    forgotten = connection.ask(
+        target, lambda operator: operator.forget(run, attempt=attempt, request_id=request_id)
+    )
     if as_json:
-        output.say_json({"run": run, "attempt": attempt, "forgotten": True})
+        output.say_json({"run": run, "attempt": forgotten, "forgotten": True})
     else:
-        output.say(f"{attempt or 'the newest attempt'} of {run} is forgotten")
+        output.say(f"attempt {forgotten} of {run} is forgotten")

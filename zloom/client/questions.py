@@ -89,15 +89,16 @@ class Questions(Caller):
         request = FailDevice(id=chosen_id(request_id), device=device, reason=reason)
         return (await self._ask(request, Done)).replicas
 
-    async def forget(self, run: str, *, attempt: str = "", request_id: str | None = None) -> None:
-        """Have the broker forget a finished attempt, its config and its history.
+    async def forget(self, run: str, *, attempt: str = "", request_id: str | None = None) -> str:
+        """Have the broker forget a finished attempt, its config and its history; returns its id.
 
         Asking again under the same `request_id` has no second effect.
 
         Raises:
             Refused: `still_live`: it is not finished.
         """
-        await self._ask(Forget(id=chosen_id(request_id), run=run, attempt=attempt), Done)
+        request = Forget(id=chosen_id(request_id), run=run, attempt=attempt)
+        return (await self._ask(request, Done)).attempt
 
     async def stats(self) -> Stats:
         """Return the broker's counters."""
