@@ -1,6 +1,5 @@
 """The requests that make a revision: set, rollback, command, cancel."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -26,14 +25,12 @@ from zloom_broker.records import AnyRecord, GuardEnded, RevisionAccepted
 from zloom_broker.requests import Requests, digest_of
 from zloom_broker.steering import Steering
 from zloom_broker.tentative import Tentative, values_size
+from zloom_broker.undecided import Change, Undecided
 from zloom_broker.withdrawals import Withdrawal
 
 
 class Restoration(SetConfig, frozen=True, kw_only=True):
     """The broker's own request, which brings what is in force to ranks that lack it."""
-
-
-Change = SetConfig | Rollback | SendCommand | Cancel
 
 
 class Changes:
@@ -59,9 +56,7 @@ class Changes:
         guards.revert_by(self._revert)
         self._tentative: dict[AttemptKey, Tentative] = {}
         """Revisions that are being written."""
-        self._undecided: dict[AttemptKey, OrderedDict[tuple[bytes, str], tuple[Peer, Change]]] = {}
-        """By connection and request id, in their order: what only a revision that is being written stands
-        against."""
+        self._undecided = Undecided()
 
     def receive(self, peer: Peer, request: Change, now: float) -> None:
         """Take a request for a change.
@@ -74,7 +69,7 @@ class Changes:
             return
         key = self._judge(peer, request, now)
         if key is not None:
-            self._undecided.setdefault(key, OrderedDict())[peer.id, request.id] = peer, request
+            self._undecided.add(key, peer, request)
 
     def _judge(self, peer: Peer, request: Change, now: float) -> AttemptKey | None:
         """Make the change, or return the attempt whose revisions that are being written it must wait for.
@@ -85,6 +80,7 @@ class Changes:
         if self._requests.seen_before(peer, request, now):
             return None
         self._hub.check_writable()
+        self._hub.check_keeps_up(self._undecided.size)
         attempt = self._queries.attempt(request, peer.access)
         key = attempt.key
         if key in self._hub.forgetting:
@@ -228,9 +224,8 @@ class Changes:
     def _decide(self, key: AttemptKey) -> None:
         """Judge what waited, one after the other: behind one that must wait on the others wait too, or each
         revision that is written would have all of them looked at."""
-        undecided = self._undecided.get(key)
-        while undecided:
-            mark, (peer, request) = undecided.popitem(last=False)
+        while (waiting := self._undecided.take(key)) is not None:
+            peer, request, _ = waiting
             if peer.revoked:
                 continue
             try:
@@ -239,10 +234,8 @@ class Changes:
                 self._hub.refuse(peer, request.id, refused)
             else:
                 if waits:
-                    undecided[mark] = peer, request
-                    undecided.move_to_end(mark, last=False)
+                    self._undecided.put_back(key, waiting)
                     return
-        self._undecided.pop(key, None)
 
     def _propose(self, request: Change, attempt: Attempt, tentative: Tentative, now: float) -> rules.Proposal:
         match request:

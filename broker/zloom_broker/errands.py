@@ -52,6 +52,7 @@ class Errands:
         if self._requests.seen_before(peer, request, now):
             return
         self._hub.check_writable()
+        self._hub.check_keeps_up()
         known = self._queries.devices(peer.access)
         if request.device not in known:
             names = ", ".join(sorted(known)) or "none"
@@ -88,6 +89,7 @@ class Errands:
         if self._requests.seen_before(peer, request, now):
             return
         self._hub.check_writable()
+        self._hub.check_keeps_up()
         attempt = self._queries.attempt(request, peer.access)
         self._check_empty(attempt)
         key = attempt.key

@@ -1,7 +1,7 @@
 """What the parts of the core share: peers, effects to be carried out, and commits under way."""
 
-from collections import Counter, OrderedDict, UserDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, OrderedDict, UserDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
@@ -14,6 +14,7 @@ from zloom.messages import Credit, Echo, FromBroker, Happened, Own, Published, R
 from zloom.model import Event
 from zloom_broker.addresses import Addresses
 from zloom_broker.attempt import AttemptKey
+from zloom_broker.commits import Commits
 from zloom_broker.effects import Admit, Commit, Effect, Expel, Publish, Send
 from zloom_broker.liveness import PROBE_INTERVAL, Vitals
 from zloom_broker.permissions import OWNER, Access
@@ -140,16 +141,8 @@ BROKER = Peer(b"", BROKER_NAME)
 """Who asks when the broker changes something by itself; what it is answered goes nowhere."""
 
 
-@dataclass(slots=True)
-class _PendingCommit:
-    first: int
-    records: Sequence[AnyRecord]
-    then: Callable[[], None]
-    failed: Callable[[str], None]
-
-    @property
-    def last(self) -> int:
-        return self.first + len(self.records) - 1
+MAX_UNWRITTEN = 32 * 1024 * 1024
+"""Bytes that may wait for a disk before no operator's change is taken any more."""
 
 
 class Hub:
@@ -187,11 +180,9 @@ class Hub:
         self.wall_offset = 0.0
         """Seconds to add to `now` to get the time since the Unix epoch."""
         self._effects: list[Effect] = []
-        self._commits: deque[_PendingCommit] = deque()
+        self._commits = Commits(last_seq)
         self.before_commit: Callable[[], None] = lambda: None
         """Commits what was decided earlier and is still to be written."""
-        self.next_seq = last_seq + 1
-        """Sequence number of the next record."""
         self._topic_seqs: dict[bytes, int] = {}
         self.watchers = Watchers()
 
@@ -255,6 +246,20 @@ class Hub:
         """Raise `Refused` if the journal is read-only."""
         if self.settings.read_only:
             raise Refused("read_only", f"the journal is read-only: {self.settings.read_only}")
+
+    def check_keeps_up(self, beside: int = 0) -> None:
+        """Raise `Refused` if so much waits for the disk that nothing more of operators' is taken.
+
+        Args:
+            beside: Bytes that wait for it beside what is being written.
+        """
+        size = self._commits.size + beside
+        if size > MAX_UNWRITTEN:
+            text = (
+                f"{size >> 20} MiB wait for the disk of the broker already, and it does not keep up; nothing was "
+                "changed, so ask again once it does: `zloom stats` tells how long its commits take"
+            )
+            raise Refused("journal_behind", text)
 
     def miss(self, replica: str, now: float, *, unroutable: bool = False) -> None:
         """A replica's subscription or its whole connection is gone; it may be lost."""
@@ -330,23 +335,19 @@ class Hub:
         """
         self.before_commit()
         payloads = [encode(record) for record in records]  # what raises here leaves nothing behind
-        self._commits.append(_PendingCommit(self.next_seq, records, then, failed))
-        self._effects.append(Commit(self.next_seq, payloads, durable))
-        self.next_seq += len(records)
+        first = self._commits.add(records, sum(map(len, payloads)), then, failed)
+        self._effects.append(Commit(first, payloads, durable))
 
     def committed(self, seq: int) -> None:
         """All records up to `seq` are on disk."""
-        while self._commits and self._commits[0].last <= seq:
-            pending = self._commits.popleft()
-            for record in pending.records:
+        while (written := self._commits.take_written(seq)) is not None:
+            for record in written.records:
                 self.state.apply(record)
-            pending.then()
+            written.then()
 
     def commit_failed(self, seq: int, reason: str) -> None:
         """The record `seq` was not written, and so none that came after: they rest on it."""
-        failed = [pending for pending in self._commits if pending.last >= seq]
-        self._commits = deque(pending for pending in self._commits if pending.last < seq)
-        self.next_seq = seq
+        failed = self._commits.take_failed(seq)
         self.counters["commits_failed"] += 1
         for pending in failed:
             pending.failed(reason)

@@ -25,7 +25,7 @@ _PURE = """
     zloom.client.session zloom.client.subscriptions
     zloom_broker zloom_broker.addresses zloom_broker.attempt zloom_broker.blocks
     zloom_broker.catchup zloom_broker.chain zloom_broker.changes zloom_broker.chronicle
-    zloom_broker.conclusions zloom_broker.core zloom_broker.declarations
+    zloom_broker.commits zloom_broker.conclusions zloom_broker.core zloom_broker.declarations
     zloom_broker.departures zloom_broker.desired
     zloom_broker.device_rules zloom_broker.device_troubles zloom_broker.effects
     zloom_broker.errands zloom_broker.failures zloom_broker.followers zloom_broker.greeting
@@ -37,7 +37,7 @@ _PURE = """
     zloom_broker.permissions zloom_broker.previews zloom_broker.pulse zloom_broker.queries
     zloom_broker.ramping zloom_broker.records zloom_broker.requests zloom_broker.rounds zloom_broker.rules
     zloom_broker.state zloom_broker.steering zloom_broker.straggling zloom_broker.subscriptions
-    zloom_broker.tail zloom_broker.tentative zloom_broker.traces zloom_broker.users
+    zloom_broker.tail zloom_broker.tentative zloom_broker.traces zloom_broker.undecided zloom_broker.users
     zloom_broker.validation zloom_broker.watchers zloom_broker.welcomes zloom_broker.withdrawals
     zloom_broker.zap
 """

@@ -1,5 +1,7 @@
 """Revisions that are being written, and changes that are judged beside them."""
 
+from collections.abc import Callable
+
 import pytest
 
 from bench import instructions
@@ -115,6 +117,26 @@ def test_what_waits_for_a_burst_is_not_judged_anew_by_each_of_its_revisions() ->
         return count
 
     assert confirmed(40) < 3 * confirmed(20)
+
+
+@pytest.mark.parametrize("ends", [Bench.confirm, Bench.fail])
+def test_what_waits_for_a_disk_that_hangs_is_bounded(
+    ends: Callable[[Bench], list[Effect]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who does not wait for answers would fill the broker's memory."""
+    fit = MAX_STATE_SIZE // len(LONG)
+    monkeypatch.setattr(hub, "MAX_UNWRITTEN", (fit + 2) * len(LONG))
+    bench = writing()
+    told = [answer for n, key in enumerate(TEXTS) for answer in later(bench, f"q{n}", **{key.name: LONG})]
+    refused = [(each.id, each.code) for each in told if isinstance(each, m.Refusal)]
+    assert refused == [("q10", "journal_behind"), ("q11", "journal_behind")]
+    ends(bench)
+    bench.hold = False
+    for number in range(1, fit + 1):
+        bench.receive(b"op", m.Cancel(id=f"c{number}", run="run", revision=number))
+        bench.answer(number, outcome="cancelled")
+    (answer,) = later(bench, "q10", text10=LONG)
+    assert isinstance(answer, m.RevisionState)
 
 
 def test_what_a_bug_keeps_from_being_written_can_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
