@@ -195,6 +195,10 @@ the same step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`, and `Li
 that does nothing: Lightning calls all hooks of any. `NATS publish` sends a message a step from a thread that
 has nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
 
+How many steps two processes make differs by chance, by more than a hundredth. So `taken from it` adds up, of
+the time of each turn, what a loop does beside its steps and the CPU of all other threads of its process: all
+that can keep a training from its steps.
+
 {figures}
 """
 

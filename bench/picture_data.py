@@ -69,7 +69,8 @@ def shares(run: Run, bench: str) -> list[Share]:
 
     Who broke off before the loop did is left out.
     """
-    figures = {(each.case, each.contender): each for each in run.figures if each.bench == bench}
+    of_steps = (each for each in run.figures if (each.bench, each.what) == (bench, steps.WHAT))
+    figures = {(each.case, each.contender): each for each in of_steps}
     found = []
     for (case, contender), figure in figures.items():
         base = figures.get((case, BASES.get(contender, steps.BARE)))

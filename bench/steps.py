@@ -29,6 +29,8 @@ COPY = "torch's copy alone"
 LIGHTNING, EMPTY, STEERED = "Lightning", "Lightning, empty callback", "Lightning, zloom"
 NATS, TENSORBOARD = "NATS publish", "TensorBoard add_scalar"
 WHAT = "steps"
+TAKEN = "taken from it"
+"""Of a turn's time, in percent; see `bench.steps_trainer.Turn`."""
 
 MILLIS = (1, 10)
 """Of a step, about: pure Python, which never lets go of the interpreter."""
@@ -50,6 +52,11 @@ GOALS = (
         for millis in MILLIS
         for peer in (AGAIN, NATS, TENSORBOARD)
     ),
+    *(
+        Goal(f"{millis} ms a step", TAKEN, ours, NATS, 1.0, by="itself")
+        for millis in MILLIS
+        for ours in (ALIVE, DEAD, ABSENT)
+    ),
     Goal(f"{MILLIS[0]} ms a step", WHAT, STEERED, LIGHTNING, 0.99, at_most=False),
     Goal(f"{MILLIS[0]} ms a step", WHAT, STEERED, EMPTY),
     Goal(f"{MILLIS[0]} ms a step", WHAT, EMPTY, LIGHTNING),
@@ -70,7 +77,7 @@ def take_turns(extent: Extent, collected: Collected, case: str, work: str, named
 
     Args:
         extent: How much.
-        collected: Takes the steps a second.
+        collected: Takes the steps a second, and what is taken from them.
         case: Of which they are.
         work: Of a step, as `bench.steps_trainer` takes it.
         named: The others; whom this machine lacks is left out.
@@ -87,11 +94,14 @@ def take_turns(extent: Extent, collected: Collected, case: str, work: str, named
         seconds = str(QUICK_SECONDS if extent.quick else SECONDS)
         for number in range(extent.rounds):
             extent.say(f"{case}: round {number + 1} of {extent.rounds}")
-            rates = [
-                {name: float(training(seconds)) for name, training in trainings.items()} for _ in range(TURNS)
-            ]
+            turns = [{name: training(seconds) for name, training in trainings.items()} for _ in range(TURNS)]
             for name in trainings:
-                collected.add(case, WHAT, "1/s", name, mean(each[name] for each in rates))
+                rate, *taken = map(
+                    mean, zip(*(map(float, turn[name].split()) for turn in turns), strict=True)
+                )
+                collected.add(case, WHAT, "1/s", name, rate)
+                for percent in taken:
+                    collected.add(case, TAKEN, "%", name, percent)
 
 
 def absent() -> list[Absence]:
@@ -115,7 +125,8 @@ def _has(*packages: str) -> bool:
 
 
 Training = Callable[[str], str]
-"""Takes seconds, returns steps a second. Whose turn it is not waits."""
+"""Takes seconds, returns steps a second, and what is taken from them where that is told. Whose turn it is
+not waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A training whose steps are counted: bare, or with something that is told of each step.
 
-It reads a line with a number of seconds, trains so long, prints the steps of a second, and so on until the
-end of its input.
+It reads a line with a number of seconds, trains so long, prints a `Turn`, and so on until the end of its
+input.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import zloom
 from bench.roles import DEADLINE, announce
@@ -114,16 +114,41 @@ def step_of(work: str) -> Callable[[], Any]:
     return train
 
 
-def train(seconds: float, make_step: Callable[[], Any], between: BetweenSteps) -> float:
-    """Make steps; returns how many a second."""
-    started = time.perf_counter()
-    end, number, now = started + seconds, 0, started
+class Turn(NamedTuple):
+    """What came of a turn.
+
+    Attributes:
+        rate: Steps a second.
+        taken: Of its time, in percent: what was not the step's on the training's thread, and the CPU of all
+            other threads of the process. Where they do not share the interpreter or the core it costs less.
+    """
+
+    rate: float
+    taken: float
+
+    def __str__(self) -> str:
+        return f"{self.rate} {self.taken}"
+
+
+def train(seconds: float, make_step: Callable[[], Any], between: BetweenSteps) -> Turn:
+    """Make steps for so long."""
+    clock, others = time.perf_counter, _cpu_of_others()
+    started = now = clock()
+    end, number, told = started + seconds, 0, 0.0
     while now < end:
         loss = make_step()
         number += 1
+        made = clock()
         between(number, loss)
-        now = time.perf_counter()
-    return number / (now - started)
+        now = clock()
+        told += now - made
+    elapsed = now - started
+    return Turn(number / elapsed, 100 * (told + _cpu_of_others() - others) / elapsed)
+
+
+def _cpu_of_others() -> float:
+    """Return the seconds of CPU of all threads of this process but this one."""
+    return time.process_time() - time.thread_time()
 
 
 def main(contender: str, address: str, work: str) -> None:
