@@ -1,9 +1,9 @@
 """Stacks of a process whose GIL is held: written by a watchdog that does not need it.
 
 While the GIL is held no Python code of the process runs, the weavelet's neither. The timer of `faulthandler`
-is a thread in C that reads the stacks all the same; the weavelet sets it back every second, so it expires
-only when the weavelet could not run. What it writes is in a file that an operator's process on this host can
-read meanwhile, and that the weavelet tells the broker when it runs again.
+is a thread in C that reads the stacks all the same; the weavelet sets it back every two seconds, so it
+expires only when the weavelet could not run. What it writes is in a file that an operator's process on this
+host can read meanwhile, and that the weavelet tells the broker when it runs again.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ from zloom.training import Training
 if sys.platform != "win32":
     import fcntl
 
-INTERVAL = 1.0
-"""Seconds between two looks, at each of which the timer begins anew: about 0.1 ms of a core. Half of the time
-until the timer expires where that is less, or it would expire by itself."""
+INTERVAL = 2.0
+"""Seconds between two looks, at each of which the timer begins anew, with a thread of its own: a millisecond
+of a core beside a training in Python. Half of the time until the timer expires where that is less, or it
+would expire by itself."""
 
 STALE_AFTER = 60.0
 """Seconds that a file is let alone in case that its process has not locked it yet."""
@@ -54,6 +55,8 @@ class HoldWatch:
         self._after = after
         self._path: Path | None = None
         self._file = -1
+        self._heading = b""
+        """What stands in the file as long as nothing is written below it."""
         self._set_back = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stack_timer = StackTimer()
@@ -94,7 +97,7 @@ class HoldWatch:
     def _look(self) -> None:
         is_over = self._stack_timer.is_over
         self._stack_timer.unset()
-        threads = parse(os.pread(self._file, READ_LIMIT, 0).decode(errors="replace"))
+        threads = self._written()
         if threads:
             seconds = time.monotonic() - self._set_back
             self.newest = Hold(at=time.time(), seconds=seconds, threads=limited(with_source(threads)))
@@ -103,13 +106,22 @@ class HoldWatch:
         else:
             self._begin_anew()
 
+    def _written(self) -> list[ThreadStack]:
+        if os.fstat(self._file).st_size == len(self._heading):  # as a rule
+            return []
+        threads = parse(os.pread(self._file, READ_LIMIT, 0).decode(errors="replace"))
+        self._heading = b""
+        return threads
+
     def _begin_anew(self) -> None:
         assert self._after is not None, "only then is there a timer"
         written = heading(self._training.thread, threading.get_ident()).encode()
-        with contextlib.suppress(OSError):  # a file system that is full: the next dump may find room
-            os.ftruncate(self._file, 0)
-            os.lseek(self._file, 0, os.SEEK_SET)
-            os.write(self._file, written)
+        if written != self._heading:
+            with contextlib.suppress(OSError):  # a file system that is full: the next dump may find room
+                os.ftruncate(self._file, 0)
+                os.lseek(self._file, 0, os.SEEK_SET)
+                os.write(self._file, written)
+                self._heading = written
         self._set_back = time.monotonic()
         with contextlib.suppress(RuntimeError):  # no thread to be had: perhaps the next time
             self._stack_timer.set(self._after, self._file)

@@ -31,8 +31,8 @@ from .socket_sender import NOBODY, sender_of
 # of a ROUTER tells. So what is held is also tried at this interval.
 _RETRY_SECONDS = 0.01
 
-# Seconds. As long as nothing goes out the interval doubles up to this: without a broker the hello that waits
-# must not wake a trainer's process a hundred times a second.
+# Seconds. As long as nothing goes out the interval grows fourfold up to this: without a broker the hello that
+# waits must not wake a trainer's process a hundred times a second.
 _RETRY_SECONDS_MAX = 0.5
 
 OnFrames = Callable[[list[bytes]], None]
@@ -358,7 +358,7 @@ class DrainSocket:
             finished = not self._flush(self._options.wake_messages) and self._drain()
         if self._outbox.lanes:
             stuck = self._n_sent == before
-            longer = min(2 * self._retry_seconds, _RETRY_SECONDS_MAX)
+            longer = min(4 * self._retry_seconds, _RETRY_SECONDS_MAX)
             self._retry_later(longer if stuck else _RETRY_SECONDS)
         return finished
 

@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import os
 import platform
+import re
 import threading
 import time
 
@@ -21,6 +22,8 @@ _TASKS = "/proc/self/task"
 _ALL_SIGNALS = 0x7FFFFFFF
 _UNBLOCKABLE = 1 << 8 | 1 << 18
 """SIGKILL and SIGSTOP, of 31 signals."""
+
+_BLOCKED = re.compile(rb"^SigBlk:\t(\w+)", re.MULTILINE)
 
 _FUTEX = {"x86_64": "202", "aarch64": "98"}
 """Number of the system call that a thread waits in for a lock."""
@@ -140,11 +143,12 @@ def is_in_use() -> bool:
 def _looks_like_it(thread: str) -> bool:
     """Return whether a thread takes no signal and waits for a lock with a time-out, as none but it does."""
     try:
-        status = _read_status(thread)
-        if not _blocks_signals(status) or status["Name"].startswith("ZMQ"):
+        with open(f"{_TASKS}/{thread}/status", "rb") as file:
+            status = file.read()
+        if not _blocks_signals(status) or status.startswith(b"Name:\tZMQ"):
             return False
-        with open(f"{_TASKS}/{thread}/syscall", encoding="ascii") as file:
-            number, *arguments = file.read().split()
+        with open(f"{_TASKS}/{thread}/syscall", encoding="ascii") as syscall:
+            number, *arguments = syscall.read().split()
     except (FileNotFoundError, ProcessLookupError):  # it has ended
         return False
     except OSError:
@@ -155,15 +159,11 @@ def _looks_like_it(thread: str) -> bool:
     return int(arguments[1], 16) & _FLAGS in _WAITS and arguments[3] != "0x0"
 
 
-def _read_status(thread: str) -> dict[str, str]:
-    with open(f"{_TASKS}/{thread}/status", encoding="ascii", errors="replace") as file:
-        return dict(line.split(":\t", 1) for line in file if ":\t" in line)
-
-
-def _blocks_signals(status: dict[str, str]) -> bool:
-    if "SigBlk" not in status:  # a kernel that is not Linux, and only looks like it
+def _blocks_signals(status: bytes) -> bool:
+    blocked = _BLOCKED.search(status)
+    if blocked is None:  # a kernel that is not Linux, and only looks like it
         return True
-    return (int(status["SigBlk"], 16) | _UNBLOCKABLE) & _ALL_SIGNALS == _ALL_SIGNALS
+    return (int(blocked[1], 16) | _UNBLOCKABLE) & _ALL_SIGNALS == _ALL_SIGNALS
 
 
 def _before_fork() -> None:

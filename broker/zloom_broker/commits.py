@@ -68,7 +68,7 @@ class Commits:
         return written
 
     def take_failed(self, seq: int) -> list[PendingCommit]:
-        """Take the one of the record `seq`, which was not written, and all that came after: they rest on it."""
+        """Take the one of record `seq`, which was not written, and all that came after: they rest on it."""
         failed = [pending for pending in self._pending if pending.last >= seq]
         self._pending = deque(pending for pending in self._pending if pending.last < seq)
         self.next_seq = seq

@@ -256,8 +256,8 @@ class Hub:
         size = self._commits.size + beside
         if size > MAX_UNWRITTEN:
             text = (
-                f"{size >> 20} MiB wait for the disk of the broker already, and it does not keep up; nothing was "
-                "changed, so ask again once it does: `zloom stats` tells how long its commits take"
+                f"{size >> 20} MiB wait for the disk of the broker already, and it does not keep up; nothing "
+                "was changed: ask again once it does; `zloom stats` tells how long its commits take"
             )
             raise Refused("journal_behind", text)
 

@@ -1,4 +1,4 @@
-"""Changes that only a revision stands against that is being written: they wait for what becomes of it. Pure."""
+"""Changes that only a revision stands against that is being written: they wait for its end. Pure."""
 
 from collections import OrderedDict
 from typing import NamedTuple
