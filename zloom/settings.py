@@ -84,7 +84,8 @@ class WeaveletSettings:
             about a consistent revision. Only a job whose ranks share no store can wait so long, and only
             while its broker is gone; None waits until it is back.
         hold_watch: Seconds without the GIL after which a watchdog writes the stacks of all threads to a file
-            in the runtime folder of this user, for `zloom stacks`. It is the timer of Python's
+            in the runtime folder of this user, for `zloom stacks`; up to 2 s sooner, or half of them, as it
+            counts from when the weavelet's thread last set it back. It is the timer of Python's
             `faulthandler`, of which a process has one: where you have set it, or when you do, there is no
             watchdog, as there is none where that is not seen (elsewhere than on Linux). None is never.
         pause_poll: Seconds after which a paused trainer asks its `ready` predicates again, beside at each
