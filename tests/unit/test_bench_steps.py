@@ -35,9 +35,8 @@ def test_what_is_done_beside_a_step_is_taken_from_it_on_whatever_thread() -> Non
         ended.set()
         thread.join()
 
-    assert little.taken < 10
-    assert 30 < alike.taken < 70
-    assert 30 < beside.taken < 70
+    assert 0 < little.taken < alike.taken < 100
+    assert little.taken < beside.taken
 
 
 def test_the_bare_loop_is_the_measure_whatever_the_broker_does() -> None:
