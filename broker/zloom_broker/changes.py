@@ -79,8 +79,7 @@ class Changes:
         """
         if self._requests.seen_before(peer, request, now):
             return None
-        self._hub.check_writable()
-        self._hub.check_keeps_up(self._undecided.size)
+        self._hub.check_takes_requests(self._undecided.size)
         attempt = self._queries.attempt(request, peer.access)
         key = attempt.key
         if key in self._hub.forgetting:

@@ -51,8 +51,7 @@ class Errands:
         """
         if self._requests.seen_before(peer, request, now):
             return
-        self._hub.check_writable()
-        self._hub.check_keeps_up()
+        self._hub.check_takes_requests()
         known = self._queries.devices(peer.access)
         if request.device not in known:
             names = ", ".join(sorted(known)) or "none"
@@ -88,8 +87,7 @@ class Errands:
         """
         if self._requests.seen_before(peer, request, now):
             return
-        self._hub.check_writable()
-        self._hub.check_keeps_up()
+        self._hub.check_takes_requests()
         attempt = self._queries.attempt(request, peer.access)
         self._check_empty(attempt)
         key = attempt.key

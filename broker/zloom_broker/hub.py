@@ -247,12 +247,13 @@ class Hub:
         if self.settings.read_only:
             raise Refused("read_only", f"the journal is read-only: {self.settings.read_only}")
 
-    def check_keeps_up(self, beside: int = 0) -> None:
-        """Raise `Refused` if so much waits for the disk that nothing more of operators' is taken.
+    def check_takes_requests(self, beside: int = 0) -> None:
+        """Raise `Refused` if the journal is read-only, or so much waits for it that nothing may be added.
 
         Args:
-            beside: Bytes that wait for it beside what is being written.
+            beside: Bytes that wait for the disk beside what is being written.
         """
+        self.check_writable()
         size = self._commits.size + beside
         if size > MAX_UNWRITTEN:
             text = (
