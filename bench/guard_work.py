@@ -14,7 +14,8 @@ from bench.trainer import ATTEMPT, KEY, RUN
 from zloom import messages as m
 from zloom.codec import echo_topic, steer_topic
 from zloom.effects import Send
-from zloom.model import Key, Mode, Outcome, Replica, Revision, Schema, Series, Value
+from zloom.model import Key, Mode, Outcome, Replica, Revision, Schema, Value
+from zloom.series import Series
 from zloom.session import Session
 from zloom.settings import WeaveletSettings
 from zloom_broker.core import Core
@@ -103,7 +104,7 @@ class Fleet:
     def beat(self) -> None:
         """Have each weavelet tell its status, with a metric of two steps."""
         number = next(self._numbers)
-        metrics = {"loss": Series([number, number + 1], [0.5, 0.25])}
+        metrics = {"loss": Series.of([number, number + 1], [0.5, 0.25])}
         self._from_each(lambda _: m.Status(seq=number, step=number + 1, step_time=0.1, metrics=metrics))
 
     def change(self, mode: Mode, *, store: bool = True) -> None:

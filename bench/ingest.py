@@ -107,7 +107,7 @@ async def _zloom(extent: Extent) -> AsyncIterator[tuple[list[roles.Conversation]
 
 def counted(seen: object) -> int:
     """Return how many points there are in what an operator watches."""
-    return sum(len(each.values) for each in seen.metrics.values()) if isinstance(seen, Reported) else 0
+    return sum(len(each) for each in seen.metrics.values()) if isinstance(seen, Reported) else 0
 
 
 @contextlib.asynccontextmanager

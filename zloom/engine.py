@@ -309,7 +309,7 @@ class Engine:
         status = self._status.collect(now, look=look)
         self.declare()  # after the look at the step: all that was declared before it is told before it
         self._run(self._session.status(status, now))
-        if sum(len(each.values) for each in status.metrics.values()) >= self._settings.status_points:
+        if sum(len(each) for each in status.metrics.values()) >= self._settings.status_points:
             self._more_to_report()  # fewer are there for now, or on their way from a GPU
         if self._status.lacks_safe_points:
             self._warn("no safe point", NO_SAFE_POINT)

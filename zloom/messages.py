@@ -30,11 +30,11 @@ from zloom.model import (
     Revision,
     RunStatus,
     Seconds,
-    Series,
     State,
     ThreadStack,
     Value,
 )
+from zloom.series import Series
 
 PROTOCOL = 1
 """The version of the protocol that this package speaks; a hello lists all that its sender knows."""

@@ -2,13 +2,15 @@
 
 import sys
 import warnings
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
 from zloom.cuda_copies import Copy, CopyPool
-from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Series
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS
+from zloom.series import Series
 
 POINTS_TAKEN = 5_000
 """Points that are taken at once: to take, encode and send them keeps the training thread waiting for the
@@ -23,8 +25,6 @@ SURPLUS_SHOWN = 40
 
 _Reading = float | int | Copy
 _Row = tuple[int, Mapping[str, Any]]
-_FLOATS: set[type] = {float}
-_NUMBERS = {float, int}
 
 
 class MetricBuffer:
@@ -204,13 +204,21 @@ def nobody() -> None:
     """Tell nobody."""
 
 
+_Columns = tuple["array[int]", "array[float]"]
+"""Steps and values."""
+
+
 class _Batch:
     """What one `drain` takes, in columns."""
 
     def __init__(self, room: int) -> None:
         self.room = room
         self.unreadable = 0
-        self.series: dict[str, Series] = {}
+        self._columns: dict[str, _Columns] = {}
+
+    @property
+    def series(self) -> dict[str, Series]:
+        return {name: Series.of(*columns) for name, columns in self._columns.items()}
 
     def take(self, name: str, step: int, reading: "_Reading") -> bool:
         """Take a point; False when there is no room or it is not there yet."""
@@ -224,38 +232,31 @@ class _Batch:
         except (RuntimeError, TypeError, OverflowError):  # The GPU failed, or 10**400.
             self.unreadable += 1
             return True
-        series = self._of(name)
-        series.steps.append(step)
-        series.values.append(value)
+        steps, values = self._of(name)
+        steps.append(step)
+        values.append(value)
         self.room -= 1
         return True
 
     def take_columns(self, names: tuple[str, ...], rows: list[_Row]) -> bool:
         """Take rows of these metrics, for which there is room; False, and nothing taken, where one waits."""
-        columns = list(zip(*(row.values() for _, row in rows), strict=True))
-        kinds = [set(map(type, column)) for column in columns]
-        if not all(kind <= _NUMBERS for kind in kinds):
-            return False
         try:
-            values = [
-                column if kind == _FLOATS else list(map(float, column))
-                for column, kind in zip(columns, kinds, strict=True)
-            ]
-        except OverflowError:  # 10**400: told from the others one by one
+            columns = [array("d", column) for column in zip(*(row.values() for _, row in rows), strict=True)]
+        except (TypeError, OverflowError):  # a copy, or 10**400: told from the others one by one
             return False
-        steps = [step for step, _ in rows]
-        for name, column in zip(names, values, strict=False):  # without rows there are no columns
-            series = self._of(name)
-            series.steps.extend(steps)
-            series.values.extend(column)
+        whole = array("q", [step for step, _ in rows])
+        for name, column in zip(names, columns, strict=False):  # without rows there are no columns
+            steps, values = self._of(name)
+            steps.extend(whole)
+            values.extend(column)
         self.room -= len(rows) * len(names)
         return True
 
-    def _of(self, name: str) -> Series:
-        series = self.series.get(name)
-        if series is None:
-            series = self.series[name] = Series([], [])
-        return series
+    def _of(self, name: str) -> _Columns:
+        columns = self._columns.get(name)
+        if columns is None:
+            columns = self._columns[name] = (array("q"), array("d"))
+        return columns
 
 
 def _reading(value: Any, copies: CopyPool) -> _Reading:

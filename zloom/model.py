@@ -275,13 +275,6 @@ MAX_METRIC_NAME = 256
 """Characters of a metric's name: a path into a model, and a word about it."""
 
 
-class Series(Struct, frozen=True):
-    """Points of one metric, oldest first: two columns of one length."""
-
-    steps: list[Count]
-    values: list[float]
-
-
 class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     """A replica as the broker sees it."""
 

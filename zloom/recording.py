@@ -20,14 +20,14 @@ from zloom.model import (
     Outcome,
     ReplicaStatus,
     Revision,
-    Series,
     Value,
 )
+from zloom.series import Series
 
 MAGIC = "zloom recording"
 """Tells a recording from any other file that begins with a MessagePack map."""
 
-VERSION = 1
+VERSION = 2
 """Counts up when a reader of the version before would misunderstand what is written."""
 
 

@@ -116,7 +116,7 @@ class Transcript:
 
     def _report(self, seen: messages.Reported, at: float) -> list[AnyRecord]:
         status: ReplicaStatus = seen.status
-        self.points += sum(len(series.steps) for series in seen.metrics.values())
+        self.points += sum(len(series) for series in seen.metrics.values())
         self.metrics |= seen.metrics.keys()
         # One that comes back says 0 until it has told its status.
         self._dropped[status.replica] = max(status.dropped, self._dropped.get(status.replica, 0))

@@ -8,7 +8,8 @@ from itertools import groupby
 from operator import itemgetter
 from statistics import median
 
-from zloom.model import MAX_METRICS, Series
+from zloom.model import MAX_METRICS
+from zloom.series import Series
 from zloom_broker.guard_conditions import Guard, metrics, why
 
 BASELINE_POINTS = 50
@@ -24,15 +25,15 @@ class RecentPoints:
     """The newest finite points of each metric of one replica, 16 bytes each."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, tuple[array[float], array[float]]] = {}
-        """Steps and values; a float holds each step that a training gets to."""
+        self._columns: dict[str, tuple[array[int], array[float]]] = {}
+        """Steps and values."""
 
     def take(self, metrics: Mapping[str, Series]) -> None:
         """Take in what a status tells."""
         for name, series in metrics.items():
             if name not in self._columns and len(self._columns) >= MAX_METRICS:
                 continue
-            steps, values = self._columns.setdefault(name, (array("d"), array("d")))
+            steps, values = self._columns.setdefault(name, (array("q"), array("d")))
             newest_steps, newest_values = _newest_finite(series)
             steps.extend(newest_steps)
             values.extend(newest_values)
@@ -41,20 +42,16 @@ class RecentPoints:
     def of(self, name: str) -> list[tuple[int, float]]:
         """Return the newest points of a metric, oldest first, each with its step."""
         steps, values = self._columns.get(name, ((), ()))
-        return [(int(step), value) for step, value in zip(steps, values, strict=True)]
+        return list(zip(steps, values, strict=True))
 
 
-def _newest_finite(series: Series) -> tuple[list[int], list[float]]:
+def _newest_finite(series: Series) -> tuple["array[int]", "array[float]"]:
     """Return steps and values of the newest points for a baseline, oldest first."""
-    steps, values = series.steps[-BASELINE_POINTS:], series.values[-BASELINE_POINTS:]
-    if len(series.steps) == len(series.values) and all(map(math.isfinite, values)):
-        return steps, values
-    finite = [(step, value) for step, value in _points(series) if math.isfinite(value)][-BASELINE_POINTS:]
-    return [step for step, _ in finite], [value for _, value in finite]
-
-
-def _points(series: Series) -> list[tuple[int, float]]:
-    return list(zip(series.steps, series.values, strict=False))  # a peer may send columns of two lengths
+    steps, values = series.steps, series.values
+    if all(map(math.isfinite, values[-BASELINE_POINTS:])):
+        return steps[-BASELINE_POINTS:], values[-BASELINE_POINTS:]
+    finite = [at for at, value in enumerate(values) if math.isfinite(value)][-BASELINE_POINTS:]
+    return array("q", [steps[at] for at in finite]), array("d", [values[at] for at in finite])
 
 
 def baseline(points: Iterable[tuple[int, float]], step: int | None = None) -> float | None:
@@ -90,7 +87,7 @@ class Watch:
         """Take in what a status tells."""
         for name, points in self._points.items():
             if name in metrics:
-                points.extend(_points(metrics[name]))
+                points.extend(zip(metrics[name].steps, metrics[name].values, strict=True))
 
     def baselines(self, step: int) -> dict[str, float]:
         """Return what each metric was before a step, of those that were reported."""

@@ -49,7 +49,7 @@ class Held:
 
     def status(self, status: Status, action: Action) -> int:
         """Hold a status; return how many older ones had to go for it."""
-        points = sum(len(series.values) for series in status.metrics.values())
+        points = sum(len(series) for series in status.metrics.values())
         before = len(self._items)
         count = older = 0
         kept: list[Item] = []

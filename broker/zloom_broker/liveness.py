@@ -18,7 +18,8 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from zloom.messages import Status
-from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, Series, State
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, State
+from zloom.series import Series
 from zloom_broker.guard_watch import RecentPoints
 
 MISSED_BEATS = 3
@@ -244,7 +245,7 @@ class Vitals:
     def _take(self, metrics: dict[str, Series]) -> int:
         named = {name: series for name, series in metrics.items() if len(name) <= MAX_METRIC_NAME}
         self.recent.take(named)
-        newest = {name: series.values[-1] for name, series in named.items() if series.values}
+        newest = {name: series.values[-1] for name, series in named.items() if len(series)}
         return _keep(self.metrics, newest, MAX_METRICS) + len(metrics) - len(named)
 
     @property

@@ -22,7 +22,7 @@ __all__ = ["folder", "place", "trained"]  # fixtures
 
 def recorded(path: Path, *changes: tuple[int, dict[str, Value]], command: str = "") -> str:
     """Write a recording of another run, which changed this at these steps."""
-    header = recording.Header(magic=recording.MAGIC, version=1, run="old", attempt="one")
+    header = recording.Header(magic=recording.MAGIC, version=recording.VERSION, run="old", attempt="one")
     records: list[recording.AnyRecord] = [header]
     for number, (step, values) in enumerate(changes, 1):
         kind = Revision(number, "command", command=command) if command else Revision(number, "config", values)

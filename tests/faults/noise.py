@@ -13,6 +13,7 @@ from msgspec import NODEFAULT, Struct
 from tests.unit.broker_support import BATCH_SIZE, GPU, LEARNING_RATE, PAUSE
 from zloom import messages as m
 from zloom.model import MAX_SCHEMA_DEPTH, JsonType, Replica, Schema
+from zloom.series import Series
 
 EXTREMES = [0, 1, -1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)]
 FLOATS = [0.0, -0.0, 0.5, -1.0, 1e308, 5e-324, float("inf"), float("-inf"), float("nan")]
@@ -99,6 +100,8 @@ class Noise:
                 return self._schema(MAX_SCHEMA_DEPTH)
             case mi.StructType() if info.cls is Replica and random.random() < 0.9:
                 return self._replica()
+            case mi.StructType() if info.cls is Series:
+                return self._series()
             case mi.StructType():
                 return self._struct(info)
         return self._scalar(info, name)
@@ -125,6 +128,12 @@ class Noise:
         known = EXISTING.get((name, str))
         text: str = self.random.choice(known if known and self.random.random() < 0.9 else TEXTS)
         return text
+
+    def _series(self) -> Series:
+        """Return points; steps near each other or at the ends of 64 bits, values of any kind."""
+        count = self.random.randint(0, 3)
+        steps = [self.random.choice([-(2**63), 2**63 - 1, self.random.randint(-1, 99)]) for _ in range(count)]
+        return Series.of(steps, [self.random.choice([*FLOATS, self.random.random()]) for _ in range(count)])
 
     def _id(self) -> str:
         return f"q{self.random.randint(0, 200)}"

@@ -122,7 +122,7 @@ async def test_reports_and_own_topics(broker: RunningBroker) -> None:
             weavelet.report(loss=0.5)
             with weavelet.phase("saving"):
                 assert await anext(
-                    each.metrics["loss"].steps
+                    each.metrics["loss"].steps.tolist()
                     async for each in feed
                     if isinstance(each, m.Reported) and "loss" in each.metrics
                 ) == [7]

@@ -11,7 +11,7 @@ from zloom.model import Revision
 from zloom.recording import AnyRecord
 from zloom.recording_file import Loss, RecordingReader, RecordingWriter
 
-HEADER = recording.Header(magic=recording.MAGIC, version=1, run="lm", attempt="one")
+HEADER = recording.Header(magic=recording.MAGIC, version=recording.VERSION, run="lm", attempt="one")
 RECORDS: list[AnyRecord] = [
     recording.Revised(revision=Revision(1, "config", {"rate": 0.5}), at=1.5),
     recording.Gap(missed=3),

@@ -8,6 +8,7 @@ from msgspec import NODEFAULT, Struct
 
 from zloom.messages import FromBroker, Published, ToBroker
 from zloom.model import MAX_SCHEMA_DEPTH, Schema
+from zloom.series import Series
 
 SIDES: dict[str, Any] = {"to_broker": ToBroker, "from_broker": FromBroker, "published": Published}
 """The unions of messages, by the name of their decoder in `zloom.codec`."""
@@ -49,6 +50,8 @@ def _any(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.dictionaries(_any(info.key_type), _any(info.value_type), max_size=3)
         case mi.StructType() if info.cls is Schema:
             return schemas()
+        case mi.StructType() if info.cls is Series:
+            return series()
         case mi.StructType():
             return _struct(info)
     return _SCALARS[type(info)]
@@ -87,4 +90,12 @@ def schemas(depth: int = MAX_SCHEMA_DEPTH) -> st.SearchStrategy[Schema]:
         items=inner,
         properties=properties,
         required=st.none() | st.lists(_TEXT, max_size=2),
+    )
+
+
+def series() -> st.SearchStrategy[Series]:
+    """Return a strategy for points of a metric."""
+    steps = st.integers(-(2**63), 2**63 - 1)
+    return st.lists(st.tuples(steps, _FLOATS), max_size=3).map(
+        lambda points: Series.of([step for step, _ in points], [value for _, value in points])
     )

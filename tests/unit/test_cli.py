@@ -41,9 +41,9 @@ from zloom.model import (
     ReplicaStatus,
     Revision,
     Schema,
-    Series,
     State,
 )
+from zloom.series import Series
 from zloom.steerable import reason_of
 
 RATE = Schema(["number"], exclusive_minimum=0, maximum=1)
@@ -466,7 +466,7 @@ def test_the_shape_of_keys_has_the_schema_and_the_words() -> None:
     ("observation", "expected"),
     [
         (
-            Reported(status=STATUS, metrics={"loss": Series([7], [2.3])}),
+            Reported(status=STATUS, metrics={"loss": Series.of([7], [2.3])}),
             {"type": "reported", "run": "lm", "step": 7, "points": {"loss": {"steps": [7], "values": [2.3]}}},
         ),
         (

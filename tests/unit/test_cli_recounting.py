@@ -11,7 +11,7 @@ from zloom.model import Outcome, Ramp, ReplicaStatus
 from zloom.recording_file import Loss
 from zloom.replay_schedule import Change
 
-HEADER = recording.Header(magic=recording.MAGIC, version=1, run="lm", attempt="one")
+HEADER = recording.Header(magic=recording.MAGIC, version=recording.VERSION, run="lm", attempt="one")
 
 
 def test_what_a_recording_holds_is_one_line() -> None:
@@ -26,7 +26,9 @@ def test_what_a_recording_holds_is_one_line() -> None:
 
 def test_each_thing_that_is_missing_is_said() -> None:
     replicas = [ReplicaStatus("r0", "lm", "one", step=512), ReplicaStatus("r1", "lm", "one", rank=1)]
-    header = recording.Header(magic=recording.MAGIC, version=1, run="lm", attempt="one", replicas=replicas)
+    header = recording.Header(
+        magic=recording.MAGIC, version=recording.VERSION, run="lm", attempt="one", replicas=replicas
+    )
     end = recording.End(reason="", complete=False, missed=2, restarts=1, points_dropped=7)
     assert list(recounting.missing_lines(header, end)) == [
         "points of rank 0 up to step 512 came before it began",

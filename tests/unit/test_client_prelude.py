@@ -4,13 +4,14 @@ import pytest
 
 from zloom.client.prelude import Losses, Prelude
 from zloom.messages import Happened, Reported, Revised
-from zloom.model import Event, ReplicaStatus, Revision, Series
+from zloom.model import Event, ReplicaStatus, Revision
+from zloom.series import Series
 
 
 def reported(step: int, *points: int, attempt: str = "one", dropped: int = 0) -> Reported:
     status = ReplicaStatus("r0", "lm", attempt, step=step, dropped=dropped)
     return Reported(
-        seq=1, status=status, metrics={"loss": Series(list(points), [0.5] * len(points))} if points else {}
+        seq=1, status=status, metrics={"loss": Series.of(list(points), [0.5] * len(points))} if points else {}
     )
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from tests.unit.broker_support import BATCH_SIZE, LEARNING_RATE, Bench, events, published, replica, sent
 from zloom import messages as m
-from zloom.model import Key, Outcome, ReplicaStatus, Schema, Series
+from zloom.model import Key, Outcome, ReplicaStatus, Schema
+from zloom.series import Series
 from zloom_broker.effects import Publish, Send
 from zloom_broker.held import MAX_STATUSES
 
@@ -414,7 +415,7 @@ def test_who_sees_a_step_sees_what_was_declared_before_it(written: bool) -> None
     bench = steered()
     bench.hold = True
     bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
-    bench.receive(b"a", m.Status(seq=1, step=7, metrics={"loss": Series([7], [0.5])}))
+    bench.receive(b"a", m.Status(seq=1, step=7, metrics={"loss": Series.of([7], [0.5])}))
     bench.receive(b"a", m.Declare(seq=3, keys=[LEARNING_RATE], commands=[]))
     bench.receive(b"a", m.Status(seq=2, step=8))
     bench.receive(b"a", m.Goodbye())
@@ -438,7 +439,7 @@ def test_a_disk_that_hangs_holds_up_the_newest_statuses_and_the_others_are_count
     bench.hold = True
     bench.receive(b"a", m.Declare(seq=2, keys=[BATCH_SIZE], commands=[]))
     for seq in range(2, 2000):
-        bench.receive(b"a", m.Status(seq=seq, step=seq, metrics={"loss": Series([seq], [0.5])}))
+        bench.receive(b"a", m.Status(seq=seq, step=seq, metrics={"loss": Series.of([seq], [0.5])}))
     assert _replica(bench).step == 1
     told = [
         each
@@ -526,7 +527,7 @@ def test_an_operator_that_said_goodbye_is_forgotten() -> None:
 
 def test_a_replica_that_left_keeps_its_last_step_and_metrics() -> None:
     bench = steered()
-    bench.receive(b"a", m.Status(seq=1, step=7, metrics={"loss": Series([7], [0.5])}))
+    bench.receive(b"a", m.Status(seq=1, step=7, metrics={"loss": Series.of([7], [0.5])}))
     bench.receive(b"a", m.Goodbye(step=9))
     (answer,) = sent(bench.receive(b"op", m.GetReplicas(id="q")))
     assert isinstance(answer, m.Replicas)

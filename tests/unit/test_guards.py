@@ -9,7 +9,8 @@ import pytest
 from tests.unit.broker_support import BATCH_SIZE, Bench, fold, published, replica, sent
 from tests.unit.steering_support import Job, prepared, restarted
 from zloom import messages as m
-from zloom.model import GuardEnd, HistoryEntry, Outcome, Problem, Revision, Series
+from zloom.model import GuardEnd, HistoryEntry, Outcome, Problem, Revision
+from zloom.series import Series
 from zloom_broker.effects import Effect
 from zloom_broker.records import decode_image, encode
 from zloom_broker.state import State
@@ -55,7 +56,7 @@ class Guarded:
     def report(self, step: int, peer: str = "a", **metrics: dict[int, float]) -> list[Effect]:
         """Report points, by metric and step."""
         self.seq += 1
-        series = {name: Series(list(points), list(points.values())) for name, points in metrics.items()}
+        series = {name: Series.of(list(points), list(points.values())) for name, points in metrics.items()}
         return self.do(self.bench.receive(peer.encode(), m.Status(seq=self.seq, step=step, metrics=series)))
 
     def loss(self, value: float, *steps: int) -> list[Effect]:
@@ -215,8 +216,9 @@ def test_two_guards_whose_outcomes_come_together_have_a_baseline_each(guarded: G
     ]
 
 
-def test_a_batch_of_columns_of_two_lengths_does_no_harm(guarded: Guarded) -> None:
-    guarded.bench.receive(b"a", m.Status(seq=1, step=3, metrics={"loss": Series([1, 2, 2**63], [1.0, 1.0])}))
+def test_steps_at_the_ends_of_64_bits_do_no_harm(guarded: Guarded) -> None:
+    points = Series.of([-(2**63), 2**63 - 1], [1.0, 1.0])
+    guarded.bench.receive(b"a", m.Status(seq=1, step=3, metrics={"loss": points}))
     guarded.set()
     guarded.applied(1, 4)
     guarded.loss(9.0, 5)
@@ -458,7 +460,7 @@ def test_a_bad_guard_is_refused_and_nothing_is_changed(guarded: Guarded) -> None
 
 
 def status(job: Job, rank: int, seq: int, step: int, loss: float) -> list[Effect]:
-    metrics = {"loss": Series([step], [loss])}
+    metrics = {"loss": Series.of([step], [loss])}
     return job.receive(f"r{rank}".encode(), m.Status(seq=seq, step=step, metrics=metrics))
 
 

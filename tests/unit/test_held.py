@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from zloom.messages import Status
-from zloom.model import Series
+from zloom.series import Series
 from zloom_broker.held import MAX_POINTS, MAX_STATUSES, Held
 
 kinds = st.sampled_from(["status", "declare", "goodbye", "hello"])
@@ -14,7 +14,7 @@ kinds = st.sampled_from(["status", "declare", "goodbye", "hello"])
 
 def status(points: int = 1) -> Status:
     numbers = list(range(points))
-    return Status(seq=1, step=1, metrics={"loss": Series(numbers, [float(each) for each in numbers])})
+    return Status(seq=1, step=1, metrics={"loss": Series.of(numbers, [float(each) for each in numbers])})
 
 
 class Line:

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.broker_support import Bench, sent
 from zloom import messages as m
 from zloom.messages import Beat
-from zloom.model import Series
+from zloom.series import Series
 from zloom_broker.effects import Commit, Publish
 from zloom_broker.hub import Connections, CoreSettings, Hub, Peer
 from zloom_broker.records import EpochStarted
@@ -113,7 +113,7 @@ def test_each_second_status_is_answered_with_credit_whatever_else_came() -> None
 def test_a_stream_of_points_is_answered_with_credit_for_each_two() -> None:
     bench = Bench()
     bench.active()
-    points = {"loss": Series(steps=[1], values=[0.5])}
+    points = {"loss": Series.of(steps=[1], values=[0.5])}
     statuses = [m.Status(seq=seq, step=1, metrics=points) for seq in (1, 3, 5, 7)]
     assert [len(sent(bench.receive(b"a", status), b"a")) for status in statuses] == [1, 0, 1, 0]
 

@@ -17,7 +17,7 @@ _PURE = """
     zloom.errors zloom.gaps zloom.handlers zloom.history zloom.mailbox zloom.markers
     zloom.messages zloom.model zloom.oldest zloom.outcome_table zloom.pace zloom.parting zloom.pause
     zloom.promises zloom.ramps zloom.recording zloom.replay_schedule zloom.restoring
-    zloom.rounds zloom.schedule zloom.schema zloom.session zloom.session_effects
+    zloom.rounds zloom.schedule zloom.schema zloom.series zloom.session zloom.session_effects
     zloom.session_link zloom.session_reports zloom.session_rounds zloom.session_state
     zloom.session_updates zloom.settlement zloom.socket_outbox zloom.stacks zloom.transcript
     zloom.updates_address zloom.version zloom.visibility zloom.words

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 
 from zloom.messages import Status
-from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, Phase, Series
+from zloom.model import MAX_METRIC_NAME, MAX_METRICS, DeviceStatus, Phase
+from zloom.series import Series
 from zloom_broker.liveness import ABSENT_LIMIT, SILENT_LIMIT, UNROUTABLE_GRACE, Vitals
 
 
@@ -218,7 +219,7 @@ def test_what_a_replica_makes_up_does_not_fill_the_memory() -> None:
     vitals = connected()
     dropped = 0
     for number in range(2 * MAX_METRICS):
-        metrics = {f"m{number}": Series([1], [0.5])}
+        metrics = {f"m{number}": Series.of([1], [0.5])}
         devices = [DeviceStatus(f"d{number}")]
         dropped += vitals.report(Status(seq=number, step=number, metrics=metrics, devices=devices), 0.0)
     assert len(vitals.metrics) == MAX_METRICS
@@ -229,7 +230,10 @@ def test_what_a_replica_makes_up_does_not_fill_the_memory() -> None:
 
 def test_a_metric_with_an_endless_name_is_dropped_and_counted() -> None:
     vitals = connected()
-    metrics = {"m" * (MAX_METRIC_NAME + 1): Series([1], [0.5]), "m" * MAX_METRIC_NAME: Series([1], [0.25])}
+    metrics = {
+        "m" * (MAX_METRIC_NAME + 1): Series.of([1], [0.5]),
+        "m" * MAX_METRIC_NAME: Series.of([1], [0.25]),
+    }
     assert vitals.report(Status(seq=1, step=1, metrics=metrics), 0.0) == 1
     assert vitals.metrics == {"m" * MAX_METRIC_NAME: 0.25}
     assert vitals.recent.of("m" * (MAX_METRIC_NAME + 1)) == []

@@ -12,14 +12,19 @@ import pytest
 from msgspec import NODEFAULT, Struct
 
 from tests.unit.message_strategies import ALL
-from zloom import codec, messages, model
+from zloom import codec, messages, model, series
 from zloom.messages import Outcomes
 from zloom.model import Outcome
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "protocol.md").read_text()
 BROKER = ROOT / "broker" / "zloom_broker"
-TYPES = [kind for _, kind in inspect.getmembers(model, inspect.isclass) if kind.__module__ == model.__name__]
+TYPES = [
+    kind
+    for module in (model, series)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if kind.__module__ == module.__name__
+]
 NAMES = {messages._snake(kind.__name__): kind for kind in (*TYPES, *(kind for _, kind in ALL))}
 
 

@@ -7,7 +7,8 @@ import pytest
 from tests.unit.broker_support import GPU, Bench, sent
 from zloom import messages as m
 from zloom.codec import MAX_MESSAGE_SIZE, encode
-from zloom.model import Device, DeviceStatus, Key, Schema, Series
+from zloom.model import Device, DeviceStatus, Key, Schema
+from zloom.series import Series
 
 
 def steered() -> Bench:
@@ -44,7 +45,7 @@ def test_a_replica_is_told_as_it_reported_last() -> None:
         phase="saving",
         step_time=0.5,
         revision=3,
-        metrics={"loss": Series([6, 7], [2.0, 1.5])},
+        metrics={"loss": Series.of([6, 7], [2.0, 1.5])},
         devices=[DeviceStatus("GPU-1", 0.9)],
     )
     bench.receive(b"a", report)

@@ -55,8 +55,8 @@ def test_what_is_no_record_is_refused(content: object, expected: str) -> None:
     [
         ({"magic": "tar"}, "is no recording of zloom"),
         (
-            {"version": 2, "software": "zloom 9"},
-            "is a recording of version 2, and .* version 1; zloom 9 wrote",
+            {"version": 1, "software": "zloom 9"},
+            "is a recording of version 1, and .* version 2; zloom 9 wrote",
         ),
         ({"type": "end", "reason": ""}, "does not begin with a header"),
         ({"run": None}, "holds a bad record 'header'"),

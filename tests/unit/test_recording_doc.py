@@ -9,7 +9,8 @@ import pytest
 
 from tests.unit.test_protocol_doc import default_of, rows
 from zloom import recording
-from zloom.model import ReplicaStatus, Series
+from zloom.model import ReplicaStatus
+from zloom.series import Series
 
 TEXT = (Path(__file__).parents[2] / "docs" / "recording.md").read_text()
 KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(recording.AnyRecord)}
@@ -37,7 +38,7 @@ def test_the_reader_of_the_document_prints_the_points(
     records: list[recording.AnyRecord] = [
         recording.Header(magic=recording.MAGIC, version=recording.VERSION, run="lm", attempt="one"),
         recording.Reported(
-            status=ReplicaStatus("r1", "lm", "one", rank=0), metrics={"loss": Series([7, 8], [0.5, 0.25])}
+            status=ReplicaStatus("r1", "lm", "one", rank=0), metrics={"loss": Series.of([7, 8], [0.5, 0.25])}
         ),
         recording.End(reason="finished"),
     ]

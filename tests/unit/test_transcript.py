@@ -1,8 +1,9 @@
 """What a recorder writes of what it sees: each thing once, and how much is missing."""
 
 from zloom import messages, recording
-from zloom.model import Event, GuardEnd, HistoryEntry, Outcome, ReplicaStatus, Revision, Series
+from zloom.model import Event, GuardEnd, HistoryEntry, Outcome, ReplicaStatus, Revision
 from zloom.recording import AnyRecord
+from zloom.series import Series
 from zloom.transcript import Transcript
 
 NOW = 7.0
@@ -10,7 +11,7 @@ NOW = 7.0
 
 def transcript(*replicas: ReplicaStatus) -> Transcript:
     header = recording.Header(
-        magic=recording.MAGIC, version=1, run="lm", attempt="one", replicas=list(replicas)
+        magic=recording.MAGIC, version=recording.VERSION, run="lm", attempt="one", replicas=list(replicas)
     )
     return Transcript(header)
 
@@ -41,7 +42,7 @@ def revised(number: int, attempt: str = "one") -> messages.Revised:
 
 def reported(points: int, dropped: int = 0, attempt: str = "one") -> messages.Reported:
     status = ReplicaStatus("r0", "lm", attempt, dropped=dropped)
-    series = Series(list(range(points)), [0.5] * points)
+    series = Series.of(list(range(points)), [0.5] * points)
     return messages.Reported(status=status, metrics={"loss": series} if points else {})
 
 

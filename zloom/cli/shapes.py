@@ -10,6 +10,7 @@ from zloom.errors import Refused, SettingsError, ZloomError
 from zloom.messages import Answered, Happened, Keys, Preview, Reported, Revised, Stacks
 from zloom.model import Command, HistoryEntry, KeyState, Outcome, Schema
 from zloom.schema import describe
+from zloom.series import Series
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,6 +32,8 @@ def of_struct(struct: msgspec.Struct) -> Json:
 def _plain(value: Any) -> Any:
     if isinstance(value, Schema):
         return msgspec.to_builtins(value)
+    if isinstance(value, Series):
+        return {"steps": value.steps.tolist(), "values": value.values.tolist()}
     if isinstance(value, msgspec.Struct):
         return of_struct(value)
     if isinstance(value, list):
