@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader, IterableDataset
 
 from bench.roles import announce
+from bench.steps_trainer import Turn, cpu_of_others
 from bench.training import step
 from zloom.lightning import WeaveletCallback
 
@@ -51,11 +52,34 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Turns(Callback):
-    """Counts the steps of as many seconds as each line of the input says, and prints how many a second."""
+class Timed(WeaveletCallback):
+    """Counts the seconds that its hooks take in each step."""
 
-    def __init__(self) -> None:
-        self._began = self._end = 0.0
+    told = 0.0
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        """Do what is done there, and count it."""
+        began = time.perf_counter()
+        super().on_train_batch_start(*arguments)
+        self.told += time.perf_counter() - began
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """Do what is done there, and count it."""
+        began = time.perf_counter()
+        super().on_train_batch_end(*arguments)
+        self.told += time.perf_counter() - began
+
+
+class Turns(Callback):
+    """Counts the steps of as many seconds as each line of the input says, and prints a `Turn`.
+
+    Args:
+        timed: The callback whose part is told; None: there is none.
+    """
+
+    def __init__(self, timed: Timed | None) -> None:
+        self._timed = timed
+        self._began = self._end = self._taken = 0.0
         self._count = 0
 
     def on_train_batch_end(
@@ -69,25 +93,30 @@ class Turns(Callback):
         if now < self._end:
             return
         if self._end:
-            print(self._count / (now - self._began), flush=True)
+            elapsed, taken = now - self._began, self._paid() - self._taken
+            print(Turn(self._count / elapsed, 100 * taken / elapsed), flush=True)
         else:
             announce()
         line = sys.stdin.readline()
         trainer.should_stop = not line
-        self._count, self._began = 0, time.perf_counter()
+        self._count, self._began, self._taken = 0, time.perf_counter(), self._paid()
         self._end = self._began + float(line or 1)
+
+    def _paid(self) -> float:
+        """Return the seconds of the callback, and of CPU of all other threads, until now."""
+        return cpu_of_others() + (0.0 if self._timed is None else self._timed.told)
 
 
 def main(kind: str, address: str, rounds: str) -> None:
     """Train until the input ends; `kind` is bare, empty or zloom, and `address` the broker's."""
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    callbacks: list[Callback] = [Turns()]
-    match kind:
-        case "zloom":
-            callbacks.insert(0, WeaveletCallback(run="bench", broker=address))
-        case "empty":
-            callbacks.insert(0, Callback())  # Lightning calls each of its hooks, whatever they do
+    timed = Timed(run="bench", broker=address) if kind == "zloom" else None
+    callbacks: list[Callback] = [Turns(timed)]
+    if timed is not None:
+        callbacks.insert(0, timed)
+    elif kind == "empty":
+        callbacks.insert(0, Callback())  # Lightning calls each of its hooks, whatever they do
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,

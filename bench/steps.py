@@ -57,6 +57,7 @@ GOALS = (
         for millis in MILLIS
         for ours in (ALIVE, DEAD, ABSENT)
     ),
+    Goal(f"{MILLIS[0]} ms a step", TAKEN, STEERED, NATS, 1.0, by="itself"),
     Goal(f"{MILLIS[0]} ms a step", WHAT, STEERED, LIGHTNING, 0.99, at_most=False),
     Goal(f"{MILLIS[0]} ms a step", WHAT, STEERED, EMPTY),
     Goal(f"{MILLIS[0]} ms a step", WHAT, EMPTY, LIGHTNING),

@@ -132,7 +132,7 @@ class Turn(NamedTuple):
 
 def train(seconds: float, make_step: Callable[[], Any], between: BetweenSteps) -> Turn:
     """Make steps for so long."""
-    clock, others = time.perf_counter, _cpu_of_others()
+    clock, others = time.perf_counter, cpu_of_others()
     started = now = clock()
     end, number, told = started + seconds, 0, 0.0
     while now < end:
@@ -143,10 +143,10 @@ def train(seconds: float, make_step: Callable[[], Any], between: BetweenSteps) -
         now = clock()
         told += now - made
     elapsed = now - started
-    return Turn(number / elapsed, 100 * (told + _cpu_of_others() - others) / elapsed)
+    return Turn(number / elapsed, 100 * (told + cpu_of_others() - others) / elapsed)
 
 
-def _cpu_of_others() -> float:
+def cpu_of_others() -> float:
     """Return the seconds of CPU of all threads of this process but this one."""
     return time.process_time() - time.thread_time()
 

@@ -21,10 +21,12 @@ from tests.e2e.lightning_models import QUIET, Change, Manual, Regression, loader
 from tests.e2e.test_lightning_optimizer import TwoOptimizers, scheduled
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.client import SyncOperator, connect_sync
-from zloom.errors import Refused
+from zloom.errors import Refused, SettingsError
 from zloom.lightning import WeaveletCallback
+from zloom.lightning.callback import REPORT_EVERY
 from zloom.lightning.limits import AccumulateGradBatches
 from zloom.markers import on_command, on_config
+from zloom.messages import Happened, Reported
 from zloom.model import ReplicaStatus
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
@@ -428,6 +430,46 @@ def test_metrics_epoch_rate_and_throughput_are_reported(session: Session) -> Non
         assert replica.metrics["samples_per_second"] == pytest.approx(8 * rate)
 
     session.fit(Logs(), script, val=loader())
+
+
+def reported_steps(session: Session, module: Regression, steps: int) -> list[int]:
+    """Train so many steps; return those whose loss was reported."""
+    with session.operator.watch(session.run) as feed:
+        session.fit(module, lambda: until(lambda: session.replica.state == "finished"), max_steps=steps)
+        reported: list[int] = []
+        for seen in feed:
+            if isinstance(seen, Reported) and "loss" in seen.metrics:
+                reported += seen.metrics["loss"].steps
+            if isinstance(seen, Happened) and seen.event.kind == "finished":
+                break
+    return reported
+
+
+def test_each_batch_is_reported_where_that_is_asked_for(session: Session) -> None:
+    session.callback = WeaveletCallback(session.run, broker=session.operator.endpoint, report_every=0)
+    assert reported_steps(session, Regression(), 60) == list(range(1, 61))
+
+
+def test_short_batches_are_reported_a_hundred_times_a_second_at_most(session: Session) -> None:
+    class Timed(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ends: list[float] = []
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.ends.append(time.monotonic())
+
+    module = Timed()
+    steps = reported_steps(session, module, 300)
+    assert steps[0] == 1
+    assert len(steps) <= 2 + (module.ends[-1] - module.ends[0]) / REPORT_EVERY
+    assert len(steps) < 300
+
+
+@pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf")])
+def test_an_interval_of_reports_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(SettingsError, match=r"report_every is .*; expected seconds, 0 or more"):
+        WeaveletCallback("lm", report_every=seconds)
 
 
 def test_phases_are_told(session: Session) -> None:
