@@ -604,6 +604,11 @@ def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> Non
         assert process.wait(DEADLINE) == 0
         assert trained.json(*stop)["revision"] == revision  # of a run that has ended
         assert trained.json("ps", "short")[0]["state"] == "finished"
+        assert trained.json("ps", "short", "--live") == []
+        assert trained.run("ps", "short", "--live").stdout == (
+            "no replica is live; ps without --live lists 1 other\n"
+        )
+        assert [each["run"] for each in trained.json("ps", "--live")] == ["lm"]
         gone = "zloom: no replica of short (one) is there: rank 0: finished\n"
         for looked in (("stacks", "short"), ("stacks", "short", "--rank", "7"), ("set", "short", "gated=1")):
             assert trained.run(*looked, code=1).stderr == gone

@@ -39,21 +39,29 @@ def ps(
     attempt: Annotated[
         str, typer.Option("--attempt", metavar="ID", help="Only this attempt of RUN.", show_default=False)
     ] = "",
+    live: Annotated[
+        bool, typer.Option("--live", help="Only replicas that have not finished and are not lost.")
+    ] = False,
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
     """List the replicas of all runs: who trains where, at which step."""
     from zloom.cli import connection, exits, output, shapes, tables, usage
+    from zloom.model import GONE
+    from zloom.words import counted
 
     target = Target(broker, timeout, as_json)
     with exits.reported(as_json=as_json):
         usage.check_attempt(run, attempt)
     replicas = connection.ask(target, lambda operator: _replicas(operator, run, attempt))
+    shown = [each for each in replicas if not live or each.state not in GONE]
     if as_json:
-        output.say_json([shapes.of_struct(each) for each in replicas])
+        output.say_json([shapes.of_struct(each) for each in shown])
+    elif replicas and not shown:
+        output.say(f"no replica is live; ps without --live lists {counted(len(replicas), 'other')}")
     else:
-        output.show(tables.of_replicas(replicas, ids=output.width() >= WIDE))
+        output.show(tables.of_replicas(shown, ids=output.width() >= WIDE))
 
 
 async def _replicas(operator: "Operator", run: str, attempt: str) -> "list[ReplicaStatus]":
