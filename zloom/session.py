@@ -147,6 +147,8 @@ class Session:
     def on_timer(self, now: float) -> list[Effect]:
         """Do what is due."""
         effects: list[Effect] = []
+        due = self.next_timer()
+        self._link.late = 0.0 if due is None else now - due
         while (alarm := self._alarms.take_due(now)) is not None:
             effects += self._ring(alarm, now)
         return effects

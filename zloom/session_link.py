@@ -48,7 +48,11 @@ class Link:
         """Seconds between two beats."""
         self.heard = 0.0
         """When the broker was heard last, or looked for first."""
+        self.late = 0.0
+        """Seconds after its time at which the newest alarm rang: this process did not run."""
         self._silent_since: float | None = None
+        self._blamed = False
+        """It was said of this silence that no broker answers."""
         self._software = software
         self._new_nonce = new_nonce
         self._inherit = inherit
@@ -104,19 +108,30 @@ class Link:
         self.alarms.set(Alarm.HELLO, now + seconds)
 
     def silent(self) -> list[Effect]:
-        """The broker does not answer: said once, however often it is tried again before it does."""
-        if self._silent_since is not None:
+        """The broker does not answer: said once, however often it is tried again before it does.
+
+        Where this process did not run, that is said first: the broker may well have answered.
+        """
+        known = self._silent_since is not None
+        if not known:
+            self._silent_since = self.heard
+        if self.late > INTERVAL:
+            text = (
+                f"zloom could not run in this process for {self.late:.1f} s: it was stopped, or a call held "
+                f"the GIL; the broker at {self.control} is asked again"
+            )
+            return [] if known else [Say(text)]
+        if self._blamed:
             return []
-        self._silent_since = self.heard
-        text = f"no broker answers at {self.control}; the training goes on, and it is tried again"
-        return [Say(text)]
+        self._blamed = True
+        return [Say(f"no broker answers at {self.control}; the training goes on, and it is tried again")]
 
     def answers(self, now: float) -> list[Effect]:
         """The broker took this peer: said if it was said before that none answers."""
         if self._silent_since is None:
             return []
         again, seconds = " again" if self.welcome.epoch else "", now - self._silent_since
-        self._silent_since = None
+        self._silent_since, self._blamed = None, False
         return [Say(f"the broker at {self.control} answers{again} after {seconds:.1f} s")]
 
     def welcomed(self, welcome: Welcome) -> None:

@@ -282,6 +282,21 @@ def test_an_outage_is_said_once_and_its_end_too() -> None:
     assert said(back) == [f"the broker at {CONTROL} answers again after 30.0 s"]
 
 
+def test_a_process_that_was_stopped_does_not_blame_the_broker() -> None:
+    session = active()
+    [stopped] = said(session.on_timer(30.0))
+    assert stopped.startswith("zloom could not run in this process for 29.0 s: it was stopped, or")
+    assert said(session.receive_control(WELCOME, 30.1)) == [
+        f"the broker at {CONTROL} answers again after 30.1 s"
+    ]
+
+
+def test_a_broker_that_does_not_answer_after_a_stop_either_is_blamed_then() -> None:
+    session = active()
+    assert len(said(session.on_timer(30.0))) == 1
+    assert said(time_passes(session, 30.0, 90.0)) == [f"no broker answers at {CONTROL}; {GOES_ON}"]
+
+
 def test_a_restart_without_an_outage_is_not_said() -> None:
     session = active()
     effects = session.receive_update(STEER, m.Beat(epoch="e2", seq=1), 0.5)
