@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from zloom.messages import Happened, Revised
 from zloom.model import Revision
-from zloom_broker.effects import Effect, Publish
+from zloom_broker.effects import Effect, Publish, Tell
 
 BURST = 5
 """Lines of one kind and attempt that one batch of effects may have: of a burst of 100 changes, which share a
@@ -19,16 +19,8 @@ def lines(effects: Iterable[Effect]) -> Iterator[str]:
     """Yield the lines that a batch of effects is worth."""
     told: Counter[tuple[str, str]] = Counter()
     for effect in effects:
-        if not isinstance(effect, Publish) or not effect.topic.startswith(WATCH):
-            continue
-        entry: tuple[str, str, str]
-        if isinstance(effect.message, Happened):
-            event = effect.message.event
-            entry = f"{event.run} ({event.attempt})", event.kind, event.text
-        elif isinstance(effect.message, Revised):
-            revised = effect.message
-            entry = f"{revised.run} ({revised.attempt})", "revision", _what(revised.revision)
-        else:
+        entry = _entry(effect)
+        if entry is None:
             continue
         told[entry[:2]] += 1
         if told[entry[:2]] <= BURST:
@@ -36,6 +28,18 @@ def lines(effects: Iterable[Effect]) -> Iterator[str]:
     for (attempt, kind), count in told.items():
         if count > BURST:
             yield f"{attempt}: {kind} and {count - BURST} more"
+
+
+def _entry(effect: Effect) -> tuple[str, str, str] | None:
+    """Return attempt, kind and text of what an effect has to tell."""
+    match effect:
+        case Tell():
+            return f"{effect.run} ({effect.attempt})", effect.kind, effect.text
+        case Publish(topic, Happened(event=event)) if topic.startswith(WATCH):
+            return f"{event.run} ({event.attempt})", event.kind, event.text
+        case Publish(topic, Revised() as revised) if topic.startswith(WATCH):
+            return f"{revised.run} ({revised.attempt})", "revision", _what(revised.revision)
+    return None
 
 
 def _what(revision: Revision) -> str:

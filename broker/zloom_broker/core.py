@@ -262,6 +262,7 @@ class Core:
     def end_turn(self) -> list[Effect]:
         """All that came in one turn of the loop was received: what belongs together is written together."""
         self._outcomes.end_turn()
+        self._membership.end_turn()
         return self._hub.take()
 
     def end(self) -> list[Effect]:

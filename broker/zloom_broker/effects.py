@@ -46,4 +46,13 @@ class Expel(Struct, frozen=True):
     reason: str
 
 
-Effect = Send | Publish | Commit | Admit | Expel
+class Tell(Struct, frozen=True):
+    """Tell who reads the log of something that nobody watches."""
+
+    run: str
+    attempt: str
+    kind: str
+    text: str
+
+
+Effect = Send | Publish | Commit | Admit | Expel | Tell

@@ -15,7 +15,7 @@ from zloom.model import Event
 from zloom_broker.addresses import Addresses
 from zloom_broker.attempt import AttemptKey
 from zloom_broker.commits import Commits
-from zloom_broker.effects import Admit, Commit, Effect, Expel, Publish, Send
+from zloom_broker.effects import Admit, Commit, Effect, Expel, Publish, Send, Tell
 from zloom_broker.liveness import PROBE_INTERVAL, Vitals
 from zloom_broker.permissions import OWNER, Access
 from zloom_broker.records import AnyRecord, encode
@@ -213,6 +213,10 @@ class Hub:
         """Send what may not wait for credit; the other side counts it all the same."""
         peer.sent += 1
         self._effects.append(Send(peer.id, message))
+
+    def tell(self, run: str, attempt: str, kind: str, text: str) -> None:
+        """Have a line written to the log."""
+        self._effects.append(Tell(run, attempt, kind, text))
 
     def ask_to_expel(self, user: str, reason: str) -> None:
         """Have a user's key taken from him."""

@@ -42,6 +42,8 @@ class Membership:
         self._starting: set[AttemptKey] = set()
         """Attempts of which the first replica is being written."""
         self._conflicts: set[tuple[str, str]] = set()
+        self._back: list[Replica] = []
+        """Those on new connections since the last turn, whom the journal has."""
 
     def joining(self, key: AttemptKey) -> list[str]:
         """Return the ids of replicas that are about to join an attempt."""
@@ -58,6 +60,12 @@ class Membership:
             self._welcomes.welcome(Greeted(identity, hello, access), now)
         else:
             self._approach(Join(Greeted(identity, hello, access), hello.replica), now)
+
+    def end_turn(self) -> None:
+        """Tell of those who came back in one turn of the loop: after a restart a thousand may."""
+        for replica in self._back:
+            self._hub.tell(*_home(replica), "reconnected", _where(replica))
+        self._back.clear()
 
     def is_superseded(self, peer: Peer) -> bool:
         """Return whether the replica of a connection has said hello on another since then."""
@@ -131,6 +139,9 @@ class Membership:
         if reason:
             self._put_off(join, reason)
         elif self._is_registered(join.replica):
+            bound = self._hub.weavelets.get(join.replica.id)
+            if bound is None or bound.id != join.greeted.identity:
+                self._back.append(join.replica)
             self._departures.take_back(join.replica.id)
             self._welcomes.welcome(join.greeted, now)
         elif self._hub.settings.read_only:
@@ -239,8 +250,7 @@ class Membership:
     def _joined(self, replica: Replica, now: float, *, returned: bool) -> None:
         # What is told and written is of when it said hello; its life counts from now, as a disk may hang.
         kind: Literal["joined", "returned"] = "returned" if returned else "joined"
-        text = f"rank {replica.rank} on {replica.host} (pid {replica.pid})"
-        self._hub.event(Event(kind, *_home(replica), text=text, replicas=[replica.id]), now)
+        self._hub.event(Event(kind, *_home(replica), text=_where(replica), replicas=[replica.id]), now)
         self._compare_baselines(replica, now)
         registration = self._joins.registering.pop(replica.id)
         join = registration.newest
@@ -310,6 +320,10 @@ class Membership:
         if join.replica.id not in self._joins.coming:
             self._declarations.drop_hello(join.replica.id)
         self._not_welcomed(join.replica.id)
+
+
+def _where(replica: Replica) -> str:
+    return f"rank {replica.rank} on {replica.host} (pid {replica.pid})"
 
 
 def _home(replica: Replica) -> AttemptKey:

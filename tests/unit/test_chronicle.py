@@ -1,6 +1,6 @@
 """What the log tells at level info."""
 
-from tests.unit.broker_support import Bench
+from tests.unit.broker_support import Bench, replica
 from zloom import messages as m
 from zloom_broker.chronicle import BURST, lines
 
@@ -24,6 +24,35 @@ def test_who_comes_and_goes_is_told() -> None:
     bench.join()
     bench.unroutable(b"a")
     assert list(lines(bench.advance(2.0))) == ["run (one): lost rank 0: the connection was closed"]
+
+
+def test_who_comes_back_on_a_new_connection_is_told_once() -> None:
+    before = Bench()
+    before.active()
+    bench = Bench(before.journal, epoch="second")
+    back = ["run (one): reconnected rank 0 on host (pid 1)"]
+    assert list(lines(bench.join())) == back
+    assert list(lines(bench.join())) == [], "its hello was on its way twice"
+    bench.sync()
+    hello = m.Hello(protocols=[1], role="weavelet", nonce="other", replica=replica("a"))
+    assert list(lines(bench.receive(b"elsewhere", hello))) == [
+        "run (one): reconnected rank 0 on host (pid 1)"
+    ]
+
+
+def test_of_a_herd_that_comes_back_in_one_turn_only_the_first_are_told() -> None:
+    before = Bench()
+    names = [f"r{rank}" for rank in range(100)]
+    for rank, name in enumerate(names):
+        before.join(name, rank=rank, world_size=100)
+    bench = Bench(before.journal, epoch="second")
+    hellos = [
+        m.Hello(protocols=[1], role="weavelet", nonce=name, replica=replica(name, rank=rank, world_size=100))
+        for rank, name in enumerate(names)
+    ]
+    told = list(lines(bench.turn(*zip(names, hellos, strict=True))))
+    assert len(told) == BURST + 1
+    assert told[-1] == f"run (one): reconnected and {100 - BURST} more"
 
 
 def test_a_revision_is_told_once_with_who_and_which_keys() -> None:
