@@ -26,6 +26,7 @@ from zloom_broker.records import (
     decode_roster,
     encode,
 )
+from zloom_broker.traces import Traces
 
 MAX_TEXT = 2000
 """Characters that are kept of an outcome's error, and of its detail."""
@@ -66,6 +67,7 @@ class Attempt:
         self.left: dict[str, ReplicaLeft] = {}
         self.ledgers = Ledgers()
         self.config = DesiredConfig(self.ledgers)
+        self.traces = Traces(self.ledgers)
         self.open: dict[int, Ledger] = {}
         """Revisions that are not settled, by number and in order."""
         self.deferred: dict[int, Ledger] = {}
@@ -319,6 +321,7 @@ class Attempt:
                 changed = True
             ledger.answer(outcome)
             self._note_loss(number, outcome)
+            self.traces.note(number, outcome)
         if ledger.settled:
             self.open.pop(number, None)
             self.deferred.pop(number, None)

@@ -12,7 +12,6 @@ from zloom_broker.hub import Hub, Peer
 from zloom_broker.liveness import Vitals
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.records import ReplicaLeft
-from zloom_broker.traces import trace_of
 
 MAX_REASON = 255
 """Characters that are kept of a trainer's reason."""
@@ -83,7 +82,7 @@ class Departures:
         step: int | None = None,
     ) -> None:
         vitals = self._hub.vitals.get(replica) or Vitals()
-        known = vitals.status or trace_of(self._hub.state.attempts[key], replica)
+        known = vitals.status or self._hub.state.attempts[key].traces.of(replica)
         left = ReplicaLeft(
             run=key[0],
             attempt=key[1],

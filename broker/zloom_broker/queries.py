@@ -42,7 +42,6 @@ from zloom_broker.hub import Hub
 from zloom_broker.ledger import Setting
 from zloom_broker.permissions import Access
 from zloom_broker.records import size_of
-from zloom_broker.traces import trace_of
 
 PAGE = 512 * 1024
 """Bytes of entries in one answer: half of what a message may hold, so that the rest fits surely."""
@@ -126,7 +125,7 @@ class Queries:
         left = attempt.left.get(replica.id)
         status = vitals.status if vitals else None
         state = self._state(attempt, replica, now)
-        known = status or left or trace_of(attempt, replica.id)
+        known = status or left or attempt.traces.of(replica.id)
         return ReplicaStatus(
             replica=replica.id,
             run=replica.run,
