@@ -263,6 +263,7 @@ class Core:
         """All that came in one turn of the loop was received: what belongs together is written together."""
         self._outcomes.end_turn()
         self._membership.end_turn()
+        self._failures.end_turn()
         return self._hub.take()
 
     def end(self) -> list[Effect]:

@@ -129,7 +129,7 @@ class Departures:
         ended = [number for number in candidates if _ended_by(attempt, number, left)]
         for number in ended:
             self._outcomes.announce(attempt, number, [left.replica], self._hub.now)
-        self._failures.replica_left(attempt, left, self._hub.now)
+        self._failures.replica_left(attempt, left)
 
     def _forget_connection(self, replica: str) -> None:
         peer = self._hub.weavelets.pop(replica, None)

@@ -26,6 +26,8 @@ class Failures:
         self._hub = hub
         self._next_id = 0
         self._unheard: dict[str, dict[int, _Unheard]] = {}
+        self._lost: list[tuple[Attempt, ReplicaLeft]] = []
+        """Those of this turn of the loop, of whom the others are not told yet."""
 
     def device_failed(self, record: DeviceFailed, now: float) -> None:
         """Tell each replica on a device, and those who watch its run, that it failed."""
@@ -39,15 +41,24 @@ class Failures:
                 event = Event("device_failed", attempt.run, attempt.id, 0.0, text, names, record.device)
                 self._hub.event(event, now)
 
-    def replica_left(self, attempt: Attempt, left: ReplicaLeft, now: float) -> None:
-        """Forget what a replica was to be told, and tell the others of its run if it was lost."""
+    def replica_left(self, attempt: Attempt, left: ReplicaLeft) -> None:
+        """Forget what a replica was to be told; if it was lost, others of its run are told at the turn's end.
+
+        A thousand that are lost together are not told of each other then.
+        """
         self._unheard.pop(left.replica, None)
-        if left.outcome != "lost":
-            return
-        rank = attempt.replicas[left.replica].rank
-        failure = self._new("replica", replica=left.replica, rank=rank, reason=left.reason)
-        for other in attempt.present():
-            self._tell(other.id, failure, now)
+        if left.outcome == "lost":
+            self._lost.append((attempt, left))
+
+    def end_turn(self) -> None:
+        """Tell those who are still there of those who were lost in this turn of the loop."""
+        lost, self._lost = self._lost, []
+        for attempt, left in lost:
+            rank = attempt.replicas[left.replica].rank
+            failure = self._new("replica", replica=left.replica, rank=rank, reason=left.reason)
+            for other in attempt.present():
+                if other.id != left.replica:  # it may have come back
+                    self._tell(other.id, failure, self._hub.now)
 
     def received(self, peer: Peer, message: FailureReceived) -> None:
         """A replica was told."""

@@ -72,3 +72,16 @@ def test_those_that_may_be_gone_themselves_are_not_told() -> None:
     told = bench.advance(1.5)
     assert events(told) == ["lost", "lost"]
     assert (len(failures(told, b"a")), failures(told, b"b"), failures(told, b"c")) == (2, [], [])
+
+
+def test_those_that_are_lost_together_are_not_told_of_each_other() -> None:
+    """Of a thousand that died at once, each was to be told of each: the broker stood still for seconds."""
+    bench = Bench()
+    bench.active("a", rank=0, world_size=3)
+    bench.active("b", rank=1, world_size=3)
+    bench.active("c", rank=2, world_size=3)
+    for name in ("b", "c"):
+        bench.unroutable(name.encode())
+    bench.advance(1.5)
+    bench.join("b", rank=1, world_size=3)
+    assert failures(bench.advance(2.0), b"b") == []
