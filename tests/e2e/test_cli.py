@@ -579,14 +579,61 @@ def test_watch_says_that_the_broker_is_gone_and_that_it_was_restarted(as_json: b
         assert "restarted; what happened meanwhile may be missing here: `zloom history lm` tells" in back
 
 
-def test_a_reader_that_closes_the_pipe_ends_a_watch_quietly(trained: Place) -> None:
-    with ended(trained.start("watch", "--json")) as watching:
-        assert json.loads(first_line(watching))["type"]
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_reader_that_closes_the_pipe_ends_a_watch_quietly(trained: Place, options: tuple[str, ...]) -> None:
+    with ended(trained.start("watch", *options)) as watching:
+        first_line(watching)
         assert watching.stdout is not None
         assert watching.stderr is not None
         watching.stdout.close()
-        watching.wait(DEADLINE)
+        assert watching.wait(DEADLINE) == 141
         assert watching.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ps",),
+        ("ps", "--json"),
+        ("keys", "lm"),
+        ("watch",),
+        ("watch", "--json"),
+        ("set", "lm", "learning_rate=0.5"),
+        ("--help",),
+        ("ps", "--help"),
+        ("--version",),
+    ],
+)
+def test_a_stdout_that_cannot_be_written_is_one_line(trained: Place, arguments: tuple[str, ...]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*ZLOOM, *arguments],
+            env=trained.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=DEADLINE,
+        )
+    assert (done.returncode, done.stderr) == (6, "zloom: cannot write to stdout: No space left on device\n")
+
+
+def test_a_stderr_that_cannot_be_written_ends_no_change(trained: Place) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*ZLOOM, "set", "lm", "learning_rate=0.5", "--at-step", "1"],
+            env=trained.environment,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            check=False,
+            timeout=DEADLINE,
+        )
+    assert (done.returncode, "applied on 1/1 replica" in done.stdout) == (0, True)
 
 
 def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> None:

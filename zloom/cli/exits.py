@@ -32,8 +32,12 @@ class ExitCode(enum.IntEnum):
     """Applied on some replicas, and it will not be on the others."""
     PENDING = 5
     """Some replica has not answered."""
+    UNWRITTEN = 6
+    """Stdout could not be written, so that what came of it is not said."""
     INTERRUPTED = 130
     """Ctrl-C, as the shell counts it: 128 and the number of SIGINT."""
+    CLOSED = 141
+    """Whoever read stdout has closed it, as the shell counts it: 128 and the number of SIGPIPE."""
 
 
 _OF_ERRORS: tuple[tuple[type[ZloomError], ExitCode], ...] = (

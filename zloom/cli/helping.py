@@ -10,6 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from zloom.cli import streams
+
 _WHOLE = 1000
 """Characters of a first sentence at most."""
 
@@ -22,6 +24,11 @@ class Command(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words of the usage; a name in upper case needs no braces to be one."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words behind the command; `--help` among them writes."""
+        with streams.writing():
+            return super().parse_args(ctx, args)
 
 
 class Group(TyperGroup):
@@ -39,14 +46,19 @@ class Group(TyperGroup):
             with formatter.section(heading):
                 formatter.write_dl(rows)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words before the command; `--help` and `--version` among them write."""
+        with streams.writing():
+            return super().parse_args(ctx, args)
+
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Read the words before the command; those that are wrong end the process."""
-        with _misuse_told():
+        with _misuse_told(), _unwritten_told():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Read the other words and carry the command out; words that are wrong end the process."""
-        with _misuse_told():
+        with _misuse_told(), _unwritten_told():
             return super().invoke(ctx)
 
 
@@ -94,6 +106,21 @@ def _misuse_told() -> Iterator[None]:
         else:
             output.remark(f"`{command} --help` says what it takes")
         raise typer.Exit(ExitCode.USAGE) from error
+
+
+@contextmanager
+def _unwritten_told() -> Iterator[None]:
+    """Say why nothing more comes on stdout; of a pipe that its reader has closed nobody wants to know."""
+    try:
+        yield
+    except streams.Unwritten as error:
+        from zloom.cli import output
+        from zloom.cli.exits import ExitCode
+
+        if error.closed:
+            raise typer.Exit(ExitCode.CLOSED) from error
+        output.complain(f"cannot write to stdout: {error}")
+        raise typer.Exit(ExitCode.UNWRITTEN) from error
 
 
 def _in_a_sentence(text: str) -> str:

@@ -6,11 +6,12 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+from zloom.cli.streams import writing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,17 +63,17 @@ def clean(text: str) -> str:
 
 def say(text: str, style: str = "") -> None:
     """Print a line on stdout."""
-    _print(_console(stderr=False), text, style)
+    _print(text, style, stderr=False)
 
 
 def complain(text: str) -> None:
     """Print a line on stderr, in red where that is a terminal."""
-    _print(_console(stderr=True), f"zloom: {text}", "red")
+    _print(f"zloom: {text}", "red", stderr=True)
 
 
 def remark(text: str) -> None:
     """Print a line on stderr that is no error."""
-    _print(_console(stderr=True), text, "dim")
+    _print(text, "dim", stderr=True)
 
 
 def width() -> int:
@@ -82,13 +83,13 @@ def width() -> int:
 
 def say_json(value: object) -> None:
     """Print a value as JSON on stdout: ASCII, so that nothing in it can reach the terminal; NaN is null."""
-    with _while_there():
+    with writing():
         print(json.dumps(msgspec.json.decode(msgspec.json.encode(value)), indent=2), flush=True)
 
 
 def say_json_line(value: object) -> None:
     """Print a value as one line of JSON on stdout, at once."""
-    with _while_there():
+    with writing():
         print(json.dumps(msgspec.json.decode(msgspec.json.encode(value))), flush=True)
 
 
@@ -146,7 +147,7 @@ def _show(table: Table) -> None:
     console, segments = _console(stderr=False), list[Segment]()
     for line in console.render_lines(shown, pad=False):
         segments += [*_stripped(line), Segment.line()]
-    with _while_there():
+    with writing():
         console.print(Segments(segments), end="")
 
 
@@ -158,26 +159,18 @@ def _stripped(line: "list[Segment]") -> "list[Segment]":
 
 
 def _console(*, stderr: bool) -> "Console":
-    from rich.console import Console
+    from rich import console
+
+    class Console(console.Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # rich would end the process, with 1
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 
 
-def _print(console: "Console", text: str, style: str) -> None:
+def _print(text: str, style: str, *, stderr: bool) -> None:
     from rich.text import Text
 
-    with _while_there():
-        console.print(Text(clean(text), style=style), soft_wrap=True)
-
-
-@contextmanager
-def _while_there() -> Iterator[None]:
-    """Print nothing more where the terminal was closed: what a command still does is not to fail for that."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        # Left as they are, what they hold would be written, and fail, once more at the end of the process.
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
+    with writing(stderr=stderr):
+        _console(stderr=stderr).print(Text(clean(text), style=style), soft_wrap=True)
