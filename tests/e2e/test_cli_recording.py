@@ -189,6 +189,32 @@ def test_what_cannot_be_replayed_is_one_clear_line(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("changes", "options", "left_out"),
+    [
+        ([], (), ""),
+        ([(10**9, {"learning_rate": 0.5})], ("--skip", "1"), "left out: revision 1: as you asked\n"),
+    ],
+)
+def test_a_recording_without_a_change_to_replay_is_no_success(
+    trained: Place,
+    tmp_path: Path,
+    changes: list[tuple[int, dict[str, Value]]],
+    options: tuple[str, ...],
+    left_out: str,
+) -> None:
+    file = recorded(tmp_path / "file", *changes)
+    before = trained.json("history", "lm")
+    done = trained.run("replay", file, "--run", "lm", *options, code=1)
+    text = f"{file} has nothing to replay: it holds no change that is not left out"
+    assert (done.stdout, done.stderr) == ("", f"zloom: {text}\n{left_out}")
+    assert trained.json("replay", file, "--run", "lm", *options, code=1)["error"] == {
+        "code": "RecordingError",
+        "text": text,
+    }
+    assert trained.json("history", "lm") == before
+
+
 def test_another_file_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
     nowhere = Place(tmp_path)
     (tmp_path / "file").write_bytes(b"no recording")

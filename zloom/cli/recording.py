@@ -154,13 +154,18 @@ def _read(file: Path, skip: list[int]) -> "tuple[Header, Schedule]":
         for obstacle in schedule.obstacles[1:]:
             error.add_note(f"  {obstacle}")
         raise error
+    if not schedule.changes:
+        error = RecordingError(f"{file} has nothing to replay: it holds no change that is not left out")
+        for left_out in schedule.left_out:
+            error.add_note(recounting.left_out_line(left_out))
+        raise error
     return reader.header, schedule
 
 
 async def _begin(
     operator: "Operator", header: "Header", schedule: "Schedule", run: str, attempt: str, *, wait: bool
 ) -> "Replay":
-    from zloom.cli import output
+    from zloom.cli import output, recounting
     from zloom.client.attempts import training_attempt
     from zloom.client.replaying import Replay
 
@@ -172,7 +177,7 @@ async def _begin(
     for difference in await replay.differences():
         output.remark(f"note: {difference}")
     for each in schedule.left_out:
-        output.remark(f"left out: revision {each.revision}: {each.reason}")
+        output.remark(recounting.left_out_line(each))
     return replay
 
 

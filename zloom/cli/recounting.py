@@ -8,7 +8,7 @@ from zloom.client.replaying import Replayed
 from zloom.model import Revision
 from zloom.recording import End, Header
 from zloom.recording_file import Loss
-from zloom.replay_schedule import Schedule
+from zloom.replay_schedule import LeftOut, Schedule
 from zloom.words import counted
 
 
@@ -52,6 +52,11 @@ def loss_lines(loss: Loss, end: End | None) -> Iterator[str]:
         yield "note: the recorder lost its broker; the newest changes may be missing"
     if loss.unknown:
         yield f"note: {counted(loss.unknown, 'record')} of a newer zloom passed over"
+
+
+def left_out_line(left_out: LeftOut) -> str:
+    """Return what is not replayed, and why."""
+    return f"left out: revision {left_out.revision}: {left_out.reason}"
 
 
 def change_line(replayed: Replayed) -> str:
