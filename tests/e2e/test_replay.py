@@ -145,7 +145,7 @@ def check_recording(file: Path, told: dict[str, Any]) -> None:
     reader = RecordingReader(file)
     records = list(reader.records())
     assert isinstance(records[-1], recording.End)
-    assert records[-1].reason == "finished: finished"
+    assert records[-1].reason == "finished"
     assert [key.baseline for key in reader.header.keys] == [0.01, 8, "adamw"]
     reports = [each for each in records if isinstance(each, recording.Reported)]
     steps = [step for each in reports if "loss" in each.metrics for step in each.metrics["loss"].steps]

@@ -133,7 +133,7 @@ async def test_a_run_that_is_over_is_recorded_at_once(
     async with trainer(endpoint) as training:
         await training.serve(asyncio.create_task(operator.set("lm", {"rate": 0.1})))
     recorded = await ended(asyncio.create_task(Recorder(operator, "lm").record(tmp_path / "file")))
-    assert (recorded.end.reason, recorded.revisions, recorded.end.points) == ("finished: finished", 1, 0)
+    assert (recorded.end.reason, recorded.revisions, recorded.end.points) == ("finished", 1, 0)
 
 
 async def test_no_file_is_made_for_a_run_that_there_is_not(operator: zloom.Operator, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ async def test_an_end_that_nobody_told_is_found(
         recorder = Recorder(operator, "lm")
         recording_it = asyncio.create_task(recorder.record(tmp_path / "file"))
         await begun(recorder)
-    assert (await ended(recording_it)).end.reason == "finished: finished"
+    assert (await ended(recording_it)).end.reason == "finished"
 
 
 async def test_a_recorder_that_is_stopped_without_its_broker_says_that_it_may_lack_something(

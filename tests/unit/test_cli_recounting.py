@@ -15,11 +15,10 @@ HEADER = recording.Header(magic=recording.MAGIC, version=recording.VERSION, run=
 
 
 def test_what_a_recording_holds_is_one_line() -> None:
-    end = recording.End(reason="finished: finished", points=3400)
+    end = recording.End(reason="finished", points=3400)
     recorded = Recorded(Path("file"), 1_250_000, HEADER, end, 1, ["loss", "lr"], 9)
     assert recounting.recorded_line(recorded) == (
-        "recorded lm (one) to file · 1 revision, 3400 points of 2 metrics, 9 events · 1.2 MB · "
-        "finished: finished"
+        "recorded lm (one) to file · 1 revision, 3400 points of 2 metrics, 9 events · 1.2 MB · finished"
     )
     assert recounting.of_recorded(recorded)["points"] == 3400
 

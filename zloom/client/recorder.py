@@ -15,7 +15,7 @@ from zloom.client.operator import Observation, Operator
 from zloom.client.prelude import Losses, Prelude
 from zloom.errors import BrokerUnreachable, RecordingError
 from zloom.messages import Happened
-from zloom.model import GONE
+from zloom.model import GONE, ReplicaStatus
 from zloom.recording_file import RecordingWriter, check_writable
 from zloom.transcript import Transcript
 from zloom.version import __version__
@@ -217,8 +217,7 @@ class Recorder:
         replicas = await self._ask(self._operator.replicas(self._run, attempt=self._attempt))
         if replicas is None or any(each.state not in GONE for each in replicas):
             return ""
-        ends = sorted({f"{each.state}: {each.reason}".rstrip(": ") for each in replicas})
-        return "; ".join(ends) or "forgotten"
+        return "; ".join(sorted({_end_of(each) for each in replicas})) or "forgotten"
 
     async def _ask(self, question: Coroutine[None, None, T], *, last: bool = False) -> T | None:
         """Return the answer of the broker; None where it did not come in time, or `stop` was called.
@@ -237,3 +236,8 @@ class Recorder:
             return None
         finally:
             self._question = None
+
+
+def _end_of(replica: ReplicaStatus) -> str:
+    """Return how a replica left, once where its reason says no more than its state."""
+    return replica.state if replica.reason in ("", replica.state) else f"{replica.state}: {replica.reason}"
