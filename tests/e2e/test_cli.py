@@ -390,6 +390,15 @@ def test_pending_is_its_own_code_and_can_be_taken_back(trained: Place) -> None:
     assert taken_back["outcomes"][0]["outcome"] == "cancelled"
 
 
+def test_a_change_that_waits_in_a_pause_says_that_it_does(trained: Place) -> None:
+    step = trained.json("pause", "lm", "--for", "60")["outcomes"][0]["step"]
+    late = trained.run("set", "lm", "optimizer=sgd", "--at-step", "1000000000", "--timeout", "0.3", code=5)
+    told = f"rank 0 is paused at step {step}; `zloom resume lm` ends the pause"
+    assert told in late.stderr.splitlines()
+    trained.run("resume", "lm")
+    trained.run("cancel", "lm", str(trained.json("keys", "lm")["revision"] - 1))
+
+
 def test_a_change_queues_behind_what_waits_for_an_earlier_step(trained: Place) -> None:
     first = trained.json("set", "lm", "optimizer=sgd", "--at-step", "1000000000", "--no-wait", code=5)
     later = ("set", "lm", "optimizer=adam", "--at-step", "2000000000")

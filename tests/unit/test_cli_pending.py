@@ -9,7 +9,7 @@ from tests.unit.test_cli import APPLIED, KEYS, PENDING, outcome, result
 from zloom.cli import pending
 from zloom.client.results import Result
 from zloom.messages import Keys
-from zloom.model import HistoryEntry, Key, KeyState, Outcome, Revision, Schema
+from zloom.model import HistoryEntry, Key, KeyState, Outcome, ReplicaStatus, Revision, Schema
 
 BATCH_SIZE = Key("batch_size", Schema(["integer"]), 1, "Samples; applies at the end of the epoch")
 PLACED = msgspec.structs.replace(KEYS, keys=[*KEYS.keys, KeyState(BATCH_SIZE, 2)])
@@ -117,6 +117,26 @@ def test_only_what_touches_the_same_on_the_same_replica_holds_up(
     own: Revision, before: list[HistoryEntry], numbers: list[int]
 ) -> None:
     assert [each.revision for each in pending.holding_up(own, [entry(own), *before])] == numbers
+
+
+def test_a_change_that_a_pause_holds_up_says_where_and_how_the_pause_ends() -> None:
+    own, waiting = entry(config(2, "batch_size")), Result("lm", "one", 2, [PENDING, APPLIED], settled=False)
+    paused = ReplicaStatus(PENDING.replica, "lm", "one", rank=2, state="paused", step=23)
+    answered = ReplicaStatus(APPLIED.replica, "lm", "one", rank=0, state="paused", step=23)
+    last = "rank 2 is paused at step 23; `zloom resume lm` ends the pause"
+    assert pending.why(waiting, PLACED, [own], "", [paused, answered])[-1] == last
+    behind = [entry(config(2, "learning_rate")), entry(config(1, "batch_size", "learning_rate"))]
+    told = pending.why(waiting, PLACED, behind, "one", [paused])
+    assert told[-1] == "rank 2 is paused at step 23; `zloom resume lm --attempt one` ends the pause"
+    live = msgspec.structs.replace(paused, state="live")
+    assert "paused" not in "".join(pending.why(waiting, PLACED, [own], "", [live, answered]))
+    resume = entry(command(2, "resume"))
+    assert "paused" not in "".join(pending.why(waiting, PLACED, [resume], "", [paused]))
+    both = Result("lm", "one", 2, [PENDING, outcome(3, None)], settled=False)
+    others = [paused, ReplicaStatus("id3", "lm", "one", rank=3, state="paused", step=24)]
+    assert pending.why(both, PLACED, [own], "", others)[-1] == (
+        "ranks 2, 3 are paused at steps 23 to 24; `zloom resume lm` ends the pause"
+    )
 
 
 def test_what_is_not_known_of_is_explained_in_general() -> None:

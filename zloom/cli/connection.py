@@ -17,7 +17,7 @@ from zloom.client import Operator, Result, Silence, connect
 from zloom.endpoints import is_deserted
 from zloom.errors import BrokerUnreachable, Refused, ZloomError
 from zloom.messages import Keys, Preview
-from zloom.model import HistoryEntry, RunStatus
+from zloom.model import HistoryEntry, ReplicaStatus, RunStatus
 from zloom.settings import ClientSettings, resolve_broker
 
 T = TypeVar("T")
@@ -57,6 +57,7 @@ class Progress:
         self._attempt = attempt
         self._keys: Keys | None = None
         self._entries: list[HistoryEntry] = []
+        self._replicas: list[ReplicaStatus] = []
         self._explained = False
 
     def __call__(self, result: Result) -> None:
@@ -72,12 +73,14 @@ class Progress:
         with contextlib.suppress(ZloomError):
             self._entries = await operator.history(run, LOOK_BACK, attempt=attempt)
             self._keys = await operator.keys(run, attempt=attempt)
+            self._replicas = await operator.replicas(run, attempt=attempt)
 
     def explain(self) -> None:
         """Say once why there is no answer yet."""
         if not self._explained and self.result is not None:
             self._explained = True
-            for line in pending.why(self.result, self._keys, self._entries, self._attempt):
+            why = pending.why(self.result, self._keys, self._entries, self._attempt, self._replicas)
+            for line in why:
                 output.remark(line)
 
     async def explain_later(self, operator: Operator) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from zloom.cli.report import at_steps, cancelling
+from zloom.cli.report import at_steps, attempt_option, cancelling, step_span
 from zloom.client.results import Result
 from zloom.messages import Keys
-from zloom.model import HistoryEntry, Key, Revision
+from zloom.model import HistoryEntry, Key, ReplicaStatus, Revision
+from zloom.words import named
 
 _PLACE = "applies "
 """Begins the part of a key's description that says where a change of it is applied."""
@@ -14,7 +15,13 @@ WHY = "not applied yet: a change is applied, and a command carried out, at the e
 """What holds for any change of which no more is known."""
 
 
-def why(result: Result, keys: Keys | None, entries: Sequence[HistoryEntry], attempt: str = "") -> list[str]:
+def why(
+    result: Result,
+    keys: Keys | None,
+    entries: Sequence[HistoryEntry],
+    attempt: str = "",
+    replicas: Sequence[ReplicaStatus] = (),
+) -> list[str]:
     """Return lines that say why there is no answer yet.
 
     Args:
@@ -22,13 +29,28 @@ def why(result: Result, keys: Keys | None, entries: Sequence[HistoryEntry], atte
         keys: Of its run; None where they could not be asked for.
         entries: The newest of the run's history, in any order.
         attempt: As it was named to the command; empty where it was not.
+        replicas: Of the attempt; none where they could not be asked for.
     """
     own = next((each.revision for each in entries if each.revision.revision == result.revision), None)
     if keys is None or own is None:
         return [WHY]
     if before := list(_before(own, result, keys, entries)):
-        return [*_behind(before, keys), *(_way_out(each, result.run, attempt) for each in before)]
-    return [WHY] if own.kind != "config" else of_keys(own.changes, keys, result.at_step)
+        lines = [*_behind(before, keys), *(_way_out(each, result.run, attempt) for each in before)]
+    else:
+        lines = [WHY] if own.kind != "config" else of_keys(own.changes, keys, result.at_step)
+    # A command is carried out in a pause, and one that ends it is not to advise itself.
+    return [*lines, *_paused(result, replicas, attempt)] if own.kind == "config" else lines
+
+
+def _paused(result: Result, replicas: Iterable[ReplicaStatus], attempt: str) -> Iterator[str]:
+    """Yield that ranks without an answer are paused, and so come to no step and to the end of no epoch."""
+    missing = {each.replica for each in result.missing}
+    paused = [each for each in replicas if each.replica in missing and each.state == "paused"]
+    if paused:
+        steps = step_span(each.step for each in paused)
+        resume = f"`zloom resume {result.run}{attempt_option(attempt)}`"
+        are = "is" if len(paused) == 1 else "are"
+        yield f"{named([each.rank for each in paused])} {are} paused{steps}; {resume} ends the pause"
 
 
 def of_keys(names: Collection[str], keys: Keys, at_step: int | None) -> list[str]:

@@ -1,7 +1,7 @@
 """What became of a change, and what happened, in words. Pure."""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -76,10 +76,15 @@ def _applied(result: Result, *, silent: bool) -> str:
 
 def at_steps(outcomes: list[Outcome]) -> str:
     """Return at which steps they came: ` at step 7`, ` at steps 7 to 9`; empty where none is known."""
-    steps = sorted({each.step for each in outcomes if each.step is not None})
-    if not steps:
+    return step_span(each.step for each in outcomes)
+
+
+def step_span(steps: Iterable[int | None]) -> str:
+    """Return from which step to which these are, as `at_steps` does."""
+    known = sorted({step for step in steps if step is not None})
+    if not known:
         return ""
-    return f" at step {steps[0]}" if len(steps) == 1 else f" at steps {steps[0]} to {steps[-1]}"
+    return f" at step {known[0]}" if len(known) == 1 else f" at steps {known[0]} to {known[-1]}"
 
 
 def _outcome_lines(outcomes: list[Outcome], *, waited: bool, silent: bool) -> Iterator[str]:
