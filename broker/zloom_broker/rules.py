@@ -91,7 +91,7 @@ def counted(attempt: Attempt, request: SetConfig, step: int | None) -> SetConfig
             "steps, or name the step"
         )
         raise Refused("step_unknown", text)
-    at_step, note = step + request.after, f"{request.after} steps after {step}"
+    at_step, note = step + request.after, f"{request.after} steps after about {step}"
     return msgspec.structs.replace(
         request, mode="at_step", at_step=at_step, after=None, note=_notes(note, request.note)
     )

@@ -616,7 +616,7 @@ async def test_a_change_some_steps_ahead_names_its_step(operator: zloom.Operator
     assert result.applied_everywhere
     assert result.outcomes[0].step == result.at_step
     [entry] = await operator.history("lm")
-    assert entry.revision.note.startswith("500 steps after ")
+    assert entry.revision.note.startswith("500 steps after about ")
 
 
 async def test_a_change_supersedes_what_waits(operator: zloom.Operator, trainer: Trainer) -> None:

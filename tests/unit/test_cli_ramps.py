@@ -116,12 +116,12 @@ def test_a_step_that_is_waited_for_is_named() -> None:
 
 
 def test_a_preview_says_what_would_be_accepted() -> None:
-    revision = Revision(8, "config", {"lr": 0.1}, mode="consistent", at_step=70, note="5 steps after 65")
+    revision = Revision(8, "config", {"lr": 0.1}, mode="consistent", at_step=14, note="5 steps after about 9")
     preview = Preview(id="p", run="lm", attempt="one", revision=revision, targets=["r0", "r1"])
     assert report.preview_lines(preview) == [
-        "dry run · would be revision 8 · consistent, at step 70 · 2 replicas",
+        "dry run · would be revision 8 · consistent, at step 14 · 2 replicas",
         "  lr=0.1",
-        "  5 steps after 65",
+        "  5 steps after about 9",
     ]
     shape = shapes.of_preview(preview)
     assert sorted(shape) == ["attempt", "problems", "revision", "run", "targets"]

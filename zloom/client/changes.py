@@ -87,8 +87,8 @@ class Changes(Waiting):
             ramps: Of keys that get to their value step by step.
             mode: When to apply; the broker's default suits the world size. `at_step` and `after` imply one.
             at_step: The step to apply it before.
-            after: So many steps after the one that the furthest rank has reached when the broker accepts it;
-                the result names the step.
+            after: So many steps after the one that the furthest rank is at when the broker accepts it, as it
+                reckons from what each told last; the result names the step.
             queue: With `at_step`: wait behind revisions that wait for one of the keys, where each is for that
                 step or an earlier one, rather than be refused because of them.
             revert_if: A guard, such as ``loss > 2 * baseline or loss is nan within 200 steps``; when it fires
