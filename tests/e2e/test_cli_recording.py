@@ -108,6 +108,14 @@ def test_a_signal_before_the_first_step_ends_the_wait_and_makes_no_file(
 def test_a_run_that_is_not_there_makes_no_file(place: Place, tmp_path: Path) -> None:
     done = place.run("record", "nobody", str(tmp_path / "file"), code=1)
     assert done.stderr.startswith("zloom: unknown run 'nobody'")
+    assert done.stderr.endswith("; wait for it with --wait\n")
+    assert not (tmp_path / "file").exists()
+
+
+def test_an_attempt_that_is_not_there_makes_no_file(trained: Place, tmp_path: Path) -> None:
+    error = trained.json("record", "lm", str(tmp_path / "file"), "--attempt", "two", code=1)["error"]
+    assert error["code"] == "unknown_attempt"
+    assert error["text"].endswith("; wait for it with --wait")
     assert not (tmp_path / "file").exists()
 
 

@@ -118,6 +118,7 @@ GUARD = ("--revert-if", "loss >> 2 within 5 steps")
             "'over' is no change; expected key=value; quote a ramp: 'key=..value over 300 steps'",
         ),
         (("ps", "--attempt", "one"), "--attempt needs a RUN"),
+        (("record", "lm", "-", "--wait"), "FILE is -; expected the path of a file: a recording cannot go to"),
         (("command", "lm", "norm", "2"), "'2' is no argument; expected key=value"),
     ],
 )

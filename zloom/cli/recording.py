@@ -46,7 +46,11 @@ def record(
     as_json: Json = False,
 ) -> None:
     """Write everything about a run to a file, what was and what comes, until it ends; Ctrl-C ends it too."""
-    from zloom.cli import connection, output, recounting
+    from zloom.cli import connection, output, recounting, usage
+    from zloom.cli.exits import reported
+
+    with reported(as_json=as_json):
+        usage.check_file(file)
 
     async def work(operator: "Operator") -> "Recorded":
         return await _record(operator, run, attempt, file, force=force, wait=wait)
@@ -68,6 +72,7 @@ async def _record(
     from zloom import stop_signals
     from zloom.cli import output
     from zloom.client.recorder import Recorder
+    from zloom.errors import Refused
 
     recorder = Recorder(operator, run, attempt)
     stop_signals.heed(asyncio.get_running_loop(), recorder.stop)
@@ -76,7 +81,12 @@ async def _record(
         output.remark(f"recording {header.run} ({header.attempt}) to {file}")
 
     recorder.on_begin = begin
-    return await recorder.record(file, replace=force, wait=_say_waiting if wait else None)
+    try:
+        return await recorder.record(file, replace=force, wait=_say_waiting if wait else None)
+    except Refused as error:
+        if error.code not in ("unknown_run", "unknown_attempt"):
+            raise
+        raise Refused(error.code, f"{error.text}; wait for it with --wait") from error
 
 
 def _say_waiting(why: str) -> None:

@@ -1,5 +1,7 @@
 """Options of a command that do not go together, refused before anything is sent. Pure."""
 
+from pathlib import Path
+
 from zloom.errors import SettingsError
 
 
@@ -35,6 +37,16 @@ def check_attempt(run: str, attempt: str) -> None:
     """
     if attempt and not run:
         raise SettingsError("--attempt needs a RUN")
+
+
+def check_file(file: Path) -> None:
+    """Refuse the name that stands for stdout elsewhere: nobody who gives it means a file.
+
+    Raises:
+        SettingsError: It is that.
+    """
+    if str(file) == "-":
+        raise SettingsError("FILE is -; expected the path of a file: a recording cannot go to stdout")
 
 
 def _option(name: str) -> str:
