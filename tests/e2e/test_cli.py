@@ -701,6 +701,33 @@ def test_the_newest_attempt_that_is_live_is_taken_and_named(trained: Place) -> N
     assert trained.run("history", "two").stderr == ""
 
 
+def test_forget_says_which_attempts_are_left_and_which_could_go(trained: Place) -> None:
+    ids = ("first", "second", "third", "last")
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(ended(trainer(trained, "kept", each))) for each in ids]
+        refused = trained.run("forget", "kept", code=1).stderr
+        assert refused.endswith("; stop it first\n")
+        for attempt, process in zip(ids[:2], processes, strict=False):
+            trained.run("stop", "kept", "--attempt", attempt)
+            assert process.wait(DEADLINE) == 0
+        assert trained.run("forget", "kept", code=1).stderr.endswith(
+            "stop it first; `zloom forget kept --attempt second` forgets the newest of 2 that have finished\n"
+        )
+        done = trained.run("forget", "kept", "--attempt", "second")
+        assert done.stdout == "attempt second of kept is forgotten; 3 other attempts are left\n"
+        error = trained.json("forget", "kept", code=1)["error"]
+        assert error["code"] == "still_live"
+        assert error["text"].endswith("; `zloom forget kept --attempt first` forgets one that has finished")
+        trained.run("forget", "kept", "--attempt", "first")
+        trained.run("stop", "kept", "--attempt", "last")
+        assert processes[3].wait(DEADLINE) == 0
+        done = trained.run("forget", "kept", "--attempt", "last")
+        assert done.stdout == "attempt last of kept is forgotten; 1 other attempt is left\n"
+        trained.run("stop", "kept")
+        assert processes[2].wait(DEADLINE) == 0
+        assert trained.run("forget", "kept").stdout == "attempt third of kept is forgotten\n"
+
+
 # --- the broker's side -------------------------------------------------------------------------------
 
 

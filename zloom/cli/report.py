@@ -1,7 +1,7 @@
 """What became of a change, and what happened, in words. Pure."""
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -240,6 +240,26 @@ def cancelling(run: str, revision: int, attempt: str = "") -> str:
 def attempt_option(attempt: str) -> str:
     """Return the option that names an attempt, behind a blank; empty where none was named."""
     return f" --attempt {attempt}" if attempt else ""
+
+
+def forgotten(run: str, attempt: str, left: int) -> str:
+    """Return that an attempt is forgotten, and how many others of its run are not."""
+    others = f"; {counted(left, 'other attempt')} {'is' if left == 1 else 'are'} left" if left else ""
+    return f"attempt {attempt} of {run} is forgotten{others}"
+
+
+def forgettable(run: str, finished: Sequence[str]) -> str:
+    """Return what is said behind the refusal to forget an attempt that is live; empty where all are.
+
+    Args:
+        run: Of the attempt.
+        finished: Its attempts that nobody is in, the newest last.
+    """
+    if not finished:
+        return ""
+    which = "one" if len(finished) == 1 else f"the newest of {len(finished)}"
+    has = "has" if len(finished) == 1 else "have"
+    return f"; `zloom forget {run} --attempt {finished[-1]}` forgets {which} that {has} finished"
 
 
 def awaited(run: str, known: Collection[str]) -> str:
