@@ -26,6 +26,9 @@ MAX_NAMED = 8
 """Replicas that a refusal names."""
 
 
+MANY_VALUES, FIRST_VALUES = 5, 3
+"""From more values than this, a table shows only the first few."""
+
 DAY = 86_400
 """Seconds."""
 
@@ -133,29 +136,36 @@ def type_of(value: Scalar) -> JsonType:
     return "null" if value is None else names[type(value)]
 
 
-def describe(schema: Schema) -> str:
-    """Return the schema in a few words, such as `number > 0, <= 1` or `one of adam, sgd or null`."""
+def describe(schema: Schema, *, shortly: bool = False) -> str:
+    """Return the schema in a few words, such as `number > 0, <= 1` or `one of adam, sgd or null`.
+
+    Args:
+        schema: To be described.
+        shortly: Name the first of many values alone, and how many there are.
+    """
     null = " or null" if "null" in schema.type and schema.type != ["null"] else ""
     if schema.enum is not None:
         words = [_word(value) for value in schema.enum if value is not None or not null]
+        if shortly and len(words) > MANY_VALUES:
+            words = [*words[:FIRST_VALUES], f"… ({len(words)})"]
         return f"one of {', '.join(words)}{null}"
     types = [each for each in schema.type if each != "null" or not null]
-    return " or ".join(_describe_type(each, schema) for each in types) + null
+    return " or ".join(_describe_type(each, schema, shortly) for each in types) + null
 
 
-def _describe_type(name: JsonType, schema: Schema) -> str:
+def _describe_type(name: JsonType, schema: Schema, shortly: bool) -> str:
     match name:
         case "integer" | "number":
             return name + ",".join(_bounds(schema))
         case "string":
             return name + _count(schema.min_length, schema.max_length, "character")
         case "array":
-            items = f" of {describe(schema.items)}" if schema.items else ""
+            items = f" of {describe(schema.items, shortly=shortly)}" if schema.items else ""
             return name + _count(schema.min_items, schema.max_items, "item") + items
         case "object" if schema.properties:
             required = schema.required or []
             members = (
-                f"{each} ({describe(inner)}{'' if each in required else ', optional'})"
+                f"{each} ({describe(inner, shortly=shortly)}{'' if each in required else ', optional'})"
                 for each, inner in schema.properties.items()
             )
             return f"object with {', '.join(members)}"

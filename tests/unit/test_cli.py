@@ -727,6 +727,17 @@ def test_the_tables_of_keys_and_commands() -> None:
     assert tables.of_commands(KEYS).rows[0] == ["pause", "limit: number or null", "Wait"]
 
 
+def test_the_tables_of_keys_and_commands_name_the_first_of_many_values_alone() -> None:
+    many = Schema(["string"], enum=[f"optimizer_{number}" for number in range(15)])
+    command = Command("swap", Schema(["object"], properties={"to": many}))
+    state = KeyState(Key("optimizer_type", many, "adamw"), "adamw")
+    keys = msgspec.structs.replace(KEYS, keys=[state], commands=[command])
+    first = "one of optimizer_0, optimizer_1, optimizer_2, … (15)"
+    assert tables.of_keys(keys).rows[0][1] == first
+    assert tables.of_commands(keys).rows[0][1] == f"to: {first}"
+    assert shapes.of_keys(keys)["keys"][0]["type"].endswith(", optimizer_14")
+
+
 def test_every_row_has_a_cell_for_each_column() -> None:
     entry = HistoryEntry(Revision(3, "config", {"lr": 0.1}), [APPLIED])
     for table in (

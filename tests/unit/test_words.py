@@ -39,6 +39,16 @@ def test_a_schema_is_described_in_a_few_words(annotation: Any, words: str) -> No
     assert describe(schema_of(annotation)) == words
 
 
+def test_many_values_are_described_shortly_where_there_is_little_room() -> None:
+    five, six = (Schema(type=["string"], enum=list("abcdef"[:count])) for count in (5, 6))
+    assert describe(five, shortly=True) == "one of a, b, c, d, e"
+    assert describe(six, shortly=True) == "one of a, b, c, … (6)"
+    assert describe(six) == "one of a, b, c, d, e, f"
+    nullable = Schema(type=["string", "null"], enum=[*"abcdef", None])
+    assert describe(nullable, shortly=True) == "one of a, b, c, … (6) or null"
+    assert describe(Schema(type=["array"], items=six), shortly=True) == "array of one of a, b, c, … (6)"
+
+
 def test_several_types_of_another_peer_are_described() -> None:
     assert describe(Schema(type=["integer", "string", "null"], minimum=1)) == "integer >= 1 or string or null"
 

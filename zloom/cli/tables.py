@@ -139,7 +139,8 @@ def _key_row(state: KeyState) -> list[str]:
     pending = " (pending)" if state.pending else ""
     pending += f" (ramp: {ramp_text(state.ramp)})" if state.ramp is not None else ""
     key = state.key
-    return [key.name, describe(key.schema), value_text(state.value), origin + pending, key.description]
+    described = describe(key.schema, shortly=True)
+    return [key.name, described, value_text(state.value), origin + pending, key.description]
 
 
 def of_commands(keys: Keys) -> Table:
@@ -147,7 +148,9 @@ def of_commands(keys: Keys) -> Table:
     rows = []
     for command in keys.commands:
         arguments = command.schema.properties or {}
-        described = ", ".join(f"{name}: {describe(schema)}" for name, schema in arguments.items())
+        described = ", ".join(
+            f"{name}: {describe(schema, shortly=True)}" for name, schema in arguments.items()
+        )
         rows.append([command.name, described, command.description])
     columns, whole = ("COMMAND", "ARGUMENTS", "DESCRIPTION"), frozenset({"COMMAND"})
     return Table(columns, rows, f"{keys.run} declares no commands", whole=whole, spare=("DESCRIPTION",))
