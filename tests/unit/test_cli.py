@@ -46,6 +46,7 @@ from zloom.model import (
 from zloom.series import Series
 from zloom.steerable import reason_of
 
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 RATE = Schema(["number"], exclusive_minimum=0, maximum=1)
 KEYS = Keys(
     id="r1",
@@ -429,8 +430,7 @@ def test_the_shape_of_a_result_names_everything() -> None:
 
 
 def test_the_documented_shape_of_a_result_has_every_field() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-    found = re.search(r"^\$ zloom set .* --json\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    found = re.search(r"^\$ zloom set .* --json\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
     assert found is not None
     documented, shape = json.loads(found[1]), shapes.of_result(result(APPLIED))
     assert list(documented) == list(shape)
@@ -445,6 +445,13 @@ def test_the_shape_of_history_names_who_what_and_when() -> None:
     assert {name: shape[name] for name in expected} == expected
     assert shape["outcomes"][0]["outcome"] == "applied"
     assert shape["settled"] is True
+
+
+def test_the_page_names_every_field_of_history() -> None:
+    shape = shapes.of_history(HistoryEntry(Revision(3, "config"), [APPLIED]))
+    paragraph = re.search(r"^\*\*`history`\*\*: .*?(?=\n\n)", PAGE, re.MULTILINE | re.DOTALL)
+    assert paragraph is not None
+    assert set(shape) - set(re.findall(r"`(\w+)`", paragraph[0])) == set()
 
 
 def test_the_shape_of_a_replica_has_every_field() -> None:
