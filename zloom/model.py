@@ -311,7 +311,7 @@ class ReplicaStatus(Struct, frozen=True, omit_defaults=True):
     seen: float | None = None
     """Seconds since it was last heard."""
     reason: str = ""
-    """Why it is waiting, lost or finished."""
+    """Why it is lost or finished."""
 
 
 class Frame(Struct, frozen=True, omit_defaults=True):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -46,7 +47,8 @@ from zloom.model import (
 from zloom.series import Series
 from zloom.steerable import reason_of
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "cli.md").read_text()
 RATE = Schema(["number"], exclusive_minimum=0, maximum=1)
 KEYS = Keys(
     id="r1",
@@ -458,6 +460,14 @@ def test_the_shape_of_a_replica_has_every_field() -> None:
     shape = shapes.of_struct(STATUS)
     assert set(shape) == set(ReplicaStatus.__struct_fields__)
     assert (shape["run"], shape["state"], shape["reason"]) == ("lm", "live", "")
+
+
+def test_the_pages_name_the_states_that_there_are_and_no_others() -> None:
+    listed = re.search(r"`state` \((.*?)\)", PAGE, re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r"`(\w+)`", listed[1])) == set(get_args(State))
+    states = (DOCS / "diagnosis.md").read_text().partition("## States\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", states, re.MULTILINE) == list(get_args(State))
 
 
 def test_the_shape_of_keys_has_the_schema_and_the_words() -> None:
