@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import asdict
 
 from zloom import stop_signals
-from zloom.errors import SettingsError
+from zloom.errors import SettingsError, ZloomError
 from zloom_broker.log import logging_to_stderr
 from zloom_broker.server import Server, running
 from zloom_broker.settings import BrokerSettings
@@ -91,9 +91,16 @@ def run(settings: BrokerSettings, *, as_json: bool = False) -> int:
 
 def _announce_as_json(server: Server) -> None:
     bound = [asdict(pair) for pair in server.addresses.bound]
-    print(json.dumps({"ready": True, "bound": bound, "epoch": server.epoch}), flush=True)
+    _say(json.dumps({"ready": True, "bound": bound, "epoch": server.epoch}))
 
 
 def _announce(server: Server) -> None:
     pairs = " ".join(f"control={pair.control} updates={pair.updates}" for pair in server.addresses.bound)
-    print(f"zloom broker ready {pairs} epoch={server.epoch}", flush=True)
+    _say(f"zloom broker ready {pairs} epoch={server.epoch}")
+
+
+def _say(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError as error:  # whoever waits for the line would wait for ever
+        raise ZloomError(f"cannot write to stdout: {error.strerror}") from error

@@ -731,6 +731,23 @@ def test_forget_says_which_attempts_are_left_and_which_could_go(trained: Place) 
 # --- the broker's side -------------------------------------------------------------------------------
 
 
+def test_a_broker_that_cannot_say_that_it_is_ready_ends_with_one_line(place: Place, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    arguments = ("broker", "--data-dir", str(tmp_path), "--bind", "tcp://127.0.0.1:*", "--no-auth")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*ZLOOM, *arguments, "--log-level", "error"],
+            env=place.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=DEADLINE,
+        )
+    assert (done.returncode, done.stderr) == (1, "zloom: cannot write to stdout: No space left on device\n")
+
+
 def test_a_second_broker_on_the_same_data_is_refused_with_one_line(place: Place) -> None:
     done = place.run_apart("broker", "--bind", "ipc:///tmp/zloom-never", code=1)
     assert str(place.data_dir) in done.stderr
