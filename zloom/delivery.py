@@ -93,6 +93,8 @@ class Delivery:
 def _ends_the_program(error: BaseException) -> bool:
     """Whether an error is for the main thread, which SystemExit and KeyboardInterrupt end with the program.
 
-    On another they would end only what answers the broker, and the training would go on unsteered.
+    On another they would end only what answers the broker, and the training would go on unsteered. Others,
+    asyncio.CancelledError for one, end no program: a loop takes them for those of the callback alone.
     """
-    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()
+    ends = isinstance(error, SystemExit | KeyboardInterrupt)
+    return ends and threading.current_thread() is threading.main_thread()

@@ -236,17 +236,22 @@ class Engine:
 
     def _run(self, effects: list[Effect]) -> None:
         outermost, self._running = not self._running, True
+        raised: list[BaseException] = []
         try:
             for effect in effects:
                 try:
                     self._carry_out(effect)
                 except TransportError as error:
                     self._warn("transport", str(error))
+                except BaseException as error:  # noqa: BLE001 - the rest comes only once, so it is not left out
+                    raised.append(error)
             # Compared after the effects: what a snapshot restores is in the mailbox when its owner is woken.
             active = self._session.state is State.ACTIVE
             if active is not self._active:
                 self._active = active
                 self._training.activated(active)
+            if raised:
+                raise next((each for each in raised if not isinstance(each, Exception)), raised[0])
         finally:
             if outermost:
                 self._running = False

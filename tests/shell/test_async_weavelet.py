@@ -1,6 +1,7 @@
 """A weavelet on a running loop: against a real broker over all transports, and against a scripted one."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from zloom import codec, status_source
 from zloom import messages as m
 from zloom.async_weavelet import AsyncWeavelet
 from zloom.client import Operator, Result
-from zloom.model import MAX_METRICS, Revision
+from zloom.model import MAX_METRICS, Outcome, Revision
 from zloom.session_state import State
 from zloom.socket_options import Context, new_context
 from zloom.sockets import DrainSocket
@@ -319,6 +320,33 @@ async def test_what_cannot_be_read_is_counted(script: Script, weavelet: AsyncWea
     # The revision may come a wake-up later than what was wrong, so one tick need not find it.
     outcomes = await train_while(weavelet, asyncio.create_task(script.expect(m.Outcomes)))
     assert outcomes.outcomes[1].outcome == "rejected"
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+async def test_g2_a_handler_that_raises_loses_none_of_the_revisions_that_came_with_its_own(
+    script: Script, weavelet: AsyncWeavelet, error: type[BaseException]
+) -> None:
+    got: list[int] = []
+
+    @weavelet.on_config("now", initial=0, immediate=True)
+    def set_now(value: int) -> None:
+        got.append(value)
+        if value == 1:
+            raise error("no")
+
+    await script.activate()
+    assert await weavelet.wait_until_active(DEADLINE)
+    revisions = [Revision(each, "config", {"now": each}, mode="immediate") for each in (1, 2, 3)]
+    script.publish(codec.steer_topic("run", "one"), m.Beat(epoch="e1", revision=3))
+    await script.expect(m.Sync)  # for the three, which one log brings
+    assert weavelet._engine is not None
+    with pytest.raises(SystemExit, match="no") if error is SystemExit else contextlib.nullcontext():
+        weavelet._engine._on_control(m.Log(epoch="e1", revisions=revisions))
+    assert got == [1, 2, 3]
+    outcomes: dict[int, Outcome] = {}
+    while len(outcomes) < 3:
+        outcomes |= (await script.expect(m.Outcomes)).outcomes
+    assert [outcomes[each].outcome for each in (1, 2, 3)] == ["rejected", "applied", "applied"]
 
 
 async def test_an_updates_endpoint_that_is_none_is_warned_of(
