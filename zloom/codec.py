@@ -96,6 +96,15 @@ from_broker: Final[Decoder[FromBroker]] = Decoder(FromBroker)
 published: Final[Decoder[Published]] = Decoder(Published)
 
 
+def is_sendable(text: str) -> bool:
+    """Tell whether a message can hold a text; one that Python made of other bytes may be no Unicode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def control_frames(message: Message) -> list[bytes]:
     """Return the frames of a message on control."""
     return [MAGIC, encode(message)]

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from zloom.declarations import CommandReady, Ready
 from zloom.engine import Engine
 from zloom.handlers import FailureHandler
+from zloom.settings import check_topic
 from zloom.training import Training
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -112,7 +113,11 @@ class Declaring(ABC):
         """Have payloads on users' own topics that begin with `topic` handed over, at most once each.
 
         The handler takes topic, payload and sender, runs on the weavelet's loop, and must be short.
+
+        Raises:
+            SettingsError: The topic is no text of Unicode.
         """
+        check_topic(topic)
         if not self._is_forked():
             self._training.subscribers.append((topic, handler))
             self._post(Engine.subscribe)

@@ -52,8 +52,8 @@ from zloom.training import Training
 from zloom.version import __version__
 
 SURPLUS_METRICS = (
-    f"a replica has {MAX_METRICS} metrics, with names of {MAX_METRIC_NAME} characters at most; points of "
-    "others are dropped and counted (is the step in the name?), those first of"
+    f"a replica has {MAX_METRICS} metrics, with names of {MAX_METRIC_NAME} characters of Unicode at most; "
+    "points of others are dropped and counted (is the step in the name?), those first of"
 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
+from zloom.codec import is_sendable
 from zloom.cuda_copies import Copy, CopyPool
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS
 from zloom.series import Series
@@ -63,7 +64,8 @@ class MetricBuffer:
         self._warn = warn
         self._warned: set[str] = set()
         self.surplus = ""
-        """The first name that is beyond the bounds of `zloom.model`, shortened; its points are dropped."""
+        """The first name that is beyond the bounds of `zloom.model` or no Unicode, shortened; its points are
+        dropped."""
         self._rows: deque[_Row] = deque()
         self._appended = 0
         self._overflowed = 0
@@ -78,7 +80,7 @@ class MetricBuffer:
 
     @property
     def dropped(self) -> int:
-        """Points that were kept and lost: not taken in time, of a GPU that failed, of one metric too many."""
+        """Points that were kept and lost: not taken in time, of a GPU that failed, of a surplus metric."""
         return self._overflowed + self._unreadable + self._unnamed
 
     def __len__(self) -> int:
@@ -181,7 +183,7 @@ class MetricBuffer:
         # Looked at here and not at each `append`, which the training thread pays for.
         if name in self._names:
             return True
-        if len(name) <= MAX_METRIC_NAME and len(self._names) < MAX_METRICS:
+        if len(name) <= MAX_METRIC_NAME and len(self._names) < MAX_METRICS and is_sendable(name):
             self._names.add(name)
             return True
         self.surplus = self.surplus or repr(name[:SURPLUS_SHOWN])

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from zloom.codec import is_sendable
 from zloom.endpoints import runtime_endpoint, tcp_problem
 from zloom.errors import SettingsError
 from zloom.metrics import POINTS_KEPT, POINTS_TAKEN
 from zloom.socket_options import SocketOptions
+from zloom.words import shorten
 
 BROKER_VARIABLE = "ZLOOM_BROKER"
 """The environment variable that names the broker's control endpoint."""
@@ -38,6 +40,16 @@ def resolve_broker(endpoint: str | None, environ: Mapping[str, str]) -> str:
     if problem:
         raise SettingsError(f"{origin} is {named!r}: {problem}")
     return named
+
+
+def check_topic(topic: object) -> None:
+    """Check that a user's own topic, or the beginning of some, can be one.
+
+    Raises:
+        SettingsError: It is no text, or holds what is no Unicode.
+    """
+    if not isinstance(topic, str) or not is_sendable(topic):
+        raise SettingsError(f"topic is {shorten(repr(topic))}; expected a str of Unicode")
 
 
 def resolve_start_paused(seconds: float | None, environ: Mapping[str, str]) -> float | None:

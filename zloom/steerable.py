@@ -36,7 +36,7 @@ from zloom.model import MAX_COUNT, Outcome, Phase, Replica
 from zloom.rounds import Register, Round
 from zloom.security import resolve_key
 from zloom.session_state import State
-from zloom.settings import WeaveletSettings, resolve_broker, resolve_start_paused
+from zloom.settings import WeaveletSettings, check_topic, resolve_broker, resolve_start_paused
 from zloom.socket_options import Context
 from zloom.store_register import Store, StoreRegister
 from zloom.training import Training
@@ -177,9 +177,10 @@ class Steerable(Declaring, Disownable):
         """Publish on a topic of your own, at most once. What cannot be sent now is dropped and counted.
 
         Raises:
-            SettingsError: The topic is no text, or the payload no bytes.
+            SettingsError: The topic is no text of Unicode, or the payload no bytes.
         """
-        _check_own(topic, payload)
+        check_topic(topic)
+        _check_payload(payload)
         if not self._is_forked():
             self._post(Engine.publish, topic, payload)
 
@@ -386,10 +387,9 @@ class Steerable(Declaring, Disownable):
         return not self._started
 
 
-def _check_own(topic: object, payload: object) -> None:
-    if not isinstance(topic, str) or not isinstance(payload, bytes):
-        kinds = f"{type(topic).__name__} and {type(payload).__name__}"
-        raise SettingsError(f"publish({kinds}): expected a topic of str and a payload of bytes")
+def _check_payload(payload: object) -> None:
+    if not isinstance(payload, bytes):
+        raise SettingsError(f"payload is of type {type(payload).__name__}; expected bytes")
 
 
 def _log_error(what: str, error: BaseException) -> None:

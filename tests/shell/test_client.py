@@ -418,6 +418,13 @@ async def test_own_topics_go_from_operator_to_operator(
     assert (message.topic, message.payload, message.sender) == ("net/bandwidth/a", b"12", "bob@test")
 
 
+async def test_an_own_topic_that_is_no_unicode_is_refused(operator: zloom.Operator) -> None:
+    with pytest.raises(zloom.SettingsError, match=r"topic is 'net/\\udc80'; expected a str of Unicode"):
+        operator.subscribe("net/\udc80")
+    with pytest.raises(zloom.SettingsError, match="expected a str of Unicode"):
+        await operator.publish("net/\udc80", b"12")
+
+
 @pytest.mark.parametrize("reached", [0, 1])
 async def test_a_watcher_of_a_broker_with_several_endpoints_is_told_the_updates_beside_its_own(
     tmp_path: Path, reached: int

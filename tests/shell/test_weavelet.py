@@ -785,8 +785,19 @@ def test_what_was_not_reached_is_said(endpoint: str, run: str, operator: SyncOpe
 
 def test_what_is_published_must_be_text_and_bytes(run: str) -> None:
     weavelet: Any = Weavelet(run)
-    with pytest.raises(SettingsError, match=r"publish\(str and str\): expected a topic of str"):
+    with pytest.raises(SettingsError, match=r"payload is of type str; expected bytes"):
         weavelet.publish("net/", "text")
+    for topic in (b"net/", "net/\udc80"):
+        with pytest.raises(SettingsError, match=r"topic is b?'net/.*'; expected a str of Unicode"):
+            weavelet.publish(topic, b"bytes")
+
+
+def test_g8_a_subscription_that_cannot_be_is_refused_and_steering_begins(endpoint: str, run: str) -> None:
+    weavelet = Weavelet(run, broker=endpoint)
+    with pytest.raises(SettingsError, match=r"topic is 'net/\\udc80'; expected a str of Unicode"):
+        weavelet.subscribe("net/\udc80", lambda *_: None)
+    with weavelet:
+        assert weavelet.wait_until_active(DEADLINE)
 
 
 def test_without_a_broker_training_goes_on_with_one_warning(

@@ -162,6 +162,14 @@ def test_a_name_is_bounded_too(buffer: MetricBuffer) -> None:
     assert buffer.dropped == 1
 
 
+def test_a_name_that_no_message_can_hold_is_dropped_and_keeps_back_no_other(buffer: MetricBuffer) -> None:
+    for step in (1, 2):
+        buffer.append(step, {"acc/\udc80": 1.0, "loss": 0.5})
+    assert buffer.drain(EVERYTHING) == {"loss": Series.of([1, 2], [0.5, 0.5])}
+    assert buffer.dropped == 2
+    assert buffer.surplus == r"'acc/\udc80'"
+
+
 def test_warnings_of_made_up_names_end(buffer: MetricBuffer, warnings: list[str]) -> None:
     for step in range(MAX_METRICS + 50):
         buffer.append(step, {f"picture {step}": "x"})

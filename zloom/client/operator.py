@@ -23,7 +23,7 @@ from zloom.client.stacks import Inspecting
 from zloom.codec import own_topic, watch_topic
 from zloom.messages import Answered, Happened, Own, Published, Reported, Revised
 from zloom.security import resolve_key, with_key
-from zloom.settings import ClientSettings, resolve_broker
+from zloom.settings import ClientSettings, check_topic, resolve_broker
 from zloom.socket_options import Context, new_context
 
 Observation = Reported | Answered | Happened | Revised
@@ -70,11 +70,21 @@ class Operator(Commands, Previews, Inspecting):
         return self._feed(watch_topic(run), _observation)
 
     def subscribe(self, prefix: str) -> Feed[Own]:
-        """Return a feed of the payloads on the users' own topics that begin with `prefix`."""
+        """Return a feed of the payloads on the users' own topics that begin with `prefix`.
+
+        Raises:
+            SettingsError: It is no text of Unicode.
+        """
+        check_topic(prefix)
         return self._feed(own_topic(prefix), _own)
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Publish on a user's own topic, at most once; what cannot be sent now is dropped and counted."""
+        """Publish on a user's own topic, at most once; what cannot be sent now is dropped and counted.
+
+        Raises:
+            SettingsError: The topic is no text of Unicode.
+        """
+        check_topic(topic)
         self._link.publish(topic, payload)
 
     def _feed(self, topic: bytes, read: Callable[[bytes, Published], A | None]) -> Feed[A]:
