@@ -297,6 +297,35 @@ async def test_a_request_that_is_made_again_has_one_effect(
     assert caught.value.code == "request_id_reused"
 
 
+async def test_a_request_that_is_made_twice_at_a_time_is_one(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    calls = [operator.set("lm", {"learning_rate": 0.25}, request_id="mine-1") for _ in range(2)]
+    both = await asyncio.gather(*calls)
+    assert [(each.revision, each.applied_everywhere) for each in both] == [(1, True)] * 2
+    assert trainer.applied == [0.25]
+    assert operator.counters.requests_open == 0
+
+
+async def test_who_joins_a_request_late_gets_what_was_answered_before(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    trainer.ready = False
+    accepted = asyncio.Event()
+    early = asyncio.ensure_future(
+        operator.set("lm", {"late": 1}, request_id="mine-1", on_progress=lambda _: accepted.set())
+    )
+    async with asyncio.timeout(DEADLINE):
+        await accepted.wait()
+    late = await operator.set("lm", {"late": 1}, request_id="mine-1", wait=False)
+    assert (late.revision, late.settled) == (1, False)
+    with pytest.raises(Refused, match="another request with the id 'mine-1' is still open") as caught:
+        await operator.set("lm", {"late": 2}, request_id="mine-1")
+    assert caught.value.code == "request_id_reused"
+    trainer.ready = True
+    assert (await early).applied_everywhere
+
+
 async def test_a_burst_beyond_the_credit_is_answered_to_the_last(
     operator: zloom.Operator, trainer: Trainer
 ) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from zloom import codec, leaving
-from zloom.client.answers import Answers
+from zloom.client.answers import Answers, Asked
 from zloom.client.effects import (
     Confirmed,
     Connected,
@@ -77,7 +77,7 @@ class OperatorLink:
         self._session = OperatorSession(user, f"zloom {__version__}", endpoint, fresh_id)
         self._timer: asyncio.TimerHandle | None = None
         self._connected = asyncio.Event()
-        self._waiters: dict[str, Answers] = {}
+        self._asked: dict[str, Asked] = {}
         self._feeds: list[Feed[Any]] = []
         self._silent_since: float | None = None
         self._on_silence: list[Callable[[Silence], None]] = []
@@ -164,18 +164,28 @@ class OperatorLink:
     def asked(self, message: FromOperator) -> Iterator[Answers]:
         """Make a request; within the context its answers can be waited for.
 
+        The same request made twice at a time is one, of which both callers get the answers.
+
         Raises:
+            Refused: Another request under its id is open.
             LocalProtocolError: The request is too long to be sent.
         """
         self._check()
-        codec.encode(message)  # what cannot be sent is the caller's to know, not the timer's
-        answers = self._waiters[message.id] = Answers()
+        body = codec.encode(message)  # what cannot be sent is the caller's to know, not the timer's
+        is_new = message.id not in self._asked
+        asked = self._asked.setdefault(message.id, Asked(body))
+        if asked.body != body:
+            text = f"another request with the id {message.id!r} is still open; use a fresh id"
+            raise Refused("request_id_reused", text)
+        answers = asked.join()
         try:
-            self._run(self._session.request(message, self._loop.time()))
+            if is_new:
+                self._run(self._session.request(message, self._loop.time()))
             yield answers
         finally:
-            del self._waiters[message.id]
-            self._session.drop(message.id)
+            if asked.leave(answers):
+                del self._asked[message.id]
+                self._session.drop(message.id)
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Publish on a user's own topic, at most once."""
@@ -246,9 +256,9 @@ class OperatorLink:
                 self._session.not_sent()
 
     def _hand_over(self, answered: Answered) -> None:
-        waiter = self._waiters.get(answered.request)
-        if waiter is not None:
-            waiter.put(answered)
+        asked = self._asked.get(answered.request)
+        if asked is not None:
+            asked.put(answered)
 
     def _deliver(self, effect: Deliver) -> None:
         for feed in self._feeds:
@@ -344,8 +354,8 @@ class OperatorLink:
     def _fail(self, error: ZloomError, *, quiet: bool = False) -> None:
         self._failure = error
         self._connected.set()
-        for waiter in self._waiters.values():
-            waiter.put(error)
+        for asked in self._asked.values():
+            asked.put(error)
         for feed in self._feeds:
             feed.end(None if quiet else error)
 
