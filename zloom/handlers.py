@@ -289,11 +289,11 @@ def _old_value(key: DeclaredKey) -> Callable[[], object]:
 
 def _take_back(undos: list[tuple[str, Callable[[], object]]]) -> None:
     """Undo in reverse; one that fails does not keep the others from being undone."""
-    failed: list[tuple[str, Exception]] = []
+    failed: list[tuple[str, BaseException]] = []
     for name, undo in reversed(undos):
         try:
             undo()
-        except Exception as error:  # noqa: BLE001 - a user's undo may raise anything
+        except BaseException as error:  # noqa: BLE001 - whatever it was, what it left is to be known
             failed.append((name, error))
     if failed:
         texts = "; ".join(f"{name}: {_text(error)}" for name, error in failed)

@@ -87,17 +87,20 @@ def test_what_ran_is_undone_in_reverse_when_a_handler_raises(registry: Registry,
     assert state.now == registry.values == {"a": 1, "b": 1, "c": 1}
 
 
-def test_an_undo_that_raises_surfaces_after_the_others_ran(registry: Registry, state: State) -> None:
+@pytest.mark.parametrize("error", [OSError, SystemExit])
+def test_an_undo_that_raises_surfaces_after_the_others_ran(
+    error: type[BaseException], registry: Registry, state: State
+) -> None:
     def break_undo(value: int) -> Callable[[], None]:
         def undo() -> None:
-            raise OSError("disk")
+            raise error("disk")
 
         return undo
 
     registry.add_key("b", break_undo, initial=0)
-    with pytest.raises(UndoError, match="b: OSError: disk") as caught:
+    with pytest.raises(UndoError, match=f"b: {error.__name__}: disk") as caught:
         registry.apply({"a": 2, "b": 2, "c": 101})
-    assert isinstance(caught.value.__cause__, OSError)
+    assert isinstance(caught.value.__cause__, error)
     assert isinstance(caught.value.__context__, ValueError)
     assert state.now["a"] == 0
 
