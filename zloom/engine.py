@@ -311,6 +311,8 @@ class Engine:
 
     def _send_status(self, *, look: bool) -> None:
         now = self._loop.time()
+        if not self._session.may_collect(now, look=look):
+            return
         status = self._status.collect(now, look=look)
         self.declare()  # after the look at the step: all that was declared before it is told before it
         self._run(self._session.status(status, now))

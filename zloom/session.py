@@ -105,6 +105,10 @@ class Session:
         self._reports.more_to_report(now)
         return []
 
+    def may_collect(self, now: float, *, look: bool) -> bool:
+        """Whether a status that is to be collected can be sent; if not, it is asked for again in time."""
+        return self._reports.may_collect(now, look=look)
+
     def status(self, status: messages.Status, now: float) -> list[Effect]:
         """Send a status that was collected; its `seq` and `revision` are filled in here."""
         return self._reports.status(status, self.revision, now)

@@ -33,7 +33,9 @@ class Concluded(Struct, frozen=True):
 
 
 class CollectStatus(Struct, frozen=True):
-    """Collect a status and hand it to `Session.status`.
+    """If `Session.may_collect` says so now, collect a status and hand it to `Session.status`.
+
+    What goes out in between may take the last credit, and points that were taken would be lost.
 
     Attributes:
         look: Look at the training too. One that only takes more points comes when the training has just let

@@ -124,6 +124,12 @@ class Reports:
         if self._more:
             self.more_to_report(now)
 
+    def may_collect(self, now: float, *, look: bool) -> bool:
+        """Whether a status would be sent now; if only credit lacks, it is asked for again in time."""
+        if self._open and not self._link.may_send:
+            self._link.starve(Alarm.STATUS if look else Alarm.STREAM, now)
+        return self.may_report
+
     def status(self, status: Status, revision: int, now: float) -> list[Effect]:
         """Send a status, with its number and the newest revision, behind what was declared before it."""
         if not self.may_report:

@@ -18,6 +18,7 @@ from zloom import messages as m
 from zloom.async_weavelet import AsyncWeavelet
 from zloom.client import Operator, Result
 from zloom.model import MAX_METRICS, Outcome, Revision
+from zloom.session_effects import CollectStatus
 from zloom.session_state import State
 from zloom.socket_options import Context, new_context
 from zloom.sockets import DrainSocket
@@ -289,6 +290,23 @@ async def test_names_of_metrics_that_never_end_are_warned_of_once(
     assert told[0].endswith(f"'loss/{MAX_METRICS}'")
     assert weavelet.counters is not None
     assert weavelet.counters.points_dropped == MAX_METRICS + 1
+
+
+async def test_g11_points_are_not_taken_for_a_status_that_no_credit_is_left_for(
+    script: Script, weavelet: AsyncWeavelet
+) -> None:
+    await script.activate()
+    await script.expect(m.Status)
+    assert weavelet._engine is not None
+    while not weavelet._engine.counters.session.publish_dropped:
+        weavelet.publish("net/", b"1")
+    weavelet.report(loss=0.5)
+    weavelet._engine._carry_out(CollectStatus())
+    assert len(weavelet._metrics) == 1
+    script.send(m.Credit(received=100))
+    while not (status := await script.expect(m.Status)).metrics:
+        pass
+    assert status.metrics["loss"].values.tolist() == [0.5]
 
 
 async def test_a_loop_that_is_never_idle_does_not_keep_statuses_back(

@@ -271,7 +271,8 @@ class Trainer:
                     self.promises.concluded(effect.conclusion)
                 case CollectStatus():
                     now = self.world.now
-                    self._run(self.session.status(self._status.collect(now), now))
+                    if self.session.may_collect(now, look=effect.look):
+                        self._run(self.session.status(self._status.collect(now), now))
                 case Closed():
                     self.line.close(farewell=effect.farewell)
                 case Reconnect():

@@ -742,6 +742,22 @@ def test_what_exceeds_the_credit_waits_until_there_is_more() -> None:
     assert session.counters.starved == 1
 
 
+@pytest.mark.parametrize("look", [True, False])
+def test_a_status_is_not_collected_when_a_declaration_took_the_last_credit(look: bool) -> None:
+    session = active(welcome=replace(WELCOME, credit=4))  # hello and sync are under way
+    session.status(STATUS, 0.0)
+    if look:
+        session.status_changed(0.1)
+    else:
+        session.more_to_report(0.1)
+    session.declare([LEARNING_RATE], [], 0.2)  # the status has been due for longer
+    assert [type(each) for each in session.on_timer(0.2)] == [Send, CollectStatus]
+    assert not session.may_collect(0.2, look=look)
+    session.receive_control(m.Credit(received=4), 0.3)
+    assert session.on_timer(0.3) == [CollectStatus(look=look)]
+    assert session.may_collect(0.3, look=look)
+
+
 def test_credit_that_never_comes_ends_in_another_hello() -> None:
     session = active(revision=4, welcome=replace(WELCOME, credit=3))
     session.status(STATUS, 0.0)
