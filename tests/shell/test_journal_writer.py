@@ -53,6 +53,20 @@ def crowd(journal: Journal) -> Listener:
     return listener
 
 
+def test_a_thread_that_cannot_begin_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as limit:
+        limit.setattr(threading.Thread, "start", no_more)
+        with pytest.raises(RuntimeError, match="can't start new thread"), open_journal(tmp_path) as journal:
+            start(journal)
+    with open_journal(tmp_path) as journal:  # its lock is free
+        start(journal)
+
+
 def test_rows_that_wait_share_one_commit(journal: Journal) -> None:
     listener = crowd(journal)
     assert listener.committed == [1, 101]

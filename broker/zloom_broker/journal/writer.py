@@ -100,10 +100,11 @@ class JournalWriter:
             if self._thread is not None or self._closing:
                 raise LocalProtocolError("a journal is started once, and before it is closed")
             # A disk that hangs must not keep the broker from leaving, hence a daemon.
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(on_committed, on_failed), name="zloom-journal", daemon=True
             )
-            self._thread.start()
+            thread.start()
+            self._thread = thread  # not before: one that could not begin leaves the store to `close`
 
     def submit(self, seq: int, payloads: Sequence[bytes], durable: bool) -> None:
         """Queue rows; see `Journal.submit`."""
