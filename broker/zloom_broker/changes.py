@@ -231,6 +231,8 @@ class Changes:
                 waits = self._judge(peer, request, self._hub.now) is not None
             except Refused as refused:
                 self._hub.refuse(peer, request.id, refused)
+            except Exception as error:  # noqa: BLE001 - a bug, which is not to hold up those behind it
+                self._hub.stumbled(peer, request.id, error)
             else:
                 if waits:
                     self._undecided.put_back(key, waiting)

@@ -59,7 +59,7 @@ from zloom_broker.errands import Errands
 from zloom_broker.failures import Failures
 from zloom_broker.followers import Followers
 from zloom_broker.guards import Guards
-from zloom_broker.hub import CoreSettings, Hub, Peer
+from zloom_broker.hub import BUG, CoreSettings, Hub, Peer
 from zloom_broker.inspection import Inspection
 from zloom_broker.membership import Membership
 from zloom_broker.newcomers import Newcomers
@@ -190,11 +190,10 @@ class Core:
     def failed(self, identity: bytes, message: ToBroker) -> list[Effect]:
         """An exception, which is a bug, ended `receive`: what was decided until then holds; tell the peer."""
         self._hub.counters["internal_errors"] += 1
-        text = "the broker failed at this message, which is a bug in it; its log says more"
         if isinstance(message, Request):
-            self._hub.send_unknown(identity, Refusal(id=message.id, code="internal_error", text=text))
+            self._hub.send_unknown(identity, Refusal(id=message.id, code="internal_error", text=BUG))
         else:
-            self._hub.send_unknown(identity, Error(code="internal_error", text=text))
+            self._hub.send_unknown(identity, Error(code="internal_error", text=BUG))
         return self._hub.take()
 
     def stumbled(self) -> list[Effect]:

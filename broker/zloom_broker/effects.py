@@ -55,4 +55,10 @@ class Tell(Struct, frozen=True):
     text: str
 
 
-Effect = Send | Publish | Commit | Admit | Expel | Tell
+class Bug(Struct, frozen=True):
+    """An exception, which is a bug, ended one peer's request, and others are served on: log it."""
+
+    error: Exception
+
+
+Effect = Send | Publish | Commit | Admit | Expel | Tell | Bug

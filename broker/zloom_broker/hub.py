@@ -15,7 +15,7 @@ from zloom.model import Event
 from zloom_broker.addresses import Addresses
 from zloom_broker.attempt import AttemptKey
 from zloom_broker.commits import Commits
-from zloom_broker.effects import Admit, Commit, Effect, Expel, Publish, Send, Tell
+from zloom_broker.effects import Admit, Bug, Commit, Effect, Expel, Publish, Send, Tell
 from zloom_broker.liveness import PROBE_INTERVAL, Vitals
 from zloom_broker.permissions import OWNER, Access
 from zloom_broker.records import AnyRecord, encode
@@ -141,6 +141,10 @@ BROKER = Peer(b"", BROKER_NAME)
 """Who asks when the broker changes something by itself; what it is answered goes nowhere."""
 
 
+BUG = "the broker failed at this message, which is a bug in it; its log says more"
+"""What the sender of a message is told that an exception ended."""
+
+
 MAX_UNWRITTEN = 32 * 1024 * 1024
 """Bytes that may wait for a disk before no operator's change is taken any more."""
 
@@ -245,6 +249,12 @@ class Hub:
         """Answer a request with its refusal."""
         self.counters["refused"] += 1
         self.send(peer, Refusal(id=request_id, code=refused.code, text=refused.text))
+
+    def stumbled(self, peer: Peer, request_id: str, error: Exception) -> None:
+        """Answer a request that an exception ended, which is a bug."""
+        self.counters["internal_errors"] += 1
+        self._effects.append(Bug(error))
+        self.send(peer, Refusal(id=request_id, code="internal_error", text=BUG))
 
     def check_writable(self) -> None:
         """Raise `Refused` if the journal is read-only."""

@@ -23,7 +23,7 @@ from zloom_broker import chronicle, validation
 from zloom_broker.addresses import Addresses
 from zloom_broker.admission import Admission
 from zloom_broker.core import Core
-from zloom_broker.effects import Admit, Commit, Effect, Expel, Publish, Send
+from zloom_broker.effects import Admit, Bug, Commit, Effect, Expel, Publish, Send
 from zloom_broker.hub import CoreSettings
 from zloom_broker.journal import Journal, open_journal
 from zloom_broker.keyring import Keyring
@@ -266,6 +266,8 @@ class Server:
                     self._ports.subscriber().admit(effect.topic, present=effect.present)
                 case Expel():
                     self._expel(effect)
+                case Bug():
+                    self._log.error("a request could not be handled", exc_info=effect.error)
                 case Commit():
                     self.measuring.load.submitted(effect.seq + len(effect.payloads) - 1, self._loop.time())
                     self._snapshots.submitted(effect.seq, effect.payloads)

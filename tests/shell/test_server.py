@@ -34,6 +34,7 @@ from zloom.model import Key, Outcome, Schema
 from zloom.socket_options import new_context
 from zloom_broker.addresses import Bound
 from zloom_broker.core import Core
+from zloom_broker.effects import Bug
 from zloom_broker.pulse import Pulse
 from zloom_broker.steering import Steering
 
@@ -168,6 +169,22 @@ def test_a_bug_in_the_core_costs_neither_the_beat_nor_anybody_elses_answer(
             assert stats.counters["internal_errors"] >= 3
 
     asyncio.run(scenario())
+
+
+def test_a_bug_that_ended_one_request_is_logged_with_where(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with running_broker(tmp_path) as broker:
+            assert broker.server._core is not None
+            try:
+                raise RuntimeError("a bug")
+            except RuntimeError as error:
+                broker.server._carry_out(broker.server._core, [Bug(error)])
+
+    asyncio.run(scenario())
+    assert "a request could not be handled\nTraceback" in caplog.text
+    assert "in scenario\n" in caplog.text
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -8,8 +8,8 @@ from bench import instructions
 from tests.unit.broker_support import Bench, bench_of, sent
 from zloom import messages as m
 from zloom.model import Key, Mode, Revision, Schema, Value
-from zloom_broker import hub
-from zloom_broker.effects import Effect
+from zloom_broker import hub, rules
+from zloom_broker.effects import Bug, Effect
 from zloom_broker.records import AnyRecord
 from zloom_broker.rules import MAX_STATE_SIZE
 from zloom_broker.tentative import Tentative, values_size
@@ -137,6 +137,32 @@ def test_what_waits_for_a_disk_that_hangs_is_bounded(
         bench.answer(number, outcome="cancelled")
     (answer,) = later(bench, "q10", text10=LONG)
     assert isinstance(answer, m.RevisionState)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_bug_in_what_waited_is_answered_and_holds_up_nothing(
+    written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = bench_of("a")
+    bench.hold = True
+    later(bench, "q1", learning_rate=0.5)
+    for request, rate in (("q2", 0.25), ("q3", 0.125)):
+        assert ask(bench, request, learning_rate=rate) == [], "it waits"
+    error = RuntimeError("nobody thought of this")
+
+    def fail(*_: object) -> None:
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(rules, "check_note", fail)
+    effects = bench.confirm() if written else bench.fail()
+    assert Bug(error) in effects
+    codes = {each.id: each.code for each in sent(effects) if isinstance(each, m.Refusal)}
+    assert codes.pop("q2") == "internal_error"
+    assert codes == ({"q3": "key_pending"} if written else {"q1": "journal_failed"})
+    (stats,) = sent(bench.receive(b"op", m.GetStats(id="stats")))
+    assert isinstance(stats, m.Stats)
+    assert stats.counters["internal_errors"] == 1
 
 
 def test_what_a_bug_keeps_from_being_written_can_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
