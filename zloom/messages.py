@@ -220,7 +220,7 @@ class ListRequest(Request, frozen=True, kw_only=True):
 
 
 class RunRequest(Request, frozen=True, kw_only=True):
-    """A request about one attempt of a run; an empty `attempt` means the newest."""
+    """A request about one attempt of a run; an empty `attempt` means the one that is chosen."""
 
     run: str
     attempt: str = ""

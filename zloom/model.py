@@ -354,6 +354,8 @@ class RunStatus(Struct, frozen=True, omit_defaults=True):
     """How many of the replicas are connected and training, paused or holding."""
     started: float = 0.0
     """Seconds since the Unix epoch."""
+    chosen: bool = False
+    """Whether a request that names no attempt of this run is about this one."""
 
 
 class DeviceReport(Struct, frozen=True, omit_defaults=True):

@@ -83,8 +83,12 @@ class Queries:
                 return self._keys(query, access)
             case GetRuns():
                 attempts = [each for each in self._hub.state.of_run(query.run) if access.covers(each.run)]
+                of_runs: dict[str, list[Attempt]] = {}
+                for each in attempts:
+                    of_runs.setdefault(each.run, []).append(each)
+                chosen = {_choose(of_run).key for of_run in of_runs.values()}
                 rest = _after(attempts, query.after, lambda each: f"{each.run}/{each.id}")
-                runs, more = _page(self._run(attempt, now) for attempt in rest)
+                runs, more = _page(self._run(each, now, chosen=each.key in chosen) for each in rest)
                 return Runs(id=query.id, runs=runs, more=more)
             case GetReplicas():
                 return self._replicas(query, access, now)
@@ -98,7 +102,7 @@ class Queries:
                 return Stats(id=query.id, epoch=epoch, counters=counters, gauges=gauges, at=at)
 
     def attempt(self, request: RunRequest, access: Access) -> Attempt:
-        """Return the attempt that a request names, else the newest, those with replicas first.
+        """Return the attempt that a request names, else the one that is chosen.
 
         Raises:
             Refused: There is none.
@@ -110,8 +114,7 @@ class Queries:
             listed = f"{_names(visible) if visible else 'none yet'}; {STARTING}"
             raise Refused("unknown_run", unknown("unknown run", request.run, visible, listed, most=64))
         if not request.attempt:
-            inhabited = [attempt for attempt in attempts if any(attempt.present())]
-            return (inhabited or attempts)[-1]
+            return _choose(attempts)
         for attempt in attempts:
             if attempt.id == request.attempt:
                 return attempt
@@ -224,7 +227,7 @@ class Queries:
                 ramps = {**vitals.status.ramps, **ramps}
         return ramps
 
-    def _run(self, attempt: Attempt, now: float) -> RunStatus:
+    def _run(self, attempt: Attempt, now: float, *, chosen: bool) -> RunStatus:
         states = [self._state(attempt, replica, now) for replica in attempt.replicas.values()]
         return RunStatus(
             attempt.run,
@@ -234,6 +237,7 @@ class Queries:
             replicas=len(states),
             live=sum(state in ("live", "paused", "holding", "stalled") for state in states),
             started=attempt.started.at,
+            chosen=chosen,
         )
 
     def _replicas(self, query: GetReplicas, access: Access, now: float) -> Replicas:
@@ -246,6 +250,12 @@ class Queries:
         rest = _after(found, query.after, lambda each: each[1].id)
         replicas, more = _page(self.status(attempt, replica, now) for attempt, replica in rest)
         return Replicas(id=query.id, replicas=replicas, more=more)
+
+
+def _choose(attempts: Sequence[Attempt]) -> Attempt:
+    """Return the attempt of a run that is meant where none is named: the newest that has replicas, if any."""
+    inhabited = [attempt for attempt in attempts if any(attempt.present())]
+    return (inhabited or attempts)[-1]
 
 
 def _after(items: Sequence[T], after: str, name: Callable[[T], str]) -> Iterable[T]:

@@ -6,23 +6,25 @@ from zloom.cli import choosing
 from zloom.model import RunStatus
 
 
-def attempts(**live: int) -> list[RunStatus]:
-    return [RunStatus("lm", name, live=count) for name, count in live.items()]
+def attempts(chosen: str = "", **live: int) -> list[RunStatus]:
+    return [RunStatus("lm", name, live=count, chosen=name == chosen) for name, count in live.items()]
 
 
 @pytest.mark.parametrize(
     ("of_run", "taken", "said"),
     [
-        (attempts(a=0, b=1), "b", ""),
-        (attempts(a=0, b=0), "b", ""),
+        (attempts("b", a=0, b=1), "b", ""),
+        (attempts("b", a=0, b=0), "b", ""),
         ([], "", ""),
-        (attempts(a=1, b=2), "b", "b of lm; a is live too"),
-        (attempts(a=1, b=1, c=0), "b", "b of lm; c is newer, but not live; a is live too"),
-        (attempts(a=1, b=0), "a", "a of lm; b is newer, but not live"),
-        (attempts(a=1, b=1, c=1), "c", "c of lm; a, b are live too"),
+        (attempts("b", a=1, b=2), "b", "b of lm; a is live too"),
+        (attempts("b", a=1, b=1, c=0), "b", "b of lm; c is newer, but not live; a is live too"),
+        (attempts("a", a=1, b=0), "a", "a of lm; b is newer, but not live"),
+        (attempts("c", a=1, b=1, c=1), "c", "c of lm; a, b are live too"),
+        (attempts("b", a=1, b=0), "b", "b of lm; a is live, and this is not"),
+        (attempts(a=1, b=0), "", ""),
     ],
 )
-def test_the_newest_that_is_live_is_taken_and_named_where_another_could_be_meant(
+def test_what_the_broker_takes_is_named_where_another_could_be_meant(
     of_run: list[RunStatus], taken: str, said: str
 ) -> None:
     assert choosing.chosen(of_run) == taken
@@ -33,7 +35,7 @@ def test_the_newest_that_is_live_is_taken_and_named_where_another_could_be_meant
 def test_an_answer_of_an_older_attempt_names_it_also_beside_a_newer_one() -> None:
     # As under a request id that was used before the newer one began.
     note = choosing.note("a", attempts(a=0, b=1))
-    assert note == "note: this is attempt a of lm; b is live too; --attempt names another"
+    assert note == "note: this is attempt a of lm; b is live, and this is not; --attempt names another"
 
 
 def test_of_many_attempts_the_newest_are_named() -> None:

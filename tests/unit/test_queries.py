@@ -96,6 +96,24 @@ def test_runs_are_listed_oldest_first_and_the_one_with_replicas_is_meant() -> No
     assert ask(bench, m.GetKeys(id="k2", run="run")).attempt == "two"
 
 
+def test_the_run_status_tells_which_attempt_is_taken_also_where_it_does_not_answer() -> None:
+    bench = steered()
+    bench.active("b", attempt="two")
+    bench.active("c", run="other")
+    for name in "abc":
+        bench.subscription(f"echo/n-{name}/".encode(), present=True)
+    for _ in range(12):  # only a answers
+        bench.advance(1.0)
+        bench.receive(b"a", m.Pong(id=bench.core._hub.vitals["a"].ping_id, received=1))
+    runs = ask(bench, m.GetRuns(id="r")).runs
+    assert [(each.run, each.attempt, each.live, each.chosen) for each in runs] == [
+        ("run", "one", 1, False),
+        ("run", "two", 0, True),
+        ("other", "one", 0, True),
+    ]
+    assert ask(bench, m.GetKeys(id="k", run="run")).attempt == "two"
+
+
 def test_a_clock_that_is_set_back_does_not_reorder_attempts() -> None:
     bench = steered()
     bench.receive(b"a", m.Goodbye())

@@ -10,31 +10,28 @@ MAX_OTHERS = 8
 
 
 def chosen(attempts: Sequence[RunStatus]) -> str:
-    """Return the attempt that the broker takes: the newest that is live, else the newest; "" where none is.
-
-    Args:
-        attempts: Of one run, the newest last.
-    """
-    live = [each.attempt for each in attempts if each.live]
-    return (live or [each.attempt for each in attempts] or [""])[-1]
+    """Return the attempt of a run that the broker takes; "" where it says of none."""
+    return next((each.attempt for each in attempts if each.chosen), "")
 
 
 def note(attempt: str, attempts: Sequence[RunStatus]) -> str:
     """Return a note that names the attempt that was taken; empty where no other could have been meant.
 
     Args:
-        attempt: That was taken.
+        attempt: That was taken; "" where that is not known.
         attempts: Of its run, the newest last.
     """
     others = [each.attempt for each in attempts if each.live and each.attempt != attempt]
     newest = attempts[-1].attempt if attempts else attempt
-    if attempt == newest and not others:
+    if not attempt or (attempt == newest and not others):
         return ""
     said = [f"note: this is attempt {attempt} of {attempts[-1].run}"]
     if attempt != newest and newest not in others:
         said.append(f"{newest} is newer, but not live")
     if others:
-        said.append(f"{_names(others)} {'is' if len(others) == 1 else 'are'} live too")
+        is_live = any(each.live for each in attempts if each.attempt == attempt)
+        too = " too" if is_live else ", and this is not"
+        said.append(f"{_names(others)} {'is' if len(others) == 1 else 'are'} live{too}")
     return f"{'; '.join(said)}; --attempt names another"
 
 

@@ -49,7 +49,7 @@ Attempt = Annotated[
     typer.Option(
         "--attempt",
         metavar="ID",
-        help="Which attempt of the run; by default the newest that is live, else the newest.",
+        help="Which attempt of the run; by default the newest, those with replicas first.",
     ),
 ]
 
@@ -210,7 +210,7 @@ class Change:
     Attributes:
         target: Where it goes.
         run: Which run it changes.
-        attempt: Which attempt; when empty the newest that is live, else the newest.
+        attempt: Which attempt; when empty the newest, those with replicas first.
         wait: Whether outcomes are waited for.
         cancel_on_timeout: Whether what is pending after the time-out is taken back.
         expected_revision: The newest revision that the change was made for, or None.

@@ -17,7 +17,8 @@ class Changes(Waiting):
     Every change takes these arguments:
 
     attempt
-        Which attempt of the run; when empty the newest that is live, else the newest.
+        Which attempt of the run; when empty the newest, those with a replica first that is neither lost nor
+        finished.
     expected_revision
         Refuse if the attempt has another newest revision.
     supersede
