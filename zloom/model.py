@@ -20,6 +20,8 @@ Value = Scalar | list[Flat] | dict[str, Flat]
 # a NaN or a zero an exception in whoever asks next.
 MAX_COUNT = 2**53
 """A double of another language still tells this from the integer before it."""
+MAX_NAMED_STEP = 2**52
+"""The last step that a trainer may name: nobody counts on from there to where messages end."""
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 """A step, or a number of messages."""
 MAX_NOTE = 500

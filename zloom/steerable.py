@@ -32,7 +32,7 @@ from zloom.launch import (
 from zloom.mailbox import Mailbox
 from zloom.messages import Failure
 from zloom.metrics import MetricBuffer
-from zloom.model import MAX_COUNT, Outcome, Phase, Replica
+from zloom.model import MAX_NAMED_STEP, Outcome, Phase, Replica
 from zloom.rounds import Register, Round
 from zloom.security import resolve_key
 from zloom.session_state import State
@@ -322,14 +322,16 @@ class Steerable(Declaring, Disownable):
 
     def _begin_step(self, step: int | None) -> None:
         training = self._training
-        # A count of NumPy or a tensor is an index too, but no message could hold it.
-        number = training.step + 1 if step is None else index(step)
-        if training.step < number <= MAX_COUNT:
+        if step is None:
+            training.step += 1
+            return
+        number = index(step)  # a count of NumPy or a tensor is one too, but no message could hold it
+        if training.step < number <= MAX_NAMED_STEP:
             training.step = number
             return
         training.step += 1
         problem = (
-            "does not increase" if number <= training.step else "is beyond 2^53, which no message can hold"
+            "does not increase" if number <= training.step else "is beyond 2^52, which no training reaches"
         )
         self._warn_once(f"tick({step}) {problem}; steps are counted on, now {training.step}")
 

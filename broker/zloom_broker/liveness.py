@@ -8,7 +8,6 @@ never lost. Control may break meanwhile. libzmq's thread has it back too, but un
 no ping finds it: only Python can say whose it is.
 """
 
-import math
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
@@ -62,9 +61,6 @@ LOOKS = 10
 
 ENOUGH_LOOKS = 5
 """… and from so many on they say something."""
-
-LAST_STEP = 2**62
-"""No training gets that far, and what is counted on from there still fits into a message."""
 
 FASTEST_STEP = 1e-6
 """Seconds. A step takes longer, so that no pace which a replica tells leads to a step beyond all numbers."""
@@ -303,16 +299,10 @@ class Vitals:
 
 
 def _plausible(status: Status) -> Status:
-    """Return a status with numbers to count with: what a peer tells may be NaN, negative or without end."""
-    pace = status.step_time
-    if 0 <= status.step <= LAST_STEP and (pace is None or FASTEST_STEP <= pace < math.inf):
+    """Return a status with a pace to count with; other numbers that lead too far make no message."""
+    if status.step_time is None or status.step_time >= FASTEST_STEP:
         return status
-    known = pace is not None and math.isfinite(pace) and pace > 0
-    return replace(
-        status,
-        step=min(max(status.step, 0), LAST_STEP),
-        step_time=max(pace, FASTEST_STEP) if known and pace is not None else None,
-    )
+    return replace(status, step_time=FASTEST_STEP)
 
 
 def _keep(known: dict[str, T], new: dict[str, T], limit: int) -> int:

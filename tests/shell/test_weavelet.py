@@ -22,7 +22,7 @@ from tests.support import DEADLINE, broker_process, free_endpoint, running_broke
 from zloom import Meta, SettingsError, TransportError, UndoError
 from zloom.client import Result, SyncOperator, connect_sync
 from zloom.messages import Answered, Declare, Failure, Happened, Outcomes, Reported, Status, ToBroker
-from zloom.model import Device, ReplicaStatus
+from zloom.model import MAX_COUNT, Device, ReplicaStatus
 from zloom.pause import PAUSE_LIMIT
 from zloom.session_sockets import SessionSockets
 from zloom.session_state import State
@@ -630,18 +630,20 @@ def test_steps_are_counted_on_when_the_trainer_names_them_wrongly(run: str, endp
     weavelet.close()
 
 
-def test_g8_a_step_that_no_message_can_hold_ends_no_steering(
-    weavelet: Weavelet, operating: Operating, operator: SyncOperator, run: str
+@pytest.mark.parametrize("named", [2**60, MAX_COUNT])
+def test_g8_a_step_from_which_no_message_could_hold_the_next_ends_no_steering(
+    named: int, weavelet: Weavelet, operating: Operating, operator: SyncOperator, run: str
 ) -> None:
     declare_rate(weavelet)
     weavelet.tick(7)
     with pytest.warns(
-        RuntimeWarning, match=r"tick\(\d+\) is beyond 2\^53, which no message can hold; .* now 8"
+        RuntimeWarning, match=r"tick\(\d+\) is beyond 2\^52, which no training reaches; .* now 8"
     ):
-        weavelet.tick(2**60)
+        weavelet.tick(named)
+    weavelet.tick()
     result = train_while(weavelet, operating.set(learning_rate=0.5))
     assert result.applied_everywhere
-    assert status(operator, run, lambda each: (each.step or 0) >= 8)
+    assert status(operator, run, lambda each: 8 < (each.step or 0) < MAX_COUNT)
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError])

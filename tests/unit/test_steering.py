@@ -8,6 +8,7 @@ from tests.unit.broker_support import sent
 from tests.unit.steering_support import Job, decision, prepared, restarted, told
 from zloom import codec
 from zloom import messages as m
+from zloom.model import MAX_NAMED_STEP
 from zloom_broker.records import RevisionAgreed, decode_record
 from zloom_broker.rounds import ANSWER_TIMEOUT
 from zloom_broker.steering import EARLY, LEAD, MAX_ROUNDS, PATIENCE, RECHECK
@@ -54,11 +55,11 @@ def test_the_step_lies_ahead_of_the_fastest_rank_by_its_pace(job: Job) -> None:
     assert prepared(job.change()).step == 100 + 20 + 1 + LEAD / 0.01
 
 
-@pytest.mark.parametrize("pace", [math.nan, math.inf, -1.0, 5e-324])
+@pytest.mark.parametrize("pace", [1e-9, 1e9])
 def test_what_a_rank_tells_of_its_pace_stops_no_round(job: Job, pace: float) -> None:
-    job.receive(b"r0", status(2**64 - 1, step_time=pace))
+    job.receive(b"r0", status(MAX_NAMED_STEP, step_time=pace))
     prepare = prepared(job.change())
-    assert codec.encode(prepare)
+    assert codec.from_broker.decode(codec.encode(prepare)) == prepare
     job.agree(prepare)
     assert job.core.state.attempts["run", "one"].ledgers[1].agreed is not None
 
