@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import queue
 import subprocess
 import sys
 import threading
@@ -24,7 +25,8 @@ from tests.support import (
     free_endpoint,
     running_broker,
 )
-from zloom.client import Feed, Observation
+from zloom.client import Feed, Observation, Silence
+from zloom.client.blocking import SyncOperator
 from zloom.errors import BrokerUnreachable, LocalProtocolError, Refused, SettingsError, TransportError
 from zloom.messages import Answered, Happened, Reported, Revised
 from zloom.model import Replica
@@ -554,6 +556,34 @@ async def test_the_blocking_operator_does_the_same_from_a_thread(
             return [result.applied_everywhere, seen.revision.revision, operator.get("lm")["learning_rate"]]
 
     assert await asyncio.to_thread(script) == [True, 1, 0.25]
+
+
+def test_the_blocking_operator_has_all_that_the_other_has() -> None:
+    offered = {name for name in dir(zloom.Operator) if not name.startswith("_")}
+    assert offered <= set(dir(SyncOperator))
+
+
+async def test_the_blocking_operator_tells_that_the_broker_is_silent(tmp_path: Path, endpoint: str) -> None:
+    told: queue.Queue[Silence] = queue.Queue()
+
+    def script() -> None:
+        with contextlib.ExitStack() as stack:
+            with broker_process(tmp_path / "broker", endpoint) as broker:
+                operator = stack.enter_context(zloom.connect_sync(endpoint))
+                operator.on_silence(told.put)
+                stack.enter_context(operator.watch())  # so that the broker is listened for
+                broker.process.kill()
+            silence = told.get(timeout=DEADLINE)
+            assert not silence.over
+            silent_for = operator.silent_for
+            assert silent_for is not None
+            assert silent_for >= silence.seconds
+            with broker_process(tmp_path / "broker", endpoint):
+                back = told.get(timeout=DEADLINE)
+                assert (back.over, back.restarted) == (True, True)
+                assert operator.silent_for is None
+
+    await asyncio.to_thread(script)
 
 
 async def test_the_blocking_operator_works_on_a_thread_that_runs_a_loop(

@@ -20,7 +20,7 @@ from zloom import leaving
 from zloom.client.feeds import Feed
 from zloom.client.link import LINGER
 from zloom.client.operator import Observation, Operator, connect
-from zloom.client.results import OperatorCounters
+from zloom.client.results import OperatorCounters, Silence
 from zloom.errors import TransportError
 from zloom.messages import Own
 from zloom.settings import ClientSettings
@@ -190,6 +190,19 @@ class SyncOperator:
     def counters(self) -> OperatorCounters:
         """What was dropped, refused or sent again on this connection."""
         return self._operator.counters
+
+    @property
+    def silent_for(self) -> float | None:
+        """For how many seconds the broker has not answered; see `Operator.silent_for`."""
+        return self._loop.call(lambda: self._operator.silent_for)
+
+    def on_silence(self, told: Callable[[Silence], None]) -> None:
+        """Have a function called when the broker falls silent, and when it is back.
+
+        It runs on the connection's thread, where it may use no method of this operator: that would wait for
+        itself.
+        """
+        self._loop.call(lambda: self._operator.on_silence(told))
 
     set = _blocking(Operator.set)
     rollback = _blocking(Operator.rollback)
