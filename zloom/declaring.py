@@ -102,8 +102,8 @@ class Declaring(ABC):
     def on_failure(self, handler: FailureHandler) -> FailureHandler:
         """Have a function told of failures: of a device that this replica uses, or of another replica.
 
-        It runs neither on the training thread, which may hang in a collective with the one that failed,
-        nor at a safe point.
+        It runs at once and not at a safe point, as the training may hang in a collective with the one that
+        failed: on a thread of its own, or that of the loop of an `AsyncWeavelet`, where it must be short.
         """
         if not self._is_forked():
             self._training.registry.add_failure(handler)
