@@ -61,7 +61,8 @@ class HoldWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._stack_timer = StackTimer()
         self.newest: Hold | None = None
-        """The newest time that the loop was held up for longer than `after`."""
+        """The newest time that the loop was held up until stacks were written: for `after` seconds, or up to
+        `INTERVAL` less, as those count from the look before it."""
 
     def start(self) -> None:
         """Begin."""

@@ -341,6 +341,7 @@ class Hold(Struct, frozen=True, omit_defaults=True):
     at: float
     """When it ended, in seconds since the Unix epoch by the replica's clock."""
     seconds: float
+    """How long at most: it counts from the weavelet's look before, up to 2 s before it began."""
     threads: list[ThreadStack]
 
 

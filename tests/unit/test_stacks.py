@@ -107,7 +107,7 @@ def test_why_there_are_none_is_said_and_a_hold_is_told() -> None:
     hold = Hold(at=0.0, seconds=12.4, threads=[SPIN])
     told = lines([stacks(1, state="unresponsive", reason="it does not answer", hold=hold)])
     assert told[:2] == ["rank 1 · unresponsive, step 7 · gpu-1:41", "  it does not answer"]
-    assert told[2].startswith("  its GIL was held, or it was stopped, for 12 s until ")
+    assert told[2].startswith("  its GIL was held, or it was stopped, for up to 12 s until ")
     assert told[-1] == '    /home/me/train "v2".py:12 in spin'
 
 

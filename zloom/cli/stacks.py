@@ -119,7 +119,7 @@ def _group_lines(group: "Sequence[Stacks]", whole: bool) -> Iterator[str]:
     if first.hold is not None:
         from zloom.cli.report import clock
 
-        held = f"{first.hold.seconds:.0f} s until {clock(first.hold.at)}"
+        held = f"up to {first.hold.seconds:.0f} s until {clock(first.hold.at)}"
         yield f"  its GIL was held, or it was stopped, for {held}; early in that it was here:"
         yield from _thread_lines(first.hold.threads, whole)
 
