@@ -78,10 +78,14 @@ class AsyncWeavelet(Steerable):
         self._begin_step(step)
         await self._hold()
 
-    async def safe_point(self) -> None:
-        """Let handlers run here too, without beginning a step. Raises what `tick` does."""
-        self._training.stood = True
-        await self._hold()
+    async def safe_point(self, *, trained: bool = False) -> None:
+        """Let handlers run here too, without beginning a step; see `Weavelet.safe_point`."""
+        training = self._training
+        training.stood, training.trained = True, trained
+        try:
+            await self._hold()
+        finally:
+            training.trained = False
 
     async def _hold(self) -> None:
         if not self._mailbox.waiting:

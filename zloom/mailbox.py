@@ -74,6 +74,8 @@ class Mailbox:
         self._stops = False
         """A `stop` was carried out, or all ranks agreed on one."""
         self._step = 0
+        self._first = 0
+        """The first step that is trained with what is changed now."""
         self._now = 0.0
 
     def put(self, item: Item) -> None:
@@ -141,12 +143,15 @@ class Mailbox:
     def _stays(self) -> bool:
         return self.pause.active or self.holding or bool(self._promised)
 
-    def run(self, step: int, now: float) -> None:
+    def run(self, step: int, now: float, *, trained: bool = False) -> None:
         """Carry out what is due at this safe point.
 
         Args:
-            step: The step that is about to begin; while paused, that step again and again.
+            step: The step that began last; while paused, that step again and again.
             now: Seconds on a monotonic clock.
+            trained: It was trained too, so that what is changed here is in force from the next one on. What
+                the ranks agreed on for that one waits for its beginning all the same: a rank that promised
+                late is not stopped before it.
 
         Raises:
             DeclarationError: A handler called this, through `tick()` or the like.
@@ -157,11 +162,11 @@ class Mailbox:
             raise DeclarationError(
                 "a handler reached a safe point while it ran in one; do not call tick() inside a handler"
             )
-        self._running, self._step, self._now = True, step, now
+        self._running, self._step, self._first, self._now = True, step, step + trained, now
         try:
             self._reach(step, now)
             # Before anything else, so that what begins or ends here finds the values of this step.
-            self.ramps.advance(step)
+            self.ramps.advance(self._first)
             self._drain()
             if self._conclude() and self._decide():
                 self._agreement.go_on()
@@ -276,7 +281,7 @@ class Mailbox:
             return set(changes)
         # Values that hold already are answered for too: somebody may wait for this replica's outcome.
         if self._restoring.done() or changes:
-            self._perform(self._restoring.revision, lambda: self._apply_snapshot(changes, error))
+            self._change(self._restoring.revision, lambda: self._apply_snapshot(changes, error))
         return set()
 
     def _apply_snapshot(self, changes: dict[str, Value], error: str) -> Applied | Rejected:
@@ -313,7 +318,7 @@ class Mailbox:
 
     def _carry_out_together(self, round: Round) -> None:
         try:
-            result = self.ramps.apply(self._lacking(round.revision), self._step)
+            result = self.ramps.apply(self._lacking(round.revision), self._first)
         except BaseException as error:
             self._reject(round, error_text(error))
             raise
@@ -322,8 +327,8 @@ class Mailbox:
             return
         # A rank that declares none of the keys has nothing to change, and confirms like the others.
         undo = result.undo if isinstance(result, Applied) else lambda: None
-        self._agreement.carried_out(round, self._step, undo)
-        self._confirm(round, self._step)
+        self._agreement.carried_out(round, self._first, undo)
+        self._confirm(round, self._first)
         self._conclude()
 
     def _lacking(self, revision: Revision) -> Revision:
@@ -377,7 +382,7 @@ class Mailbox:
     # --- what is due --------------------------------------------------------------------------------
 
     def _carry_out_due(self, blocked: set[str]) -> None:
-        for number in self._schedule.due(self._step, self._agreement.promised()):
+        for number in self._schedule.due(self._step, self._first, self._agreement.promised()):
             pending = self._schedule[number]
             if not blocked.isdisjoint(pending.names) or not self._try(pending):
                 blocked.update(pending.names)
@@ -415,19 +420,25 @@ class Mailbox:
             self._carry_out_together(pending.round)
         else:
             self._restoring.note(revision.changes)
-            self._perform(revision.revision, lambda: self.ramps.apply(revision, self._step))
+            self._change(revision.revision, lambda: self.ramps.apply(revision, self._first))
 
-    def _perform(self, number: int, action: Callable[[], Applied | Rejected]) -> bool:
+    def _change(self, number: int, action: Callable[[], Applied | Rejected]) -> None:
+        """Change values, and answer for the first step that is trained with them."""
+        self._perform(number, action, self._first)
+
+    def _perform(
+        self, number: int, action: Callable[[], Applied | Rejected], step: int | None = None
+    ) -> bool:
         """Carry a revision out and answer for it; return whether it was applied."""
         try:
             result = action()
         except BaseException as error:
-            self._settle(number, "rejected", error_text(error))
+            self._settle(number, "rejected", error_text(error), step=step)
             raise
         if isinstance(result, Applied):
-            self._settle(number, "applied", detail=result.detail)
+            self._settle(number, "applied", detail=result.detail, step=step)
         else:
-            self._settle(number, "rejected", result.error)
+            self._settle(number, "rejected", result.error, step=step)
         return isinstance(result, Applied)
 
     def _settle(

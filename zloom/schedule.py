@@ -58,14 +58,15 @@ class Schedule:
         """Have nothing wait."""
         self._pending.clear()
 
-    def due(self, now: int, promised: Iterable[Round]) -> list[int]:
+    def due(self, now: int, first: int, promised: Iterable[Round]) -> list[int]:
         """Return the revisions whose step has come, in order of (step, revision).
 
         One that shares a name with an earlier one takes that one's step if it is later, so that it can
         never overtake it.
 
         Args:
-            now: The step that is about to begin.
+            now: The step that began last, whose commands are due …
+            first: … and the first that is trained with what is changed now: `now`, or the one after it.
             promised: What ranks have promised to carry out later.
         """
         rounds = [Pending(each.revision, each.step) for each in promised]
@@ -76,7 +77,7 @@ class Schedule:
             if rounds and pending.round is None:
                 step = max(step, _promised_before(pending, rounds))
             latest.update(dict.fromkeys(pending.names, step))
-            if step <= now:
+            if step <= (first if pending.revision.kind == "config" else now):
                 due.append((step, number))
         return [number for _, number in sorted(due)]
 

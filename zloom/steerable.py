@@ -345,7 +345,7 @@ class Steerable(Declaring, Disownable):
             if training.broken is not None:
                 error, training.broken = training.broken, None
                 raise error
-            mailbox.run(training.step, now)
+            mailbox.run(training.step, now, trained=training.trained)
         finally:
             training.serving = False
             if _state(mailbox) != before:

@@ -19,8 +19,9 @@ def _nobody(*_: object) -> None:
 class Training:
     """One trainer, as the loop sees it and as it sees the loop.
 
-    The training thread writes `step`, `phase`, `thread`, `serving` and `stood`, and calls `enter`, the loop
-    writes `broken`; each reads the other's without a lock, because a value that is a moment old is as good.
+    The training thread writes `step`, `phase`, `thread`, `trained`, `serving` and `stood`, and calls `enter`,
+    the loop writes `broken`; each reads the other's without a lock, because a value that is a moment old is
+    as good.
     """
 
     registry: Registry
@@ -41,6 +42,8 @@ class Training:
     """Identifier of the training thread, as far as it is known."""
     elsewhere: str = ""
     """Why the trainer's threads are not in this process; empty where they are."""
+    trained: bool = False
+    """The step that began last was trained: this safe point is behind it."""
     serving: bool = False
     """The mailbox is being run."""
     stood: bool = False

@@ -152,11 +152,21 @@ class Weavelet(Steerable):
         if self._mailbox.waiting:
             self._hold()
 
-    def safe_point(self) -> None:
-        """Let handlers run here too, without beginning a step. Raises what `tick` does."""
-        self._training.stood = True
+    def safe_point(self, *, trained: bool = False) -> None:
+        """Let handlers run here too, without beginning a step. Raises what `tick` does.
+
+        Args:
+            trained: The step that began last has been trained, as at the end of a batch: outcomes then name
+                the next one as the first with the new values.
+        """
+        training = self._training
+        training.stood = True
         if self._mailbox.waiting:
-            self._hold()
+            training.trained = trained
+            try:
+                self._hold()
+            finally:
+                training.trained = False
 
     def wait_until_active(self, timeout: float) -> bool:
         """Wait until the broker's state is here; `safe_point` then applies it.

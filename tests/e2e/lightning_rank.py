@@ -145,17 +145,17 @@ class Scribe(Callback):
         self._steps = hashlib.sha256()
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: list[Tensor], *_: Any) -> None:
-        self._note()
+        self._note(self._step)
         in_force = (self._step, len(batch[0]), module.jolt, _in_force(trainer))
         self._steps.update(repr(in_force).encode())
         self._story.steps = self._steps.hexdigest()
         self._story.trained += 1
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._note()
+        self._note(self._step + 1)
 
     def on_train_epoch_end(self, *_: Any) -> None:
-        self._note()
+        self._note(self._step + 1)
 
     def on_validation_end(self, *_: Any) -> None:
         self._story.validations.append(self._step)
@@ -168,11 +168,12 @@ class Scribe(Callback):
         weavelet = self._callback.weavelet
         return 0 if weavelet is None else weavelet.step
 
-    def _note(self) -> None:
+    def _note(self, first: int) -> None:
+        """Note what has changed, and the first step that is trained with it."""
         steered = {key: entry["value"] for key, entry in self._callback.state_dict()["steered"].items()}
         for key, value in sorted(steered.items()):
             if key not in self._noted or self._noted[key] != value:
-                self._story.kept.append((self._step, key, value))
+                self._story.kept.append((first, key, value))
         self._noted = steered
 
 

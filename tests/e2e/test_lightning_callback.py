@@ -6,6 +6,7 @@ import secrets
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,9 +22,8 @@ from tests.e2e.lightning_models import QUIET, Change, Manual, Regression, loader
 from tests.e2e.test_lightning_optimizer import TwoOptimizers, scheduled
 from tests.support import DEADLINE, broker_process, free_endpoint
 from zloom.client import SyncOperator, connect_sync
-from zloom.errors import Refused, SettingsError
+from zloom.errors import Refused
 from zloom.lightning import WeaveletCallback
-from zloom.lightning.callback import REPORT_EVERY
 from zloom.lightning.limits import AccumulateGradBatches
 from zloom.markers import on_command, on_config
 from zloom.messages import Happened, Reported
@@ -251,7 +251,7 @@ def test_accumulation_changes_inside_an_epoch_where_both_windows_begin(session: 
         until(lambda: session.replica.revision == sent.revision)
         steered.go.set()
         (outcome,) = session.operator.follow(session.run, sent.revision).outcomes
-        assert (outcome.outcome, outcome.step) == ("applied", 8)
+        assert (outcome.outcome, outcome.step) == ("applied", 9)
         until(lambda: len(steered.steps) == 6)
 
     session.fit(steered, script, data=loader(batch_size=2), accumulate_grad_batches=4, max_epochs=1)
@@ -432,44 +432,56 @@ def test_metrics_epoch_rate_and_throughput_are_reported(session: Session) -> Non
     session.fit(Logs(), script, val=loader())
 
 
-def reported_steps(session: Session, module: Regression, steps: int) -> list[int]:
-    """Train so many steps; return those whose loss was reported."""
+def test_the_step_of_an_outcome_is_the_first_with_the_new_value(session: Session) -> None:
+    module = Regression()
+    told: list[tuple[int, float]] = []
+
+    def change(rate: float, **options: Any) -> None:
+        (outcome,) = session.operator.set(session.run, {"learning_rate": rate}, **options).outcomes
+        assert outcome.step is not None
+        told.append((outcome.step, rate))
+
+    def script() -> None:
+        for rate in (0.25, 0.125, 0.5, 0.375):
+            change(rate)
+        session.command("pause")
+        change(0.0625)
+        session.command("resume")
+        change(0.03125, at_step=(session.replica.step or 0) + 50)
+        until(lambda: len(module.rates) > told[-1][0])
+
+    session.fit(module, script)
+    for step, rate in told:
+        assert module.rates[step - 1] == rate
+        assert module.rates[step - 2] != rate
+
+
+def reported_steps(session: Session, module: LightningModule, steps: int) -> dict[str, list[int]]:
+    """Train so many steps; return those at which each metric was reported."""
+    reported: dict[str, list[int]] = defaultdict(list)
     with session.operator.watch(session.run) as feed:
         session.fit(module, lambda: until(lambda: session.replica.state == "finished"), max_steps=steps)
-        reported: list[int] = []
         for seen in feed:
-            if isinstance(seen, Reported) and "loss" in seen.metrics:
-                reported += seen.metrics["loss"].steps
+            for name, series in seen.metrics.items() if isinstance(seen, Reported) else ():
+                reported[name] += series.steps
             if isinstance(seen, Happened) and seen.event.kind == "finished":
                 break
     return reported
 
 
-def test_each_batch_is_reported_where_that_is_asked_for(session: Session) -> None:
-    session.callback = WeaveletCallback(session.run, broker=session.operator.endpoint, report_every=0)
-    assert reported_steps(session, Regression(), 60) == list(range(1, 61))
+def test_each_batch_reports_its_loss_and_what_it_logged_and_nothing_else(session: Session) -> None:
+    class Logs(Regression):
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+            loss = super().training_step(batch, batch_idx)
+            self.log("always", loss, on_step=True, on_epoch=True)
+            if len(self.losses) % 20 == 3:
+                self.log("seldom", 0.5)
+            return loss
 
-
-def test_short_batches_are_reported_a_hundred_times_a_second_at_most(session: Session) -> None:
-    class Timed(Regression):
-        def __init__(self) -> None:
-            super().__init__()
-            self.ends: list[float] = []
-
-        def on_train_batch_end(self, *_: Any) -> None:
-            self.ends.append(time.monotonic())
-
-    module = Timed()
-    steps = reported_steps(session, module, 300)
-    assert steps[0] == 1
-    assert len(steps) <= 2 + (module.ends[-1] - module.ends[0]) / REPORT_EVERY
-    assert len(steps) < 300
-
-
-@pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf")])
-def test_an_interval_of_reports_that_is_none_is_refused(seconds: float) -> None:
-    with pytest.raises(SettingsError, match=r"report_every is .*; expected seconds, 0 or more"):
-        WeaveletCallback("lm", report_every=seconds)
+    reported = reported_steps(session, Logs(), 60)
+    for name in ("loss", "always_step"):
+        assert reported[name] == list(range(1, 61))
+    assert reported["seldom"] == [3, 23, 43]
 
 
 def test_phases_are_told(session: Session) -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from zloom.errors import UndoError
 from zloom.handlers import Registry
 from zloom.mailbox import Mailbox
-from zloom.model import Outcome, Revision, Value
+from zloom.model import Outcome, Ramp, Revision, Value
 from zloom.pause import PAUSE_LIMIT
 from zloom.restoring import Restore
 
@@ -44,12 +44,14 @@ class Trainer:
 
         self.registry.add_key(name, take, initial=initial, ready=lambda _: self.ready.get(name, True))
 
-    def run(self, step: int, *items: Revision | Restore, now: float = 0.0) -> list[str]:
+    def run(
+        self, step: int, *items: Revision | Restore, now: float = 0.0, trained: bool = False
+    ) -> list[str]:
         """Put the items, reach a safe point, and return the outcomes that this brought, in short."""
         for item in items:
             self.mailbox.put(item)
         self.outcomes.clear()
-        self.mailbox.run(step, now)
+        self.mailbox.run(step, now, trained=trained)
         return [_short(number, outcome) for number, outcome in self.outcomes]
 
 
@@ -86,6 +88,29 @@ def test_revisions_are_carried_out_at_the_next_safe_point(trainer: Trainer) -> N
     ]
     assert trainer.ran == [("a", 1), ("go", 3), ("a", 2)]
     assert trainer.run(8) == []
+
+
+def test_what_is_changed_behind_a_step_is_answered_with_the_next_one(trainer: Trainer) -> None:
+    assert trainer.run(7, config(1, a=1), command(2, "go"), trained=True) == ["1 applied@8", "2 applied@7"]
+
+
+def test_what_waits_for_a_step_may_be_changed_behind_the_one_before_it(trainer: Trainer) -> None:
+    last = replace(command(3, "go"), mode="at_step", at_step=9)
+    assert trainer.run(7, config(1, at_step=9, a=1), config(2, at_step=8, b=1), last, trained=True) == [
+        "2 applied@8"
+    ]
+    assert trainer.run(8) == []
+    assert trainer.run(8, trained=True) == ["1 applied@9"]
+    assert trainer.run(9) == ["3 applied@9"], "a command belongs to its step, not before it"
+
+
+def test_a_ramp_that_begins_behind_a_step_has_its_first_value_in_the_next(trainer: Trainer) -> None:
+    trainer.run(7, replace(config(1, a=10), ramps={"a": Ramp(10)}), trained=True)
+    assert trainer.ran == [("a", 0)]
+    trainer.run(8)
+    assert trainer.ran == [("a", 0)]
+    trainer.run(9)
+    assert trainer.ran == [("a", 0), ("a", 1)]
 
 
 def test_nothing_waits_until_something_is_put_and_after_it_is_done(trainer: Trainer) -> None:

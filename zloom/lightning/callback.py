@@ -1,6 +1,6 @@
 """`WeaveletCallback`: makes a Lightning training steerable, with no code of the user's."""
 
-from math import inf
+from functools import partial
 from time import monotonic
 from typing import Any, Literal, get_args
 
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from zloom.errors import SettingsError
 from zloom.lightning.data import BatchSize, begin_iteration_again
 from zloom.lightning.keys import Commands, keys_of
-from zloom.lightning.reporting import Throughput, fresh_metrics, rates, step_metrics
+from zloom.lightning.reporting import StepMetrics, Throughput, epoch_metrics, rates
 from zloom.lightning.sigterm import Termination
 from zloom.lightning.steer import Place, Position
 from zloom.settings import WeaveletSettings
@@ -19,10 +19,6 @@ from zloom.steerable import reason_of
 from zloom.weavelet import CONFIG_WAIT, Weavelet
 
 Resume = Literal["checkpoint", "newest"]
-
-REPORT_EVERY = 0.01
-"""Seconds between two batches that are reported, at least: to collect and read what Lightning has logged
-takes 25 to 45 µs, which each step of a millisecond would pay."""
 
 PhaseName = Literal["training", "validating", "saving"]
 
@@ -47,7 +43,6 @@ class WeaveletCallback(Callback):
         resume: What holds where `fit` goes on from a checkpoint: `checkpoint`, the values that were steered
             when it was saved, or `newest`, those that operators asked for since, in this attempt or, in a
             new one, in the one before.
-        report_every: Seconds between two batches that are reported, at least; 0: each batch is.
         settings: zloom's own options.
 
     Raises:
@@ -62,19 +57,15 @@ class WeaveletCallback(Callback):
         attempt: str | None = None,
         inherit: bool = False,
         resume: Resume = "checkpoint",
-        report_every: float = REPORT_EVERY,
         settings: WeaveletSettings | None = None,
     ) -> None:
         if resume not in get_args(Resume):
             raise SettingsError(f"resume is {resume!r}; expected checkpoint or newest")
-        if not 0 <= report_every < inf:
-            raise SettingsError(f"report_every is {report_every!r}; expected seconds, 0 or more")
         self._run = run
         self._broker = broker
         self._attempt = attempt
         self._inherit = inherit
         self._resume = resume
-        self._report_every = report_every
         self._settings = settings
         self._fit: _Fit | None = None
         self._resumed: dict[str, dict[str, Any]] | None = None
@@ -116,7 +107,7 @@ class WeaveletCallback(Callback):
             settings=self._settings,
         )
         weavelet.start()
-        self._fit = _Fit(weavelet, Position(trainer), self._report_every)
+        self._fit = _Fit(weavelet, Position(trainer))
         self._running.keys.resume_before_restore(self._resumed or {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -213,14 +204,13 @@ class WeaveletCallback(Callback):
 class _Fit:
     """What is alive during one fit."""
 
-    def __init__(self, weavelet: Weavelet, position: Position, report_every: float) -> None:
+    def __init__(self, weavelet: Weavelet, position: Position) -> None:
         self.weavelet = weavelet
         self.position = position
         self.keys = keys_of(position)
         self.commands = Commands(position, weavelet)
         self._throughput = Throughput(monotonic())
-        self._report_every = report_every
-        self._reported = -inf
+        self._metrics = StepMetrics()
         self._termination = Termination(weavelet)
         self._phase: PhaseName = "training"
         self._left = monotonic()
@@ -263,10 +253,7 @@ class _Fit:
 
     def batch_ended(self, outputs: Any) -> None:
         trainer, now = self.position.trainer, monotonic()
-        metrics: dict[str, Any] = {}
-        if now - self._reported >= self._report_every:
-            self._reported = now
-            metrics = step_metrics(trainer, outputs)
+        metrics = self._metrics.of(trainer, outputs, now)
         rate = self._throughput.count(now)
         if rate is not None:
             metrics |= rates(trainer, rate)
@@ -279,7 +266,7 @@ class _Fit:
 
     def epoch_ended(self) -> None:
         trainer = self.position.trainer
-        self.weavelet.report(**fresh_metrics(trainer))
+        self.weavelet.report(**epoch_metrics(trainer))
         self._safe_point(Place.EPOCH_END)
         self._termination.leave_off()
 
@@ -291,7 +278,7 @@ class _Fit:
         self.commands.validation_ended()
         self._termination.train()
         if not self.position.trainer.sanity_checking:
-            self.weavelet.report(**fresh_metrics(self.position.trainer))
+            self.weavelet.report(**epoch_metrics(self.position.trainer))
 
     def enter(self, phase: PhaseName) -> None:
         if phase != self._phase:
@@ -302,5 +289,5 @@ class _Fit:
     def _safe_point(self, place: Place) -> None:
         self.position.place = place
         before = monotonic()
-        self._termination.run(self.weavelet.safe_point)
+        self._termination.run(partial(self.weavelet.safe_point, trained=True))
         self._throughput.leave_out(monotonic() - before)

@@ -1,9 +1,11 @@
 """What a fit reports by itself: loss, logged metrics, epoch, learning rate and throughput."""
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from zloom.lightning.data import BatchSize
 from zloom.lightning.surroundings import sole_optimizer
@@ -11,6 +13,9 @@ from zloom.torch.learning_rate import effective_rate
 
 RATE_INTERVAL = 1.0
 """Seconds over which a rate is averaged: as fine as people look, and coarse against one step's jitter."""
+
+SETTINGS_INTERVAL = 0.01
+"""Seconds between two reports of epoch and learning rate, which seldom change: to look them up takes 5 µs."""
 
 
 class Throughput:
@@ -38,25 +43,55 @@ class Throughput:
         return rate
 
 
-def step_metrics(trainer: Trainer, outputs: Any) -> dict[str, Any]:
-    """Return what a trained batch has to tell. Tensors stay tensors: nothing waits for a device.
+class StepMetrics:
+    """Collects what trained batches have to tell, each value once; tensors stay tensors, and nobody waits.
 
-    Args:
-        trainer: The Trainer, in `on_train_batch_end`.
-        outputs: What that hook was given. Its loss was divided by the batches of the accumulation window.
+    Lightning keeps what was logged until it is logged anew. Reported with each batch, an old value would be
+    a new point, and a guard could judge a change by what was before it.
     """
-    metrics: dict[str, Any] = {"epoch": trainer.current_epoch}
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Tensor] = {}
+        """By Lightning's key: the newest value that was reported, which `log` never changes in place."""
+        self._settings_told = -inf
+
+    def of(self, trainer: Trainer, outputs: Any, now: float) -> dict[str, Any]:
+        """Return the metrics of a batch, by name.
+
+        Args:
+            trainer: The Trainer, in `on_train_batch_end`.
+            outputs: What that hook was given. Its loss was divided by the batches of the accumulation window.
+            now: In seconds.
+        """
+        metrics = self._logged(trainer)
+        if isinstance(outputs, Mapping) and outputs.get("loss") is not None:
+            window = trainer.accumulate_grad_batches
+            metrics.setdefault("loss", outputs["loss"] * window if window > 1 else outputs["loss"])
+        if now - self._settings_told >= SETTINGS_INTERVAL:
+            self._settings_told = now
+            metrics = _settings(trainer) | metrics
+        return metrics
+
+    def _logged(self, trainer: Trainer) -> dict[str, Any]:
+        results: Any = trainer._results
+        metrics: dict[str, Any] = {}
+        for key, item in results.items() if results is not None else ():
+            value = item._forward_cache
+            if item.meta.on_step and isinstance(value, Tensor) and value is not self._seen.get(key):
+                self._seen[key] = value
+                # As Lightning names it for callbacks: `loss`, and `loss_step` where the epoch has it too.
+                metrics |= dict.fromkeys(results._forked_name(item, True), value)
+        return metrics
+
+
+def _settings(trainer: Trainer) -> dict[str, Any]:
     optimizer = sole_optimizer(trainer)
-    if optimizer is not None:
-        metrics["effective_learning_rate"] = effective_rate(optimizer)
-    if isinstance(outputs, Mapping) and outputs.get("loss") is not None:
-        window = trainer.accumulate_grad_batches
-        metrics["loss"] = outputs["loss"] * window if window > 1 else outputs["loss"]
-    return metrics | fresh_metrics(trainer)
+    rate = {} if optimizer is None else {"effective_learning_rate": effective_rate(optimizer)}
+    return {"epoch": trainer.current_epoch} | rate
 
 
-def fresh_metrics(trainer: Trainer) -> dict[str, Any]:
-    """Return what was logged in this hook's step or epoch.
+def epoch_metrics(trainer: Trainer) -> dict[str, Any]:
+    """Return what was logged in the epoch, or the validation, that ends in this hook.
 
     Not `trainer.callback_metrics`, which also holds what earlier validations and epochs have left.
     """

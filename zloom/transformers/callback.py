@@ -172,7 +172,7 @@ class _Steering:
         )
         self.weavelet.report(**rate)
         training.control, training.step_ended = control, True
-        self.weavelet.safe_point()
+        self.weavelet.safe_point(trained=True)
         if self._keys.steered:
             training.state.stateful_callbacks[_STATE] = {"attributes": {"steered": self._keys.steered}}
         if control.should_evaluate or control.should_save:
