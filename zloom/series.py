@@ -9,6 +9,9 @@ from msgspec import Struct
 NUMBER: Final = 8
 """Bytes of a step, and of a value."""
 
+MAX_STATUS_POINTS: Final = 20_000
+"""Points of all metrics in one status: guards look at each, and meanwhile a broker answers nobody."""
+
 _SWAPPED: Final = array("q", [1]).tobytes()[0] != 1
 """This machine has the highest byte of a number first."""
 

@@ -9,6 +9,7 @@ from zloom.codec import is_sendable
 from zloom.endpoints import runtime_endpoint, tcp_problem
 from zloom.errors import SettingsError
 from zloom.metrics import POINTS_KEPT, POINTS_TAKEN
+from zloom.series import MAX_STATUS_POINTS
 from zloom.socket_options import SocketOptions
 from zloom.words import shorten
 
@@ -87,7 +88,7 @@ class WeaveletSettings:
     Attributes:
         metric_points: Points that `report` keeps while no broker takes them; then the oldest are dropped.
         status_points: Points in one status. There is one a beat, and more where there are more points: each
-            takes the training thread's interpreter for a millisecond or two. 20,000 fit into a message well.
+            takes the training thread's interpreter for a millisecond or two. 20,000 at most.
         device_interval: Seconds between two readings of the devices' state: a reading costs NVML a few
             milliseconds of a core, and temperature and memory do not change faster.
         device_patience: Seconds that the first hello waits for the list of devices. A driver in trouble can
@@ -111,7 +112,7 @@ class WeaveletSettings:
         sockets: Options of both sockets.
 
     Raises:
-        SettingsError: A number is not above 0.
+        SettingsError: A number is not above 0, or too large.
     """
 
     metric_points: int = POINTS_KEPT
@@ -129,6 +130,10 @@ class WeaveletSettings:
 
     def __post_init__(self) -> None:
         _check_seconds(self)
+        if self.status_points > MAX_STATUS_POINTS:
+            raise SettingsError(
+                f"status_points is {self.status_points}; expected at most {MAX_STATUS_POINTS}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

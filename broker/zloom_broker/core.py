@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import get_args
 
+from msgspec.structs import replace
+
 from zloom.credit import STREAMED
 from zloom.errors import Refused
 from zloom.messages import (
@@ -48,6 +50,7 @@ from zloom.messages import (
     Sync,
     ToBroker,
 )
+from zloom.series import MAX_STATUS_POINTS
 from zloom_broker import outcomes
 from zloom_broker.catchup import LogPages, catch_up
 from zloom_broker.changes import Changes
@@ -393,7 +396,11 @@ class Core:
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         peer.statuses += 1
-        if status.metrics or not peer.statuses % 2:  # a stream waits for it; without one it is a sign of life
+        points = sum(map(len, status.metrics.values())) if status.metrics else 0
+        if points > MAX_STATUS_POINTS:
+            self._hub.counters["metrics_dropped"] += points
+            status = replace(status, metrics={})
+        if points or not peer.statuses % 2:  # a stream waits for it; without one it is a sign of life
             self._hub.tell_credit(peer, STREAMED // 2)
         before, readings = peer.vitals.status, dict(peer.vitals.devices) if status.devices else {}
         self._hub.counters["metrics_dropped"] += peer.vitals.report(status, now)

@@ -43,6 +43,9 @@ MAX_LENGTH = 300
 MAX_DEPTH = 20
 """Parentheses and signs inside each other: reading one must not exhaust the stack."""
 
+MAX_CLAIMS = 10
+"""Comparisons of a guard: each is looked at for each point, and meanwhile nobody else is answered."""
+
 MAX_STEPS = 10**12
 """Steps of `within`: a step must still fit into a message."""
 
@@ -118,7 +121,7 @@ class _Parser:
             raise _refused(MAX_LENGTH + 1, f"the guard has {len(text)} characters; at most {MAX_LENGTH}")
         self._tokens = _tokens(text)
         self._next = 0
-        self._depth = 0
+        self._depth = self._claims = 0
         self.metrics: dict[str, int] = {}
         """Column of the first mention of each."""
         self._baseline: _Token | None = None
@@ -196,6 +199,9 @@ class _Parser:
             claim = NotFinite(self._counted(left, begin))
         else:
             return left
+        self._claims += 1
+        if self._claims > MAX_CLAIMS:
+            raise self._expected(f"at most {MAX_CLAIMS} comparisons", begin)
         names = metrics(claim)
         if not names:
             raise self._expected("a comparison that names a metric", begin)

@@ -72,8 +72,10 @@ class Watch:
         """
         self._guard = guard
         self._start: int | None = None
-        self._points = {name: deque(recent.of(name), EARLY_POINTS) for name in metrics(guard.condition)}
+        self._points = {name: deque(recent.of(name)) for name in metrics(guard.condition)}
         """Of the guard's metrics: those that were not held against it yet."""
+        self._unseen = set(self._points)
+        self._dropped: int | None = None
         self._newest: dict[str, float] = {}
         self.past = False
         """Its steps passed here."""
@@ -83,10 +85,25 @@ class Watch:
         """Whether it is known when the replica applied the revision."""
         return self._start is not None
 
+    @property
+    def unseen(self) -> list[str]:
+        """The metrics of the guard of which no point was held against it."""
+        return sorted(self._unseen)
+
+    @property
+    def dropped(self) -> int | None:
+        """The last step whose points were dropped unjudged, because too many came before it was known that
+        the guard was to judge them; None where none were."""
+        start, last = self._start, self._dropped
+        return last if start is not None and last is not None and last >= start else None
+
     def take(self, metrics: Mapping[str, Series]) -> None:
         """Take in what a status tells."""
         for name, points in self._points.items():
             if name in metrics:
+                while len(points) > EARLY_POINTS:  # none, once `look` takes them
+                    step, _ = points.popleft()
+                    self._dropped = step if self._dropped is None else max(self._dropped, step)
                 points.extend(zip(metrics[name].steps, metrics[name].values, strict=True))
 
     def baselines(self, step: int) -> dict[str, float]:
@@ -112,6 +129,7 @@ class Watch:
         for step, values in self._by_step():
             late = late or step < end
             if self._start <= step < end:
+                self._unseen.difference_update(values)
                 self._newest.update(values)
                 found = why(self._guard.condition, self._newest, baselines)
                 if found:
@@ -120,10 +138,15 @@ class Watch:
         self.past = self.past or (reached >= end and not late)
         return ""
 
-    def _by_step(self) -> Iterator[tuple[int, list[tuple[str, float]]]]:
-        """Yield what was not held against the guard yet."""
-        points = sorted((step, name, value) for name, each in self._points.items() for step, value in each)
-        for each in self._points.values():
+    def _by_step(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield what was not held against the guard yet: of each step the first points, then the second, …"""
+        points: list[tuple[int, int, str, float]] = []
+        for name, each in self._points.items():
+            last, nth = None, 0
+            for step, value in each:
+                last, nth = step, nth + 1 if step == last else 0
+                points.append((step, nth, name, value))
             each.clear()
-        for step, group in groupby(points, key=itemgetter(0)):
-            yield step, [(name, value) for _, name, value in group]
+        points.sort(key=itemgetter(0, 1))
+        for (step, _), group in groupby(points, key=itemgetter(0, 1)):
+            yield step, {name: value for _, _, name, value in group}

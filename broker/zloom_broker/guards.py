@@ -12,9 +12,10 @@ from typing import Literal
 from zloom.errors import Refused
 from zloom.messages import Status
 from zloom.model import Event, GuardEnd, Outcome, Revision
+from zloom.words import counted
 from zloom_broker import guard_grammar
 from zloom_broker.attempt import Attempt, AttemptKey
-from zloom_broker.guard_conditions import Guard, measured
+from zloom_broker.guard_conditions import Guard, measured, metrics
 from zloom_broker.guard_ends import is_over, moot, touches
 from zloom_broker.guard_watch import RecentPoints, Watch, baseline
 from zloom_broker.hub import Hub
@@ -164,17 +165,25 @@ class Guards:
             if watch is None or armed.ending:
                 continue
             watch.take(status.metrics)
-            self._begin(armed.ledger, watch, replica, status.step)
+            self._begin(attempt, armed, watch, replica, status.step, now)
             # While not all ranks are known to have it there is nothing that all could go back to.
             if not armed.fired and not armed.ledger.scheduled:
                 found = watch.look(status.step, armed.ledger.baselines.get(replica, {}))
                 armed.fired = f"{found} on rank {attempt.rank(replica)}" if found else ""
                 self._fire(attempt, armed, now)
 
-    def _begin(self, ledger: Ledger, watch: Watch, replica: str, reached: int) -> None:
-        outcome = ledger.outcomes.get(replica)
+    def _begin(
+        self, attempt: Attempt, armed: _Armed, watch: Watch, replica: str, reached: int, now: float
+    ) -> None:
+        outcome = armed.ledger.outcomes.get(replica)
         if not watch.begun and outcome is not None and outcome.outcome == "applied":
             watch.begin(reached if outcome.step is None else outcome.step)
+            if watch.dropped is not None:
+                text = (
+                    f"too many points of rank {attempt.rank(replica)} came before its outcome was on disk: "
+                    f"those up to step {watch.dropped} are not judged"
+                )
+                self._trouble(attempt, armed, text, now)
 
     def _fire(self, attempt: Attempt, armed: _Armed, now: float) -> None:
         """Take the revision back where it is still in force; what stands against that is told once."""
@@ -232,13 +241,8 @@ class Guards:
         elif ledger.settled and all(
             is_over(attempt, ledger, target, watches[target]) for target in ledger.targets
         ):
-            steps = f"{armed.guard.within} steps"
-            if any(watch.past for watch in watches.values()):
-                self._end(attempt, armed, "passed", f"{steps} passed", now)
-            else:
-                self._end(
-                    attempt, armed, "disarmed", f"no replica is left of those that had {steps} to go", now
-                )
+            kind, text = _outcome(armed)
+            self._end(attempt, armed, kind, text, now)
         elif ledger.settled:
             self._look_for_baselines(attempt, armed, now)
 
@@ -287,6 +291,20 @@ class Guards:
 
     def _tell(self, attempt: Attempt, kind: Kind, text: str, now: float) -> None:
         self._hub.event(Event(kind, attempt.run, attempt.id, text=text), now)
+
+
+def _outcome(armed: _Armed) -> tuple[Literal["passed", "disarmed"], str]:
+    """Return how a guard ends whose steps are over at all replicas, and why."""
+    steps = counted(armed.guard.within, "step")
+    past = [watch for watch in armed.watches.values() if watch.past]
+    if not past:
+        return "disarmed", f"no replica is left of those that had {steps} to go"
+    unseen = sorted(set.intersection(*(set(watch.unseen) for watch in past)))
+    if not unseen:
+        return "passed", f"{steps} passed"
+    none = f"no point of {' or '.join(unseen)} was reported for {'it' if armed.guard.within == 1 else 'them'}"
+    judged = metrics(armed.guard.condition) > set(unseen)
+    return ("passed" if judged else "disarmed"), f"{steps} passed, and {none}"
 
 
 def _measured(

@@ -10,8 +10,9 @@ from tests.unit.broker_support import BATCH_SIZE, Bench, fold, published, replic
 from tests.unit.steering_support import Job, prepared, restarted
 from zloom import messages as m
 from zloom.model import GuardEnd, HistoryEntry, Outcome, Problem, Revision
-from zloom.series import Series
+from zloom.series import MAX_STATUS_POINTS, Series
 from zloom_broker.effects import Effect
+from zloom_broker.guard_watch import EARLY_POINTS
 from zloom_broker.records import decode_image, encode
 from zloom_broker.state import State
 
@@ -244,7 +245,55 @@ def test_all_keys_of_the_revision_get_the_values_before_it_back(guarded: Guarded
     assert reverted(guarded, 3).changes == {"batch_size": 64, "learning_rate": 0.1}
 
 
+@pytest.mark.parametrize("values", [[nan, 1.0], [1.0, nan], [1.0, nan, 1.0]])
+def test_each_point_of_a_step_is_judged(guarded: Guarded, values: list[float]) -> None:
+    begun(guarded, "loss is nan within 200 steps")
+    guarded.seq += 1
+    series = {"loss": Series.of([12] * len(values), values)}
+    guarded.bench.receive(b"a", m.Status(seq=guarded.seq, step=12, metrics=series))
+    assert reverted(guarded).note == "reverted: loss was nan at step 12 on rank 0"
+
+
 # --- its end without firing ---------------------------------------------------------------------
+
+
+def test_a_guard_of_whose_metric_no_point_came_is_not_said_to_have_passed(guarded: Guarded) -> None:
+    begun(guarded, "loss > 2 within 3 steps")
+    guarded.loss(1.0, 20)
+    guarded.loss(1.0, 21)
+    guarded.wait()
+    text = "3 steps passed, and no point of loss was reported for them"
+    assert guarded.told() == [("guard_disarmed", f"revision 1: {text}")]
+
+
+def test_a_guard_of_which_one_metric_was_reported_passes_and_says_which_was_not(guarded: Guarded) -> None:
+    guarded.report(1, val={1: 1.0})
+    begun(guarded, "loss > 2 or val > 2 within 1 steps")
+    guarded.report(20, loss={11: 1.0, 20: 1.0})
+    guarded.loss(1.0, 21)
+    guarded.wait()
+    text = "1 step passed, and no point of val was reported for it"
+    assert guarded.told() == [("guard_passed", f"revision 1: {text}")]
+
+
+def test_points_that_came_before_the_outcome_and_were_dropped_are_told(guarded: Guarded) -> None:
+    guarded.loss(2.3, *range(1, 11))
+    guarded.set("loss > 5 within 100000 steps")
+    guarded.loss(9.0, *range(11, 111))
+    guarded.loss(1.0, *range(111, 111 + EARLY_POINTS))
+    guarded.loss(1.0, 111 + EARLY_POINTS)
+    guarded.applied(1, 11)
+    guarded.loss(1.0, 112 + EARLY_POINTS)
+    [(kind, text)] = guarded.told()
+    assert kind == "guard_failed"
+    assert text.startswith("revision 1: too many points of rank 0 came before its outcome was on disk: those")
+
+
+def test_a_status_of_too_many_points_is_taken_without_them_and_they_are_counted(guarded: Guarded) -> None:
+    begun(guarded, "loss > 5 within 100000 steps")
+    guarded.loss(9.0, *range(12, 13 + MAX_STATUS_POINTS))
+    assert guarded.attempt.revision == 1
+    assert guarded.bench.core._hub.counters["metrics_dropped"] == MAX_STATUS_POINTS + 1
 
 
 def test_when_its_steps_have_passed_it_ends_and_says_so(guarded: Guarded) -> None:

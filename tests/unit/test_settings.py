@@ -42,6 +42,11 @@ def test_a_port_that_is_none_is_refused(port: str) -> None:
         resolve_broker(f"tcp://head:{port}", {})
 
 
+def test_a_status_has_no_more_points_than_a_broker_takes() -> None:
+    with pytest.raises(SettingsError, match="status_points is 20001; expected at most 20000"):
+        WeaveletSettings(status_points=20_001)
+
+
 @pytest.mark.parametrize(
     "field", ["metric_points", "status_points", "close_timeout", "farewell", "pause_poll"]
 )
