@@ -37,8 +37,9 @@ class Delivery:
 
     def restore(self, restore: Restore) -> None:
         """Leave a snapshot for the next safe point, if it says anything."""
+        # Consistent ones come in their rounds, and are not answered for here either.
         pending = [each for each in restore.pending if each.mode != "consistent"]
-        restore = replace(restore, pending=pending, together=self._together)
+        restore = replace(restore, revision=restore.answered, pending=pending, together=self._together)
         if restore.config or restore.pending or restore.rolled_back:
             self.put(restore)
 

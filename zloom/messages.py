@@ -275,12 +275,16 @@ class Cancel(RunRequest, frozen=True, kw_only=True):
     """Take back a revision wherever it has not been applied yet."""
 
     revision: int
+    chain: bytes = b""
+    """Its digest, where that is known: after a backup was restored the number may be another's."""
 
 
 class Follow(RunRequest, frozen=True, kw_only=True):
     """Ask for the state of a revision now, and for each change of it from now on."""
 
     revision: int
+    chain: bytes = b""
+    """Its digest, where that is known: after a backup was restored the number may be another's."""
 
 
 class GetHistory(RunRequest, frozen=True, kw_only=True):
@@ -454,6 +458,8 @@ class RevisionState(Message, frozen=True, kw_only=True):
     run: str
     attempt: str
     revision: int
+    chain: bytes = b""
+    """Its digest, which names it whatever becomes of the broker's history."""
     durable: bool = True
     """False when the broker runs with `--durability buffered`."""
     duplicate: bool = False

@@ -24,6 +24,15 @@ class Restore:
     """The values are not for this rank to take by itself: they come in a revision that all ranks apply at one
     step, or a checkpoint's values hold, which become the config by such a revision."""
 
+    @property
+    def answered(self) -> int:
+        """The newest revision that the config answers for: it lacks what is pending."""
+        pending = {each.revision for each in self.pending}
+        newest = self.revision
+        while newest in pending:
+            newest -= 1
+        return newest
+
 
 class Restoring:
     """Values of the newest snapshot that could not be applied yet; belongs to the training thread.
@@ -51,11 +60,7 @@ class Restoring:
 
     def take(self, restore: Restore) -> None:
         """Begin with a snapshot."""
-        # The config lacks what is pending, so the newest revision that it answers for is none of those.
-        self.revision = restore.revision
-        pending = {revision.revision for revision in restore.pending}
-        while self.revision in pending:
-            self.revision -= 1
+        self.revision = restore.answered
         # After a rollback each rank returns to the broker's state by itself: what it held is gone.
         together = restore.together and not restore.rolled_back
         self._values = {} if together else dict(restore.config)

@@ -51,7 +51,7 @@ from zloom.messages import (
     ToBroker,
 )
 from zloom.series import MAX_STATUS_POINTS
-from zloom_broker import outcomes
+from zloom_broker import outcomes, rules
 from zloom_broker.catchup import LogPages, catch_up
 from zloom_broker.changes import Changes
 from zloom_broker.declarations import Declarations
@@ -388,10 +388,7 @@ class Core:
 
     def _follow(self, peer: Peer, request: Follow, now: float) -> None:
         attempt = self._queries.attempt(request, peer.access)
-        ledger = attempt.ledger(request.revision)
-        if ledger is None:
-            text = f"there is no revision {request.revision}; the newest is {attempt.revision}"
-            raise Refused("unknown_revision", text)
+        ledger = rules.named(attempt, request)
         self._followers.follow(peer, request.id, attempt, ledger, now)
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:

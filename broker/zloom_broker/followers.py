@@ -178,6 +178,7 @@ class Followers:
             run=attempt.run,
             attempt=attempt.id,
             revision=number,
+            chain=ledger.revision.chain,
             durable=self._hub.settings.durable or ledger.revision.kind != "config",
             duplicate=duplicate,
             at_step=ledger.revision.at_step,

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import msgspec
 
 from zloom.errors import Refused
-from zloom.messages import Cancel, Rollback, SendCommand, SetConfig
+from zloom.messages import Cancel, Follow, Rollback, SendCommand, SetConfig
 from zloom.model import MAX_NOTE, Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
 from zloom.words import MAX_NAMED, NO_KEYS, nobody_there, shorten, unknown
 from zloom_broker.attempt import Attempt
-from zloom_broker.ledger import Setting
+from zloom_broker.ledger import Ledger, Setting
 from zloom_broker.ramping import MAX_STEPS, check_ramps
 from zloom_broker.records import ReplicaLeft
 from zloom_broker.validation import check, check_values, declared_by
@@ -174,9 +174,7 @@ def propose_cancel(
         agreed: All ranks promised to carry it out, so they must agree on this too.
         ramping: Replicas on which a ramp of it may be under way, which ends then.
     """
-    ledger = attempt.ledger(request.revision)
-    if ledger is None:
-        raise _unknown_revision(attempt, request.revision)
+    ledger = named(attempt, request)
     if ledger.revision.kind == "cancel":
         raise Refused("bad_value", f"revision {request.revision} is a cancel itself")
     still_ramping = [replica for replica in attempt.present() if replica.id in ramping]
@@ -376,6 +374,25 @@ def _check_size(values: Mapping[str, Value]) -> None:
 
 def _notes(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
+
+
+def named(attempt: Attempt, request: Cancel | Follow) -> Ledger:
+    """Return the revision that a request names.
+
+    Raises:
+        Refused: There is none of that number, or it is not the one that was meant.
+    """
+    number, ledger = request.revision, attempt.ledger(request.revision)
+    if request.chain and (ledger is None or ledger.revision.chain != request.chain):
+        whose = "nobody's" if ledger is None else "another's"
+        text = (
+            f"revision {number} is no longer in the broker's history, as after a backup was restored; that "
+            f"number is {whose} now: make the change again if it is still wanted"
+        )
+        raise Refused("history_replaced", text)
+    if ledger is None:
+        raise _unknown_revision(attempt, number)
+    return ledger
 
 
 def _unknown_revision(attempt: Attempt, revision: int) -> Refused:

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from msgspec.structs import replace
 
 from bench import instructions
 from zloom.client.requests import RESEND, SPARE, Answered, RequestTable
@@ -49,10 +50,10 @@ def test_a_change_becomes_a_follow_until_it_is_settled(table: RequestTable) -> N
     change = a_change()
     table.add(change, 0.0)
     table.sent(change, 0.0)
-    first = a_state("r1", settled=False)
+    first = replace(a_state("r1", settled=False), chain=b"c7")
     assert table.receive(first, 0.1) == [Answered("r1", first, last=False)]
 
-    follow = Follow(id="fresh-1", run="lm", attempt="one", revision=7)
+    follow = Follow(id="fresh-1", run="lm", attempt="one", revision=7, chain=b"c7")
     assert table.first_due(0.1 + RESEND / 2) is None
     assert table.first_due(0.1 + RESEND) == follow
     table.sent(follow, 0.1 + RESEND)

@@ -3,12 +3,14 @@
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
-from tests.unit.broker_support import BATCH_SIZE, LEARNING_RATE, Bench, events, published, replica, sent
+from tests.unit import broker_support
+from tests.unit.broker_support import BATCH_SIZE, LEARNING_RATE, Bench, events, published, replica
 from zloom import messages as m
 from zloom.model import Key, Outcome, ReplicaStatus, Schema
 from zloom.series import Series
-from zloom_broker.effects import Publish, Send
+from zloom_broker.effects import Effect, Publish, Send
 from zloom_broker.held import MAX_STATUSES
 
 STEER = b"steer/run/one/"
@@ -21,6 +23,12 @@ def steered(**settings: object) -> Bench:
     bench.active()
     bench.operator()
     return bench
+
+
+def sent(effects: list[Effect], peer: bytes = b"op") -> list[m.Message]:
+    """Return the messages that went to a peer, without the digests of revisions."""
+    told = broker_support.sent(effects, peer)
+    return [replace(each, chain=b"") if isinstance(each, m.RevisionState) else each for each in told]
 
 
 def state(revision: int, outcome: Outcome, request_id: str = "q1", **more: object) -> m.RevisionState:
@@ -150,6 +158,24 @@ def test_g2_a_weavelet_gets_the_log_after_its_position() -> None:
     (log,) = sent(bench.sync("a", 1, chain), b"a")
     assert isinstance(log, m.Log)
     assert [revision.revision for revision in log.revisions] == [2, 3]
+
+
+@pytest.mark.parametrize("number", [1, 9])
+@pytest.mark.parametrize("kind", [m.Follow, m.Cancel])
+def test_g4_who_means_a_revision_of_a_history_that_was_replaced_is_told(
+    kind: type[m.Follow | m.Cancel], number: int
+) -> None:
+    bench = Bench()
+    bench.active()
+    bench.operator()
+    (state,) = broker_support.sent(bench.set(learning_rate=0.5))
+    assert isinstance(state, m.RevisionState)
+    assert state.chain == bench.core.state.attempts["run", "one"].chain
+    (same,) = sent(bench.receive(b"op", kind(id="same", run="run", revision=1, chain=state.chain)))
+    assert isinstance(same, m.RevisionState)
+    (other,) = sent(bench.receive(b"op", kind(id="other", run="run", revision=number, chain=b"another")))
+    assert isinstance(other, m.Refusal)
+    assert other.code == "history_replaced"
 
 
 def test_g2_another_history_is_rolled_back() -> None:

@@ -133,7 +133,13 @@ class RequestTable:
             self._following.setdefault(place, set()).add(entry.owner)
         if isinstance(entry.message, Follow):
             return
-        follow = Follow(id=self._new_id(), run=state.run, attempt=state.attempt, revision=state.revision)
+        follow = Follow(
+            id=self._new_id(),
+            run=state.run,
+            attempt=state.attempt,
+            revision=state.revision,
+            chain=state.chain,
+        )
         self._owners[follow.id] = entry.owner
         entry.message = follow
         self._schedule(entry, now + RESEND)

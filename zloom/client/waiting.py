@@ -86,6 +86,7 @@ class Waiting(Caller):
     async def _change(self, request: Change | Cancel | Follow, how: Wait) -> Result:
         loop = asyncio.get_running_loop()
         result: Result | None = None
+        chain = b""
         started = loop.time()
         timeout = self._timeout if how.timeout is None else how.timeout
         deadline = started + timeout
@@ -96,25 +97,25 @@ class Waiting(Caller):
                         state = expect(await answers.next(), RevisionState)
                 except TimeoutError:
                     break
-                result = _result(state, loop.time() - started)
+                result, chain = _result(state, loop.time() - started), state.chain
                 if how.on_progress is not None:
                     how.on_progress(result)
         if result is None:
             raise self._link.unanswered(request.id, timeout)
         if how.wait and not result.settled:
-            result = await self._take_back(result) if how.cancel_on_timeout else result
+            result = await self._take_back(result, chain) if how.cancel_on_timeout else result
             result = replace(result, latency=loop.time() - started)
         return result
 
-    async def _take_back(self, result: Result) -> Result:
+    async def _take_back(self, result: Result, chain: bytes) -> Result:
         run, revision, attempt = result.run, result.revision, result.attempt
         if self._link.silent_for is not None:
             return result  # nobody would take the cancel; what is known is that the change was accepted
         settles = False
         with contextlib.suppress(Refused):  # by now it may be settled, which the state tells
-            cancel = Cancel(id=fresh_id(), run=run, attempt=attempt, revision=revision)
+            cancel = Cancel(id=fresh_id(), run=run, attempt=attempt, revision=revision, chain=chain)
             settles = (await self._change(cancel, Wait(timeout=CANCEL_GRACE))).settled
-        follow = Follow(id=fresh_id(), run=run, attempt=attempt, revision=revision)
+        follow = Follow(id=fresh_id(), run=run, attempt=attempt, revision=revision, chain=chain)
         return await self._change(follow, Wait(wait=settles, timeout=CANCEL_GRACE))
 
 
