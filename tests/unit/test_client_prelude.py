@@ -40,6 +40,14 @@ def test_what_was_lost_before_an_attempt_was_heard_of_is_not_missing() -> None:
     assert prelude.losses_before("unheard of") == Losses(7, 1)
 
 
+def test_so_are_points_that_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zloom.client.prelude.KEPT_POINTS", 5)
+    prelude = Prelude()
+    prelude.see([reported(2, 1, 2), reported(4, 3, 4), joined(), reported(6, 5, 6)], Losses(), 1.0)
+    assert [seen for seen, _ in prelude.of("one")] == [reported(4, 3, 4), joined(), reported(6, 5, 6)]
+    assert prelude.losses_before("one") == Losses(-1)
+
+
 def test_what_is_too_much_to_be_kept_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zloom.client.prelude.KEPT", 3)
     prelude = Prelude()

@@ -10,7 +10,10 @@ from zloom.messages import Answered, Happened, Reported, Revised
 from zloom.model import ReplicaStatus
 
 KEPT = 10_000
-"""Reports and events that are kept; beyond it the oldest are dropped and counted."""
+"""Reports and events that are kept …"""
+
+KEPT_POINTS = 4_000_000
+"""… and points in them, 16 bytes each; beyond either the oldest are dropped and counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Prelude:
 
     def __init__(self) -> None:
         self._kept: deque[_Kept] = deque()
+        self._points = 0
+        """In what is kept."""
         self._dropped: Counter[str] = Counter()
         """By attempt."""
         self._losses = Losses()
@@ -59,9 +64,12 @@ class Prelude:
         for seen in observations:
             if isinstance(seen, Happened) or (isinstance(seen, Reported) and seen.metrics):
                 self._kept.append(_Kept(seen, at, self._losses))
+                self._points += _points(seen)
         self._losses = losses
-        while len(self._kept) > KEPT:
-            self._dropped[_attempt(self._kept.popleft().seen)] += 1
+        while len(self._kept) > KEPT or self._points > KEPT_POINTS:
+            oldest = self._kept.popleft().seen
+            self._points -= _points(oldest)
+            self._dropped[_attempt(oldest)] += 1
 
     def of(self, attempt: str) -> Iterator[tuple[Reported | Happened, float]]:
         """Yield what is kept of an attempt, and when it came."""
@@ -92,3 +100,7 @@ class Prelude:
 
 def _attempt(seen: Reported | Happened) -> str:
     return seen.status.attempt if isinstance(seen, Reported) else seen.event.attempt
+
+
+def _points(seen: Reported | Happened) -> int:
+    return sum(map(len, seen.metrics.values())) if isinstance(seen, Reported) else 0
