@@ -109,6 +109,18 @@ class MetricBuffer:
             if self._appended - self._taken - self._overflowed > self._notice:
                 self._swell()
 
+    def append_unread(self, step: int, metrics: dict[str, Any]) -> None:
+        """Keep numbers, and tensors of one element on the CPU that nobody changes any more.
+
+        `drain` reads them: many in a row cost less than each between two steps, which empty the caches. Those
+        that nobody takes soon are read here, as a number needs less memory.
+        """
+        if self._appended - self._taken - self._overflowed >= self._batch:
+            self.append(step, metrics)
+        else:
+            self._rows.append((step, metrics))
+            self._appended += len(metrics)
+
     def _swell(self) -> None:
         self._make_room()
         if self._notice < self._limit:
@@ -244,7 +256,7 @@ class _Batch:
         """Take rows of these metrics, for which there is room; False, and nothing taken, where one waits."""
         try:
             columns = [array("d", column) for column in zip(*(row.values() for _, row in rows), strict=True)]
-        except (TypeError, OverflowError):  # a copy, or 10**400: told from the others one by one
+        except (RuntimeError, TypeError, OverflowError):  # told from the others one by one
             return False
         whole = array("q", [step for step, _ in rows])
         for name, column in zip(names, columns, strict=False):  # without rows there are no columns

@@ -390,3 +390,27 @@ def test_a_cuda_tensor_is_copied_without_waiting(buffer: MetricBuffer) -> None:
 def test_torch_and_numpy_are_not_imported() -> None:
     code = "import sys, zloom.metrics; sys.exit(bool({'torch', 'numpy'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_tensor_that_nobody_changes_is_read_when_it_is_taken() -> None:
+    torch = pytest.importorskip("torch")
+    buffer = MetricBuffer()
+    for step in range(1, 4):
+        buffer.append_unread(step, {"loss": torch.tensor(step / 4), "epoch": 2})
+    assert buffer.drain(EVERYTHING) == {
+        "loss": Series.of([1, 2, 3], [0.25, 0.5, 0.75]),
+        "epoch": Series.of([1, 2, 3], [2, 2, 2]),
+    }
+
+
+def test_tensors_that_nobody_takes_become_numbers() -> None:
+    torch = pytest.importorskip("torch")
+    buffer = MetricBuffer(limit=4, batch=2)
+    ripe: list[int] = []
+    buffer.ripe = lambda: ripe.append(len(buffer))
+    for step in range(1, 7):
+        buffer.append_unread(step, {"loss": torch.tensor(0.5)})
+    assert [type(row["loss"]) for _, row in buffer._rows] == [float] * 4
+    assert ripe == [3]
+    assert buffer.dropped == 2
+    assert buffer.drain(EVERYTHING) == {"loss": Series.of([3, 4, 5, 6], [0.5] * 4)}

@@ -211,6 +211,7 @@ class _Fit:
         self.commands = Commands(position, weavelet)
         self._throughput = Throughput(monotonic())
         self._metrics = StepMetrics()
+        self._behind_batch = partial(weavelet.safe_point, trained=True)
         self._termination = Termination(weavelet)
         self._phase: PhaseName = "training"
         self._left = monotonic()
@@ -253,10 +254,11 @@ class _Fit:
 
     def batch_ended(self, outputs: Any) -> None:
         trainer, now = self.position.trainer, monotonic()
-        metrics = self._metrics.of(trainer, outputs, now)
+        unread, metrics = self._metrics.of(trainer, outputs, now)
         rate = self._throughput.count(now)
         if rate is not None:
             metrics |= rates(trainer, rate)
+        self.weavelet.report_unread(unread)
         if metrics:
             self.weavelet.report(**metrics)
         if self.position.window_closed:
@@ -289,5 +291,5 @@ class _Fit:
     def _safe_point(self, place: Place) -> None:
         self.position.place = place
         before = monotonic()
-        self._termination.run(partial(self.weavelet.safe_point, trained=True))
+        self._termination.run(self._behind_batch)
         self._throughput.leave_out(monotonic() - before)

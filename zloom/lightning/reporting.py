@@ -44,7 +44,7 @@ class Throughput:
 
 
 class StepMetrics:
-    """Collects what trained batches have to tell, each value once; tensors stay tensors, and nobody waits.
+    """Collects what trained batches have to tell, each value once.
 
     Lightning keeps what was logged until it is logged anew. Reported with each batch, an old value would be
     a new point, and a guard could judge a change by what was before it.
@@ -53,35 +53,55 @@ class StepMetrics:
     def __init__(self) -> None:
         self._seen: dict[str, Tensor] = {}
         """By Lightning's key: the newest value that was reported, which `log` never changes in place."""
+        self._names: dict[str, tuple[str, ...]] = {}
+        """By Lightning's key, as Lightning names it for callbacks."""
         self._settings_told = -inf
 
-    def of(self, trainer: Trainer, outputs: Any, now: float) -> dict[str, Any]:
-        """Return the metrics of a batch, by name.
+    def of(self, trainer: Trainer, outputs: Any, now: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the metrics of a batch, by name: those that may be read later, and those that may not.
+
+        Tensors stay tensors: nobody waits for a device here.
 
         Args:
             trainer: The Trainer, in `on_train_batch_end`.
             outputs: What that hook was given. Its loss was divided by the batches of the accumulation window.
             now: In seconds.
         """
-        metrics = self._logged(trainer)
+        unread: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         if isinstance(outputs, Mapping) and outputs.get("loss") is not None:
             window = trainer.accumulate_grad_batches
-            metrics.setdefault("loss", outputs["loss"] * window if window > 1 else outputs["loss"])
+            loss = outputs["loss"] * window if window > 1 else outputs["loss"]
+            # Of an automatic optimization it is Lightning's own copy, else what the module returned.
+            own = trainer.lightning_module.automatic_optimization
+            (unread if own and _is_number_on_cpu(loss) else metrics)["loss"] = loss
+        self._collect(trainer, unread, metrics)
         if now - self._settings_told >= SETTINGS_INTERVAL:
             self._settings_told = now
             metrics = _settings(trainer) | metrics
-        return metrics
+        return unread, metrics
 
-    def _logged(self, trainer: Trainer) -> dict[str, Any]:
-        results: Any = trainer._results
-        metrics: dict[str, Any] = {}
-        for key, item in results.items() if results is not None else ():
+    def _collect(self, trainer: Trainer, unread: dict[str, Any], metrics: dict[str, Any]) -> None:
+        """Add what was logged in this batch; a metric that it logged as `loss` stands for the batch's."""
+        results: Any = trainer.fit_loop.epoch_loop._results
+        seen = self._seen
+        for key, item in results.items():
             value = item._forward_cache
-            if item.meta.on_step and isinstance(value, Tensor) and value is not self._seen.get(key):
-                self._seen[key] = value
-                # As Lightning names it for callbacks: `loss`, and `loss_step` where the epoch has it too.
-                metrics |= dict.fromkeys(results._forked_name(item, True), value)
-        return metrics
+            if value is seen.get(key) or not item.meta.on_step or not isinstance(value, Tensor):
+                continue
+            seen[key] = value
+            if key not in self._names:
+                # `loss`, and `loss_step` where the epoch has it too.
+                self._names[key] = tuple(dict.fromkeys(results._forked_name(item, True)))
+            own = item.is_tensor and _is_number_on_cpu(value)
+            for name in self._names[key]:
+                (metrics if own else unread).pop(name, None)
+                (unread if own else metrics)[name] = value
+
+
+def _is_number_on_cpu(value: Any) -> bool:
+    """Whether a value is a tensor that another thread may read, later and without a wait."""
+    return type(value) is Tensor and value.is_cpu and not value.requires_grad and value.numel() == 1
 
 
 def _settings(trainer: Trainer) -> dict[str, Any]:
