@@ -4,6 +4,8 @@ import asyncio
 import gc
 import json
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import asdict
@@ -103,4 +105,6 @@ def _say(line: str) -> None:
     try:
         print(line, flush=True)
     except OSError as error:  # whoever waits for the line would wait for ever
+        # Left as it is, what it holds would be written, and fail, once more at the end of the process.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         raise ZloomError(f"cannot write to stdout: {error.strerror}") from error

@@ -738,7 +738,7 @@ def test_a_broker_that_cannot_say_that_it_is_ready_ends_with_one_line(place: Pla
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [*ZLOOM, *arguments, "--log-level", "error"],
-            env=place.environment,
+            env=place.environment | {"PYTHONUNBUFFERED": ""},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
