@@ -16,6 +16,7 @@ from bench.ingest_source import SUBJECT
 from bench.results import Absence
 from bench.trainer import RUN
 from zloom.messages import Reported
+from zloom.series import points_in
 
 NAME = "ingest"
 ZLOOM, NATS = "zloom", "NATS, a message a point"
@@ -107,7 +108,7 @@ async def _zloom(extent: Extent) -> AsyncIterator[tuple[list[roles.Conversation]
 
 def counted(seen: object) -> int:
     """Return how many points there are in what an operator watches."""
-    return sum(len(each) for each in seen.metrics.values()) if isinstance(seen, Reported) else 0
+    return points_in(seen.metrics) if isinstance(seen, Reported) else 0
 
 
 @contextlib.asynccontextmanager

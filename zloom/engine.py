@@ -27,6 +27,7 @@ from zloom.promises import Promises
 from zloom.restoring import Restore
 from zloom.rounds import Round
 from zloom.security import ClientKey, with_key
+from zloom.series import points_in
 from zloom.session import Session
 from zloom.session_effects import (
     Closed,
@@ -316,7 +317,7 @@ class Engine:
         status = self._status.collect(now, look=look)
         self.declare()  # after the look at the step: all that was declared before it is told before it
         self._run(self._session.status(status, now))
-        if sum(len(each) for each in status.metrics.values()) >= self._settings.status_points:
+        if points_in(status.metrics) >= self._settings.status_points:
             self._more_to_report()  # fewer are there for now, or on their way from a GPU
         if self._status.lacks_safe_points:
             self._warn("no safe point", NO_SAFE_POINT)

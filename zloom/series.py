@@ -1,7 +1,7 @@
 """Points of one metric, packed so that nobody on their way has to take them apart. Pure."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, Self
 
 from msgspec import Struct
@@ -19,7 +19,7 @@ _SWAPPED: Final = array("q", [1]).tobytes()[0] != 1
 class Series(Struct, frozen=True, rename={"packed_steps": "steps", "packed_values": "values"}):
     """Points of one metric, oldest first: two columns of one length, little-endian.
 
-    To make one of a million numbers takes a hundredth of what a MessagePack array of them takes to decode.
+    A MessagePack array of them would make an object of each number wherever it is decoded.
 
     Raises:
         ValueError: The columns are no numbers of 8 bytes, or are of two lengths. In a message that is a bad
@@ -63,6 +63,11 @@ class Series(Struct, frozen=True, rename={"packed_steps": "steps", "packed_value
     def values(self) -> "array[float]":
         """The value of each point; a new array each time, which numpy reads without a copy."""
         return _unpacked("d", self.packed_values)
+
+
+def points_in(metrics: Mapping[str, Series]) -> int:
+    """Return how many points all metrics have together."""
+    return sum(map(len, metrics.values()))
 
 
 def _packed(column: "array[Any]") -> bytes:

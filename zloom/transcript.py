@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from zloom import messages, recording
 from zloom.model import HistoryEntry, Outcome, ReplicaStatus
 from zloom.recording import AnyRecord
+from zloom.series import points_in
 
 Seen = messages.Reported | messages.Answered | messages.Happened | messages.Revised
 """What a watcher of a run sees."""
@@ -116,7 +117,7 @@ class Transcript:
 
     def _report(self, seen: messages.Reported, at: float) -> list[AnyRecord]:
         status: ReplicaStatus = seen.status
-        self.points += sum(len(series) for series in seen.metrics.values())
+        self.points += points_in(seen.metrics)
         self.metrics |= seen.metrics.keys()
         # One that comes back says 0 until it has told its status.
         self._dropped[status.replica] = max(status.dropped, self._dropped.get(status.replica, 0))

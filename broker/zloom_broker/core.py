@@ -50,7 +50,7 @@ from zloom.messages import (
     Sync,
     ToBroker,
 )
-from zloom.series import MAX_STATUS_POINTS
+from zloom.series import MAX_STATUS_POINTS, points_in
 from zloom_broker import outcomes, rules
 from zloom_broker.catchup import LogPages, catch_up
 from zloom_broker.changes import Changes
@@ -393,7 +393,7 @@ class Core:
 
     def _status(self, peer: Peer, status: Status, now: float) -> None:
         peer.statuses += 1
-        points = sum(map(len, status.metrics.values())) if status.metrics else 0
+        points = points_in(status.metrics)
         if points > MAX_STATUS_POINTS:
             self._hub.counters["metrics_dropped"] += points
             status = replace(status, metrics={})

@@ -74,7 +74,8 @@ class Watch:
         self._start: int | None = None
         self._points = {name: deque(recent.of(name)) for name in metrics(guard.condition)}
         """Of the guard's metrics: those that were not held against it yet."""
-        self._unseen = set(self._points)
+        self.unseen = set(self._points)
+        """The metrics of the guard of which no point was held against it."""
         self._dropped: int | None = None
         self._newest: dict[str, float] = {}
         self.past = False
@@ -84,11 +85,6 @@ class Watch:
     def begun(self) -> bool:
         """Whether it is known when the replica applied the revision."""
         return self._start is not None
-
-    @property
-    def unseen(self) -> list[str]:
-        """The metrics of the guard of which no point was held against it."""
-        return sorted(self._unseen)
 
     @property
     def dropped(self) -> int | None:
@@ -129,7 +125,7 @@ class Watch:
         for step, values in self._by_step():
             late = late or step < end
             if self._start <= step < end:
-                self._unseen.difference_update(values)
+                self.unseen.difference_update(values)
                 self._newest.update(values)
                 found = why(self._guard.condition, self._newest, baselines)
                 if found:

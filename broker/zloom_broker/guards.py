@@ -299,11 +299,12 @@ def _outcome(armed: _Armed) -> tuple[Literal["passed", "disarmed"], str]:
     past = [watch for watch in armed.watches.values() if watch.past]
     if not past:
         return "disarmed", f"no replica is left of those that had {steps} to go"
-    unseen = sorted(set.intersection(*(set(watch.unseen) for watch in past)))
+    unseen = set.intersection(*(watch.unseen for watch in past))
     if not unseen:
         return "passed", f"{steps} passed"
-    none = f"no point of {' or '.join(unseen)} was reported for {'it' if armed.guard.within == 1 else 'them'}"
-    judged = metrics(armed.guard.condition) > set(unseen)
+    those = "it" if armed.guard.within == 1 else "them"
+    none = f"no point of {' or '.join(sorted(unseen))} was reported for {those}"
+    judged = metrics(armed.guard.condition) > unseen
     return ("passed" if judged else "disarmed"), f"{steps} passed, and {none}"
 
 

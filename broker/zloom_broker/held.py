@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zloom.messages import Status
+from zloom.series import points_in
 
 MAX_STATUSES = 16
 """Statuses that are held. They come once a beat, so a disk that takes longer than so many hangs; of all that
@@ -49,7 +50,7 @@ class Held:
 
     def status(self, status: Status, action: Action) -> int:
         """Hold a status; return how many older ones had to go for it."""
-        points = sum(len(series) for series in status.metrics.values())
+        points = points_in(status.metrics)
         before = len(self._items)
         count = older = 0
         kept: list[Item] = []

@@ -11,6 +11,17 @@ def failures(effects: list[Effect], peer: bytes = b"a") -> list[m.Message]:
     return [message for message in sent(effects, peer) if isinstance(message, m.Failure)]
 
 
+def two_of_three_cut_off() -> Bench:
+    """Return a bench with ranks a, b and c, of which the connections of b and c are closed."""
+    bench = Bench()
+    bench.active("a", rank=0, world_size=3)
+    bench.active("b", rank=1, world_size=3)
+    bench.active("c", rank=2, world_size=3)
+    for name in ("b", "c"):
+        bench.unroutable(name.encode())
+    return bench
+
+
 def test_each_replica_on_a_device_is_told_until_it_heard() -> None:
     bench = Bench()
     bench.active("a", rank=0, world_size=2)
@@ -63,12 +74,7 @@ def test_one_that_left_is_told_nothing_more() -> None:
 
 def test_those_that_may_be_gone_themselves_are_not_told() -> None:
     """Or a job of a thousand ranks that dies would make a million messages."""
-    bench = Bench()
-    bench.active("a", rank=0, world_size=3)
-    bench.active("b", rank=1, world_size=3)
-    bench.active("c", rank=2, world_size=3)
-    for name in ("b", "c"):
-        bench.unroutable(name.encode())
+    bench = two_of_three_cut_off()
     told = bench.advance(1.5)
     assert events(told) == ["lost", "lost"]
     assert (len(failures(told, b"a")), failures(told, b"b"), failures(told, b"c")) == (2, [], [])
@@ -76,12 +82,7 @@ def test_those_that_may_be_gone_themselves_are_not_told() -> None:
 
 def test_those_that_are_lost_together_are_not_told_of_each_other() -> None:
     """Of a thousand that died at once, each was to be told of each: the broker stood still for seconds."""
-    bench = Bench()
-    bench.active("a", rank=0, world_size=3)
-    bench.active("b", rank=1, world_size=3)
-    bench.active("c", rank=2, world_size=3)
-    for name in ("b", "c"):
-        bench.unroutable(name.encode())
+    bench = two_of_three_cut_off()
     bench.advance(1.5)
     bench.join("b", rank=1, world_size=3)
     assert failures(bench.advance(2.0), b"b") == []

@@ -8,6 +8,7 @@ from msgspec import structs
 
 from zloom.messages import Answered, Happened, Reported, Revised
 from zloom.model import ReplicaStatus
+from zloom.series import points_in
 
 KEPT = 10_000
 """Reports and events that are kept …"""
@@ -103,4 +104,4 @@ def _attempt(seen: Reported | Happened) -> str:
 
 
 def _points(seen: Reported | Happened) -> int:
-    return sum(map(len, seen.metrics.values())) if isinstance(seen, Reported) else 0
+    return points_in(seen.metrics) if isinstance(seen, Reported) else 0
