@@ -15,9 +15,9 @@ import platform
 import re
 import threading
 import time
+from collections.abc import Iterator
 
-_TASKS = "/proc/self/task"
-"""A folder for each thread of this process, on Linux."""
+from zloom.native_threads import NativeThread, newest_number, thread_numbers
 
 _ALL_SIGNALS = 0x7FFFFFFF
 _UNBLOCKABLE = 1 << 8 | 1 << 18
@@ -34,6 +34,12 @@ _WAITS, _FLAGS = (0, 9), 0x7F
 _SETTLED_WITHIN = 0.1
 """Seconds in which a thread that was just started, or told to end, has come to wait or has ended."""
 
+_MOMENT = 0.0005
+"""Seconds until it is looked at again."""
+
+_GUESSES = 4
+"""Looks at the newest thread before all are looked at."""
+
 _lock = threading.RLock()
 """Held while the timer is set or unset, and during a fork; by a signal handler again."""
 
@@ -45,7 +51,8 @@ class StackTimer:
     """A turn at the timer, for one thread; forks may happen on any."""
 
     def __init__(self) -> None:
-        self._threads: set[str] = set()
+        self._thread: NativeThread | None = None
+        """The timer, from when it is set until it is unset."""
         self._seconds, self._file = 0.0, -1
         self._interrupted = False
         """It is unset only for the length of a fork."""
@@ -79,32 +86,34 @@ class StackTimer:
         """
         with _lock:
             self._seconds, self._file = seconds, file
-            before = set(os.listdir(_TASKS))
+            self._forget()
             faulthandler.dump_traceback_later(seconds, file=file)
-            self._threads = set(os.listdir(_TASKS)) - before
-            if not self._threads:  # it would write to a file that is closed by then
+            self._thread = _find()
+            if self._thread is None:  # it would write to a file that is closed by then
                 faulthandler.cancel_dump_traceback_later()
 
     def unset(self) -> None:
         """Have nothing written any more, and wait for what is being written."""
         with _lock:
             self._cancel()
-            self._threads = set()
+            self._forget()
 
     @property
     def is_over(self) -> bool:
         """Whether it was set and waits no more: it has written, or somebody else has set or unset it."""
-        return bool(self._threads) and not self._running()
+        return self._thread is not None and self._thread.system_call() is None
 
-    def _running(self) -> list[str]:
-        return [thread for thread in self._threads if os.path.exists(f"{_TASKS}/{thread}")]
+    def _forget(self) -> None:
+        if self._thread is not None:
+            self._thread.close()
+            self._thread = None
 
     def _cancel(self) -> bool:
         """Unset it where it waits, and return whether it did; else it is over, and stays so."""
         waits = self._waits()
         if waits:
             faulthandler.cancel_dump_traceback_later()
-            self._threads = set()
+            self._forget()
         return waits
 
     def _waits(self) -> bool:
@@ -113,12 +122,11 @@ class StackTimer:
         When another sets the timer, the thread of before is told to end, and is still seen until it has.
         """
         deadline = time.monotonic() + _SETTLED_WITHIN
-        while running := self._running():
-            if any(_looks_like_it(thread) for thread in running):
+        while self._thread is not None and (call := self._thread.system_call()) is not None:
+            # In doubt rather another's timer unset than ours written to a file that is closed.
+            if _is_timed_wait(call) or time.monotonic() > deadline:
                 return True
-            if time.monotonic() > deadline:  # rather another's timer unset than ours written to a closed file
-                return True
-            time.sleep(0.0005)
+            time.sleep(_MOMENT)
         return False
 
     # --- forks --------------------------------------------------------------------------------
@@ -135,34 +143,68 @@ class StackTimer:
 def is_in_use() -> bool:
     """Return whether the timer is set, as far as Linux shows; elsewhere it may always be."""
     try:
-        return any(_looks_like_it(thread) for thread in os.listdir(_TASKS))
+        NativeThread(str(threading.get_native_id())).close()  # fails where Linux shows none
+        for number in thread_numbers():
+            thread = _opened_if_it(number)
+            if thread is not None:
+                thread.close()
+                return True
     except OSError:
         return True
+    return False
 
 
-def _looks_like_it(thread: str) -> bool:
-    """Return whether a thread takes no signal and waits for a lock with a time-out, as none but it does."""
+def _find() -> NativeThread | None:
+    """Return the timer that was set just now, once it waits; None where it cannot be found."""
+    for number in _candidates():
+        thread = _opened_if_it(number)
+        if thread is not None:
+            return thread
+    return None
+
+
+def _candidates() -> Iterator[str]:
+    """Yield numbers of threads, one of which may be the timer's; first the likeliest, as those are dear."""
+    for _ in range(_GUESSES):
+        yield newest_number()
+        time.sleep(_MOMENT)
+    deadline = time.monotonic() + _SETTLED_WITHIN
+    while time.monotonic() < deadline:
+        yield from thread_numbers()
+        time.sleep(_MOMENT)
+
+
+def _opened_if_it(number: str) -> NativeThread | None:
+    """Return a thread where it takes no signal and waits for a lock with a time-out, as none but it does.
+
+    Raises:
+        OSError: It may not be looked at.
+    """
     try:
-        with open(f"{_TASKS}/{thread}/status", "rb") as file:
-            status = file.read()
-        if not _blocks_signals(status) or status.startswith(b"Name:\tZMQ"):
-            return False
-        with open(f"{_TASKS}/{thread}/syscall", encoding="ascii") as syscall:
-            number, *arguments = syscall.read().split()
-    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        thread = NativeThread(number)
+    except FileNotFoundError:  # it has ended, or is none of this process
+        return None
+    if _is_timed_wait(thread.system_call()) and _takes_no_signal(thread.status()):
+        return thread
+    thread.close()
+    return None
+
+
+def _is_timed_wait(call: list[str] | None) -> bool:
+    if call is None:
         return False
-    except OSError:
-        return True
     futex = _FUTEX.get(platform.machine())
-    if futex is None or number != futex:
+    if futex is None or call[0] != futex:
         return futex is None
-    return int(arguments[1], 16) & _FLAGS in _WAITS and arguments[3] != "0x0"
+    return int(call[2], 16) & _FLAGS in _WAITS and call[4] != "0x0"
 
 
-def _blocks_signals(status: bytes) -> bool:
+def _takes_no_signal(status: bytes) -> bool:
     blocked = _BLOCKED.search(status)
-    if blocked is None:  # a kernel that is not Linux, and only looks like it
-        return True
+    if blocked is None:  # it has ended, or this is a kernel that only looks like Linux
+        return bool(status)
+    if status.startswith(b"Name:\tZMQ"):
+        return False
     return (int(blocked[1], 16) | _UNBLOCKABLE) & _ALL_SIGNALS == _ALL_SIGNALS
 
 

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from tests.support import DEADLINE
+from zloom import native_threads, stack_timer
 from zloom.stack_timer import StackTimer, is_in_use
 
 
@@ -71,6 +72,26 @@ def test_it_is_known_when_somebody_else_has_set_it(file: int, timer: StackTimer)
     deadline = time.monotonic() + DEADLINE
     while not timer.is_over:  # its thread is told to end, and has a few instructions to do until then
         assert time.monotonic() < deadline, "it is not known"
+
+
+def test_it_is_found_where_another_thread_is_the_newest(
+    file: int, timer: StackTimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a container does not tell the newest one."""
+    assert timer.claim()
+    for newest in (str(threading.get_native_id()), "1", ""):
+        monkeypatch.setattr(stack_timer, "newest_number", lambda newest=newest: newest)
+        timer.set(DEADLINE, file)
+        assert is_in_use()
+        assert not timer.is_over
+        timer.unset()
+        assert not is_in_use()
+
+
+def test_what_is_not_seen_is_let_alone(timer: StackTimer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_threads, "TASKS", "/proc/no/such/folder")
+    assert is_in_use()
+    assert not timer.claim()
 
 
 def test_what_somebody_else_has_set_stays_set(file: int, timer: StackTimer) -> None:
