@@ -60,13 +60,13 @@ class Timed(WeaveletCallback):
     def on_train_batch_start(self, *arguments: Any) -> None:
         """Do what is done there, and count it."""
         began = time.perf_counter()
-        super().on_train_batch_start(*arguments)
+        WeaveletCallback.on_train_batch_start(self, *arguments)  # `super()` takes a tenth of it
         self.told += time.perf_counter() - began
 
     def on_train_batch_end(self, *arguments: Any) -> None:
         """Do what is done there, and count it."""
         began = time.perf_counter()
-        super().on_train_batch_end(*arguments)
+        WeaveletCallback.on_train_batch_end(self, *arguments)
         self.told += time.perf_counter() - began
 
 

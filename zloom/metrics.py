@@ -1,6 +1,5 @@
 """The points that a trainer reports, on their way from the training thread to the weavelet's loop."""
 
-import sys
 import warnings
 from array import array
 from collections import deque
@@ -11,6 +10,7 @@ from typing import Any
 from zloom.codec import is_sendable
 from zloom.cuda_copies import Copy, CopyPool
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS
+from zloom.readings import Reading, read, read_in_place
 from zloom.series import Series
 
 POINTS_TAKEN = 5_000
@@ -20,11 +20,14 @@ interpreter for a millisecond or two."""
 POINTS_KEPT = 100_000
 """Points kept while nobody takes them: 20 metrics at 10 steps a second for 8 minutes."""
 
+UNREAD_POINTS = 100
+"""Points that are read together. One that is read between two steps of a millisecond takes 5 µs, as what
+reads it has left the caches; of 100 in a row each takes one or two."""
+
 SURPLUS_SHOWN = 40
 """Characters that a warning shows of a name that is one too many."""
 
 
-_Reading = float | int | Copy
 _Row = tuple[int, Mapping[str, Any]]
 
 
@@ -34,7 +37,8 @@ class MetricBuffer:
     `append` belongs to the training thread, `drain` to one other. They share a deque, whose `append` and
     `popleft` each happen as a whole, with or without the GIL: a row goes to `drain`, or to the `append`
     that makes room, never to both. Each counter has one writer; a reader may see it late, which shifts
-    the limit by the rows of that moment. A row is not changed once it is in the deque.
+    the limit by the rows of that moment. A row is not changed once it is in the deque, but that a tensor in
+    it may become the number that it is.
 
     Attributes:
         ripe: Called on the thread of `append` when there is a batch of points and `drain` has not been called
@@ -67,6 +71,8 @@ class MetricBuffer:
         """The first name that is beyond the bounds of `zloom.model` or no Unicode, shortened; its points are
         dropped."""
         self._rows: deque[_Row] = deque()
+        self._unread: list[dict[str, Any]] = []
+        """Of the newest rows, those that still have tensors. Known to `append_unread` alone."""
         self._appended = 0
         self._overflowed = 0
         self._taken = 0
@@ -75,7 +81,7 @@ class MetricBuffer:
         self._names: set[str] = set()
         self._copies = CopyPool()
         # Taken from the rows, but not there yet or beyond what was asked for. Known to `drain` alone.
-        self._later: dict[str, deque[tuple[int, _Reading]]] = {}
+        self._later: dict[str, deque[tuple[int, Reading]]] = {}
         self._later_points = 0
 
     @property
@@ -112,14 +118,22 @@ class MetricBuffer:
     def append_unread(self, step: int, metrics: dict[str, Any]) -> None:
         """Keep numbers, and tensors of one element on the CPU that nobody changes any more.
 
-        `drain` reads them: many in a row cost less than each between two steps, which empty the caches. Those
-        that nobody takes soon are read here, as a number needs less memory.
+        They are read here, some rows together; the newest are left to `drain`, which also may read those that
+        are read here just now. Not all are: torch lets go of the GIL for each that it reads and for each that
+        it frees, and beside a training `drain` waits to have it back.
         """
-        if self._appended - self._taken - self._overflowed >= self._batch:
-            self.append(step, metrics)
-        else:
-            self._rows.append((step, metrics))
-            self._appended += len(metrics)
+        self._rows.append((step, metrics))
+        self._appended += len(metrics)
+        self._unread.append(metrics)
+        if len(self._unread) * len(metrics) >= UNREAD_POINTS:
+            self._read_unread()
+        if self._appended - self._taken - self._overflowed > self._notice:
+            self._swell()
+
+    def _read_unread(self) -> None:
+        for metrics in self._unread:
+            read_in_place(metrics)
+        self._unread.clear()
 
     def _swell(self) -> None:
         self._make_room()
@@ -135,11 +149,11 @@ class MetricBuffer:
                 return
             self._overflowed += len(row)
 
-    def _read(self, metrics: Mapping[str, Any]) -> dict[str, "_Reading"]:
-        row: dict[str, _Reading] = {}
+    def _read(self, metrics: Mapping[str, Any]) -> dict[str, Reading]:
+        row: dict[str, Reading] = {}
         for name, value in metrics.items():
             try:
-                row[name] = _reading(value, self._copies)
+                row[name] = read(value, self._copies)
             except Exception as error:  # noqa: BLE001 - a value of any library may raise anything
                 self._refuse(name, error)
         return row
@@ -234,7 +248,7 @@ class _Batch:
     def series(self) -> dict[str, Series]:
         return {name: Series.of(*columns) for name, columns in self._columns.items()}
 
-    def take(self, name: str, step: int, reading: "_Reading") -> bool:
+    def take(self, name: str, step: int, reading: Reading) -> bool:
         """Take a point; False when there is no room or it is not there yet."""
         if self.room <= 0:
             return False
@@ -271,27 +285,3 @@ class _Batch:
         if columns is None:
             columns = self._columns[name] = (array("q"), array("d"))
         return columns
-
-
-def _reading(value: Any, copies: CopyPool) -> _Reading:
-    """Return the number that a value is, or its copy on the way; raises whatever its type raises."""
-    # Whoever has a tensor has imported torch; whoever has none need not.
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return _read_tensor(torch, value, copies)
-    if getattr(value, "ndim", 0):
-        raise TypeError(f"it must be one number, got an array of shape {value.shape}")
-    if not hasattr(value, "__float__"):
-        raise TypeError(f"it must be a number, got {type(value).__name__}")
-    return float(value)
-
-
-def _read_tensor(torch: Any, tensor: Any, copies: CopyPool) -> _Reading:
-    if tensor.numel() != 1:
-        raise TypeError(f"it must be one number, got a tensor of shape {tuple(tensor.shape)}")
-    if type(tensor) is not torch.Tensor and hasattr(tensor, "full_tensor"):
-        # Reading it would be a collective, which hangs unless every rank reports the same.
-        raise TypeError("it is a distributed tensor; report its full_tensor() or to_local()")
-    if tensor.is_cuda:
-        return copies.start(torch, tensor)
-    return float(tensor.item())

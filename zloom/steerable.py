@@ -150,7 +150,7 @@ class Steerable(Declaring, Disownable):
     def report_unread(self, metrics: dict[str, Any]) -> None:
         """Report numbers, and tensors of one element on the CPU that nobody changes any more.
 
-        Costs less than `report` where a step is short: they are read on zloom's thread. The mapping is
+        Costs less than `report` where a step is short: they are read later, some together. The mapping is
         zloom's from now on.
         """
         if self._forked:
@@ -226,6 +226,11 @@ class Steerable(Declaring, Disownable):
     def step(self) -> int:
         """The step that is under way, 0 before the first."""
         return self._training.step
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a safe point has something to do here, or none that begins no step was reached yet."""
+        return self._mailbox.waiting or not self._training.stood
 
     @property
     def paused(self) -> bool:

@@ -51,7 +51,7 @@ _SHELLS = """
     zloom.handshakes zloom.hold_watch zloom.launch zloom.leaving zloom.metrics zloom.process
     zloom.recording_file zloom.security zloom.session_sockets zloom.settings zloom.socket_errors
     zloom.socket_frames zloom.socket_options zloom.socket_sender zloom.sockets
-    zloom.native_threads zloom.stack_source zloom.stack_timer zloom.status_source
+    zloom.native_threads zloom.readings zloom.stack_source zloom.stack_timer zloom.status_source
     zloom.steerable zloom.stop_signals
     zloom.store_register zloom.training zloom.weavelet
     zloom.client zloom.client.answers zloom.client.attempts zloom.client.blocking

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.fake_torch import Device, Tensor
 from zloom.cuda_copies import SLAB, CopyPool
-from zloom.metrics import MetricBuffer
+from zloom.metrics import UNREAD_POINTS, MetricBuffer
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS
 from zloom.series import Series
 
@@ -393,7 +393,6 @@ def test_torch_and_numpy_are_not_imported() -> None:
 
 
 def test_a_tensor_that_nobody_changes_is_read_when_it_is_taken() -> None:
-    torch = pytest.importorskip("torch")
     buffer = MetricBuffer()
     for step in range(1, 4):
         buffer.append_unread(step, {"loss": torch.tensor(step / 4), "epoch": 2})
@@ -403,14 +402,48 @@ def test_a_tensor_that_nobody_changes_is_read_when_it_is_taken() -> None:
     }
 
 
-def test_tensors_that_nobody_takes_become_numbers() -> None:
-    torch = pytest.importorskip("torch")
+def test_tensors_become_numbers_some_together() -> None:
+    buffer = MetricBuffer()
+    for step in range(UNREAD_POINTS - 1):
+        buffer.append_unread(step, {"loss": torch.tensor(step / 4)})
+    assert {type(row["loss"]) for _, row in buffer._rows} == {torch.Tensor}
+    buffer.append_unread(UNREAD_POINTS - 1, {"loss": torch.tensor(0.5j)})
+    assert {type(row["loss"]) for _, row in buffer._rows} == {float, torch.Tensor}, "what is no number stays"
+    losses = [step / 4 for step in range(UNREAD_POINTS - 1)]
+    assert buffer.drain(EVERYTHING) == {"loss": Series.of(range(UNREAD_POINTS - 1), losses)}
+    assert buffer.dropped == 1
+
+
+def test_of_tensors_that_nobody_takes_the_newest_are_kept() -> None:
     buffer = MetricBuffer(limit=4, batch=2)
     ripe: list[int] = []
     buffer.ripe = lambda: ripe.append(len(buffer))
     for step in range(1, 7):
         buffer.append_unread(step, {"loss": torch.tensor(0.5)})
-    assert [type(row["loss"]) for _, row in buffer._rows] == [float] * 4
     assert ripe == [3]
     assert buffer.dropped == 2
     assert buffer.drain(EVERYTHING) == {"loss": Series.of([3, 4, 5, 6], [0.5] * 4)}
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_tensors_that_are_read_on_both_threads_are_taken_once() -> None:
+    buffer = MetricBuffer()
+    steps = 40 * UNREAD_POINTS
+    taken: list[tuple[int, float]] = []
+    appending = threading.Event()
+
+    def take() -> None:
+        while True:
+            last = appending.is_set()
+            for series in buffer.drain(EVERYTHING).values():
+                taken.extend(zip(series.steps, series.values, strict=True))
+            if last:
+                return
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    for step in range(steps):
+        buffer.append_unread(step, {"loss": torch.tensor(float(step))})
+    appending.set()
+    taker.join()
+    assert taken == [(step, float(step)) for step in range(steps)]

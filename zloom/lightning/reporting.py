@@ -1,6 +1,5 @@
 """What a fit reports by itself: loss, logged metrics, epoch, learning rate and throughput."""
 
-from collections.abc import Mapping
 from math import inf
 from typing import Any
 
@@ -14,7 +13,7 @@ from zloom.torch.learning_rate import effective_rate
 RATE_INTERVAL = 1.0
 """Seconds over which a rate is averaged: as fine as people look, and coarse against one step's jitter."""
 
-SETTINGS_INTERVAL = 0.01
+SETTINGS_INTERVAL = 0.1
 """Seconds between two reports of epoch and learning rate, which seldom change: to look them up takes 5 µs."""
 
 
@@ -43,6 +42,27 @@ class Throughput:
         return rate
 
 
+class _Logged:
+    """What a module logs under one of Lightning's keys.
+
+    Args:
+        results: Has the item, which says of itself what does not change from batch to batch.
+        item: Under that key.
+    """
+
+    __slots__ = ("each_batch", "is_tensor", "item", "names", "newest")
+
+    def __init__(self, results: Any, item: Any) -> None:
+        self.item = item
+        self.each_batch: bool = item.meta.on_step
+        self.is_tensor: bool = item.is_tensor
+        """Else a metric of torchmetrics, which returns what it likes."""
+        # As Lightning names it for callbacks: `loss`, and `loss_step` where the epoch has it too.
+        self.names = tuple(dict.fromkeys(results._forked_name(item, True))) if self.each_batch else ()
+        self.newest: Any = None
+        """The newest value that was reported, which `log` never changes in place."""
+
+
 class StepMetrics:
     """Collects what trained batches have to tell, each value once.
 
@@ -51,10 +71,8 @@ class StepMetrics:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, Tensor] = {}
-        """By Lightning's key: the newest value that was reported, which `log` never changes in place."""
-        self._names: dict[str, tuple[str, ...]] = {}
-        """By Lightning's key, as Lightning names it for callbacks."""
+        self._logged: dict[str, _Logged] = {}
+        """By Lightning's key."""
         self._settings_told = -inf
 
     def of(self, trainer: Trainer, outputs: Any, now: float) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -69,7 +87,7 @@ class StepMetrics:
         """
         unread: dict[str, Any] = {}
         metrics: dict[str, Any] = {}
-        if isinstance(outputs, Mapping) and outputs.get("loss") is not None:
+        if isinstance(outputs, dict) and outputs.get("loss") is not None:
             window = trainer.accumulate_grad_batches
             loss = outputs["loss"] * window if window > 1 else outputs["loss"]
             # Of an automatic optimization it is Lightning's own copy, else what the module returned.
@@ -84,19 +102,20 @@ class StepMetrics:
     def _collect(self, trainer: Trainer, unread: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Add what was logged in this batch; a metric that it logged as `loss` stands for the batch's."""
         results: Any = trainer.fit_loop.epoch_loop._results
-        seen = self._seen
         for key, item in results.items():
+            logged = self._logged.get(key)
+            if logged is None or logged.item is not item:
+                logged = self._logged[key] = _Logged(results, item)
             value = item._forward_cache
-            if value is seen.get(key) or not item.meta.on_step or not isinstance(value, Tensor):
+            if value is logged.newest or not logged.each_batch or not isinstance(value, Tensor):
                 continue
-            seen[key] = value
-            if key not in self._names:
-                # `loss`, and `loss_step` where the epoch has it too.
-                self._names[key] = tuple(dict.fromkeys(results._forked_name(item, True)))
-            own = item.is_tensor and _is_number_on_cpu(value)
-            for name in self._names[key]:
-                (metrics if own else unread).pop(name, None)
-                (unread if own else metrics)[name] = value
+            logged.newest = value
+            # `log` has cloned it and detached it, and takes one number only.
+            later = logged.is_tensor and type(value) is Tensor and value.is_cpu
+            of_these, others = (unread, metrics) if later else (metrics, unread)
+            for name in logged.names:
+                others.pop(name, None)
+                of_these[name] = value
 
 
 def _is_number_on_cpu(value: Any) -> bool:
