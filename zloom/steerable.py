@@ -229,7 +229,10 @@ class Steerable(Declaring, Disownable):
 
     @property
     def is_due(self) -> bool:
-        """Whether a safe point has something to do here, or none that begins no step was reached yet."""
+        """Whether a safe point has something to do here, or none that begins no step was reached yet.
+
+        Where it has not, `begin_step` may take the place of `tick`, and nothing that of `safe_point`.
+        """
         return self._mailbox.waiting or not self._training.stood
 
     @property

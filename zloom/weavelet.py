@@ -152,6 +152,10 @@ class Weavelet(Steerable):
         if self._mailbox.waiting:
             self._hold()
 
+    def begin_step(self) -> None:
+        """Begin the next step, and count it, without a safe point."""
+        self._training.step += 1
+
     def safe_point(self, *, trained: bool = False) -> None:
         """Let handlers run here too, without beginning a step. Raises what `tick` does.
 

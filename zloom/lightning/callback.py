@@ -11,7 +11,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from zloom.errors import SettingsError
 from zloom.lightning.data import BatchSize, begin_iteration_again
 from zloom.lightning.keys import Commands, keys_of
-from zloom.lightning.reporting import StepMetrics, Throughput, epoch_metrics, rates
+from zloom.lightning.reporting import (
+    SETTINGS_INTERVAL,
+    StepMetrics,
+    Throughput,
+    epoch_metrics,
+    rates,
+    settings,
+)
 from zloom.lightning.sigterm import Termination
 from zloom.lightning.steer import Place, Position
 from zloom.settings import WeaveletSettings
@@ -19,6 +26,8 @@ from zloom.steerable import reason_of
 from zloom.weavelet import CONFIG_WAIT, Weavelet
 
 Resume = Literal["checkpoint", "newest"]
+
+BATCH_START, BATCH_END = Place.BATCH_START, Place.BATCH_END
 
 PhaseName = Literal["training", "validating", "saving"]
 
@@ -143,11 +152,11 @@ class WeaveletCallback(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Count a step and carry out what is due."""
-        self._running.batch_starts()
+        (self._fit or self._running).batch_starts()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Report, and carry out what waits for the end of an accumulation window."""
-        self._running.batch_ended(outputs)
+        (self._fit or self._running).batch_ended(outputs)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report what was logged for the epoch, and carry out what waits for its end."""
@@ -209,7 +218,8 @@ class _Fit:
         self.position = position
         self.keys = keys_of(position)
         self.commands = Commands(position, weavelet)
-        self._throughput = Throughput(monotonic())
+        self._throughput = Throughput(monotonic(), weavelet.step)
+        self._settings_due = monotonic()
         self._metrics = StepMetrics()
         self._behind_batch = partial(weavelet.safe_point, trained=True)
         self._termination = Termination(weavelet)
@@ -236,7 +246,7 @@ class _Fit:
         self._termination.run(lambda: self.weavelet.wait_for_config(CONFIG_WAIT))
         if BatchSize().get(trainer) != batch_size:
             begin_iteration_again(trainer)
-        self._throughput.restart(monotonic())
+        self._throughput.restart(monotonic(), self.weavelet.step)
 
     def close(self, reason: str) -> None:
         self.commands.validation_ended()
@@ -249,27 +259,39 @@ class _Fit:
         if self._phase != "training":
             self.enter("training")
             self._throughput.leave_out(monotonic() - self._left)
-        self.position.place = Place.BATCH_START
-        self._termination.run(self.weavelet.tick, batch_follows=True)
+        self.position.place = BATCH_START
+        if self.weavelet.is_due:
+            self._termination.run(self.weavelet.tick, batch_follows=True)
+        else:
+            self.weavelet.begin_step()
 
     def batch_ended(self, outputs: Any) -> None:
-        trainer, now = self.position.trainer, monotonic()
-        unread, metrics = self._metrics.of(trainer, outputs, now)
-        rate = self._throughput.count(now)
-        if rate is not None:
-            metrics |= rates(trainer, rate)
-        self.weavelet.report_unread(unread)
+        # What takes least, as everything that runs between two short steps has left the caches.
+        now, position, weavelet = monotonic(), self.position, self.weavelet
+        unread, metrics = self._metrics.of(position.trainer, outputs)
+        if now >= self._settings_due:
+            self._settings_due = now + SETTINGS_INTERVAL
+            metrics = self._seldom(now) | metrics
+        weavelet.report_unread(unread)
         if metrics:
-            self.weavelet.report(**metrics)
-        if self.position.window_closed:
-            self._safe_point(Place.BATCH_END)
+            weavelet.report(**metrics)
+        position.place = BATCH_END
+        if weavelet.is_due and not position.gradients_pending:
+            self._stand()
         else:
             self._termination.pass_on_kept()
+
+    def _seldom(self, now: float) -> dict[str, Any]:
+        """Return what need not be told with each batch."""
+        trainer = self.position.trainer
+        rate = self._throughput.rate(now, self.weavelet.step)
+        return settings(trainer) | ({} if rate is None else rates(trainer, rate))
 
     def epoch_ended(self) -> None:
         trainer = self.position.trainer
         self.weavelet.report(**epoch_metrics(trainer))
-        self._safe_point(Place.EPOCH_END)
+        self.position.place = Place.EPOCH_END
+        self._stand()
         self._termination.leave_off()
 
     def validation_starts(self) -> None:
@@ -288,11 +310,7 @@ class _Fit:
             self._phase = phase
             self.weavelet.phase(phase)
 
-    def _safe_point(self, place: Place) -> None:
-        self.position.place = place
-        if self.weavelet.is_due:
-            before = monotonic()
-            self._termination.run(self._behind_batch)
-            self._throughput.leave_out(monotonic() - before)
-        else:  # nearly always: a third of what the hook takes of a short step
-            self._termination.pass_on_kept()
+    def _stand(self) -> None:
+        before = monotonic()
+        self._termination.run(self._behind_batch)
+        self._throughput.leave_out(monotonic() - before)

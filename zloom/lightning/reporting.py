@@ -1,6 +1,5 @@
 """What a fit reports by itself: loss, logged metrics, epoch, learning rate and throughput."""
 
-from math import inf
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -18,27 +17,31 @@ SETTINGS_INTERVAL = 0.1
 
 
 class Throughput:
-    """Counts batches, and turns them into a rate once a second; times are of one clock, in seconds."""
+    """Turns counts of batches into a rate once a second; times are of one clock, in seconds."""
 
-    def __init__(self, now: float) -> None:
-        self.restart(now)
+    def __init__(self, now: float, batches: int) -> None:
+        self.restart(now, batches)
 
-    def restart(self, now: float) -> None:
-        """Begin anew."""
-        self._since, self._batches = now, 0
+    def restart(self, now: float, batches: int) -> None:
+        """Begin anew.
+
+        Args:
+            now: In seconds.
+            batches: How many there were until now.
+        """
+        self._since, self._batches = now, batches
 
     def leave_out(self, seconds: float) -> None:
         """Leave out time that was not the training's: a pause, a validation, a checkpoint."""
         self._since += seconds
 
-    def count(self, now: float) -> float | None:
-        """Count a batch; return batches per second once an interval is over, else None."""
-        self._batches += 1
+    def rate(self, now: float, batches: int) -> float | None:
+        """Return batches per second once an interval is over, else None."""
         elapsed = now - self._since
         if elapsed < RATE_INTERVAL:
             return None
-        rate = self._batches / elapsed
-        self.restart(now)
+        rate = (batches - self._batches) / elapsed
+        self.restart(now, batches)
         return rate
 
 
@@ -73,9 +76,8 @@ class StepMetrics:
     def __init__(self) -> None:
         self._logged: dict[str, _Logged] = {}
         """By Lightning's key."""
-        self._settings_told = -inf
 
-    def of(self, trainer: Trainer, outputs: Any, now: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    def of(self, trainer: Trainer, outputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the metrics of a batch, by name: those that may be read later, and those that may not.
 
         Tensors stay tensors: nobody waits for a device here.
@@ -83,7 +85,6 @@ class StepMetrics:
         Args:
             trainer: The Trainer, in `on_train_batch_end`.
             outputs: What that hook was given. Its loss was divided by the batches of the accumulation window.
-            now: In seconds.
         """
         unread: dict[str, Any] = {}
         metrics: dict[str, Any] = {}
@@ -93,14 +94,7 @@ class StepMetrics:
             # Of an automatic optimization it is Lightning's own copy, else what the module returned.
             own = trainer.lightning_module.automatic_optimization
             (unread if own and _is_number_on_cpu(loss) else metrics)["loss"] = loss
-        self._collect(trainer, unread, metrics)
-        if now - self._settings_told >= SETTINGS_INTERVAL:
-            self._settings_told = now
-            metrics = _settings(trainer) | metrics
-        return unread, metrics
-
-    def _collect(self, trainer: Trainer, unread: dict[str, Any], metrics: dict[str, Any]) -> None:
-        """Add what was logged in this batch; a metric that it logged as `loss` stands for the batch's."""
+        # A metric that was logged as `loss` stands for the batch's.
         results: Any = trainer.fit_loop.epoch_loop._results
         for key, item in results.items():
             logged = self._logged.get(key)
@@ -116,6 +110,7 @@ class StepMetrics:
             for name in logged.names:
                 others.pop(name, None)
                 of_these[name] = value
+        return unread, metrics
 
 
 def _is_number_on_cpu(value: Any) -> bool:
@@ -123,7 +118,8 @@ def _is_number_on_cpu(value: Any) -> bool:
     return type(value) is Tensor and value.is_cpu and not value.requires_grad and value.numel() == 1
 
 
-def _settings(trainer: Trainer) -> dict[str, Any]:
+def settings(trainer: Trainer) -> dict[str, Any]:
+    """Return the epoch, and the learning rate where there is one optimizer."""
     optimizer = sole_optimizer(trainer)
     rate = {} if optimizer is None else {"effective_learning_rate": effective_rate(optimizer)}
     return {"epoch": trainer.current_epoch} | rate
