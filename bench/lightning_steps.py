@@ -1,5 +1,5 @@
 """The training of `bench.steps_trainer` as a Trainer of Lightning, with zloom's callback, with one that does
-nothing, or without."""
+nothing, and without."""
 
 import itertools
 import logging
@@ -18,8 +18,8 @@ from bench.steps_trainer import Turn, cpu_of_others
 from bench.training import step
 from zloom.lightning import WeaveletCallback
 
-WARM_UP = 20
-"""Batches before the first turn."""
+WARM_UP = 100
+"""Batches before each turn."""
 
 
 class Endless(IterableDataset[int]):
@@ -60,7 +60,7 @@ class Timed(WeaveletCallback):
     def on_train_batch_start(self, *arguments: Any) -> None:
         """Do what is done there, and count it."""
         began = time.perf_counter()
-        WeaveletCallback.on_train_batch_start(self, *arguments)  # `super()` takes a tenth of it
+        WeaveletCallback.on_train_batch_start(self, *arguments)
         self.told += time.perf_counter() - began
 
     def on_train_batch_end(self, *arguments: Any) -> None:
@@ -71,56 +71,89 @@ class Timed(WeaveletCallback):
 
 
 class Turns(Callback):
-    """Counts the steps of as many seconds as each line of the input says, and prints a `Turn`.
+    """Takes turns in one fit, as the lines of the input say, and prints a `Turn` for each.
+
+    A line has a number of seconds, and who stands beside this callback: `bare`, nobody; `empty`, a callback
+    that does nothing, each hook of which Lightning calls all the same; `zloom`, zloom's, with a weavelet for
+    this turn; `timed`, the same with a stopwatch, which costs some microseconds a step itself. All in one
+    process, as where its memory lies makes the steps of one some percent faster.
 
     Args:
-        timed: The callback whose part is told; None: there is none.
+        broker: Its endpoint.
     """
 
-    def __init__(self, timed: Timed | None) -> None:
-        self._timed = timed
-        self._began = self._end = self._taken = 0.0
+    def __init__(self, broker: str) -> None:
+        self._broker = broker
+        self._beside: Callback | None = None
+        self._warm_up = WARM_UP
+        self._seconds = self._began = self._taken = 0.0
         self._count = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count one, and wait for the next turn when this one is over."""
-        if batch_idx < WARM_UP:
+        if self._warm_up:
+            self._warm_up -= 1
+            if not self._warm_up:
+                self._count, self._began, self._taken = 0, time.perf_counter(), self._paid()
             return
         self._count += 1
-        now = time.perf_counter()
-        if now < self._end:
+        elapsed = time.perf_counter() - self._began
+        if elapsed < self._seconds:
             return
-        if self._end:
-            elapsed, taken = now - self._began, self._paid() - self._taken
-            print(Turn(self._count / elapsed, 100 * taken / elapsed), flush=True)
+        if self._seconds:
+            print(Turn(self._count / elapsed, 100 * (self._paid() - self._taken) / elapsed), flush=True)
         else:
             announce()
         line = sys.stdin.readline()
-        trainer.should_stop = not line
-        self._count, self._began, self._taken = 0, time.perf_counter(), self._paid()
-        self._end = self._began + float(line or 1)
+        if line:
+            seconds, kind = line.split()
+            self._seconds, self._warm_up = float(seconds), WARM_UP
+            self._change(kind, trainer, pl_module)
+        else:
+            trainer.should_stop = True
+
+    def _change(self, kind: str, trainer: Trainer, module: LightningModule) -> None:
+        if isinstance(self._beside, WeaveletCallback):
+            self._beside.teardown(trainer, module, "fit")
+        self._beside = _callback(kind, self._broker)
+        trainer.callbacks = [self] if self._beside is None else [self._beside, self]  # type: ignore[attr-defined]
+        if isinstance(self._beside, WeaveletCallback):
+            self._beside.setup(trainer, module, "fit")
+            self._beside.on_fit_start(trainer, module)
+            self._beside.on_train_start(trainer, module)
 
     def _paid(self) -> float:
         """Return the seconds of the callback, and of CPU of all other threads, until now."""
-        return cpu_of_others() + (0.0 if self._timed is None else self._timed.told)
+        return cpu_of_others() + (self._beside.told if isinstance(self._beside, Timed) else 0.0)
 
 
-def main(kind: str, address: str, rounds: str) -> None:
-    """Train until the input ends; `kind` is bare, empty or zloom, and `address` the broker's."""
+def _callback(kind: str, broker: str) -> Callback | None:
+    match kind:
+        case "zloom":
+            return WeaveletCallback(run="bench", broker=broker)
+        case "timed":
+            return Timed(run="bench", broker=broker)
+        case "empty":
+            return Callback()
+        case _:
+            return None
+
+
+def main(broker: str, rounds: str) -> None:
+    """Train until the input ends.
+
+    Args:
+        broker: Its endpoint.
+        rounds: Of a step.
+    """
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    timed = Timed(run="bench", broker=address) if kind == "zloom" else None
-    callbacks: list[Callback] = [Turns(timed)]
-    if timed is not None:
-        callbacks.insert(0, timed)
-    elif kind == "empty":
-        callbacks.insert(0, Callback())  # Lightning calls each of its hooks, whatever they do
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
-        callbacks=callbacks,
+        callbacks=[Turns(broker)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import mean
 from tempfile import TemporaryDirectory
 
@@ -130,7 +131,7 @@ Training = Callable[[str], str]
 not waits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Start:
     """Starts trainings, each a process of its own, with what it needs beside it."""
 
@@ -139,9 +140,11 @@ class _Start:
     sockets: str
     stack: ExitStack
 
-    def __call__(self, kind: str, address: str, module: str = "bench.steps_trainer") -> Training:
-        started = self.stack.enter_context(roles.conversation(module, kind, address, self.work))
-        return started.ask
+    def __call__(self, kind: str, address: str) -> Training:
+        return self._ask("bench.steps_trainer", kind, address)
+
+    def _ask(self, module: str, *arguments: str) -> Training:
+        return self.stack.enter_context(roles.conversation(module, *arguments, self.work)).ask
 
     def broker(self) -> roles.Running:
         return self.stack.enter_context(_broker(self.extent, f"{self.sockets}/{secrets.token_hex(4)}"))
@@ -151,6 +154,24 @@ class _Start:
         training = self("zloom", broker.endpoint)
         os.kill(broker.pid, signal.SIGKILL)
         return training
+
+    @cached_property
+    def _lightning(self) -> Training:
+        return self._ask("bench.lightning_steps", self.broker().endpoint)
+
+    def lightning(self, kind: str) -> Training:
+        """Return what takes a turn of this kind, all kinds in one process."""
+        return lambda seconds: self._lightning(f"{seconds} {kind}")
+
+    def steered(self) -> Training:
+        """Return what takes a turn with zloom, and one with a stopwatch for what is taken."""
+
+        def train(seconds: str) -> str:
+            rate, _ = self._lightning(f"{seconds} zloom").split()
+            _, taken = self._lightning(f"{seconds} timed").split()
+            return f"{rate} {taken}"
+
+        return train
 
     def nats(self) -> Training:
         return self("nats", self.stack.enter_context(nats_server.running(self.extent.folder)).endpoint)
@@ -163,9 +184,9 @@ _STARTS: dict[str, Callable[[_Start], Training]] = {
     ALIVE: lambda start: start("zloom", start.broker().endpoint),
     DEAD: _Start.dead,
     ABSENT: lambda start: start("zloom", f"!ipc://{start.sockets}/nobody"),
-    LIGHTNING: lambda start: start("bare", "-", "bench.lightning_steps"),
-    EMPTY: lambda start: start("empty", "-", "bench.lightning_steps"),
-    STEERED: lambda start: start("zloom", start.broker().endpoint, "bench.lightning_steps"),
+    LIGHTNING: lambda start: start.lightning("bare"),
+    EMPTY: lambda start: start.lightning("empty"),
+    STEERED: _Start.steered,
     NATS: _Start.nats,
     TENSORBOARD: lambda start: start("tensorboard", str(start.extent.folder)),
 }
