@@ -8,8 +8,8 @@ from pathlib import Path
 
 from zloom_broker.journal.chain import GENESIS, extend
 from zloom_broker.journal.head import HeadFile
-from zloom_broker.journal.rows import insert_rows
-from zloom_broker.journal.schema import connect, migrate, transaction
+from zloom_broker.journal.rows import commit_rows
+from zloom_broker.journal.schema import connect, migrate
 from zloom_broker.settings import Durability
 
 
@@ -40,8 +40,7 @@ def database(
             for payload in payloads:
                 link = extend(link, payload)
                 rows.append((link, payload))
-            with transaction(connection):
-                insert_rows(connection, rows)
+            commit_rows(connection, rows)
             if confirmed is not None:
                 confirmed.write(link)
 

@@ -158,9 +158,12 @@ def replaced(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["database", "wal", "head", "lock_file"])
 @pytest.mark.parametrize("change", [removed, replaced])
+@pytest.mark.parametrize("modified", ["just now", "long ago"])
 def test_g1_nothing_is_confirmed_in_a_file_that_is_no_longer_there(
-    folder: JournalFolder, store: Store, name: str, change: Callable[[Path], None]
+    folder: JournalFolder, store: Store, name: str, change: Callable[[Path], None], modified: str
 ) -> None:
+    if modified == "long ago":  # then the folder alone is looked at as long as it is the same
+        os.utime(folder.path, (1, 1))
     append(store, 2)
     path = getattr(folder, name)
     change(path)
@@ -169,6 +172,33 @@ def test_g1_nothing_is_confirmed_in_a_file_that_is_no_longer_there(
     with pytest.raises(JournalError, match=change.__name__):
         store.write_snapshot(2, state(2), {})
     assert store.end.seq == 2
+
+
+def test_g1_a_file_is_missed_also_where_its_folder_does_not_tell(
+    folder: JournalFolder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where something is mounted over it: a second later at most."""
+    os.utime(folder.path, (1, 1))
+    append(store, 2)
+    replaced(folder.database)
+    os.utime(folder.path, (1, 1))
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1)
+    with pytest.raises(JournalError, match="was replaced"):
+        append(store, 1)
+    assert store.end.seq == 2
+
+
+def test_a_folder_that_stays_as_it_was_is_looked_at_alone(
+    folder: JournalFolder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(folder.path, (1, 1))
+    append(store, 1)
+    looked: list[Path] = []
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path: looked.append(path) or stat(path))
+    append(store, 1)
+    assert looked == [folder.path, folder.path], "before and after"
 
 
 def test_g1_a_folder_that_comes_back_is_written_on(folder: JournalFolder, store: Store) -> None:

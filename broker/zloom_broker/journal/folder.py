@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,12 @@ from zloom_broker.journal.head import sync_path
 
 _TOLD = 4096
 """Bytes of a lock file that are read for what its owner tells."""
+
+_TICK = 3_000_000_000
+"""Nanoseconds: more than the tick of any file system's clock, the coarsest of which is FAT's with 2 s."""
+
+_TRUSTED = 1.0
+"""Seconds after which all files are looked at again: a mount over one of them does not modify the folder."""
 
 
 class FolderLock:
@@ -56,18 +63,29 @@ class FolderLock:
 
 
 class Custody:
-    """Which files stood at some paths, so that it shows when one is removed or another takes its place.
+    """Which files stood in a folder, so that it shows when one is removed or another takes its place.
 
     A descriptor goes on working after that, and what is written to it is gone with the process.
+
+    Each look at a file lets go of the interpreter. What changes which files are in a folder changes when the
+    folder was modified, so that one look at it mostly tells of all.
+
+    Args:
+        folder: Where they are.
+        names: Theirs.
+
+    Raises:
+        FileNotFoundError: One is not there.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        """Remember what stands there now.
-
-        Raises:
-            FileNotFoundError: Nothing does.
-        """
-        self._inodes = {path: _inode(path) for path in paths}
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        self._folder = folder
+        self._inodes = {path: _inode(path) for path in (folder / name for name in names)}
+        self._known: tuple[int, int, int] | None = None
+        """The folder as it was at the newest look at all files; None where it had just been modified, as what
+        comes within one tick of the file system's clock looks the same."""
+        self._until = 0.0
+        """Until when that is enough."""
 
     def check(self) -> None:
         """See that they all still stand there; takes a few microseconds.
@@ -76,6 +94,21 @@ class Custody:
             JournalError: One does not; the text says which.
             OSError: The disk does not tell.
         """
+        now, folder = time.monotonic(), self._look()
+        if folder is None or folder != self._known or now >= self._until:
+            self._check_all()
+            settled = folder is not None and time.time_ns() - folder[-1] > _TICK
+            self._known = folder if settled else None
+            self._until = now + _TRUSTED
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._folder.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino, status.st_mtime_ns
+
+    def _check_all(self) -> None:
         for path, inode in self._inodes.items():
             try:
                 now = _inode(path)
@@ -128,7 +161,8 @@ class JournalFolder:
 
         The lock is one of them: two brokers that locked two files would write to one database.
         """
-        return Custody((self.lock_file, self.database, self.wal, self.head))
+        files = (self.lock_file, self.database, self.wal, self.head)
+        return Custody(self.path, [file.name for file in files])
 
     def has_database(self) -> bool:
         """Whether there is a database, or the write-ahead log of one that was removed."""

@@ -1,18 +1,38 @@
 """Rows on their way into the database, in few statements."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from zloom_broker.journal.chain import Link
+from zloom_broker.journal.schema import transaction
 
-_AT_ONCE = (256, 32, 4, 1)
+_FEW = 16
+"""Rows up to which there is a statement for each number."""
+
+_AT_ONCE = (256, 32, *range(_FEW, 0, -1))
 """Rows of one statement: the largest first, with no more than 999 values, as many as any SQLite takes."""
 
 _BATCH_BYTES = 256 * 1024
 """Bytes of payloads after which a batch ends: a statement keeps what it was given until its next use."""
 
 _STATEMENTS = {size: f"INSERT INTO rows VALUES {', '.join(['(?, ?, ?)'] * size)}" for size in _AT_ONCE}
+
+
+def commit_rows(connection: sqlite3.Connection, rows: Sequence[tuple[Link, bytes]]) -> None:
+    """Insert rows, all or none, in a transaction that this begins and ends.
+
+    A few are one statement, which is a transaction by itself: each statement lets go of the interpreter
+    twice.
+
+    Raises:
+        sqlite3.Error: The disk does not let us, or a row is there already.
+    """
+    if 0 < len(rows) <= _FEW and sum(len(payload) for _, payload in rows) <= _BATCH_BYTES:
+        _insert(connection, [(link.seq, payload, link.chain) for link, payload in rows])
+    else:
+        with transaction(connection):
+            insert_rows(connection, rows)
 
 
 def insert_rows(connection: sqlite3.Connection, rows: Iterable[tuple[Link, bytes]]) -> None:
@@ -28,9 +48,12 @@ def insert_rows(connection: sqlite3.Connection, rows: Iterable[tuple[Link, bytes
         begin = 0
         for size in _AT_ONCE:
             while len(batch) - begin >= size:
-                values = chain.from_iterable(batch[begin : begin + size])
-                connection.execute(_STATEMENTS[size], tuple(values))
+                _insert(connection, batch[begin : begin + size])
                 begin += size
+
+
+def _insert(connection: sqlite3.Connection, batch: list[tuple[int, bytes, bytes]]) -> None:
+    connection.execute(_STATEMENTS[len(batch)], tuple(chain.from_iterable(batch)))
 
 
 def _batches(rows: Iterable[tuple[Link, bytes]]) -> Iterator[list[tuple[int, bytes, bytes]]]:

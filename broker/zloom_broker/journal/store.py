@@ -9,7 +9,7 @@ from zloom_broker.journal.chain import GENESIS, Link, extend
 from zloom_broker.journal.folder import JournalFolder
 from zloom_broker.journal.head import HeadFile, sync_path
 from zloom_broker.journal.reading import read_base, read_chain
-from zloom_broker.journal.rows import insert_rows
+from zloom_broker.journal.rows import commit_rows, insert_rows
 from zloom_broker.journal.schema import DATABASE_ERRORS, connect, migrate, transaction
 from zloom_broker.journal.snapshots import (
     Snapshot,
@@ -109,8 +109,7 @@ class Store:
             self._take_back()
         self._set_synchronous(sync)
         rows = list(_chained(self.end, payloads))
-        with transaction(self._connection):
-            insert_rows(self._connection, rows)
+        commit_rows(self._connection, rows)
         end = rows[-1][0]
         if sync:
             self._confirm(end)

@@ -13,7 +13,7 @@ from zloom_broker.parts import Parts
 OnCommitted = Callable[[int], None]
 OnFailed = Callable[[int, str], None]
 
-GATHER = 0.002
+GATHER = 0.001
 """Seconds for which a commit waits for more rows while many come: each costs the loop's thread, which shares
 the interpreter, two changes of threads. PostgreSQL has `commit_delay` for that."""
 
