@@ -188,16 +188,17 @@ TRAINER = """\
 ## Steps of a training
 
 Steps a second of a loop in pure Python, which never lets go of the interpreter, so that each thread beside it
-takes something away. In a round each has five turns, one after the other's. With zloom a step has a `tick()`
-and a `report(loss=…)`: its broker is there, was killed with -9 before the first turn, or never was. `bare
-loop, again` is another process of the bare loop: what two differ by is no cost of anything. `Lightning` has
-the same step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`, and `Lightning, empty callback` one
+takes something away. In a round each has five turns, one after the other's, all in one process, as where its
+memory lies makes the steps of one some percent faster than those of another. With zloom a step has a `tick()`
+and a `report(loss=…)`: its broker is there, was killed with -9 before the turn, or never was. `bare loop,
+again` is the bare loop once more: what the two differ by is no cost of anything. `Lightning` has the same step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`, and `Lightning, empty callback` one
 that does nothing: Lightning calls all hooks of any. `NATS publish` sends a message a step from a thread that
 has nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
 
-How many steps two processes make differs by chance, by more than a hundredth. So `taken from it` adds up, of
-the time of each turn, what a loop does beside its steps and the CPU of all other threads of its process: all
-that can keep a training from its steps.
+How many steps are made in two turns differs by chance, by more than a hundredth. So `taken from it` adds up,
+of the time of each turn, what a loop does beside its steps and the CPU of all other threads of its process: all
+that can keep a training from its steps. Around the hooks of Lightning it takes a stopwatch, which costs a step
+some microseconds itself, and so has turns of its own.
 
 {figures}
 """
@@ -208,8 +209,8 @@ GPU = """\
 Steps a second of a model of torch on a GPU, whose loss is handed over in each step, and which waits for the
 GPU in each fourth. zloom takes the loss as the tensor that it is; `NATS publish` and `TensorBoard add_scalar`
 read its number, which waits for the GPU. `torch's copy alone` is what any must do to have the number without
-a wait: a copy to page-locked memory behind the step, and an event behind that. `bare loop, again` is another
-process of the bare loop, and tells what two differ by.
+a wait: a copy to page-locked memory behind the step, and an event behind that. `bare loop, again` is the bare
+loop once more, and tells what two differ by.
 
 {figures}
 """

@@ -1,18 +1,14 @@
 """Steps of a training a second: bare, with zloom whatever its broker does, and with its peers."""
 
-import contextlib
 import importlib.util
-import os
-import secrets
-import signal
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-from bench import nats_server, roles
+from bench import nats_server, roles, steps_trainer
 from bench.collected import Collected
 from bench.extent import Extent
 from bench.goals import Goal
@@ -22,7 +18,7 @@ from bench.training import rounds_of
 NAME = "trainer"
 BARE, ALIVE, DEAD, ABSENT = "bare loop", "zloom", "zloom, broker killed", "zloom, no broker"
 AGAIN = "bare loop, again"
-"""A second process with the same: how far two differ by chance, by where their memory lies."""
+"""The same once more: how far two turns differ by chance."""
 
 COPY = "torch's copy alone"
 """Of a loss on a GPU, into memory of the host, and the event behind it: no zloom."""
@@ -85,11 +81,10 @@ def take_turns(extent: Extent, collected: Collected, case: str, work: str, named
         named: The others; whom this machine lacks is left out.
     """
     with ExitStack() as stack:
-        sockets = stack.enter_context(TemporaryDirectory(prefix="zloom-"))
-        start = _Start(extent, work, sockets, stack)
+        begun = _Trainings(extent.folder, work, stack)
         missing = _lacking()
         trainings = {
-            name: begin(start)
+            name: begin(begun)
             for name, begin in _STARTS.items()
             if name not in missing and name in {BARE} | named
         }
@@ -127,40 +122,51 @@ def _has(*packages: str) -> bool:
 
 
 Training = Callable[[str], str]
-"""Takes seconds, returns steps a second, and what is taken from them where that is told. Whose turn it is
-not waits."""
+"""Takes seconds, returns steps a second, and what is taken from them. Whose turn it is not waits."""
 
 
-@dataclass(frozen=True)
-class _Start:
-    """Starts trainings, each a process of its own, with what it needs beside it."""
+class _Trainings:
+    """Two processes in which all take their turns, one of them with Lightning, and what they need beside them.
 
-    extent: Extent
-    work: str
-    sockets: str
-    stack: ExitStack
+    Args:
+        folder: For journals and logs.
+        work: Of a step.
+        stack: Ends all of them.
+    """
 
-    def __call__(self, kind: str, address: str) -> Training:
-        return self._ask("bench.steps_trainer", kind, address)
+    def __init__(self, folder: Path, work: str, stack: ExitStack) -> None:
+        self.folder = folder
+        self._work = work
+        self._stack = stack
 
-    def _ask(self, module: str, *arguments: str) -> Training:
-        return self.stack.enter_context(roles.conversation(module, *arguments, self.work)).ask
+    @cached_property
+    def broker(self) -> str:
+        """Endpoint of a broker that lives."""
+        folder = self._stack.enter_context(TemporaryDirectory(dir=self.folder))
+        return self._stack.enter_context(steps_trainer.broker(Path(folder))).endpoint
 
-    def broker(self) -> roles.Running:
-        return self.stack.enter_context(_broker(self.extent, f"{self.sockets}/{secrets.token_hex(4)}"))
+    @cached_property
+    def nats(self) -> str:
+        """Address of a server of NATS."""
+        return self._stack.enter_context(nats_server.running(self.folder)).endpoint
 
-    def dead(self) -> Training:
-        broker = self.broker()
-        training = self("zloom", broker.endpoint)
-        os.kill(broker.pid, signal.SIGKILL)
-        return training
+    @cached_property
+    def _raw(self) -> Training:
+        return self._begin("bench.steps_trainer")
 
     @cached_property
     def _lightning(self) -> Training:
-        return self._ask("bench.lightning_steps", self.broker().endpoint)
+        return self._begin("bench.lightning_steps", self.broker)
+
+    def _begin(self, module: str, *arguments: str) -> Training:
+        return self._stack.enter_context(roles.conversation(module, *arguments, self._work)).ask
+
+    def raw(self, contender: str, address: str) -> Training:
+        """Return what takes a turn of a contender of `bench.steps_trainer`."""
+        return lambda seconds: self._raw(f"{seconds} {contender} {address}")
 
     def lightning(self, kind: str) -> Training:
-        """Return what takes a turn of this kind, all kinds in one process."""
+        """Return what takes a turn of a kind of `bench.lightning_steps`."""
         return lambda seconds: self._lightning(f"{seconds} {kind}")
 
     def steered(self) -> Training:
@@ -173,28 +179,17 @@ class _Start:
 
         return train
 
-    def nats(self) -> Training:
-        return self("nats", self.stack.enter_context(nats_server.running(self.extent.folder)).endpoint)
 
-
-_STARTS: dict[str, Callable[[_Start], Training]] = {
-    BARE: lambda start: start("bare", "-"),
-    AGAIN: lambda start: start("bare", "-"),
-    COPY: lambda start: start("copy", "-"),
-    ALIVE: lambda start: start("zloom", start.broker().endpoint),
-    DEAD: _Start.dead,
-    ABSENT: lambda start: start("zloom", f"!ipc://{start.sockets}/nobody"),
-    LIGHTNING: lambda start: start.lightning("bare"),
-    EMPTY: lambda start: start.lightning("empty"),
-    STEERED: _Start.steered,
-    NATS: _Start.nats,
-    TENSORBOARD: lambda start: start("tensorboard", str(start.extent.folder)),
+_STARTS: dict[str, Callable[[_Trainings], Training]] = {
+    BARE: lambda trainings: trainings.raw("bare", "-"),
+    AGAIN: lambda trainings: trainings.raw("bare", "-"),
+    COPY: lambda trainings: trainings.raw("copy", "-"),
+    ALIVE: lambda trainings: trainings.raw("zloom", trainings.broker),
+    DEAD: lambda trainings: trainings.raw("killed", str(trainings.folder)),
+    ABSENT: lambda trainings: trainings.raw("zloom", "!ipc:///nobody/is/here"),
+    LIGHTNING: lambda trainings: trainings.lightning("bare"),
+    EMPTY: lambda trainings: trainings.lightning("empty"),
+    STEERED: _Trainings.steered,
+    NATS: lambda trainings: trainings.raw("nats", trainings.nats),
+    TENSORBOARD: lambda trainings: trainings.raw("tensorboard", str(trainings.folder)),
 }
-
-
-@contextlib.contextmanager
-def _broker(extent: Extent, path: str) -> Iterator[roles.Running]:
-    data_dir = extent.folder / secrets.token_hex(4)
-    options = ["--log-level", "error", "--bind", f"ipc://{path}", "--data-dir", str(data_dir)]
-    with roles.running("zloom", "broker", *options) as running:
-        yield running

@@ -1,26 +1,34 @@
-"""A training whose steps are counted: bare, or with something that is told of each step.
+"""A training whose steps are counted, in turns: bare, or with something that is told of each step.
 
-It reads a line with a number of seconds, trains so long, prints a `Turn`, and so on until the end of its
-input.
+It reads a line with a number of seconds, who is told, and where that is; trains so long, and prints a `Turn`;
+and so on until the end of its input. All take turns in one process, as where its memory lies makes the steps
+of one some percent faster than those of another.
 """
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import zloom
+from bench import roles
 from bench.roles import DEADLINE, announce
 from bench.training import cuda_step, step
 from zloom.cuda_copies import streams_and_events
 
 LOSS = 0.5
 """Of a step in Python."""
+
+WARM_UP = 0.1
+"""Seconds before each turn, whose steps are not counted."""
 
 BetweenSteps = Callable[[int, Any], object]
 """Called after each step with its number and its loss."""
@@ -45,6 +53,28 @@ def with_zloom(address: str) -> Iterator[BetweenSteps]:
             weavelet.report(loss=loss)
 
         yield between
+
+
+@contextlib.contextmanager
+def with_killed_broker(address: str) -> Iterator[BetweenSteps]:
+    """As `with_zloom`, whose broker was there; `address` is a folder for it."""
+    with TemporaryDirectory(dir=address) as folder, broker(Path(folder)) as running:
+        with with_zloom(running.endpoint) as between:
+            os.kill(running.pid, signal.SIGKILL)
+            yield between
+
+
+@contextlib.contextmanager
+def broker(folder: Path) -> Iterator[roles.Running]:
+    """Run a broker as long as the block lasts.
+
+    Args:
+        folder: For its journal.
+    """
+    with TemporaryDirectory(prefix="zloom-") as sockets:
+        options = ["--log-level", "error", "--bind", f"ipc://{sockets}/b", "--data-dir", str(folder / "data")]
+        with roles.running("zloom", "broker", *options) as running:
+            yield running
 
 
 @contextlib.contextmanager
@@ -95,6 +125,7 @@ def copied(address: str) -> Iterator[BetweenSteps]:
 CONTENDERS: dict[str, Callable[[str], AbstractContextManager[BetweenSteps]]] = {
     "bare": bare,
     "zloom": with_zloom,
+    "killed": with_killed_broker,
     "nats": with_nats,
     "tensorboard": with_tensorboard,
     "copy": copied,
@@ -151,14 +182,16 @@ def cpu_of_others() -> float:
     return time.process_time() - time.thread_time()
 
 
-def main(contender: str, address: str, work: str) -> None:
+def main(work: str) -> None:
     """Train as it is told; see the module."""
-    with CONTENDERS[contender](address) as between:
-        make_step = step_of(work)
-        train(0.1, make_step, between)  # the first are slower
-        announce()
-        for line in sys.stdin:
-            print(train(float(line), make_step, between), flush=True)
+    make_step = step_of(work)
+    announce()
+    for line in sys.stdin:
+        seconds, contender, address = line.split()
+        with CONTENDERS[contender](address) as between:
+            train(WARM_UP, make_step, between)
+            turn = train(float(seconds), make_step, between)
+        print(turn, flush=True)
 
 
 if __name__ == "__main__":
