@@ -57,14 +57,13 @@ class Termination:
             safe_point()
         finally:
             self._in_safe_point = False
-        if self._weavelet.departure:
-            self._pass_on(signal.SIGTERM, None)
-        elif not (batch_follows and self._in_epoch):
+        if self._weavelet.departure or not (batch_follows and self._in_epoch):
             self.pass_on_kept()
 
     def pass_on_kept(self) -> None:
-        """Pass on a signal that came inside a batch, now that it has ended."""
-        if self._kept:
+        """Pass on a signal that came inside a batch, now that it has ended, here or on another rank that stood
+        at a safe point of the module's own there."""
+        if self._kept or self._weavelet.departure:
             self._pass_on(signal.SIGTERM, None)
 
     def train(self) -> None:
