@@ -1,7 +1,7 @@
 """Threads of this process as Linux shows them, those that Python knows nothing of too.
 
-Each system call lets go of the GIL, and beside a busy training waits up to 5 ms to have it back: to list the
-threads takes one for each of them, to look at one that is known takes one.
+Each system call lets go of the GIL, which a training may have before it is back: to list the threads takes one
+for each of them, to look at one that is known takes one.
 """
 
 import os
@@ -9,8 +9,8 @@ import os
 TASKS = "/proc/self/task"
 """A folder for each thread of this process."""
 
-_ENOUGH = 4096
-"""Bytes of a file of `/proc` that are read at once: all of those here are shorter."""
+_AT_ONCE = 4096
+"""Bytes of a file of `/proc` that are read at once."""
 
 
 class NativeThread:
@@ -29,7 +29,7 @@ class NativeThread:
         """Return number and arguments of the call that it waits in, other words where it runs; None: it has
         ended."""
         try:
-            return os.pread(self._file, _ENOUGH, 0).decode().split()
+            return os.pread(self._file, _AT_ONCE, 0).decode().split()
         except ProcessLookupError:
             return None
 
@@ -65,6 +65,6 @@ def newest_number() -> str:
 def _read(path: str) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(file, _ENOUGH)
+        return b"".join(iter(lambda: os.read(file, _AT_ONCE), b""))
     finally:
         os.close(file)

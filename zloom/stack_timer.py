@@ -88,7 +88,8 @@ class StackTimer:
             self._seconds, self._file = seconds, file
             self._forget()
             faulthandler.dump_traceback_later(seconds, file=file)
-            self._thread = _find()
+            with contextlib.suppress(OSError):  # no descriptor to be had: it must not go on without a look at it
+                self._thread = _find()
             if self._thread is None:  # it would write to a file that is closed by then
                 faulthandler.cancel_dump_traceback_later()
 
@@ -170,7 +171,7 @@ def _candidates() -> Iterator[str]:
         time.sleep(_MOMENT)
     deadline = time.monotonic() + _SETTLED_WITHIN
     while time.monotonic() < deadline:
-        yield from thread_numbers()
+        yield from reversed(thread_numbers())  # Linux lists the newest last
         time.sleep(_MOMENT)
 
 
@@ -184,10 +185,14 @@ def _opened_if_it(number: str) -> NativeThread | None:
         thread = NativeThread(number)
     except FileNotFoundError:  # it has ended, or is none of this process
         return None
-    if _is_timed_wait(thread.system_call()) and _takes_no_signal(thread.status()):
-        return thread
-    thread.close()
-    return None
+    found = None
+    try:
+        if _is_timed_wait(thread.system_call()) and _takes_no_signal(thread.status()):
+            found = thread
+    finally:
+        if found is None:
+            thread.close()
+    return found
 
 
 def _is_timed_wait(call: list[str] | None) -> bool:
@@ -215,13 +220,17 @@ def _before_fork() -> None:
 
 
 def _after_in_parent() -> None:
-    if _owner is not None:
-        _owner._after_fork()
-    _lock.release()
+    try:
+        if _owner is not None:
+            _owner._after_fork()
+    finally:
+        _lock.release()
 
 
 def _after_in_child() -> None:
     global _lock, _owner
+    if _owner is not None:
+        _owner._forget()
     _lock, _owner = threading.RLock(), None
 
 

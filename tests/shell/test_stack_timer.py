@@ -1,6 +1,8 @@
 """The timer of faulthandler: seen where others have set it, and unset while a process forks."""
 
+import errno
 import faulthandler
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ import zmq
 
 from tests.support import DEADLINE
 from zloom import native_threads, stack_timer
+from zloom.native_threads import NativeThread
 from zloom.stack_timer import StackTimer, is_in_use
 
 
@@ -86,6 +89,39 @@ def test_it_is_found_where_another_thread_is_the_newest(
         assert not timer.is_over
         timer.unset()
         assert not is_in_use()
+
+
+def test_a_timer_that_cannot_be_looked_at_is_not_left_set(
+    file: int, timer: StackTimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would write to a file that is closed by then."""
+    assert timer.claim()
+
+    def no_descriptors(number: str) -> NativeThread:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stack_timer, "NativeThread", no_descriptors)
+        timer.set(DEADLINE, file)
+    assert not is_in_use()
+    assert not timer.is_over
+    timer.set(DEADLINE, file)
+    assert is_in_use()
+
+
+def test_a_thread_that_cannot_be_told_is_let_go_of(timer: StackTimer, file: int) -> None:
+    open_before = os.listdir("/proc/self/fd")
+    assert timer.claim()
+    for _ in range(3):
+        timer.set(DEADLINE, file)
+    timer.unset()
+    assert len(os.listdir("/proc/self/fd")) == len(open_before)
+
+
+def test_of_a_user_in_many_groups_signals_are_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_threads, "_AT_ONCE", 100)
+    status = NativeThread(str(threading.get_native_id())).status()
+    assert b"SigBlk:" in status
 
 
 def test_what_is_not_seen_is_let_alone(timer: StackTimer, monkeypatch: pytest.MonkeyPatch) -> None:
