@@ -10,9 +10,10 @@ import pytest
 
 from tests.shell.journal_driver import head_of, payload, state
 from zloom.errors import JournalError
+from zloom_broker.journal import folder as journal_folder
 from zloom_broker.journal import verify
 from zloom_broker.journal.chain import GENESIS, Link, extend
-from zloom_broker.journal.folder import JournalFolder
+from zloom_broker.journal.folder import Custody, JournalFolder
 from zloom_broker.journal.head import read_head
 from zloom_broker.journal.snapshots import Snapshot
 from zloom_broker.journal.store import Store, create_database
@@ -147,6 +148,14 @@ def test_rows_that_could_not_be_taken_back_are_before_others_follow(
     assert verify(folder.path).ok
 
 
+def settle(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a folder count as changed long ago, once the file system's clock has gone on."""
+    monkeypatch.setattr(journal_folder, "_TICK", 0)
+    probe = path.with_name("probe")
+    while not probe.exists() or probe.stat().st_ctime_ns <= path.stat().st_ctime_ns:
+        probe.touch()
+
+
 def removed(path: Path) -> None:
     path.unlink()
 
@@ -158,12 +167,17 @@ def replaced(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["database", "wal", "head", "lock_file"])
 @pytest.mark.parametrize("change", [removed, replaced])
-@pytest.mark.parametrize("modified", ["just now", "long ago"])
+@pytest.mark.parametrize("changed_before", ["just now", "long ago"])
 def test_g1_nothing_is_confirmed_in_a_file_that_is_no_longer_there(
-    folder: JournalFolder, store: Store, name: str, change: Callable[[Path], None], modified: str
+    folder: JournalFolder,
+    store: Store,
+    name: str,
+    change: Callable[[Path], None],
+    changed_before: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if modified == "long ago":  # then the folder alone is looked at as long as it is the same
-        os.utime(folder.path, (1, 1))
+    if changed_before == "long ago":  # then the folder alone is looked at as long as it is the same
+        settle(folder.path, monkeypatch)
     append(store, 2)
     path = getattr(folder, name)
     change(path)
@@ -178,12 +192,27 @@ def test_g1_a_file_is_missed_also_where_its_folder_does_not_tell(
     folder: JournalFolder, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where something is mounted over it: a second later at most."""
-    os.utime(folder.path, (1, 1))
+    settle(folder.path, monkeypatch)
     append(store, 2)
+    monkeypatch.setattr(Custody, "_look", lambda custody: custody._known)
     replaced(folder.database)
-    os.utime(folder.path, (1, 1))
+    append(store, 1)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 1)
+    with pytest.raises(JournalError, match="was replaced"):
+        append(store, 1)
+    assert store.end.seq == 3
+
+
+def test_g1_a_restored_backup_is_noticed_though_it_restores_the_time_of_the_folder(
+    folder: JournalFolder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `rsync -a` and `tar` do."""
+    settle(folder.path, monkeypatch)
+    append(store, 2)
+    before = folder.path.stat()
+    replaced(folder.database)
+    os.utime(folder.path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(JournalError, match="was replaced"):
         append(store, 1)
     assert store.end.seq == 2
@@ -192,7 +221,7 @@ def test_g1_a_file_is_missed_also_where_its_folder_does_not_tell(
 def test_a_folder_that_stays_as_it_was_is_looked_at_alone(
     folder: JournalFolder, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    os.utime(folder.path, (1, 1))
+    settle(folder.path, monkeypatch)
     append(store, 1)
     looked: list[Path] = []
     stat = Path.stat

@@ -19,7 +19,7 @@ _TICK = 3_000_000_000
 """Nanoseconds: more than the tick of any file system's clock, the coarsest of which is FAT's with 2 s."""
 
 _TRUSTED = 1.0
-"""Seconds after which all files are looked at again: a mount over one of them does not modify the folder."""
+"""Seconds after which all files are looked at again: a mount over one of them does not change the folder."""
 
 
 class FolderLock:
@@ -67,8 +67,9 @@ class Custody:
 
     A descriptor goes on working after that, and what is written to it is gone with the process.
 
-    Each look at a file lets go of the interpreter. What changes which files are in a folder changes when the
-    folder was modified, so that one look at it mostly tells of all.
+    Each look at a file lets go of the interpreter. What changes which files are in a folder changes the
+    folder's ctime, which no tool can set back as it can the time of its modification, so that one look at it
+    mostly tells of all.
 
     Args:
         folder: Where they are.
@@ -82,7 +83,7 @@ class Custody:
         self._folder = folder
         self._inodes = {path: _inode(path) for path in (folder / name for name in names)}
         self._known: tuple[int, int, int] | None = None
-        """The folder as it was at the newest look at all files; None where it had just been modified, as what
+        """The folder as it was at the newest look at all files; None where it had just been changed, as what
         comes within one tick of the file system's clock looks the same."""
         self._until = 0.0
         """Until when that is enough."""
@@ -106,7 +107,7 @@ class Custody:
             status = self._folder.stat()
         except OSError:
             return None
-        return status.st_dev, status.st_ino, status.st_mtime_ns
+        return status.st_dev, status.st_ino, status.st_ctime_ns
 
     def _check_all(self) -> None:
         for path, inode in self._inodes.items():
