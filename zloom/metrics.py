@@ -73,10 +73,6 @@ class MetricBuffer:
         self._rows: deque[_Row] = deque()
         self._unread: list[dict[str, Any]] = []
         """Of the newest rows, those that still have tensors."""
-        self._reads = 0
-        """How often such were read on the thread of `append`."""
-        self._reads_seen = 0
-        """How often at the newest `drain`."""
         self._appended = 0
         self._overflowed = 0
         self._taken = 0
@@ -138,7 +134,6 @@ class MetricBuffer:
         for metrics in self._unread:
             read_in_place(metrics)
         self._unread.clear()
-        self._reads += 1
 
     def _swell(self) -> None:
         self._make_room()
@@ -169,35 +164,23 @@ class MetricBuffer:
             self._warned.add(name)
             self._warn(f"metric {name} is not reported: {error}")
 
-    def drain(self, max_points: int, *, patient: bool = False) -> dict[str, Series]:
+    def drain(self, max_points: int) -> dict[str, Series]:
         """Take up to this many points, each metric's in the order of `append`.
 
         A metric whose copy from CUDA is not done waits, and the others do not wait for it.
-
-        Args:
-            max_points: How many.
-            patient: Leave those that `append_unread` is likely to read soon, as it has read others since the
-                `drain` before.
         """
-        left = len(self._unread) if patient and self._reads != self._reads_seen else 0
-        self._reads_seen = self._reads
         batch = _Batch(max_points)
         self._take_later(batch)
-        for names, rows in groupby(self._take_rows(batch.room, left), key=_names):
+        for names, rows in groupby(self._take_rows(batch.room), key=_names):
             for step, row in self._take_whole(names, list(rows), batch):
                 self._take_row(step, row, batch)
         self._unreadable += batch.unreadable
         self._notice = min(self._batch, self._limit)
         return batch.series
 
-    def _take_rows(self, room: int, left: int) -> Iterator[_Row]:
-        """Yield the oldest rows, until they have as many points as there is room for, or some more.
-
-        Args:
-            room: For points.
-            left: Rows to leave.
-        """
-        while room > 0 and self._later_points < self._limit and len(self._rows) > left:
+    def _take_rows(self, room: int) -> Iterator[_Row]:
+        """Yield the oldest rows, until they have as many points as there is room for, or some more."""
+        while room > 0 and self._later_points < self._limit:
             try:
                 row = self._rows.popleft()
             except IndexError:

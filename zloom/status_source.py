@@ -58,7 +58,7 @@ class StatusSource:
         training, mailbox = self._training, self._training.mailbox
         waits = self._look() if look else None
         devices, self.devices = self.devices, []
-        metrics = training.metrics.drain(self._points, patient=look)
+        metrics = training.metrics.drain(self._points)
         if metrics and training.phase == "training":
             self._look_for_safe_points(now)
         return Status(

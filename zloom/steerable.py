@@ -228,14 +228,6 @@ class Steerable(Declaring, Disownable):
         return self._training.step
 
     @property
-    def is_due(self) -> bool:
-        """Whether a safe point has something to do here, or none that begins no step was reached yet.
-
-        Where it has not, `begin_step` may take the place of `tick`, and nothing that of `safe_point`.
-        """
-        return self._mailbox.waiting or not self._training.stood
-
-    @property
     def paused(self) -> bool:
         """Whether the training is held at a safe point."""
         return self._mailbox.pause.active and not self._closed

@@ -153,8 +153,17 @@ class Weavelet(Steerable):
             self._hold()
 
     def begin_step(self) -> None:
-        """Begin the next step, and count it, without a safe point."""
+        """Begin the next step, and count it: half of `tick`, after which `is_due` tells of the other half."""
         self._training.step += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a safe point has something to do here, or none that begins no step was reached yet.
+
+        Where it has not, `safe_point` need not be called. To be asked behind `begin_step`: what other ranks
+        are promised holds as this one tells its step first, and then looks at what it is to do.
+        """
+        return self._mailbox.waiting or not self._training.stood
 
     def safe_point(self, *, trained: bool = False) -> None:
         """Let handlers run here too, without beginning a step. Raises what `tick` does.

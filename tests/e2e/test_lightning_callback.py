@@ -28,6 +28,7 @@ from zloom.lightning.limits import AccumulateGradBatches
 from zloom.markers import on_command, on_config
 from zloom.messages import Happened, Reported
 from zloom.model import ReplicaStatus
+from zloom.weavelet import Weavelet
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
@@ -456,6 +457,23 @@ def test_the_step_of_an_outcome_is_the_first_with_the_new_value(session: Session
         assert module.rates[step - 2] != rate
 
 
+def test_g4_a_step_is_told_before_it_is_looked_what_is_due_in_it(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other ranks are promised rests on this: else a rank could train a step at which they stop."""
+    looks: list[int] = []
+    is_due = Weavelet.is_due.fget
+    assert is_due is not None
+
+    def look(weavelet: Weavelet) -> bool:
+        looks.append(weavelet.step)
+        return is_due(weavelet)
+
+    monkeypatch.setattr(Weavelet, "is_due", property(look))
+    session.fit(Regression(), lambda: None)
+    assert looks[:6] == [1, 1, 2, 2, 3, 3], "as each batch begins and as it ends"
+
+
 def reported_steps(session: Session, module: LightningModule, steps: int) -> dict[str, list[int]]:
     """Train so many steps; return those at which each metric was reported."""
     reported: dict[str, list[int]] = defaultdict(list)
@@ -482,6 +500,38 @@ def test_each_batch_reports_its_loss_and_what_it_logged_and_nothing_else(session
     for name in ("loss", "always_step"):
         assert reported[name] == list(range(1, 61))
     assert reported["seldom"] == [3, 23, 43]
+
+
+def test_what_is_logged_of_each_validation_loader_is_reported(session: Session) -> None:
+    class Validates(Regression):
+        def validation_step(self, batch: list[torch.Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.log("error", 0.5 + dataloader_idx)
+            self.log(f"plain{dataloader_idx}", 0.25, add_dataloader_idx=False)
+
+    def script() -> None:
+        wanted = {"error/dataloader_idx_0": 0.5, "error/dataloader_idx_1": 1.5, "plain0": 0.25, "plain1": 0.25}
+        until(lambda: wanted.items() <= session.replica.metrics.items())
+
+    session.fit(Validates(), script, val=[loader(), loader()])
+
+
+def test_a_sanity_check_is_no_part_of_the_first_rate(session: Session) -> None:
+    began: list[float] = []
+
+    class Slow(Regression):
+        def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+            if self.trainer.sanity_checking:
+                time.sleep(2)  # not awaited by anything: it is what takes long
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            began.append(time.monotonic())
+
+    def script() -> None:
+        until(lambda: "batches_per_second" in session.replica.metrics)
+        count, elapsed = len(began), time.monotonic() - began[0]
+        assert session.replica.metrics["batches_per_second"] < 2 * count / elapsed
+
+    session.fit(Slow(), script, val=loader(), num_sanity_val_steps=1, limit_val_batches=1)
 
 
 def test_phases_are_told(session: Session) -> None:

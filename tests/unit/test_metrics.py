@@ -414,23 +414,6 @@ def test_tensors_become_numbers_some_together() -> None:
     assert buffer.dropped == 1
 
 
-def test_who_is_patient_leaves_tensors_that_are_about_to_be_read() -> None:
-    buffer = MetricBuffer()
-    for step in range(UNREAD_POINTS + 2):
-        buffer.append_unread(step, {"loss": torch.tensor(0.5)})
-    first = buffer.drain(EVERYTHING, patient=True)
-    assert list(first["loss"].steps) == list(range(UNREAD_POINTS))
-    assert len(buffer) == 2
-    second = buffer.drain(EVERYTHING, patient=True)
-    assert list(second["loss"].steps) == [UNREAD_POINTS, UNREAD_POINTS + 1], "none was read since"
-
-
-def test_who_is_patient_takes_all_of_a_slow_training() -> None:
-    buffer = MetricBuffer()
-    buffer.append_unread(1, {"loss": torch.tensor(0.5)})
-    assert buffer.drain(EVERYTHING, patient=True) == {"loss": Series.of([1], [0.5])}
-
-
 def test_of_tensors_that_nobody_takes_the_newest_are_kept() -> None:
     buffer = MetricBuffer(limit=4, batch=2)
     ripe: list[int] = []

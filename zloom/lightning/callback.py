@@ -15,9 +15,9 @@ from zloom.lightning.reporting import (
     SETTINGS_INTERVAL,
     StepMetrics,
     Throughput,
+    epoch_and_rate,
     epoch_metrics,
     rates,
-    settings,
 )
 from zloom.lightning.sigterm import Termination
 from zloom.lightning.steer import Place, Position
@@ -218,7 +218,8 @@ class _Fit:
         self.position = position
         self.keys = keys_of(position)
         self.commands = Commands(position, weavelet)
-        self._throughput = Throughput(monotonic(), weavelet.step)
+        self._batches = 0
+        self._throughput = Throughput(monotonic(), self._batches)
         self._settings_due = monotonic()
         self._metrics = StepMetrics()
         self._behind_batch = partial(weavelet.safe_point, trained=True)
@@ -246,7 +247,8 @@ class _Fit:
         self._termination.run(lambda: self.weavelet.wait_for_config(CONFIG_WAIT))
         if BatchSize().get(trainer) != batch_size:
             begin_iteration_again(trainer)
-        self._throughput.restart(monotonic(), self.weavelet.step)
+        self._left = monotonic()  # a sanity check is over
+        self._throughput.restart(self._left, self._batches)
 
     def close(self, reason: str) -> None:
         self.commands.validation_ended()
@@ -260,32 +262,32 @@ class _Fit:
             self.enter("training")
             self._throughput.leave_out(monotonic() - self._left)
         self.position.place = BATCH_START
+        self.weavelet.begin_step()
         if self.weavelet.is_due:
-            self._termination.run(self.weavelet.tick, batch_follows=True)
-        else:
-            self.weavelet.begin_step()
+            self._termination.run(self.weavelet.safe_point, batch_follows=True)
 
     def batch_ended(self, outputs: Any) -> None:
         # What takes least, as everything that runs between two short steps has left the caches.
         now, position, weavelet = monotonic(), self.position, self.weavelet
+        self._batches += 1
         unread, metrics = self._metrics.of(position.trainer, outputs)
         if now >= self._settings_due:
             self._settings_due = now + SETTINGS_INTERVAL
-            metrics = self._seldom(now) | metrics
+            metrics = self._seldom(now, metrics)
         weavelet.report_unread(unread)
         if metrics:
             weavelet.report(**metrics)
         position.place = BATCH_END
-        if weavelet.is_due and not position.gradients_pending:
+        if weavelet.is_due and position.window_closed:
             self._stand()
         else:
             self._termination.pass_on_kept()
 
-    def _seldom(self, now: float) -> dict[str, Any]:
-        """Return what need not be told with each batch."""
+    def _seldom(self, now: float, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Return metrics with what need not be told with each batch."""
         trainer = self.position.trainer
-        rate = self._throughput.rate(now, self.weavelet.step)
-        return settings(trainer) | ({} if rate is None else rates(trainer, rate))
+        rate = self._throughput.rate(now, self._batches)
+        return epoch_and_rate(trainer) | metrics | ({} if rate is None else rates(trainer, rate))
 
     def epoch_ended(self) -> None:
         trainer = self.position.trainer

@@ -118,7 +118,7 @@ def _is_number_on_cpu(value: Any) -> bool:
     return type(value) is Tensor and value.is_cpu and not value.requires_grad and value.numel() == 1
 
 
-def settings(trainer: Trainer) -> dict[str, Any]:
+def epoch_and_rate(trainer: Trainer) -> dict[str, Any]:
     """Return the epoch, and the learning rate where there is one optimizer."""
     optimizer = sole_optimizer(trainer)
     rate = {} if optimizer is None else {"effective_learning_rate": effective_rate(optimizer)}
@@ -130,7 +130,17 @@ def epoch_metrics(trainer: Trainer) -> dict[str, Any]:
 
     Not `trainer.callback_metrics`, which also holds what earlier validations and epochs have left.
     """
-    return dict(trainer._logger_connector.metrics["callback"])
+    results: Any = trainer._results
+    found = dict(trainer._logger_connector.metrics["callback"])
+    # Of several loaders each has its own, and the results tell those of one at a time.
+    current = results.dataloader_idx
+    try:
+        for loader in sorted({item.meta.dataloader_idx for item in results.values()} - {None, current}):
+            results.dataloader_idx = loader
+            found |= results.metrics(on_step=False)["callback"]
+    finally:
+        results.dataloader_idx = current
+    return found
 
 
 def rates(trainer: Trainer, batches_per_second: float) -> dict[str, float]:
