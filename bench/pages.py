@@ -191,14 +191,15 @@ Steps a second of a loop in pure Python, which never lets go of the interpreter,
 takes something away. In a round each has five turns, one after the other's, all in one process, as where its
 memory lies makes the steps of one some percent faster than those of another. With zloom a step has a `tick()`
 and a `report(loss=…)`: its broker is there, was killed with -9 before the turn, or never was. `bare loop,
-again` is the bare loop once more: what the two differ by is no cost of anything. `Lightning` has the same step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`, and `Lightning, empty callback` one
-that does nothing: Lightning calls all hooks of any. `NATS publish` sends a message a step from a thread that
-has nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
+again` is the bare loop once more: what the two differ by is no cost of anything. `Lightning` has the same
+step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`, and `Lightning, empty callback` one that does
+nothing: Lightning calls all hooks of any. `NATS publish` sends a message a step from a thread that has
+nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
 
 How many steps are made in two turns differs by chance, by more than a hundredth. So `taken from it` adds up,
-of the time of each turn, what a loop does beside its steps and the CPU of all other threads of its process: all
-that can keep a training from its steps. Around the hooks of Lightning it takes a stopwatch, which costs a step
-some microseconds itself, and so has turns of its own.
+of the time of each turn, what a loop does beside its steps and the CPU of all other threads of its process:
+all that can keep a training from its steps. Around the hooks of Lightning it takes a stopwatch, which costs
+a step some microseconds itself, and so has turns of its own.
 
 {figures}
 """

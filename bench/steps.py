@@ -126,7 +126,7 @@ Training = Callable[[str], str]
 
 
 class _Trainings:
-    """Two processes in which all take their turns, one of them with Lightning, and what they need beside them.
+    """Two processes in which all take their turns, one with Lightning, and what they need beside them.
 
     Args:
         folder: For journals and logs.

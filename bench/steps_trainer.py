@@ -58,10 +58,13 @@ def with_zloom(address: str) -> Iterator[BetweenSteps]:
 @contextlib.contextmanager
 def with_killed_broker(address: str) -> Iterator[BetweenSteps]:
     """As `with_zloom`, whose broker was there; `address` is a folder for it."""
-    with TemporaryDirectory(dir=address) as folder, broker(Path(folder)) as running:
-        with with_zloom(running.endpoint) as between:
-            os.kill(running.pid, signal.SIGKILL)
-            yield between
+    with (
+        TemporaryDirectory(dir=address) as folder,
+        broker(Path(folder)) as running,
+        with_zloom(running.endpoint) as between,
+    ):
+        os.kill(running.pid, signal.SIGKILL)
+        yield between
 
 
 @contextlib.contextmanager

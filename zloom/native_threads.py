@@ -1,7 +1,7 @@
 """Threads of this process as Linux shows them, those that Python knows nothing of too.
 
-Each system call lets go of the GIL, which a training may have before it is back: to list the threads takes one
-for each of them, to look at one that is known takes one.
+Each system call lets go of the GIL, which a training may have before it is back: to list the threads takes
+one for each of them, to look at one that is known takes one.
 """
 
 import os

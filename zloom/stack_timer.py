@@ -88,7 +88,7 @@ class StackTimer:
             self._seconds, self._file = seconds, file
             self._forget()
             faulthandler.dump_traceback_later(seconds, file=file)
-            with contextlib.suppress(OSError):  # no descriptor to be had: it must not go on without a look at it
+            with contextlib.suppress(OSError):  # no descriptor to be had
                 self._thread = _find()
             if self._thread is None:  # it would write to a file that is closed by then
                 faulthandler.cancel_dump_traceback_later()

@@ -225,7 +225,12 @@ def test_a_folder_that_stays_as_it_was_is_looked_at_alone(
     append(store, 1)
     looked: list[Path] = []
     stat = Path.stat
-    monkeypatch.setattr(Path, "stat", lambda path: looked.append(path) or stat(path))
+
+    def look(path: Path) -> os.stat_result:
+        looked.append(path)
+        return stat(path)
+
+    monkeypatch.setattr(Path, "stat", look)
     append(store, 1)
     assert looked == [folder.path, folder.path], "before and after"
 

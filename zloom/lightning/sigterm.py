@@ -61,8 +61,10 @@ class Termination:
             self.pass_on_kept()
 
     def pass_on_kept(self) -> None:
-        """Pass on a signal that came inside a batch, now that it has ended, here or on another rank that stood
-        at a safe point of the module's own there."""
+        """Pass on a signal that came inside a batch, now that it has ended.
+
+        Here, or on another rank that stood with this one at a safe point of the module's own.
+        """
         if self._kept or self._weavelet.departure:
             self._pass_on(signal.SIGTERM, None)
 
