@@ -469,7 +469,7 @@ def test_g4_a_step_is_told_before_it_is_looked_what_is_due_in_it(
         return is_due(weavelet)
 
     monkeypatch.setattr(Weavelet, "is_due", property(look))
-    session.fit(Regression(), lambda: None)
+    session.fit(Regression(), lambda: until(lambda: len(looks) > 6))
     assert looks[:6] == [1, 1, 2, 2, 3, 3], "as each batch begins and as it ends"
 
 
@@ -524,6 +524,7 @@ def test_a_sanity_check_is_no_part_of_the_first_rate(session: Session) -> None:
                 time.sleep(2)  # not awaited by anything: it is what takes long
 
         def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            super().on_train_batch_start(batch, batch_idx)
             assert session.callback._fit is not None
             ahead.append(session.callback._fit._throughput._since - time.monotonic())
 
