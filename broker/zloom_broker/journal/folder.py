@@ -73,15 +73,15 @@ class Custody:
 
     Args:
         folder: Where they are.
-        names: Theirs.
+        files: Their paths.
 
     Raises:
         FileNotFoundError: One is not there.
     """
 
-    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+    def __init__(self, folder: Path, files: Iterable[Path]) -> None:
         self._folder = folder
-        self._inodes = {path: _inode(path) for path in (folder / name for name in names)}
+        self._inodes = {path: _inode(path) for path in files}
         self._known: tuple[int, int, int] | None = None
         """The folder as it was at the newest look at all files; None where it had just been changed, as what
         comes within one tick of the file system's clock looks the same."""
@@ -162,8 +162,7 @@ class JournalFolder:
 
         The lock is one of them: two brokers that locked two files would write to one database.
         """
-        files = (self.lock_file, self.database, self.wal, self.head)
-        return Custody(self.path, [file.name for file in files])
+        return Custody(self.path, (self.lock_file, self.database, self.wal, self.head))
 
     def has_database(self) -> bool:
         """Whether there is a database, or the write-ahead log of one that was removed."""

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import chain
 
 from zloom_broker.journal.chain import Link
@@ -28,11 +29,11 @@ def commit_rows(connection: sqlite3.Connection, rows: Sequence[tuple[Link, bytes
     Raises:
         sqlite3.Error: The disk does not let us, or a row is there already.
     """
-    if 0 < len(rows) <= _FEW and sum(len(payload) for _, payload in rows) <= _BATCH_BYTES:
-        _insert(connection, [(link.seq, payload, link.chain) for link, payload in rows])
-    else:
-        with transaction(connection):
-            insert_rows(connection, rows)
+    batches = list(_batches(rows))
+    one_statement = len(batches) == 1 and len(batches[0]) <= _FEW
+    with nullcontext() if one_statement else transaction(connection):
+        for batch in batches:
+            _insert(connection, batch)
 
 
 def insert_rows(connection: sqlite3.Connection, rows: Iterable[tuple[Link, bytes]]) -> None:
@@ -45,15 +46,16 @@ def insert_rows(connection: sqlite3.Connection, rows: Iterable[tuple[Link, bytes
         sqlite3.Error: The disk does not let us, or a row is there already.
     """
     for batch in _batches(rows):
-        begin = 0
-        for size in _AT_ONCE:
-            while len(batch) - begin >= size:
-                _insert(connection, batch[begin : begin + size])
-                begin += size
+        _insert(connection, batch)
 
 
 def _insert(connection: sqlite3.Connection, batch: list[tuple[int, bytes, bytes]]) -> None:
-    connection.execute(_STATEMENTS[len(batch)], tuple(chain.from_iterable(batch)))
+    begin = 0
+    for size in _AT_ONCE:
+        while len(batch) - begin >= size:
+            values = chain.from_iterable(batch[begin : begin + size])
+            connection.execute(_STATEMENTS[size], tuple(values))
+            begin += size
 
 
 def _batches(rows: Iterable[tuple[Link, bytes]]) -> Iterator[list[tuple[int, bytes, bytes]]]:
