@@ -15,7 +15,7 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from zloom.native_threads import NativeThread, newest_number, thread_numbers
 
@@ -89,7 +89,7 @@ class StackTimer:
             self._forget()
             faulthandler.dump_traceback_later(seconds, file=file)
             with contextlib.suppress(OSError):  # no descriptor to be had
-                self._thread = _find()
+                self._thread = _find(_candidates())
             if self._thread is None:  # it would write to a file that is closed by then
                 faulthandler.cancel_dump_traceback_later()
 
@@ -145,19 +145,17 @@ def is_in_use() -> bool:
     """Return whether the timer is set, as far as Linux shows; elsewhere it may always be."""
     try:
         NativeThread(str(threading.get_native_id())).close()  # fails where Linux shows none
-        for number in thread_numbers():
-            thread = _opened_if_it(number)
-            if thread is not None:
-                thread.close()
-                return True
+        thread = _find(thread_numbers())
     except OSError:
         return True
-    return False
+    if thread is not None:
+        thread.close()
+    return thread is not None
 
 
-def _find() -> NativeThread | None:
-    """Return the timer that was set just now, once it waits; None where it cannot be found."""
-    for number in _candidates():
+def _find(numbers: Iterable[str]) -> NativeThread | None:
+    """Return the first of these threads that is the timer; None where none is."""
+    for number in numbers:
         thread = _opened_if_it(number)
         if thread is not None:
             return thread
@@ -165,7 +163,10 @@ def _find() -> NativeThread | None:
 
 
 def _candidates() -> Iterator[str]:
-    """Yield numbers of threads, one of which may be the timer's; first the likeliest, as those are dear."""
+    """Yield numbers of threads, one of which is that of a timer set just now, once it waits.
+
+    The likeliest come first, as each look is dear.
+    """
     for _ in range(_GUESSES):
         yield newest_number()
         time.sleep(_MOMENT)
