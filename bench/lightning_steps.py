@@ -60,13 +60,13 @@ class Timed(WeaveletCallback):
     def on_train_batch_start(self, *arguments: Any) -> None:
         """Do what is done there, and count it."""
         began = time.perf_counter()
-        WeaveletCallback.on_train_batch_start(self, *arguments)
+        super().on_train_batch_start(*arguments)
         self.told += time.perf_counter() - began
 
     def on_train_batch_end(self, *arguments: Any) -> None:
         """Do what is done there, and count it."""
         began = time.perf_counter()
-        WeaveletCallback.on_train_batch_end(self, *arguments)
+        super().on_train_batch_end(*arguments)
         self.told += time.perf_counter() - began
 
 

@@ -28,6 +28,7 @@ from zloom.weavelet import CONFIG_WAIT, Weavelet
 Resume = Literal["checkpoint", "newest"]
 
 BATCH_START, BATCH_END = Place.BATCH_START, Place.BATCH_END
+"""For the hooks of a batch: Python 3.11 takes long to find a member of an enumeration."""
 
 PhaseName = Literal["training", "validating", "saving"]
 
@@ -218,8 +219,7 @@ class _Fit:
         self.position = position
         self.keys = keys_of(position)
         self.commands = Commands(position, weavelet)
-        self._batches = 0
-        self._throughput = Throughput(monotonic(), self._batches)
+        self._throughput = Throughput(monotonic())
         self._settings_due = monotonic()
         self._metrics = StepMetrics()
         self._behind_batch = partial(weavelet.safe_point, trained=True)
@@ -248,7 +248,7 @@ class _Fit:
         if BatchSize().get(trainer) != batch_size:
             begin_iteration_again(trainer)
         self._left = monotonic()  # a sanity check is over
-        self._throughput.restart(self._left, self._batches)
+        self._throughput.restart(self._left)
 
     def close(self, reason: str) -> None:
         self.commands.validation_ended()
@@ -269,7 +269,7 @@ class _Fit:
     def batch_ended(self, outputs: Any) -> None:
         # What takes least, as everything that runs between two short steps has left the caches.
         now, position, weavelet = monotonic(), self.position, self.weavelet
-        self._batches += 1
+        self._throughput.batches += 1
         unread, metrics = self._metrics.of(position.trainer, outputs)
         if now >= self._settings_due:
             self._settings_due = now + SETTINGS_INTERVAL
@@ -286,7 +286,7 @@ class _Fit:
     def _seldom(self, now: float, metrics: dict[str, Any]) -> dict[str, Any]:
         """Return metrics with what need not be told with each batch."""
         trainer = self.position.trainer
-        rate = self._throughput.rate(now, self._batches)
+        rate = self._throughput.rate(now)
         return epoch_and_rate(trainer) | metrics | ({} if rate is None else rates(trainer, rate))
 
     def epoch_ended(self) -> None:

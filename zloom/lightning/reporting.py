@@ -17,31 +17,30 @@ SETTINGS_INTERVAL = 0.1
 
 
 class Throughput:
-    """Turns counts of batches into a rate once a second; times are of one clock, in seconds."""
+    """Turns a count of batches into a rate once a second; times are of one clock, in seconds.
 
-    def __init__(self, now: float, batches: int) -> None:
-        self.restart(now, batches)
+    Attributes:
+        batches: Those since it began; whoever trains one adds it.
+    """
 
-    def restart(self, now: float, batches: int) -> None:
-        """Begin anew.
+    def __init__(self, now: float) -> None:
+        self.restart(now)
 
-        Args:
-            now: In seconds.
-            batches: How many there were until now.
-        """
-        self._since, self._batches = now, batches
+    def restart(self, now: float) -> None:
+        """Begin anew."""
+        self._since, self.batches = now, 0
 
     def leave_out(self, seconds: float) -> None:
         """Leave out time that was not the training's: a pause, a validation, a checkpoint."""
         self._since += seconds
 
-    def rate(self, now: float, batches: int) -> float | None:
+    def rate(self, now: float) -> float | None:
         """Return batches per second once an interval is over, else None."""
         elapsed = now - self._since
         if elapsed < RATE_INTERVAL:
             return None
-        rate = (batches - self._batches) / elapsed
-        self.restart(now, batches)
+        rate = self.batches / elapsed
+        self.restart(now)
         return rate
 
 
@@ -61,7 +60,7 @@ class _Logged:
         self.is_tensor: bool = item.is_tensor
         """Else a metric of torchmetrics, which returns what it likes."""
         # As Lightning names it for callbacks: `loss`, and `loss_step` where the epoch has it too.
-        self.names = tuple(dict.fromkeys(results._forked_name(item, True))) if self.each_batch else ()
+        self.names = tuple(dict.fromkeys(results._forked_name(item, True)))
         self.newest: Any = None
         """The newest value that was reported, which `log` never changes in place."""
 
@@ -131,13 +130,14 @@ def epoch_metrics(trainer: Trainer) -> dict[str, Any]:
     Not `trainer.callback_metrics`, which also holds what earlier validations and epochs have left.
     """
     results: Any = trainer._results
-    found = dict(trainer._logger_connector.metrics["callback"])
+    found: dict[str, Any] = {}
     # Of several loaders each has its own, and the results tell those of one at a time.
     current = results.dataloader_idx
+    others = {item.meta.dataloader_idx for item in results.values()} - {None, current}
     try:
-        for loader in sorted({item.meta.dataloader_idx for item in results.values()} - {None, current}):
+        for loader in (current, *sorted(others)):
             results.dataloader_idx = loader
-            found |= results.metrics(on_step=False)["callback"]
+            found |= trainer._logger_connector.metrics["callback"]
     finally:
         results.dataloader_idx = current
     return found
