@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import count
 from math import ceil, inf
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from zloom.messages import Decision, FromBroker, Prepare, Promise, Status
 from zloom.words import named
@@ -17,6 +17,18 @@ ANSWER_TIMEOUT = 1.0
 takes longer holds the GIL or is gone; and the others hold at their step meanwhile."""
 
 
+class Reached(NamedTuple):
+    """How far the ranks are known to have come."""
+
+    step: int
+    at: float
+    """Seconds: when a rank told it."""
+
+
+NOWHERE = Reached(0, 0.0)
+"""No rank has told anything."""
+
+
 class Listener(Protocol):
     """Hears how rounds end."""
 
@@ -26,8 +38,8 @@ class Listener(Protocol):
     def round_refused(self, attempt: Attempt, ledger: Ledger, why: str, now: float) -> None:
         """A rank refuses the revision, so another round is of no use."""
 
-    def round_failed(self, attempt: Attempt, ledger: Ledger, why: str, reached: int, now: float) -> None:
-        """Nothing was decided; `reached` is the highest step that a rank told, or 0."""
+    def round_failed(self, attempt: Attempt, ledger: Ledger, why: str, reached: Reached, now: float) -> None:
+        """Nothing was decided; `reached` is the highest step that a rank told."""
 
 
 @dataclass(slots=True)
@@ -40,6 +52,7 @@ class _Round:
     step: int
     deadline: float
     promises: dict[str, Promise] = field(default_factory=dict)
+    reached: Reached = NOWHERE
     deciding: bool = False
     """The decision is being written."""
 
@@ -94,12 +107,22 @@ class Rounds:
             if not round.deciding and now >= round.deadline:
                 self._fail(round, round.silent(), now)
 
-    def step_ahead(self, ledger: Ledger, seconds: float, reached: int, now: float) -> int:
-        """Return a step that no rank will have begun for so long, and that is past `reached`."""
+    def step_ahead(
+        self, ledger: Ledger, seconds: float, now: float, *, reached: int = 0, pace: float = inf
+    ) -> int:
+        """Return a step that no rank will have begun for so long, and that is past `reached`.
+
+        Args:
+            ledger: Of the revision that is to be carried out there.
+            seconds: How long no rank is to have begun it.
+            now: Seconds.
+            reached: The highest step that a rank is known to have begun, beside what its status told.
+            pace: Seconds a step, where it was seen to be faster than its status told.
+        """
         vitals = [self._hub.vitals[name] for name in ledger.targets if name in self._hub.vitals]
         highest = max([reached, *(each.step_at(now) for each in vitals)])
-        paces = self._paces(ledger)
-        return highest + 1 + (ceil(seconds / min(paces)) if paces else 1)
+        fastest = min([pace, *self._paces(ledger)])
+        return highest + 1 + max(1, ceil(seconds / fastest))
 
     def are_paused_at_first(self, ledger: Ledger) -> bool:
         """Whether all ranks stand before they have a pace: once they go on, any step may come at once."""
@@ -130,6 +153,8 @@ class Rounds:
             self._tell_of_past(peer, promise)
         elif round.ledger.is_target(peer.replica) and not round.deciding:
             round.promises[peer.replica] = promise
+            if promise.step > round.reached.step:
+                round.reached = Reached(promise.step, now)
             if promise.refused:
                 rank = round.attempt.rank(peer.replica)
                 self._refuse(round, f"rank {rank} refuses: {promise.refused}", now)
@@ -194,8 +219,7 @@ class Rounds:
 
     def _fail(self, round: _Round, why: str, now: float) -> None:
         self._stop(round, why)
-        reached = max((promise.step for promise in round.promises.values()), default=0)
-        self._listener.round_failed(round.attempt, round.ledger, why, reached, now)
+        self._listener.round_failed(round.attempt, round.ledger, why, round.reached, now)
 
     def _stop(self, round: _Round, why: str) -> None:
         del self._rounds[round.attempt.key]

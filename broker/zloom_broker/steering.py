@@ -14,9 +14,10 @@ from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.conclusions import Conclusions
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.ledger import Ledger
+from zloom_broker.liveness import FASTEST_STEP
 from zloom_broker.outcomes import Outcomes
 from zloom_broker.records import OutcomesRecorded
-from zloom_broker.rounds import Rounds
+from zloom_broker.rounds import NOWHERE, Reached, Rounds
 
 LEAD = 0.05
 """Seconds that the step of a first round lies ahead: a promise and a decision with its fsync take some
@@ -46,10 +47,23 @@ class _Waiting:
     absent_since: float | None = None
     """Since when a rank cannot answer; None while all can."""
     rounds: int = 0
-    reached: int = 0
+    reached: Reached = NOWHERE
     """The highest step that a rank told in a round that came too late."""
+    pace: float = inf
+    """The fewest seconds a step that were seen between two such rounds. The pace that ranks tell is a median
+    of half a minute, and none at all in their first second."""
     trouble: str = ""
     """Why the newest round failed."""
+
+    def reach(self, reached: Reached) -> None:
+        """A rank told where it is, in a round that came too late."""
+        before = self.reached
+        if reached.step <= before.step:
+            return
+        if before.step:
+            pace = (reached.at - before.at) / (reached.step - before.step)
+            self.pace = min(self.pace, max(pace, FASTEST_STEP))
+        self.reached = reached
 
 
 class Steering:
@@ -219,11 +233,11 @@ class Steering:
         at_step = ledger.revision.at_step
         if at_step is None or self._rounds.are_paused_at_first(ledger):
             return True
-        return self._rounds.step_ahead(ledger, EARLY, 0, now) >= at_step
+        return self._rounds.step_ahead(ledger, EARLY, now) >= at_step
 
     def _begin(self, attempt: Attempt, ledger: Ledger, waiting: _Waiting, now: float) -> None:
         lead = LEAD * 2**waiting.rounds
-        step = self._rounds.step_ahead(ledger, lead, waiting.reached, now)
+        step = self._rounds.step_ahead(ledger, lead, now, reached=waiting.reached.step, pace=waiting.pace)
         waiting.rounds += 1
         # Not before what it was queued behind, which may have needed more rounds and so a later step.
         step = max(step, ledger.revision.at_step or 0, attempt.step_of_earlier(ledger))
@@ -241,10 +255,11 @@ class Steering:
         """A rank refuses a revision."""
         self.end(attempt, ledger.revision.revision, "aborted", why, now)
 
-    def round_failed(self, attempt: Attempt, ledger: Ledger, why: str, reached: int, now: float) -> None:
+    def round_failed(self, attempt: Attempt, ledger: Ledger, why: str, reached: Reached, now: float) -> None:
         """A round came to nothing; another one follows unless there were too many."""
         waiting = self._waiting.setdefault((attempt.key, ledger.revision.revision), _Waiting())
-        waiting.trouble, waiting.reached = why, max(waiting.reached, reached)
+        waiting.trouble = why
+        waiting.reach(reached)
         self._consider(attempt, now)
 
     def _answered(self, attempt: Attempt, ledger: Ledger, now: float) -> None:

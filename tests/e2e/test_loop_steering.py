@@ -282,7 +282,9 @@ def test_a_loop_of_fabric_is_steered_paused_saved_and_goes_on(
 
 def step_of_both(result: Result) -> int | None:
     """Return the step at which both ranks applied it."""
-    assert [outcome.outcome for outcome in result.outcomes] == ["applied"] * 2, result
+    assert [outcome.outcome for outcome in result.outcomes] == ["applied"] * 2, [
+        outcome.error for outcome in result.outcomes
+    ]
     (step,) = {outcome.step for outcome in result.outcomes}
     return step
 

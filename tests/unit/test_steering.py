@@ -152,6 +152,35 @@ def test_the_lead_doubles_with_each_round(job: Job) -> None:
     assert leads == [50, 100, 200]
 
 
+@pytest.mark.parametrize("told", [None, 1.0], ids=["told none", "told a slow one"])
+@pytest.mark.parametrize("pace", [1e-3, 3e-4, 2e-5])
+def test_ranks_that_are_faster_than_they_told_agree_all_the_same(
+    job: Job, told: float | None, pace: float
+) -> None:
+    """As at the start of a run, when no pace is known or the one of its first steps."""
+    trip = 0.003
+    for rank in (0, 1):
+        job.receive(f"r{rank}".encode(), status(1, step_time=told))
+    asked = prepared(job.change())
+    while (step := 1 + int((job.now + trip) / pace)) >= asked.step:
+        job.now += trip
+        job.promise(0, asked, promised=False, step=step)
+        asked = prepared(job.promise(1, asked, promised=False, step=step - 1))
+    job.agree(asked)
+    assert [each.step for each in agreed(job)] == [asked.step]
+    assert (asked.step - step) * pace < 2.0
+
+
+def test_a_rank_that_is_silent_for_long_does_not_make_the_others_seem_faster(job: Job) -> None:
+    """What counts is when a rank told its step, not when the round ended that it told it in."""
+    asked = prepared(job.change())
+    job.promise(0, asked, promised=False, step=100)
+    asked = prepared(job.advance(ANSWER_TIMEOUT))
+    job.promise(0, asked, promised=False, step=1100)
+    asked = prepared(job.promise(1, asked, promised=False, step=1100))
+    assert asked.step == 1100 + 1 + 4 * LEAD * 1000
+
+
 def test_after_so_many_rounds_it_is_given_up(job: Job) -> None:
     asked = prepared(job.change())
     for number in range(1, MAX_ROUNDS + 1):
