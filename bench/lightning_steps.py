@@ -18,8 +18,8 @@ from bench.steps_trainer import Turn, cpu_of_others
 from bench.training import step
 from zloom.lightning import WeaveletCallback
 
-WARM_UP = 100
-"""Batches before each turn."""
+FIRST_WARM_UP, WARM_UP = 1000, 5
+"""Batches before the first turn, and before each."""
 
 
 class Endless(IterableDataset[int]):
@@ -52,21 +52,27 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Timed(WeaveletCallback):
-    """Counts the seconds that its hooks take in each step."""
+class Timed(Callback):
+    """Counts the seconds that another callback's hooks take in each step.
 
-    told = 0.0
+    Args:
+        callback: Whose hooks it calls.
+    """
+
+    def __init__(self, callback: Callback) -> None:
+        self._callback = callback
+        self.told = 0.0
 
     def on_train_batch_start(self, *arguments: Any) -> None:
         """Do what is done there, and count it."""
         began = time.perf_counter()
-        super().on_train_batch_start(*arguments)
+        self._callback.on_train_batch_start(*arguments)
         self.told += time.perf_counter() - began
 
     def on_train_batch_end(self, *arguments: Any) -> None:
         """Do what is done there, and count it."""
         began = time.perf_counter()
-        super().on_train_batch_end(*arguments)
+        self._callback.on_train_batch_end(*arguments)
         self.told += time.perf_counter() - began
 
 
@@ -74,20 +80,44 @@ class Turns(Callback):
     """Takes turns in one fit, as the lines of the input say, and prints a `Turn` for each.
 
     A line has a number of seconds, and who stands beside this callback: `bare`, nobody; `empty`, a callback
-    that does nothing, each hook of which Lightning calls all the same; `zloom`, zloom's, with a weavelet for
-    this turn; `timed`, the same with a stopwatch, which costs some microseconds a step itself. All in one
-    process, as where its memory lies makes the steps of one some percent faster.
+    that does nothing, each hook of which Lightning calls all the same; `zloom`, zloom's; `timed`, the same
+    with a stopwatch, which costs some microseconds a step itself. All in one process, as where its memory
+    lies makes the steps of one some percent faster; and zloom's weavelet, whose first second is not like the
+    others, lives in all turns.
 
     Args:
         broker: Its endpoint.
     """
 
     def __init__(self, broker: str) -> None:
-        self._broker = broker
-        self._beside: Callback | None = None
-        self._warm_up = WARM_UP
+        zloom = WeaveletCallback(run="bench", broker=broker)
+        self._timed = Timed(zloom)
+        self._beside: dict[str, list[Callback]] = {
+            "bare": [],
+            "empty": [Callback()],
+            "zloom": [zloom],
+            "timed": [self._timed],
+        }
+        self._zloom = zloom
+        self._warm_up = FIRST_WARM_UP
         self._seconds = self._began = self._taken = 0.0
         self._count = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have zloom's callback begin, which no turn begins with."""
+        self._zloom.setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have zloom's callback connect."""
+        self._zloom.on_fit_start(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have zloom's callback declare what it steers."""
+        self._zloom.on_train_start(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have zloom's callback say goodbye."""
+        self._zloom.teardown(trainer, pl_module, stage)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -110,35 +140,13 @@ class Turns(Callback):
         if line:
             seconds, kind = line.split()
             self._seconds, self._warm_up = float(seconds), WARM_UP
-            self._change(kind, trainer, pl_module)
+            trainer.callbacks = [self, *self._beside[kind]]  # type: ignore[attr-defined]
         else:
             trainer.should_stop = True
 
-    def _change(self, kind: str, trainer: Trainer, module: LightningModule) -> None:
-        if isinstance(self._beside, WeaveletCallback):
-            self._beside.teardown(trainer, module, "fit")
-        self._beside = _callback(kind, self._broker)
-        trainer.callbacks = [self] if self._beside is None else [self._beside, self]  # type: ignore[attr-defined]
-        if isinstance(self._beside, WeaveletCallback):
-            self._beside.setup(trainer, module, "fit")
-            self._beside.on_fit_start(trainer, module)
-            self._beside.on_train_start(trainer, module)
-
     def _paid(self) -> float:
         """Return the seconds of the callback, and of CPU of all other threads, until now."""
-        return cpu_of_others() + (self._beside.told if isinstance(self._beside, Timed) else 0.0)
-
-
-def _callback(kind: str, broker: str) -> Callback | None:
-    match kind:
-        case "zloom":
-            return WeaveletCallback(run="bench", broker=broker)
-        case "timed":
-            return Timed(run="bench", broker=broker)
-        case "empty":
-            return Callback()
-        case _:
-            return None
+        return cpu_of_others() + self._timed.told
 
 
 def main(broker: str, rounds: str) -> None:

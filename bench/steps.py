@@ -38,6 +38,10 @@ SECONDS, QUICK_SECONDS = 0.3, 0.05
 TURNS = 5
 """Of each in a round, one after the other's: a mood of the machine that lasts a second meets all of them."""
 
+LIGHTNING_TURNS, LIGHTNING_SECONDS = 120, 0.03
+"""Of those in a Trainer, in a round: more and shorter ones, as nothing is started for each, and what they
+differ by is less than what a machine's moods of half a second make of it."""
+
 GOALS = (
     *(
         Goal(f"{millis} ms a step", WHAT, ours, BARE, 0.99, at_most=False)
@@ -88,17 +92,27 @@ def take_turns(extent: Extent, collected: Collected, case: str, work: str, named
             for name, begin in _STARTS.items()
             if name not in missing and name in {BARE} | named
         }
-        seconds = str(QUICK_SECONDS if extent.quick else SECONDS)
+        in_trainer = {name: trainings.pop(name) for name in (LIGHTNING, EMPTY, STEERED) if name in trainings}
         for number in range(extent.rounds):
             extent.say(f"{case}: round {number + 1} of {extent.rounds}")
-            turns = [{name: training(seconds) for name, training in trainings.items()} for _ in range(TURNS)]
-            for name in trainings:
-                rate, *taken = map(
-                    mean, zip(*(map(float, turn[name].split()) for turn in turns), strict=True)
-                )
-                collected.add(case, WHAT, "1/s", name, rate)
-                for percent in taken:
-                    collected.add(case, TAKEN, "%", name, percent)
+            turns = [_turn_of_each(trainings, extent, SECONDS) for _ in range(TURNS)]
+            _collect(collected, case, turns)
+            count = TURNS if extent.quick else LIGHTNING_TURNS
+            turns = [_turn_of_each(in_trainer, extent, LIGHTNING_SECONDS) for _ in range(count)]
+            _collect(collected, case, turns)
+
+
+def _turn_of_each(trainings: dict[str, "Training"], extent: Extent, seconds: float) -> dict[str, str]:
+    seconds = QUICK_SECONDS if extent.quick else seconds
+    return {name: training(str(seconds)) for name, training in trainings.items()}
+
+
+def _collect(collected: Collected, case: str, turns: list[dict[str, str]]) -> None:
+    for name in turns[0]:
+        rate, *taken = map(mean, zip(*(map(float, turn[name].split()) for turn in turns), strict=True))
+        collected.add(case, WHAT, "1/s", name, rate)
+        for percent in taken:
+            collected.add(case, TAKEN, "%", name, percent)
 
 
 def absent() -> list[Absence]:
