@@ -192,9 +192,14 @@ takes something away. In a round each has five turns, one after the other's, all
 memory lies makes the steps of one some percent faster than those of another. With zloom a step has a `tick()`
 and a `report(loss=…)`: its broker is there, was killed with -9 before the turn, or never was. `bare loop,
 again` is the bare loop once more: what the two differ by is no cost of anything. `Lightning` has the same
-step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`, and `Lightning, empty callback` one that does
-nothing: Lightning calls all hooks of any. `NATS publish` sends a message a step from a thread that has
+step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`. `Lightning, empty callback` has one that does
+nothing, as Lightning calls all hooks of any; and `Lightning, least callback` one that does what a callback
+which reports cannot do without, in one function for each hook: it counts a step, notes what was logged, and
+reads the numbers of a hundred batches together. `NATS publish` sends a message a step from a thread that has
 nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
+
+The turns in a `Trainer` are short and many, and the weavelet lives in all of them, as its first second is not
+like the others: what its thread takes is told by the next figure alone.
 
 How many steps are made in two turns differs by chance, by more than a hundredth. So `taken from it` adds up,
 of the time of each turn, what a loop does beside its steps and the CPU of all other threads of its process:
