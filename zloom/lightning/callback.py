@@ -291,7 +291,7 @@ class _Fit:
 
     def epoch_ended(self) -> None:
         trainer = self.position.trainer
-        self.weavelet.report(**epoch_metrics(trainer))
+        self.weavelet.report(**(epoch_and_rate(trainer) | epoch_metrics(trainer)))
         self.position.place = Place.EPOCH_END
         self._stand()
         self._termination.leave_off()
