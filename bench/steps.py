@@ -42,7 +42,7 @@ SECONDS, QUICK_SECONDS = 0.3, 0.05
 TURNS = 5
 """Of each in a round, one after the other's: a mood of the machine that lasts a second meets all of them."""
 
-LIGHTNING_TURNS, LIGHTNING_SECONDS = 120, 0.03
+LIGHTNING_TURNS, LIGHTNING_SECONDS = 80, 0.03
 """Of those in a Trainer, in a round: more and shorter ones, as nothing is started for each, and what they
 differ by is less than what a machine's moods of half a second make of it."""
 
