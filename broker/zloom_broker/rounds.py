@@ -116,7 +116,7 @@ class Rounds:
             ledger: Of the revision that is to be carried out there.
             seconds: How long no rank is to have begun it.
             now: Seconds.
-            reached: The highest step that a rank is known to have begun, beside what its status told.
+            reached: The highest step that a rank told in a round, beside what its status told.
             pace: Seconds a step, where it was seen to be faster than its status told.
         """
         vitals = [self._hub.vitals[name] for name in ledger.targets if name in self._hub.vitals]
@@ -153,7 +153,9 @@ class Rounds:
             self._tell_of_past(peer, promise)
         elif round.ledger.is_target(peer.replica) and not round.deciding:
             round.promises[peer.replica] = promise
-            if promise.step > round.reached.step:
+            # One that promises the step that was proposed may be far from there yet.
+            is_there = not promise.promised or promise.step > round.step
+            if is_there and promise.step > round.reached.step:
                 round.reached = Reached(promise.step, now)
             if promise.refused:
                 rank = round.attempt.rank(peer.replica)

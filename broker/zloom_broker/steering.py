@@ -48,21 +48,20 @@ class _Waiting:
     """Since when a rank cannot answer; None while all can."""
     rounds: int = 0
     reached: Reached = NOWHERE
-    """The highest step that a rank told in a round that came too late."""
+    """The highest step that a rank told to be at, in a round that failed."""
     pace: float = inf
-    """The fewest seconds a step that were seen between two such rounds. The pace that ranks tell is a median
+    """Seconds a step, between the newest two times that one told it. The pace in their statuses is a median
     of half a minute, and none at all in their first second."""
     trouble: str = ""
     """Why the newest round failed."""
 
     def reach(self, reached: Reached) -> None:
-        """A rank told where it is, in a round that came too late."""
+        """A rank told where it is, in a round that failed."""
         before = self.reached
         if reached.step <= before.step:
             return
         if before.step:
-            pace = (reached.at - before.at) / (reached.step - before.step)
-            self.pace = min(self.pace, max(pace, FASTEST_STEP))
+            self.pace = max(FASTEST_STEP, (reached.at - before.at) / (reached.step - before.step))
         self.reached = reached
 
 

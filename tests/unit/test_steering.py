@@ -181,6 +181,45 @@ def test_a_rank_that_is_silent_for_long_does_not_make_the_others_seem_faster(job
     assert asked.step == 1100 + 1 + 4 * LEAD * 1000
 
 
+@pytest.mark.parametrize("tries", [1, 2, 3, 4])
+def test_a_promised_step_is_none_that_was_reached(job: Job, tries: int) -> None:
+    """Rank 0 stands in a pause still that rank 1 has ended, which has promised a step that lies ahead."""
+    for rank in (0, 1):
+        job.receive(f"r{rank}".encode(), status(100, step_time=0.1))
+    asked = prepared(job.change())
+    for _ in range(tries):
+        job.now += 0.001
+        job.promise(0, asked, step=100)
+        asked = prepared(job.promise(1, asked))
+    job.agree(asked)
+    assert (asked.step - 101) * 0.1 < 2
+
+
+@pytest.mark.parametrize("tries", [1, 2, 3, 4, 5])
+def test_a_journal_that_fails_a_while_does_not_put_a_change_off_for_long(job: Job, tries: int) -> None:
+    for rank in (0, 1):
+        job.receive(f"r{rank}".encode(), status(100, step_time=0.1))
+    asked = prepared(job.change())
+    for _ in range(tries):
+        job.now += 0.002
+        job.hold = True
+        job.agree(asked)
+        (asked,) = [each for each in told(job.fail(), 0) if isinstance(each, m.Prepare)]
+    job.hold = False
+    job.agree(asked)
+    assert [each.step for each in agreed(job)] == [asked.step]
+    assert (asked.step - 101) * 0.1 < 2
+
+
+def test_a_silent_rank_does_not_put_off_what_was_scheduled(job: Job) -> None:
+    for rank in (0, 1):
+        job.receive(f"r{rank}".encode(), status(100, step_time=0.1))
+    asked = prepared(job.change(mode="at_step", at_step=140))
+    job.promise(0, asked)
+    job.agree(prepared(job.advance(ANSWER_TIMEOUT)))
+    assert [each.step for each in agreed(job)] == [140]
+
+
 def test_after_so_many_rounds_it_is_given_up(job: Job) -> None:
     asked = prepared(job.change())
     for number in range(1, MAX_ROUNDS + 1):
