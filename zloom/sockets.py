@@ -353,9 +353,10 @@ class DrainSocket:
     def _read_and_flush(self) -> bool:
         before = self._n_sent
         finished = self._drain()
-        if finished and self._outbox.lanes:
+        if self._outbox.lanes:  # also while there is always more to be read
+            flushed = self._flush(self._options.wake_messages)
             # An attempt to send, even one that fails, may eat the sign of a new message: read again.
-            finished = not self._flush(self._options.wake_messages) and self._drain()
+            finished = finished and not flushed and self._drain()
         if self._outbox.lanes:
             stuck = self._n_sent == before
             longer = min(4 * self._retry_seconds, _RETRY_SECONDS_MAX)

@@ -448,6 +448,44 @@ def test_a_closed_socket_needs_no_search_for_garbage(context: Context) -> None:
             gc.enable()
 
 
+def test_what_is_held_is_sent_while_others_never_cease_to_send(context: Context) -> None:
+    async def main() -> None:
+        ceased = False
+
+        def answer(frames: list[bytes]) -> None:
+            inbox(frames)
+            if frames[1] == b"more" and not ceased:
+                busy.send(b"more")
+
+        inbox = Inbox()
+        server = DrainSocket(context, "router", answer, options=SocketOptions(send_hwm=1, receive_hwm=5000))
+        server.bind("inproc://busy")
+        slow, busy = context.socket(zmq.DEALER), context.socket(zmq.DEALER)
+        slow.set(zmq.RCVHWM, 1)
+        for each in slow, busy:
+            each.connect("inproc://busy")
+        slow.send(b"slow")
+        slow_id = (await inbox.until(1))[0][0]
+        sent = [b"%d" % number for number in range(30)]
+        assert all(server.send([slow_id, payload]) for payload in sent)
+        for _ in range(1000):  # several turns of the server always wait to be read
+            busy.send(b"more")
+
+        got: list[bytes] = []
+        async with asyncio.timeout(DEADLINE):
+            while len(got) < len(sent):
+                with contextlib.suppress(zmq.Again):
+                    got.append(slow.recv(zmq.DONTWAIT))
+                await asyncio.sleep(0)
+        ceased = True
+        assert got == sent
+        for each in slow, busy:
+            each.close(0)
+        server.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.fault("network: a peer whose queue is full", "served")
 def test_a_peer_whose_queue_is_full_holds_up_nobody_else(context: Context) -> None:
     async def main() -> None:
