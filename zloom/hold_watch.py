@@ -96,13 +96,13 @@ class HoldWatch:
             self._file = -1
 
     def _look(self) -> None:
-        is_over = self._stack_timer.is_over
+        is_set, is_over = self._stack_timer.is_set, self._stack_timer.is_over
         self._stack_timer.unset()
         threads = self._written()
         if threads:
             seconds = time.monotonic() - self._set_back
             self.newest = Hold(at=time.time(), seconds=seconds, threads=limited(with_source(threads)))
-        if is_over and (not threads or is_in_use()):
+        if (is_over and not threads) or ((is_over or not is_set) and is_in_use()):
             self._let_go()  # somebody else has set the timer, and needs it for longer than a moment
         else:
             self._begin_anew()

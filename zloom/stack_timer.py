@@ -100,6 +100,11 @@ class StackTimer:
             self._forget()
 
     @property
+    def is_set(self) -> bool:
+        """Whether it was set, and not unset since; it was not where it could not be found."""
+        return self._thread is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether it was set and waits no more: it has written, or somebody else has set or unset it."""
         return self._thread is not None and self._thread.system_call() is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import errno
 import faulthandler
 import os
 import sys
@@ -13,11 +14,12 @@ import pytest
 
 from tests.shell.test_stack_timer import wait_until_in_use
 from tests.support import DEADLINE
-from zloom import hold_watch
+from zloom import hold_watch, stack_timer
 from zloom.handlers import Registry
 from zloom.hold_watch import HoldWatch, read_hold
 from zloom.mailbox import Mailbox
 from zloom.metrics import MetricBuffer
+from zloom.native_threads import NativeThread
 from zloom.training import Training
 
 
@@ -164,6 +166,29 @@ async def test_a_timer_that_the_program_sets_later_is_let_alone(
         holds.stop()
     await _written(own)
     assert os.listdir(folder) == []
+    holds.stop()
+    os.close(own)
+
+
+async def test_a_timer_that_the_program_sets_while_ours_could_not_be_set_is_let_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = asyncio.Event()
+
+    def no_descriptors(number: str) -> NativeThread:
+        looked.set()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    holds = watch()
+    with monkeypatch.context() as patch:
+        patch.setattr(stack_timer, "NativeThread", no_descriptors)
+        # As at a look: where there is none to begin with, it does not begin.
+        patch.setattr(stack_timer, "is_in_use", lambda: False)
+        holds.start()
+    assert looked.is_set()
+    own = os.open(tmp_path / "own.txt", os.O_RDWR | os.O_CREAT)
+    faulthandler.dump_traceback_later(0.5, file=own)
+    await _written(own)
     holds.stop()
     os.close(own)
 

@@ -109,7 +109,7 @@ def test_a_timer_that_cannot_be_looked_at_is_not_left_set(
     assert is_in_use()
 
 
-def test_a_thread_that_cannot_be_told_is_let_go_of(timer: StackTimer, file: int) -> None:
+def test_no_descriptor_is_left_open_when_it_is_set_anew(timer: StackTimer, file: int) -> None:
     open_before = os.listdir("/proc/self/fd")
     assert timer.claim()
     for _ in range(3):
