@@ -232,6 +232,9 @@ def nobody() -> None:
     """Tell nobody."""
 
 
+_UNREADABLE = (RuntimeError, TypeError, ValueError, OverflowError)
+"""The GPU failed, more numbers than one, or 10**400."""
+
 _Columns = tuple["array[int]", "array[float]"]
 """Steps and values."""
 
@@ -257,7 +260,7 @@ class _Batch:
             if number is None:
                 return False
             value = float(number)
-        except (RuntimeError, TypeError, OverflowError):  # The GPU failed, or 10**400.
+        except _UNREADABLE:
             self.unreadable += 1
             return True
         steps, values = self._of(name)
@@ -270,7 +273,7 @@ class _Batch:
         """Take rows of these metrics, for which there is room; False, and nothing taken, where one waits."""
         try:
             columns = [array("d", column) for column in zip(*(row.values() for _, row in rows), strict=True)]
-        except (RuntimeError, TypeError, OverflowError):  # told from the others one by one
+        except _UNREADABLE:  # told from the others one by one
             return False
         whole = array("q", [step for step, _ in rows])
         for name, column in zip(names, columns, strict=False):  # without rows there are no columns

@@ -414,6 +414,14 @@ def test_tensors_become_numbers_some_together() -> None:
     assert buffer.dropped == 1
 
 
+def test_an_unread_tensor_of_several_numbers_takes_no_other_point_along() -> None:
+    buffer = MetricBuffer()
+    buffer.append_unread(1, {"loss": torch.tensor(0.5), "logits": torch.ones(2)})
+    buffer.append_unread(2, {"loss": torch.tensor(0.25), "logits": torch.tensor(3.0)})
+    assert buffer.drain(EVERYTHING) == {"loss": Series.of([1, 2], [0.5, 0.25]), "logits": Series.of([2], [3])}
+    assert buffer.dropped == 1
+
+
 def test_of_tensors_that_nobody_takes_the_newest_are_kept() -> None:
     buffer = MetricBuffer(limit=4, batch=2)
     ripe: list[int] = []
