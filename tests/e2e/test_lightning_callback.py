@@ -6,7 +6,7 @@ import secrets
 import signal
 import threading
 import time
-from collections import defaultdict
+from collections import UserDict, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -454,7 +454,7 @@ def test_the_step_of_an_outcome_is_the_first_with_the_new_value(session: Session
         assert module.rates[step - 2] != rate
 
 
-def test_g4_a_step_is_told_before_it_is_looked_what_is_due_in_it(
+def test_g9_a_step_is_told_before_it_is_looked_what_is_due_in_it(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What other ranks are promised rests on this: else a rank could train a step at which they stop."""
@@ -529,6 +529,31 @@ def test_a_sanity_check_is_no_part_of_the_first_rate(session: Session) -> None:
 
     session.fit(Slow(), lambda: None, val=loader(), num_sanity_val_steps=1)
     assert -1 < ahead[0] <= 0, "the time of which the rate will be told begins with the training"
+
+
+def test_a_checkpoint_is_left_out_of_the_rate_once(session: Session, tmp_path: Path) -> None:
+    ahead: list[float] = []
+
+    class Slow(Regression):
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            time.sleep(2)  # not awaited by anything: it is what takes long
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            super().on_train_batch_start(batch, batch_idx)
+            assert session.callback._fit is not None
+            ahead.append(session.callback._fit._throughput._since - time.monotonic())
+
+    session.fit(Slow(), lambda: session.command("checkpoint"), default_root_dir=tmp_path)
+    assert max(ahead) <= 0, "the time of which a rate will be told begins in the future"
+
+
+def test_a_loss_of_a_manual_optimization_may_be_in_any_mapping(session: Session) -> None:
+    class Maps(Manual):
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> Any:
+            super().training_step(batch, batch_idx)
+            return UserDict(loss=torch.tensor(0.5))
+
+    assert reported_steps(session, Maps(), 5)["loss"] == [1, 2, 3, 4, 5]
 
 
 def test_phases_are_told(session: Session) -> None:

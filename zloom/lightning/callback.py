@@ -313,6 +313,9 @@ class _Fit:
             self.weavelet.phase(phase)
 
     def _stand(self) -> None:
-        before = monotonic()
+        trained, before = self._phase == "training", monotonic()
         self._termination.run(self._behind_batch)
-        self._throughput.leave_out(monotonic() - before)
+        if self._phase == "training":
+            self._throughput.leave_out(monotonic() - before)
+        elif trained:  # a checkpoint was saved here; the next batch leaves out all since then
+            self._left = before

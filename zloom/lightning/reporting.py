@@ -1,5 +1,6 @@
 """What a fit reports by itself: loss, logged metrics, epoch, learning rate and throughput."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -87,7 +88,7 @@ class StepMetrics:
         """
         unread: dict[str, Any] = {}
         metrics: dict[str, Any] = {}
-        if isinstance(outputs, dict) and outputs.get("loss") is not None:
+        if outputs and isinstance(outputs, Mapping) and outputs.get("loss") is not None:
             window = trainer.accumulate_grad_batches
             loss = outputs["loss"] * window if window > 1 else outputs["loss"]
             # Of an automatic optimization it is Lightning's own copy, else what the module returned.
