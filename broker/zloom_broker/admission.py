@@ -2,10 +2,12 @@
 
 pyzmq's authenticator ends its task at the first exception, after which each handshake hangs, and keeps the
 old list when a new one cannot be read, so that a revocation is lost. Here an exception fails the handshake
-that it befell, and a list that cannot be read admits nobody.
+that it befell, and a list that cannot be read admits nobody. Where the process is short of something, which
+says nothing of anybody's key, the list of before holds until the new one can be read.
 """
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 
@@ -21,6 +23,9 @@ LOOK = 0.2
 """Seconds between looks at the list for those who only listen; one costs microseconds."""
 
 DOMAIN = b"zloom"
+
+SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Of descriptors or memory: it passes."""
 
 
 class Admission:
@@ -44,6 +49,8 @@ class Admission:
         self._broker_key = keyring.broker_key()
         self._stamp = keyring.stamp()
         self._users = keyring.users()
+        self._waits = False
+        """A list that was changed waits to be read."""
         self._expelled: set[str] = set()
         """Public keys."""
         self.refused = 0
@@ -113,17 +120,26 @@ class Admission:
         stamp = self._keyring.stamp()
         if stamp == self._stamp:
             return
+        users = self._read()
+        self._waits = users is None
+        if users is None:
+            return
         self._stamp = stamp
-        before, self._users = self._users, self._read()
+        before, self._users = self._users, users
         gone = {user.name for user in before if self._users.of_key(user.public_key) != user}
         self._log.info("the list of users was read anew")
         if gone:
             self._log.warning("revoked or changed: %s", ", ".join(sorted(gone)))
             self._on_revoked(gone)
 
-    def _read(self) -> Users:
+    def _read(self) -> Users | None:
+        """Return the list; None where it is to be tried again."""
         try:
             return self._keyring.users()
         except Exception as error:  # noqa: BLE001 - the list of before may name who was revoked
+            if getattr(error.__cause__, "errno", None) in SHORT:
+                if not self._waits:  # looked for at each message
+                    self._log.error("the list of users was changed, and cannot be read yet: %s", error)
+                return None
             self._log.error("nobody is admitted on TCP, for the list of users cannot be read: %s", error)
             return Users()

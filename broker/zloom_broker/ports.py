@@ -104,15 +104,16 @@ class Ports:
         self._updates.close(linger_ms)
 
     def _rebind(self, since: float) -> None:
-        self._again = None
-        socket = self._open_updates()
+        self._again = socket = None
         try:
+            socket = self._open_updates()
             for endpoint in self._updates_bound:
                 if _is_tcp(endpoint):
                     self._secure(socket)
                 socket.bind(endpoint)
         except TransportError as error:
-            socket.close()
+            if socket is not None:
+                socket.close()
             if self._loop.time() > since + PATIENCE:
                 self._log.error("updates cannot be bound again: %s", error)
                 since = self._loop.time()

@@ -1,6 +1,8 @@
 """The list of users at work: read anew, expelled, and fail-closed, with libzmq asking at each handshake."""
 
 import asyncio
+import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,4 +101,28 @@ async def test_a_list_that_is_gone_or_readable_by_others_admits_nobody(
     of_users.unlink()
     admission.look()
     assert admission.access(ann) is None
+    admission.close()
+
+
+async def test_a_list_that_cannot_be_read_for_lack_of_descriptors_takes_no_key_away(
+    context: Context, keyring: Keyring
+) -> None:
+    keyring.add("ann", "observer", ["*"])
+    gone: list[set[str]] = []
+    admission = Admission(context, keyring, gone.append)
+    ann = sender(keyring, "ann")
+    keyring.add("bob", "operator", ["*"])
+    bob = sender(keyring, "bob")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        admission.look()
+        assert admission.access(ann) is not None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    admission.look()
+    assert admission.access(bob) is not None
+    assert gone == []
     admission.close()

@@ -79,6 +79,25 @@ async def test_whoever_is_cut_off_comes_back_to_the_same_place_and_subscribes_ag
     made.close(0)
 
 
+async def test_updates_come_back_where_there_was_no_socket_to_be_had(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ports(context)
+    made.bind(("tcp://127.0.0.1:*",))
+
+    def none_left(*_: object, **__: object) -> DrainSocket:
+        raise TransportError("cannot make a socket: Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zloom_broker.ports.DrainSocket", none_left)
+        made.cut_off()
+    assert made.subscriber().closed
+    async with asyncio.timeout(DEADLINE):
+        while made.subscriber().closed:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+    made.close(0)
+
+
 async def test_what_is_published_while_nobody_can_be_reached_is_counted(context: Context) -> None:
     made = ports(context)
     made.bind(("tcp://127.0.0.1:*",))
