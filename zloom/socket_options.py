@@ -7,6 +7,7 @@ before it binds or connects, which is the only moment at which most of them coun
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -14,7 +15,7 @@ from typing import Literal
 
 import zmq
 
-from .errors import SettingsError
+from .errors import SettingsError, TransportError
 from .socket_errors import translated
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -41,6 +42,9 @@ _MAY_BE_ZERO = frozenset(
 )
 
 
+# libzmq takes some when it makes its first socket, and ends the process where it finds none.
+_DESCRIPTORS = 16
+
 # libzmq's own default, which leaves room for about 500 weavelets in one process, on TCP for half as many.
 _MAX_SOCKETS = 1023
 
@@ -55,8 +59,9 @@ def new_context(max_sockets: int = _MAX_SOCKETS, io_threads: int = 1) -> Context
         io_threads: libzmq's own threads. One moves about a gigabyte a second.
 
     Raises:
-        TransportError: libzmq does not allow that many.
+        TransportError: libzmq does not allow that many, or the process is short of file descriptors.
     """
+    _need_descriptors()
     with translated("make a context with", f"{max_sockets} sockets and {io_threads} I/O threads"):
         context = zmq.Context[zmq.Socket[bytes]](io_threads)
         try:
@@ -65,6 +70,19 @@ def new_context(max_sockets: int = _MAX_SOCKETS, io_threads: int = 1) -> Context
             context.term()
             raise
         return context
+
+
+def _need_descriptors() -> None:
+    taken = []
+    try:
+        for _ in range(_DESCRIPTORS):
+            taken.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        hint = f"a context needs {_DESCRIPTORS}; raise the limit (ulimit -n)"
+        raise TransportError(f"cannot make a context: {error.strerror}: {hint}") from error
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

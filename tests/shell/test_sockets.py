@@ -896,3 +896,44 @@ def test_an_ipc_path_is_free_as_soon_as_close_returns(context: Context, tmp_path
                 await pair.to_router(b"x")
 
     asyncio.run(main())
+
+
+SHORT = """
+import os, resource, sys, zmq
+from zloom.errors import TransportError
+from zloom.socket_options import new_context
+left = int(sys.argv[1])
+free = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+try:
+    while True:
+        free.append(os.dup(0))
+except OSError:
+    for each in free[:left]:
+        os.close(each)
+try:
+    new_context().socket(zmq.DEALER).connect("tcp://127.0.0.1:1")
+except TransportError as error:
+    print(error)
+else:
+    print("made")
+os._exit(0)
+"""
+
+
+def test_g8_without_descriptors_a_process_is_told_and_not_ended() -> None:
+    """libzmq calls `abort` where there are a few, but not enough for its own threads."""
+    told = []
+    for left in range(0, 20, 2):
+        done = subprocess.run(
+            [sys.executable, "-c", SHORT, str(left)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE,
+        )
+        assert done.returncode == 0, (left, done.stderr)
+        told.append(done.stdout)
+    assert "cannot make a context: Too many open files" in told[0]
+    assert told[-1] == "made\n"
