@@ -629,6 +629,19 @@ def test_a_stdout_that_cannot_be_written_is_one_line(trained: Place, arguments: 
     assert (done.returncode, done.stderr) == (6, "zloom: cannot write to stdout: No space left on device\n")
 
 
+@pytest.mark.parametrize("arguments", [("ps",), ("get", "lm"), ("set", "lm", "learning_rate=0.5")])
+def test_a_stdout_that_is_closed_is_one_line(trained: Place, arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *ZLOOM, *arguments],
+        env=trained.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=DEADLINE,
+    )
+    assert (done.returncode, done.stderr) == (6, "zloom: cannot write to stdout: Bad file descriptor\n")
+
+
 def test_a_stderr_that_cannot_be_written_ends_no_change(trained: Place) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")

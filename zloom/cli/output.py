@@ -78,7 +78,7 @@ def remark(text: str) -> None:
 
 def width() -> int:
     """Return the columns that there are for a table on stdout."""
-    return _console(stderr=False).width
+    return PIPE_WIDTH if sys.stdout is None else _console(stderr=False).width
 
 
 def say_json(value: object) -> None:
@@ -144,10 +144,10 @@ def _show(table: Table) -> None:
         shown.add_column(Text(name), justify=justify, overflow="fold", no_wrap=name in table.whole)
     for row in table.rows:
         shown.add_row(*(Text(clean(cell)) for cell in row))
-    console, segments = _console(stderr=False), list[Segment]()
-    for line in console.render_lines(shown, pad=False):
-        segments += [*_stripped(line), Segment.line()]
     with writing():
+        console, segments = _console(stderr=False), list[Segment]()
+        for line in console.render_lines(shown, pad=False):
+            segments += [*_stripped(line), Segment.line()]
         console.print(Segments(segments), end="")
 
 
@@ -166,6 +166,8 @@ def _console(*, stderr: bool) -> "Console":
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # rich would end the process, with 1
 
     stream = sys.stderr if stderr else sys.stdout
+    if stream is None:  # closed by whoever started the command
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 
 
