@@ -9,6 +9,7 @@ from msgspec import UNSET
 from zloom.declarations import CommandReady, Ready
 from zloom.engine import Engine
 from zloom.handlers import FailureHandler
+from zloom.markers import check_name
 from zloom.settings import check_topic
 from zloom.training import Training
 
@@ -59,8 +60,10 @@ class Declaring(ABC):
                 or something still waits for one.
 
         Raises:
-            DeclarationError: The decorated function, the type or the baseline cannot work.
+            DeclarationError: The decorated function, type or baseline cannot work, or there is no name.
         """
+
+        check_name("on_config", "learning_rate", key)
 
         def declare(handler: Handler) -> Handler:
             if not self._is_forked():
@@ -88,8 +91,9 @@ class Declaring(ABC):
         `ready` is asked, without arguments, whether it may run at a safe point.
 
         Raises:
-            DeclarationError: The decorated function cannot work.
+            DeclarationError: The decorated function cannot work, or there is no name.
         """
+        check_name("on_command", "stop", name)
 
         def declare(handler: Handler) -> Handler:
             if not self._is_forked():

@@ -70,16 +70,30 @@ def on_config(
     undoes the change. `get` is called with the object itself, `ready` with the object and the new value.
 
     Raises:
-        DeclarationError: Both `initial` and `get` are given, or neither: every key has one baseline.
+        DeclarationError: Both `initial` and `get` are given, or neither: every key has one baseline. Or there
+            is no name.
     """
+    check_name("on_config", "learning_rate", key)
     if (initial is UNSET) == (get is None):
         raise DeclarationError(f"on_config({key!r}) needs a baseline: give either initial= or get=")
     return _mark(ConfigMarker(key, initial, get, description, ready))
 
 
 def on_command(name: str, *, description: str = "") -> Callable[[Method], Method]:
-    """Mark a method as the handler of a command; its annotated arguments are the command's."""
+    """Mark a method as the handler of a command; its annotated arguments are the command's.
+
+    Raises:
+        DeclarationError: There is no name.
+    """
+    check_name("on_command", "stop", name)
     return _mark(CommandMarker(name, description))
+
+
+def check_name(decorator: str, example: str, name: object) -> None:
+    """Raise DeclarationError where a decorator was written without its arguments, as `@on_command`."""
+    if not isinstance(name, str):
+        arguments = f'"{example}"' + (", initial=…" if decorator == "on_config" else "")
+        raise DeclarationError(f"{decorator} takes a name: write @{decorator}({arguments})")
 
 
 def find_marked(owner: object) -> list[tuple[Marker, Callable[..., Any]]]:

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from zloom.errors import DeclarationError
 from zloom.markers import UNSET, CommandMarker, ConfigMarker, find_marked, on_command, on_config
+from zloom.weavelet import Weavelet
 
 
 class Base:
@@ -91,3 +93,11 @@ def test_the_module_needs_neither_torch_nor_lightning() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert answer.stdout.strip() == "set()"
+
+
+def test_a_decorator_without_its_arguments_is_refused() -> None:
+    weavelet = Weavelet("run", rank=0, world_size=1)
+    decorators: list[Any] = [on_command, on_config, weavelet.on_command, weavelet.on_config]
+    for decorator in decorators:
+        with pytest.raises(DeclarationError, match=f"{decorator.__name__} takes a name: write @"):
+            decorator(lambda self: None)
