@@ -110,6 +110,10 @@ class Vitals:
     reported: float = 0.0
     """When the newest status came."""
     step_changed: float = 0.0
+    _step_told: float = 0.0
+    """When the step of the newest status was first told."""
+    _step_took: float = 0.0
+    """Seconds a step between the newest two that were told; 0 where the trainer waited meanwhile."""
     _looks: deque[bool] = field(default_factory=lambda: deque(maxlen=LOOKS))
     """Whether the training thread was in a collective."""
     _step_times: deque[float] = field(default_factory=lambda: deque(maxlen=32))
@@ -226,7 +230,7 @@ class Vitals:
 
     def report(self, status: Status, now: float) -> int:
         """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""
-        before, status = self.status, _plausible(status)
+        before, status, waited = self.status, _plausible(status), self._waits
         if before is None or status.step != before.step or status.phase != before.phase or status.paused:
             self.step_changed = max(self.step_changed, now)
         if status.step_time is not None:
@@ -234,6 +238,11 @@ class Vitals:
         if status.waits is not None:
             self._looks.append(status.waits)
         self.status, self.reported = status, now
+        if before is None or waited or self._waits:
+            self._step_told, self._step_took = now, 0.0
+        elif status.step > before.step:
+            self._step_took = (now - self._step_told) / (status.step - before.step)
+            self._step_told = now
         if status.devices:
             _keep(self.devices, {device.id: device for device in status.devices}, MAX_DEVICES)
         return self._take(status.metrics) if status.metrics else 0
@@ -259,13 +268,23 @@ class Vitals:
         status = self.status
         return status is not None and (status.paused or status.holding or status.phase != "training")
 
+    @property
+    def pace(self) -> float | None:
+        """Seconds a step; None before it was told.
+
+        What is told is a median of half a minute. Where the newest steps took longer, they count: at the pace
+        of before, a few seconds would be taken for thousands of steps.
+        """
+        if self.status is None or not self.status.step_time:
+            return None
+        return max(self.status.step_time, self._step_took, self.reported - self._step_told)
+
     def step_at(self, now: float) -> int:
         """Return about the step that it has reached: the newest that was told, and its pace since then."""
-        status = self.status
-        if status is None:
+        if self.status is None:
             return 0
-        stands = self._waits or not status.step_time
-        return status.step + (0 if stands else int((now - self.reported) / (status.step_time or 1.0)))
+        stands = self._waits or self.pace is None
+        return self.status.step + (0 if stands else int((now - self.reported) / (self.pace or 1.0)))
 
     def pause_left(self, now: float) -> float | None:
         """Return the seconds until its pause ends by itself: as it told, less the time since then."""

@@ -5,11 +5,12 @@ from itertools import count
 from math import ceil, inf
 from typing import NamedTuple, Protocol
 
-from zloom.messages import Decision, FromBroker, Prepare, Promise, Status
+from zloom.messages import Decision, FromBroker, Prepare, Promise
 from zloom.words import named
 from zloom_broker.attempt import Attempt, AttemptKey
 from zloom_broker.hub import Hub, Peer
 from zloom_broker.ledger import Ledger
+from zloom_broker.liveness import Vitals
 from zloom_broker.records import RevisionAgreed
 
 ANSWER_TIMEOUT = 1.0
@@ -119,23 +120,21 @@ class Rounds:
             reached: The highest step that a rank told in a round, beside what its status told.
             pace: Seconds a step, where it was seen to be faster than its status told.
         """
-        vitals = [self._hub.vitals[name] for name in ledger.targets if name in self._hub.vitals]
-        highest = max([reached, *(each.step_at(now) for each in vitals)])
+        highest = max([reached, *(each.step_at(now) for each in self._vitals(ledger))])
         fastest = min([pace, *self._paces(ledger)])
         return highest + 1 + max(1, ceil(seconds / fastest))
 
     def are_paused_at_first(self, ledger: Ledger) -> bool:
         """Whether all ranks stand before they have a pace: once they go on, any step may come at once."""
-        stand = [status for status in self._statuses(ledger) if status.paused]
+        stand = [each for each in self._vitals(ledger) if each.status is not None and each.status.paused]
         return len(stand) == len(ledger.targets) and not self._paces(ledger)
 
     def _paces(self, ledger: Ledger) -> list[float]:
         """Return the seconds that a step takes, of each rank that has told it."""
-        return [status.step_time for status in self._statuses(ledger) if status.step_time]
+        return [each.pace for each in self._vitals(ledger) if each.pace]
 
-    def _statuses(self, ledger: Ledger) -> list[Status]:
-        vitals = [self._hub.vitals[name] for name in ledger.targets if name in self._hub.vitals]
-        return [each.status for each in vitals if each.status is not None]
+    def _vitals(self, ledger: Ledger) -> list[Vitals]:
+        return [self._hub.vitals[name] for name in ledger.targets if name in self._hub.vitals]
 
     # --- a round ------------------------------------------------------------------------------
 

@@ -211,6 +211,20 @@ def test_a_journal_that_fails_a_while_does_not_put_a_change_off_for_long(job: Jo
     assert (asked.step - 101) * 0.1 < 2
 
 
+@pytest.mark.parametrize("seconds", [1.0, 3.0])
+def test_a_phase_of_short_steps_does_not_put_a_change_off_once_they_are_long(
+    job: Job, seconds: float
+) -> None:
+    """As when a loader skips what was trained before. The pace that is told is a median, and stays."""
+    for beat in range(8):
+        job.now = float(beat)
+        step = 60_000 + int(beat / seconds)
+        for rank in (0, 1):
+            job.receive(f"r{rank}".encode(), status(step, seq=beat + 1, step_time=0.0004))
+    job.now += 0.9
+    assert prepared(job.change()).step <= step + 3
+
+
 def test_a_silent_rank_does_not_put_off_what_was_scheduled(job: Job) -> None:
     for rank in (0, 1):
         job.receive(f"r{rank}".encode(), status(100, step_time=0.1))
