@@ -49,9 +49,9 @@ COUNTED = {
     "core, agreed by the broker, 1 weavelet": 5406,
     "core, agreed by the broker, 100 weavelets": 1973,
     "core, agreed by the broker, 1000 weavelets": 1914,
-    "core, a beat, 1 weavelet": 756,
-    "core, a beat, 100 weavelets": 720,
-    "core, a beat, 1000 weavelets": 720,
+    "core, a beat, 1 weavelet": 958,
+    "core, a beat, 100 weavelets": 830,
+    "core, a beat, 1000 weavelets": 829,
 }
 """By the name of the work: instructions of one of it, or of one of its weavelets."""
 

@@ -112,6 +112,8 @@ class Status(Message, frozen=True, kw_only=True):
     step_time: Seconds | None = None
     """Median seconds a step; None before two steps were seen."""
     metrics: dict[str, Series] = field(default_factory=dict)
+    awaited: Count | None = None
+    """The oldest step of which points may still come; null: that of `step`."""
     ramps: dict[str, RampState] = field(default_factory=dict)
     """By key: those that are under way, or ended because a handler raised."""
     devices: list[DeviceStatus] = field(default_factory=list)

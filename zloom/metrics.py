@@ -1,5 +1,6 @@
 """The points that a trainer reports, on their way from the training thread to the weavelet's loop."""
 
+import contextlib
 import warnings
 from array import array
 from collections import deque
@@ -93,6 +94,14 @@ class MetricBuffer:
         """Points waiting to be taken."""
         # Two threads that report at once may lose a count, and no length may be below 0.
         return max(0, self._appended - self._overflowed - self._taken + self._later_points)
+
+    @property
+    def oldest(self) -> int | None:
+        """The oldest step of which points wait to be taken, None where none do; for the thread of `drain`."""
+        steps = [points[0][0] for points in self._later.values()]
+        with contextlib.suppress(IndexError):  # there are none, or `append` makes room
+            steps.append(self._rows[0][0])
+        return min(steps, default=None)
 
     def append(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Keep what the metrics are at this step. Never raises, and never waits for a CUDA device.

@@ -58,7 +58,10 @@ class StatusSource:
         training, mailbox = self._training, self._training.mailbox
         waits = self._look() if look else None
         devices, self.devices = self.devices, []
+        # Looked at first, as points of it may be reported while others are taken.
+        step = training.step
         metrics = training.metrics.drain(self._points)
+        left = training.metrics.oldest
         if metrics and training.phase == "training":
             self._look_for_safe_points(now)
         return Status(
@@ -72,6 +75,7 @@ class StatusSource:
             lacks_config=mailbox.lacks_config,
             step_time=self._pace.step_time,
             metrics=metrics,
+            awaited=step if left is None else min(step, left),
             ramps=mailbox.ramps.states,
             devices=devices,
             values={name: digest(value) for name, value in training.registry.values.items()},

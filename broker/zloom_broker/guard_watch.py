@@ -111,11 +111,11 @@ class Watch:
         """The revision was applied before this step."""
         self._start = step
 
-    def look(self, reached: int, baselines: Mapping[str, float]) -> str:
+    def look(self, awaited: int, baselines: Mapping[str, float]) -> str:
         """Return why the guard fires, in words; empty if it does not, or has not begun.
 
         Args:
-            reached: The step that the replica told with what was taken last.
+            awaited: The oldest step of which points may still come after what was taken last.
             baselines: Of the replica.
         """
         if self._start is None:
@@ -130,8 +130,8 @@ class Watch:
                 found = why(self._guard.condition, self._newest, baselines)
                 if found:
                     return f"{found} at step {step}"
-        # A point may come some statuses after its step: where one came still, more may.
-        self.past = self.past or (reached >= end and not late)
+        # Where one came still, more may, of a replica that does not tell what is awaited.
+        self.past = self.past or (awaited >= end and not late)
         return ""
 
     def _by_step(self) -> Iterator[tuple[int, dict[str, float]]]:

@@ -168,7 +168,8 @@ class Guards:
             self._begin(attempt, armed, watch, replica, status.step, now)
             # While not all ranks are known to have it there is nothing that all could go back to.
             if not armed.fired and not armed.ledger.scheduled:
-                found = watch.look(status.step, armed.ledger.baselines.get(replica, {}))
+                awaited = status.step if status.awaited is None else status.awaited
+                found = watch.look(awaited, armed.ledger.baselines.get(replica, {}))
                 armed.fired = f"{found} on rank {attempt.rank(replica)}" if found else ""
                 self._fire(attempt, armed, now)
 

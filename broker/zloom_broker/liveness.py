@@ -110,6 +110,8 @@ class Vitals:
     reported: float = 0.0
     """When the newest status came."""
     step_changed: float = 0.0
+    _waits: bool = False
+    """It was no step that passed when the newest status was made."""
     _step_told: float = 0.0
     """When the step of the newest status was first told."""
     _step_took: float = 0.0
@@ -230,7 +232,7 @@ class Vitals:
 
     def report(self, status: Status, now: float) -> int:
         """Take in a status; return how many metrics it named, or drove out, beyond what is kept."""
-        before, status, waited = self.status, _plausible(status), self._waits
+        before, status = self.status, _plausible(status)
         if before is None or status.step != before.step or status.phase != before.phase or status.paused:
             self.step_changed = max(self.step_changed, now)
         if status.step_time is not None:
@@ -238,7 +240,8 @@ class Vitals:
         if status.waits is not None:
             self._looks.append(status.waits)
         self.status, self.reported = status, now
-        if before is None or waited or self._waits:
+        waited, self._waits = self._waits, status.paused or status.holding or status.phase != "training"
+        if waited or self._waits or before is None:
             self._step_told, self._step_took = now, 0.0
         elif status.step > before.step:
             self._step_took = (now - self._step_told) / (status.step - before.step)
@@ -262,11 +265,6 @@ class Vitals:
     def knows_step(self) -> bool:
         """Whether `step_at` tells more than how far it was a while ago."""
         return self.status is not None and (self._waits or self.status.step_time is not None)
-
-    @property
-    def _waits(self) -> bool:
-        status = self.status
-        return status is not None and (status.paused or status.holding or status.phase != "training")
 
     @property
     def pace(self) -> float | None:

@@ -296,6 +296,18 @@ def test_a_status_of_too_many_points_is_taken_without_them_and_they_are_counted(
     assert guarded.bench.core._hub.counters["metrics_dropped"] == MAX_STATUS_POINTS + 1
 
 
+def test_a_guard_waits_for_points_that_a_replica_has_still_to_send(guarded: Guarded) -> None:
+    """More were reported than a status holds: those of the guard's own metric are not among the first."""
+    begun(guarded)
+    guarded.seq += 1
+    others = {"other": Series.of([140], [0.5])}
+    guarded.bench.receive(b"a", m.Status(seq=guarded.seq, step=400, awaited=141, metrics=others))
+    guarded.wait()
+    assert guarded.entry().guard is None
+    guarded.report(401, loss={150: 99.0})
+    assert guarded.attempt.revision == 2
+
+
 def test_when_its_steps_have_passed_it_ends_and_says_so(guarded: Guarded) -> None:
     begun(guarded)
     guarded.report(212, loss={210: 3.0})

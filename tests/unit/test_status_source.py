@@ -93,3 +93,13 @@ def test_time_in_other_phases_is_added_up(training: Training) -> None:
     assert training.away(4.0) == 3.0
     training.enter("training", 6.0)
     assert training.away(100.0) == 5.0
+
+
+def test_a_status_tells_of_which_steps_points_may_still_come(training: Training) -> None:
+    source = StatusSource(training, 2, together=False)
+    awaited = [source.collect(0.0).awaited]
+    for _ in range(5):
+        training.step += 1
+        training.metrics.append(training.step, {"loss": 0.5})
+    awaited += [source.collect(now).awaited for now in (1.0, 2.0, 3.0, 4.0)]
+    assert awaited == [0, 3, 5, 5, 5]
