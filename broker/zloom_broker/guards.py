@@ -48,6 +48,8 @@ class _Armed:
     guard: Guard
     watches: dict[str, Watch]
     """By target of the revision."""
+    taken_over: bool = False
+    """From an earlier life of the broker: points that it looked at are not known."""
     fired: str = ""
     """Why it fires; empty before."""
     ending: bool = False
@@ -71,7 +73,7 @@ class Guards:
         for attempt in hub.state.attempts.values():
             for number in sorted(attempt.noted):
                 ledger = attempt.ledgers[number]
-                self._arm(attempt, ledger)
+                self._arm(attempt, ledger, taken_over=True)
                 end = ledger.guard_end
                 if end is not None and end.revision in attempt.open:
                     self._reverts[attempt.key, end.revision] = ledger.revision.revision
@@ -131,11 +133,11 @@ class Guards:
                 self._end(attempt, armed, "disarmed", f"{by} {what}", now)
         self._arm(attempt, ledger)
 
-    def _arm(self, attempt: Attempt, ledger: Ledger) -> None:
+    def _arm(self, attempt: Attempt, ledger: Ledger, *, taken_over: bool = False) -> None:
         if ledger.armed:
             guard = guard_grammar.parse(ledger.revision.revert_if)
             watches = {target: Watch(guard, self._recent(target)) for target in ledger.targets}
-            self._armed.setdefault(attempt.key, []).append(_Armed(ledger, guard, watches))
+            self._armed.setdefault(attempt.key, []).append(_Armed(ledger, guard, watches, taken_over))
 
     def _recent(self, replica: str) -> RecentPoints:
         vitals = self._hub.vitals.get(replica)
@@ -304,7 +306,8 @@ def _outcome(armed: _Armed) -> tuple[Literal["passed", "disarmed"], str]:
     if not unseen:
         return "passed", f"{steps} passed"
     those = "it" if armed.guard.within == 1 else "them"
-    none = f"no point of {' or '.join(sorted(unseen))} was reported for {those}"
+    since = " since the broker was restarted" if armed.taken_over else ""
+    none = f"no point of {' or '.join(sorted(unseen))} was reported for {those}{since}"
     judged = metrics(armed.guard.condition) > unseen
     return ("passed" if judged else "disarmed"), f"{steps} passed, and {none}"
 

@@ -266,6 +266,17 @@ def test_a_guard_of_whose_metric_no_point_came_is_not_said_to_have_passed(guarde
     assert guarded.told() == [("guard_disarmed", f"revision 1: {text}")]
 
 
+def test_a_restarted_broker_does_not_say_that_points_were_not_reported_before(guarded: Guarded) -> None:
+    begun(guarded, "loss > 2 within 3 steps")
+    guarded.loss(1.0, 11)
+    guarded.restart()
+    guarded.loss(1.0, 20)
+    guarded.loss(1.0, 21)
+    guarded.wait()
+    text = "3 steps passed, and no point of loss was reported for them since the broker was restarted"
+    assert guarded.told() == [("guard_disarmed", f"revision 1: {text}")]
+
+
 def test_a_guard_of_which_one_metric_was_reported_passes_and_says_which_was_not(guarded: Guarded) -> None:
     guarded.report(1, val={1: 1.0})
     begun(guarded, "loss > 2 or val > 2 within 1 steps")
