@@ -66,12 +66,21 @@ def test_stop_ends_training_after_the_batch_and_a_validation() -> None:
     assert module.validations == [2]
 
 
-@pytest.mark.parametrize("minimum", [{"min_epochs": 2}, {"min_steps": 6}])
-def test_stop_before_the_minimum_is_refused_unless_forced(minimum: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("minimum", "named"),
+    [
+        ({"min_epochs": 2}, "min_epochs=2"),
+        ({"min_steps": 6}, "min_epochs=1 or min_steps=6"),  # one epoch is Lightning's own
+        ({"min_epochs": 2, "min_steps": 6}, "min_epochs=2 or min_steps=6"),
+    ],
+)
+def test_stop_before_the_minimum_is_refused_unless_forced(minimum: dict[str, int], named: str) -> None:
     refused, act = Regression(), stop_after(2)
     trainer(act, max_epochs=3, **minimum).fit(refused, loader())
-    assert "min_epochs" in act.error
-    assert "force" in act.error
+    assert act.error == (
+        f"epoch 0 and step 2 are before {named}, until which Lightning trains on; wait for it, or stop with "
+        "--force (in Python force=True)"
+    )
     assert len(refused.batches) == 12
 
     forced, act = Regression(), stop_after(2, force=True)

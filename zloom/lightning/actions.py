@@ -35,7 +35,9 @@ class Stop:
         """
         if not trainer.fit_loop._can_stop_early:
             if not force:
-                raise CannotSteer(f"{_minimum(trainer)}; wait for it, or stop with force=true")
+                raise CannotSteer(
+                    f"{_minimum(trainer)}; wait for it, or stop with --force (in Python force=True)"
+                )
             trainer.fit_loop.min_epochs = 0
             trainer.fit_loop.epoch_loop.min_steps = None
         trainer.should_stop = True
@@ -113,9 +115,11 @@ class Validate:
 
 def _minimum(trainer: Trainer) -> str:
     loop: Any = trainer.fit_loop
+    limits = {"min_epochs": loop.min_epochs, "min_steps": loop.min_steps}
+    given = " or ".join(f"{name}={limit}" for name, limit in limits.items() if limit)
     return (
-        f"epoch {loop.epoch_progress.current.processed} and step {trainer.global_step} are before "
-        f"min_epochs={loop.min_epochs} or min_steps={loop.min_steps}, until which Lightning trains on"
+        f"epoch {loop.epoch_progress.current.processed} and step {trainer.global_step} are before {given}, "
+        "until which Lightning trains on"
     )
 
 
