@@ -101,6 +101,11 @@ def test_words_are_split_at_the_first_equals_sign() -> None:
         (["lr=", "bs", "=", "3"], "'bs' is no change; expected key=value, without blanks: bs=3"),
         (["lr", "="], "'lr' is no change; expected key=value"),
         (["lr=", "a=1", "b"], "'b' is no change; expected key=value"),
+        (["lr", "1e-3"], "'lr' is no change; expected key=value, without blanks: lr=1e-3"),
+        (["a=1", "lr", "1e-3", "bs=3"], "'lr' is no change; expected key=value, without blanks: lr=1e-3"),
+        (["lr", "bs=3"], "'lr' is no change; expected key=value"),
+        (["lr", "bs", "=", "3"], "'lr' is no change; expected key=value"),
+        (["lr", "bs", "=3"], "'lr' is no change; expected key=value"),
         (["a=1", "a=2"], "a is given twice"),
     ],
 )

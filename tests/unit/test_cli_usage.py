@@ -71,6 +71,14 @@ def test_a_word_that_an_option_does_not_take_is_named_with_what_was_expected(
         (("--nope",), "no such option: --nope", "zloom"),
         (("ps", "--nope"), "no such option: --nope", "zloom ps"),
         (("set",), "missing argument 'RUN'", "zloom set"),
+        (("set", "lm"), "missing argument 'KEY=VALUE...'", "zloom set"),
+        (("set", "lr=1e-3"), "the run's name comes first: zloom set RUN lr=1e-3", "zloom set"),
+        (("set", "lr=1", "bs=3"), "the run's name comes first: zloom set RUN lr=1", "zloom set"),
+        (
+            ("set", "lr=..1 over 9 steps"),
+            "the run's name comes first: zloom set RUN 'lr=..1 over 9 steps'",
+            "zloom set",
+        ),
         (("auth", "nope"), "no such command 'nope'", "zloom auth"),
     ],
 )

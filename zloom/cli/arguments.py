@@ -40,6 +40,8 @@ def _hint(words: Sequence[str], place: int) -> str:
         joined = before + word
     elif after and after[0].startswith("="):
         joined = word + "".join(after if after[0] == "=" else after[:1])
+    elif after and "=" not in word + after[0] and not "".join(after[1:]).startswith("="):
+        joined = f"{word}={after[0]}"
     else:
         return ""
     key, _, text = joined.partition("=")

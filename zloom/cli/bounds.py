@@ -80,6 +80,18 @@ def choice(name: str, choices: type[C]) -> Callable[[object], C]:
     return read
 
 
+def run_before_changes(word: object) -> str:
+    """Return the name of the run that `set` changes; no name has a `=`, so a word with one is a change."""
+    name = str(word)
+    if "=" in name:
+        import shlex
+
+        from zloom.words import shorten
+
+        raise Unreadable(f"the run's name comes first: zloom set RUN {shlex.quote(shorten(name))}")
+    return name
+
+
 def _unreadable(name: str, word: object, expected: str, hint: str = "") -> Unreadable:
     from zloom.words import shorten
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zloom.cli.bounds import run_before_changes
 from zloom.cli.options import (
     DEFAULT_TIMEOUT,
     After,
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     from zloom.messages import Preview
     from zloom.model import Mode as ModeWord
 
+ChangedRun = Annotated[
+    str,
+    typer.Argument(metavar="RUN", parser=run_before_changes, help="Name of the run.", show_default=False),
+]
+
 Words = Annotated[
     list[str],
     typer.Argument(
@@ -55,7 +61,7 @@ def register(app: typer.Typer) -> None:
 
 
 def set_(
-    run: Run,
+    run: ChangedRun,
     words: Words,
     mode: Mode = None,
     at_step: AtStep = None,
