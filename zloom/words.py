@@ -37,6 +37,10 @@ NO_KEYS = "none yet: a trainer declares its keys as it starts, or with its first
 """What is said of the keys of a run of which none is known."""
 
 
+JUST_STARTED = "a trainer that was started just now may take some seconds to say hello"
+"""What is said where none is there, or not the one that was meant."""
+
+
 def counted(count: int, noun: str) -> str:
     """Return the number with its noun: `1 replica`, `2 replicas`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
@@ -73,7 +77,7 @@ def error_text(error: BaseException) -> str:
 
 
 def nobody_there(run: str, attempt: str, gone: Iterable[tuple[int, str]]) -> str:
-    """Return why nothing can be asked of an attempt.
+    """Return why nothing can be asked of an attempt, and what to do.
 
     Args:
         run: Which run.
@@ -81,7 +85,7 @@ def nobody_there(run: str, attempt: str, gone: Iterable[tuple[int, str]]) -> str
         gone: Its replicas' ranks and the reasons that they left for, by rank.
     """
     reasons = ", ".join(f"rank {rank}: {reason}" for rank, reason in gone) or "none ever was"
-    return f"no replica of {run} ({attempt}) is there: {reasons}"
+    return f"no replica of {run} ({attempt}) is there: {reasons}; start it again; {JUST_STARTED}"
 
 
 def left_as(state: str, reason: str) -> str:

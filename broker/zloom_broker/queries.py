@@ -36,7 +36,7 @@ from zloom.model import (
     RunStatus,
     State,
 )
-from zloom.words import unknown
+from zloom.words import JUST_STARTED, unknown
 from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub
 from zloom_broker.ledger import Setting
@@ -52,10 +52,7 @@ HISTORY_LIMIT = 1000
 MAX_NAMED = 20
 """Runs or attempts that a refusal names."""
 
-STARTING = (
-    "a trainer that was started just now may take some seconds to say hello, and then "
-    "`zloom ps` lists its run"
-)
+STARTING = f"{JUST_STARTED}, and then `zloom ps` lists its run"
 """What is said beside the runs that are known."""
 
 T = TypeVar("T")

@@ -678,7 +678,10 @@ def test_a_failed_device_and_a_run_from_start_to_oblivion(trained: Place) -> Non
             "no replica is live; ps without --live lists 1 other\n"
         )
         assert [each["run"] for each in trained.json("ps", "--live")] == ["lm"]
-        gone = "zloom: no replica of short (one) is there: rank 0: finished\n"
+        gone = (
+            "zloom: no replica of short (one) is there: rank 0: finished; start it again; a trainer that was "
+            "started just now may take some seconds to say hello\n"
+        )
         for looked in (("stacks", "short"), ("stacks", "short", "--rank", "7"), ("set", "short", "gated=1")):
             assert trained.run(*looked, code=1).stderr == gone
         for _ in range(2):

@@ -153,7 +153,10 @@ def test_ranks_that_are_gone_are_named_in_their_order() -> None:
         bench.receive(name.encode(), m.Goodbye(reason="finished"))
     (refusal,) = sent(bench.receive(b"op", update()))
     assert isinstance(refusal, m.Refusal)
-    assert refusal.text == "no replica of run (one) is there: rank 0: finished, rank 1: finished"
+    assert refusal.text == (
+        "no replica of run (one) is there: rank 0: finished, rank 1: finished; start it again; a trainer "
+        "that was started just now may take some seconds to say hello"
+    )
 
 
 def test_a_rollback_brings_back_what_was() -> None:
