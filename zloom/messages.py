@@ -522,6 +522,8 @@ class Keys(Message, frozen=True, kw_only=True):
     revision: int
     keys: list[KeyState]
     commands: list[Command]
+    early: bool = False
+    """No replica that is there has told a step above 0 yet, so more keys and commands may come."""
 
 
 class Page(Message, frozen=True, kw_only=True):

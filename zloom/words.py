@@ -37,6 +37,14 @@ NO_KEYS = "none yet: a trainer declares its keys as it starts, or with its first
 """What is said of the keys of a run of which none is known."""
 
 
+MORE_MAY_COME = "more may come: a trainer declares its {} as it starts, or with its first step"
+"""What is said beside the keys or commands of a run that has not told a step yet."""
+
+
+OF_TRAINERS = ("checkpoint", "stop", "validate")
+"""Commands that the CLI names, and that a run has only where its trainer declares them."""
+
+
 JUST_STARTED = "a trainer that was started just now may take some seconds to say hello"
 """What is said where none is there, or not the one that was meant."""
 
@@ -132,6 +140,39 @@ def unknown(
     """
     shown = listed or ", ".join(sorted(known)) or none
     return f"{lacks} {name[:most]!r}; {did_you_mean(name, known)}known are: {shown}"
+
+
+def unknown_key(run: str, name: str, known: Collection[str], *, early: bool, most: int | None = None) -> str:
+    """Return that a run has no such key, as `unknown` does.
+
+    Args:
+        run: Which run.
+        name: That was asked for.
+        known: Those that there are.
+        early: No replica has told a step above 0 yet, so more may come.
+        most: Characters of `name` that are shown; by default all.
+    """
+    text = unknown(f"{run} has no key", name, known, most=most, none=NO_KEYS)
+    return f"{text}; {MORE_MAY_COME.format('keys')}" if early and known else text
+
+
+def unknown_command(
+    run: str, name: str, known: Collection[str], *, early: bool, most: int | None = None
+) -> str:
+    """Return that a run has no such command, and how a trainer declares it where the CLI names it.
+
+    Args:
+        run: Which run.
+        name: That was asked for.
+        known: Those that there are.
+        early: No replica has told a step above 0 yet, so more may come.
+        most: Characters of `name` that are shown; by default all.
+    """
+    text = unknown(f"{run} has no command", name, known, most=most)
+    how = f', with @weavelet.on_command("{name}")' if name in OF_TRAINERS else ""
+    if early:
+        return f"{text}; {MORE_MAY_COME.format('commands')}{how}"
+    return f"{text}; a trainer declares it{how.lstrip(',')}" if how else text
 
 
 def type_of(value: Scalar) -> JsonType:

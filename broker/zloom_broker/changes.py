@@ -1,6 +1,7 @@
 """The requests that make a revision: set, rollback, command, cancel."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -239,17 +240,18 @@ class Changes:
                     return
 
     def _propose(self, request: Change, attempt: Attempt, tentative: Tentative, now: float) -> rules.Proposal:
+        early = partial(self._queries.is_early, attempt)
         match request:
             case SetConfig():
                 if request.revert_if:
                     self._guards.check(attempt, request.revert_if)
                 request = rules.counted(attempt, request, self._step(attempt, now))
-                return rules.propose_set(attempt, request, tentative.scheduled)
+                return rules.propose_set(attempt, request, tentative.scheduled, early=early)
             case Rollback():
                 config = attempt.config.now() | tentative.settings()
                 return rules.propose_rollback(attempt, request, config, tentative.scheduled)
             case SendCommand():
-                return rules.propose_command(attempt, request)
+                return rules.propose_command(attempt, request, early=early)
             case Cancel():
                 agreed = self._steering.is_agreed(attempt, request.revision)
                 ramping = self._ramping(attempt, request.revision)

@@ -23,6 +23,7 @@ from zloom.messages import (
     RunRequest,
     Runs,
     Stats,
+    Status,
 )
 from zloom.model import (
     Command,
@@ -41,7 +42,8 @@ from zloom_broker.attempt import Attempt
 from zloom_broker.hub import Hub
 from zloom_broker.ledger import Setting
 from zloom_broker.permissions import Access
-from zloom_broker.records import size_of
+from zloom_broker.records import ReplicaLeft, size_of
+from zloom_broker.traces import Trace
 
 PAGE = 512 * 1024
 """Bytes of entries in one answer: half of what a message may hold, so that the rest fits surely."""
@@ -125,7 +127,7 @@ class Queries:
         left = attempt.left.get(replica.id)
         status = vitals.status if vitals else None
         state = self._state(attempt, replica, now)
-        known = status or left or attempt.traces.of(replica.id)
+        known = self._known(attempt, replica)
         return ReplicaStatus(
             replica=replica.id,
             run=replica.run,
@@ -151,6 +153,11 @@ class Queries:
             reason=left.reason if left else "",
         )
 
+    def is_early(self, attempt: Attempt) -> bool:
+        """Whether replicas are there and none has told a step above 0, so that more may be declared."""
+        present = list(attempt.present())
+        return bool(present) and not any(self._known(attempt, each).step for each in present)
+
     def numbers(self, now: float) -> tuple[dict[str, int], dict[str, float]]:
         """Return what was counted since the broker began, and the gauges as of now."""
         hub = self._hub
@@ -175,6 +182,12 @@ class Queries:
         return found
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _known(self, attempt: Attempt, replica: Replica) -> Status | ReplicaLeft | Trace:
+        """Return what a replica told last; after a restart of the broker, what its newest outcome tells."""
+        vitals = self._hub.vitals.get(replica.id)
+        status = vitals.status if vitals else None
+        return status or attempt.left.get(replica.id) or attempt.traces.of(replica.id)
 
     def _state(self, attempt: Attempt, replica: Replica, now: float) -> State:
         left = attempt.left.get(replica.id)
@@ -213,6 +226,7 @@ class Queries:
             revision=attempt.revision,
             keys=keys,
             commands=list(commands.values()),
+            early=self.is_early(attempt),
         )
 
     def _ramps(self, attempt: Attempt) -> dict[str, RampState]:

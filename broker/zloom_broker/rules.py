@@ -1,6 +1,6 @@
 """What may be changed: every reason for which the broker refuses a change, before anything is sent."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from zloom.errors import Refused
 from zloom.messages import Cancel, Follow, Rollback, SendCommand, SetConfig
 from zloom.model import MAX_NOTE, Key, Mode, Outcome, Ramp, Replica, Revision, Value
 from zloom.schema import describe
-from zloom.words import MAX_NAMED, NO_KEYS, nobody_there, shorten, unknown
+from zloom.words import MAX_NAMED, nobody_there, shorten, unknown_command, unknown_key
 from zloom_broker.attempt import Attempt
 from zloom_broker.ledger import Ledger, Setting
 from zloom_broker.ramping import MAX_STEPS, check_ramps
@@ -25,6 +25,9 @@ MAX_STATE_SIZE = 512 * 1024
 
 ALWAYS_CONSISTENT = frozenset({"pause", "stop", "checkpoint", "validate"})
 """Commands that split or hang a job of several ranks unless all of them carry them out at one step."""
+
+Early = Callable[[], bool]
+"""Whether no replica has told a step above 0 yet, so that more may be declared; asked only for a refusal."""
 
 
 class Proposal(NamedTuple):
@@ -97,13 +100,16 @@ def counted(attempt: Attempt, request: SetConfig, step: int | None) -> SetConfig
     )
 
 
-def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revision]) -> Proposal:
+def propose_set(
+    attempt: Attempt, request: SetConfig, tentative: Sequence[Revision], *, early: Early
+) -> Proposal:
     """Return the revision of a config update, or raise `Refused`.
 
     Args:
         attempt: What is on disk.
         request: What is asked for.
         tentative: Revisions that are being written and will wait.
+        early: Tells whether more may still be declared.
     """
     wanted = _Wanted(
         request.changes,
@@ -115,7 +121,7 @@ def propose_set(attempt: Attempt, request: SetConfig, tentative: Sequence[Revisi
         request.revert_if,
         request.queue,
     )
-    return _config(attempt, wanted, tentative)
+    return _config(attempt, wanted, tentative, early=early)
 
 
 def propose_rollback(
@@ -140,13 +146,19 @@ def propose_rollback(
     return _config(attempt, _Wanted(changes, request.mode, None, request.supersede, note), tentative)
 
 
-def propose_command(attempt: Attempt, request: SendCommand) -> Proposal:
-    """Return the revision of a command, or raise `Refused`."""
+def propose_command(attempt: Attempt, request: SendCommand, *, early: Early) -> Proposal:
+    """Return the revision of a command, or raise `Refused`.
+
+    Args:
+        attempt: What is on disk.
+        request: What is asked for.
+        early: Tells whether more may still be declared.
+    """
     present = _present(attempt)
     known = sorted({command.name for replica in present for command in replica.commands})
     if request.command not in known:
-        lacks = f"{attempt.run} has no command"
-        raise Refused("unknown_command", unknown(lacks, request.command, known, most=64))
+        text = unknown_command(attempt.run, request.command, known, early=early(), most=64)
+        raise Refused("unknown_command", text)
     _check_size(request.arguments)
     declaring = [r for r in _reachable(attempt) if any(c.name == request.command for c in r.commands)]
     for replica in present:
@@ -202,7 +214,9 @@ class _Wanted(NamedTuple):
     queue: bool = False
 
 
-def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) -> Proposal:
+def _config(
+    attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision], *, early: Early = lambda: False
+) -> Proposal:
     present, changes = _present(attempt), wanted.changes
     if not changes:
         raise Refused("bad_value", "no key was named; expected at least one key=value")
@@ -211,8 +225,7 @@ def _config(attempt: Attempt, wanted: _Wanted, tentative: Sequence[Revision]) ->
     for name, value in changes.items():
         if name not in declared:
             known = sorted({key.name for replica in present for key in replica.keys})
-            lacks = f"{attempt.run} has no key"
-            raise Refused("unknown_key", unknown(lacks, name, known, most=64, none=NO_KEYS))
+            raise Refused("unknown_key", unknown_key(attempt.run, name, known, early=early(), most=64))
         check_values(value, declared[name])
     check_ramps(wanted.ramps, changes, declared)
     pending = _pending(changes, attempt, tentative)

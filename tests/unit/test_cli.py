@@ -155,6 +155,29 @@ def test_a_run_that_has_declared_no_key_yet_says_when_it_does() -> None:
         arguments.command_arguments("stop", {"now": "1"}, KEYS)
 
 
+def test_a_run_that_has_told_no_step_yet_may_declare_more() -> None:
+    early = msgspec.structs.replace(KEYS, early=True)
+    more = r"; more may come: a trainer declares its {} as it starts, or with its first step"
+    keys = f"known are: accumulate, learning_rate, optimizer_type{more.format('keys')}$"
+    with pytest.raises(Refused, match=keys):
+        arguments.changes({"zzz": "1"}, early)
+    with pytest.raises(Refused, match=keys):
+        arguments.values(early, "zzz")
+    commands = f"known are: pause, stop{more.format('commands')}"
+    with pytest.raises(Refused, match=f"{commands}$"):
+        arguments.command_arguments("norm", {}, early)
+    with pytest.raises(Refused, match=rf'{commands}, with @weavelet\.on_command\("validate"\)$'):
+        arguments.command_arguments("validate", {}, early)
+
+
+def test_a_command_that_the_cli_names_is_told_with_how_a_trainer_declares_it() -> None:
+    declares = r'; a trainer declares it with @weavelet\.on_command\("checkpoint"\)$'
+    with pytest.raises(Refused, match=f"known are: pause, stop{declares}"):
+        arguments.command_arguments("checkpoint", {}, KEYS)
+    with pytest.raises(Refused, match=r"known are: pause, stop$"):
+        arguments.command_arguments("norm", {}, KEYS)
+
+
 def test_arguments_of_a_command_are_read_by_its_schema() -> None:
     assert arguments.command_arguments("pause", {"limit": "2.5"}, KEYS) == {"limit": 2.5}
     assert arguments.command_arguments("pause", {"limit": "none"}, KEYS) == {"limit": None}

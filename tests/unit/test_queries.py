@@ -37,6 +37,19 @@ def test_keys_tell_their_value_and_where_it_comes_from() -> None:
     assert not ask(bench, m.GetKeys(id="k2", run="run")).keys[0].pending
 
 
+def test_keys_tell_whether_more_may_be_declared() -> None:
+    bench = steered()
+    assert ask(bench, m.GetKeys(id="k", run="run")).early
+    bench.receive(b"a", m.Status(seq=1, step=1))
+    assert not ask(bench, m.GetKeys(id="k2", run="run")).early
+
+
+def test_a_run_that_is_over_declares_nothing_more() -> None:
+    bench = steered()
+    bench.receive(b"a", m.Goodbye(reason="finished"))
+    assert not ask(bench, m.GetKeys(id="k", run="run")).early
+
+
 def test_a_replica_is_told_as_it_reported_last() -> None:
     bench = steered()
     report = m.Status(

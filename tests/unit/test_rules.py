@@ -229,6 +229,27 @@ def test_a_replica_that_has_declared_no_key_yet_is_told_of() -> None:
     )
 
 
+def test_until_a_step_is_told_more_may_be_declared() -> None:
+    bench = bench_of(2)
+    more = "; more may come: a trainer declares its {} as it starts, or with its first step"
+    key = "run has no key 'dropout'; known are: batch_size, learning_rate"
+    own = "run has no command 'norm'; known are: pause"
+    stop = "run has no command 'stop'; known are: pause"
+
+    def texts() -> list[str]:
+        asked = (update(changes={"dropout": 0.5}), command("norm"), command("stop"))
+        return [sent(bench.receive(b"op", each))[0].text for each in asked]  # type: ignore[attr-defined]
+
+    by = 'with @weavelet.on_command("stop")'
+    first = [key + more.format("keys"), *(each + more.format("commands") for each in (own, stop))]
+    first[-1] += f", {by}"
+    assert texts() == first
+    bench.receive(b"r0", m.Status(seq=1, step=0))
+    assert texts() == first
+    bench.receive(b"r1", m.Status(seq=1, step=1))
+    assert texts() == [key, own, f"{stop}; a trainer declares it {by}"]
+
+
 def test_a_hint_among_thousands_of_names_holds_up_nobody() -> None:
     names = [f"{'abcdefgh' * 15}{number:05d}" for number in range(6000)]
     bench = bench_of(keys=[Key(name, Schema(["number"]), 0.1) for name in names])

@@ -1,12 +1,12 @@
 """`key=value` words of a command line, read by the types that the run declares."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from zloom.errors import Refused, SettingsError
 from zloom.messages import Keys, Preview
 from zloom.model import Problem, Schema, Value
 from zloom.schema import parse
-from zloom.words import NO_KEYS, unknown
+from zloom.words import unknown, unknown_command, unknown_key
 
 
 def split(words: Sequence[str], what: str = "change") -> dict[str, str]:
@@ -55,7 +55,7 @@ def changes(texts: Mapping[str, str], keys: Keys) -> dict[str, Value]:
         Refused: The run has no such key, or a text is not of the key's type.
     """
     schemas = {state.key.name: state.key.schema for state in keys.keys}
-    return _read(texts, schemas, f"{keys.run} has no key", "unknown_key", "wrong_type", none=NO_KEYS)
+    return _read(texts, schemas, lambda name: _no_key(name, schemas, keys), "wrong_type")
 
 
 def values(keys: Keys, only: str = "") -> dict[str, Value]:
@@ -66,7 +66,7 @@ def values(keys: Keys, only: str = "") -> dict[str, Value]:
     """
     found = {state.key.name: state.value for state in keys.keys}
     if only and only not in found:
-        raise Refused("unknown_key", unknown(f"{keys.run} has no key", only, found, none=NO_KEYS))
+        raise _no_key(only, found, keys)
     return {only: found[only]} if only else found
 
 
@@ -78,9 +78,13 @@ def command_arguments(name: str, texts: Mapping[str, str], keys: Keys) -> dict[s
     """
     schemas = {command.name: command.schema for command in keys.commands}
     if name not in schemas:
-        raise Refused("unknown_command", unknown(f"{keys.run} has no command", name, schemas))
+        raise Refused("unknown_command", unknown_command(keys.run, name, schemas, early=keys.early))
     arguments = schemas[name].properties or {}
-    return _read(texts, arguments, f"{name} has no argument", "bad_arguments", "bad_arguments")
+
+    def lacking(argument: str) -> Refused:
+        return Refused("bad_arguments", unknown(f"{name} has no argument", argument, arguments))
+
+    return _read(texts, arguments, lacking, "bad_arguments")
 
 
 def refused(error: Refused, keys: Keys) -> Preview:
@@ -89,19 +93,17 @@ def refused(error: Refused, keys: Keys) -> Preview:
     return Preview(id="", run=keys.run, attempt=keys.attempt, problems=problems)
 
 
+def _no_key(name: str, known: Collection[str], keys: Keys) -> Refused:
+    return Refused("unknown_key", unknown_key(keys.run, name, known, early=keys.early))
+
+
 def _read(
-    texts: Mapping[str, str],
-    schemas: Mapping[str, Schema],
-    lacks: str,
-    not_known: str,
-    wrong: str,
-    *,
-    none: str = "none",
+    texts: Mapping[str, str], schemas: Mapping[str, Schema], lacking: Callable[[str], Refused], wrong: str
 ) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for key, text in texts.items():
         if key not in schemas:
-            raise Refused(not_known, unknown(lacks, key, schemas, none=none))
+            raise lacking(key)
         try:
             values[key] = parse(text, schemas[key])
         except SettingsError as error:
