@@ -914,9 +914,9 @@ except OSError:
 try:
     new_context().socket(zmq.DEALER).connect("tcp://127.0.0.1:1")
 except TransportError as error:
-    print(error)
+    print(error, flush=True)
 else:
-    print("made")
+    print("made", flush=True)
 os._exit(0)
 """
 
