@@ -82,7 +82,8 @@ class Departures:
         step: int | None = None,
     ) -> None:
         vitals = self._hub.vitals.get(replica) or Vitals()
-        known = vitals.status or self._hub.state.attempts[key].traces.of(replica)
+        trace = self._hub.state.attempts[key].traces.of(replica)
+        known = vitals.status or trace
         left = ReplicaLeft(
             run=key[0],
             attempt=key[1],
@@ -91,7 +92,10 @@ class Departures:
             reason=reason,
             at=self._hub.wall(now),
             step=max((each for each in (step, known.step) if each is not None), default=None),
-            revision=known.revision,
+            # One that stops at what it was told says no status after it.
+            revision=max(
+                (each for each in (known.revision, trace.revision) if each is not None), default=None
+            ),
             metrics=dict(vitals.metrics),
         )
         leaves = replica in self._unwritten or (replica in self._in_flight and replica not in self._returning)

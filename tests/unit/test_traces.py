@@ -52,6 +52,14 @@ def test_the_newest_outcome_tells_how_far_it_was() -> None:
     assert attempt_of(bench).traces.of("b") == Trace()
 
 
+def test_what_a_replica_answered_after_its_last_status_counts_when_it_has_left() -> None:
+    bench = steered(1)
+    bench.receive(b"a", m.Status(seq=1, step=1))
+    bench.answer(1, step=1)
+    bench.receive(b"a", m.Goodbye(step=1))
+    assert (seen(bench).state, seen(bench).revision) == ("finished", 1)
+
+
 def test_a_replica_that_came_back_from_a_checkpoint_is_where_its_newest_outcome_says() -> None:
     bench = steered(2)
     assert attempt_of(bench).traces.of("a") == Trace()
