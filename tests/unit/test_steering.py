@@ -1,6 +1,7 @@
 """Rounds of prepare, promise and decision by example: messages and time in, effects out."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,12 @@ def job() -> Job:
 
 def status(step: int, seq: int = 1, **more: object) -> m.Status:
     return m.Status(seq=seq, step=step, **more)  # type: ignore[arg-type]
+
+
+def told_by_both(job: Job, step: int, **more: Any) -> None:
+    """Let both ranks tell a status."""
+    for rank in (0, 1):
+        job.receive(f"r{rank}".encode(), status(step, **more))
 
 
 def agreed(job: Job) -> list[RevisionAgreed]:
@@ -141,8 +148,7 @@ def test_a_rank_that_is_past_the_step_tells_where_it_is(job: Job) -> None:
 
 
 def test_the_lead_doubles_with_each_round(job: Job) -> None:
-    for rank in (0, 1):
-        job.receive(f"r{rank}".encode(), status(100, step_time=0.001, paused=True))
+    told_by_both(job, 100, step_time=0.001, paused=True)
     asked = prepared(job.change())
     leads = []
     for _ in range(3):
@@ -159,8 +165,7 @@ def test_ranks_that_are_faster_than_they_told_agree_all_the_same(
 ) -> None:
     """As at the start of a run, when no pace is known or the one of its first steps."""
     trip = 0.003
-    for rank in (0, 1):
-        job.receive(f"r{rank}".encode(), status(1, step_time=told))
+    told_by_both(job, 1, step_time=told)
     asked = prepared(job.change())
     while (step := 1 + int((job.now + trip) / pace)) >= asked.step:
         job.now += trip
@@ -184,8 +189,7 @@ def test_a_rank_that_is_silent_for_long_does_not_make_the_others_seem_faster(job
 @pytest.mark.parametrize("tries", [1, 2, 3, 4])
 def test_a_promised_step_is_none_that_was_reached(job: Job, tries: int) -> None:
     """Rank 0 stands in a pause still that rank 1 has ended, which has promised a step that lies ahead."""
-    for rank in (0, 1):
-        job.receive(f"r{rank}".encode(), status(100, step_time=0.1))
+    told_by_both(job, 100, step_time=0.1)
     asked = prepared(job.change())
     for _ in range(tries):
         job.now += 0.001
@@ -197,8 +201,7 @@ def test_a_promised_step_is_none_that_was_reached(job: Job, tries: int) -> None:
 
 @pytest.mark.parametrize("tries", [1, 2, 3, 4, 5])
 def test_a_journal_that_fails_a_while_does_not_put_a_change_off_for_long(job: Job, tries: int) -> None:
-    for rank in (0, 1):
-        job.receive(f"r{rank}".encode(), status(100, step_time=0.1))
+    told_by_both(job, 100, step_time=0.1)
     asked = prepared(job.change())
     for _ in range(tries):
         job.now += 0.002
@@ -219,15 +222,13 @@ def test_a_phase_of_short_steps_does_not_put_a_change_off_once_they_are_long(
     for beat in range(8):
         job.now = float(beat)
         step = 60_000 + int(beat / seconds)
-        for rank in (0, 1):
-            job.receive(f"r{rank}".encode(), status(step, seq=beat + 1, step_time=0.0004))
+        told_by_both(job, step, seq=beat + 1, step_time=0.0004)
     job.now += 0.9
     assert prepared(job.change()).step <= step + 3
 
 
 def test_a_silent_rank_does_not_put_off_what_was_scheduled(job: Job) -> None:
-    for rank in (0, 1):
-        job.receive(f"r{rank}".encode(), status(100, step_time=0.1))
+    told_by_both(job, 100, step_time=0.1)
     asked = prepared(job.change(mode="at_step", at_step=140))
     job.promise(0, asked)
     job.agree(prepared(job.advance(ANSWER_TIMEOUT)))
@@ -260,8 +261,7 @@ def test_silence_ends_a_round_and_names_the_rank(job: Job) -> None:
 
 def test_a_disk_that_is_slow_takes_no_time_from_a_round(job: Job) -> None:
     """The ranks have their second from when they are asked, and the step is ahead of where they are then."""
-    for rank in (0, 1):
-        job.receive(f"r{rank}".encode(), status(100, step_time=0.01))
+    told_by_both(job, 100, step_time=0.01)
     job.hold = True
     job.change()
     job.change("q2", changes={"batch_size": 8})
@@ -452,8 +452,7 @@ def test_ranks_that_do_not_catch_up_are_named(job: Job) -> None:
 
 
 def test_a_short_absence_long_after_the_change_does_not_end_it(job: Job) -> None:
-    for rank in (0, 1):
-        job.receive(f"r{rank}".encode(), status(100, step_time=1.0, paused=True))
+    told_by_both(job, 100, step_time=1.0, paused=True)
     job.change(mode="at_step", at_step=200)
     job.advance(2 * PATIENCE)
     job.receive(b"r0", status(198, 2, step_time=1.0, paused=True))
@@ -484,8 +483,7 @@ def test_a_step_that_is_past_is_moved_ahead(job: Job) -> None:
 
 
 def test_g2_what_is_queued_behind_another_is_not_agreed_on_for_an_earlier_step(job: Job) -> None:
-    for rank in (0, 1):
-        job.receive(f"r{rank}".encode(), status(100, step_time=0.001, paused=True))
+    told_by_both(job, 100, step_time=0.001, paused=True)
     asked = prepared(job.change(mode="at_step", at_step=101))
     for _ in range(2):  # the ranks are past the step, so that the lead is doubled
         job.promise(0, asked, promised=False, step=100)
