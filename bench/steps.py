@@ -99,8 +99,6 @@ def take_turns(extent: Extent, collected: Collected, case: str, work: str, named
             extent.say(f"{case}: round {number + 1} of {extent.rounds}")
             turns = [_turn_of_each(trainings, extent, SECONDS) for _ in range(TURNS)]
             _collect(collected, case, turns)
-            if not in_trainer:
-                continue
             count = TURNS if extent.quick else LIGHTNING_TURNS
             turns = [_turn_of_each(in_trainer, extent, LIGHTNING_SECONDS) for _ in range(count)]
             _collect(collected, case, turns)

@@ -62,8 +62,7 @@ class Declaring(ABC):
         Raises:
             DeclarationError: The decorated function, type or baseline cannot work, or there is no name.
         """
-
-        check_name("on_config", "learning_rate", key)
+        check_name("on_config", key)
 
         def declare(handler: Handler) -> Handler:
             if not self._is_forked():
@@ -93,7 +92,7 @@ class Declaring(ABC):
         Raises:
             DeclarationError: The decorated function cannot work, or there is no name.
         """
-        check_name("on_command", "stop", name)
+        check_name("on_command", name)
 
         def declare(handler: Handler) -> Handler:
             if not self._is_forked():

@@ -55,6 +55,9 @@ class CommandMarker:
 
 Marker = ConfigMarker | CommandMarker
 
+_ARGUMENTS = {"on_config": '"learning_rate", initial=…', "on_command": '"stop"'}
+"""Of each decorator, as an example."""
+
 
 def on_config(
     key: str,
@@ -73,7 +76,7 @@ def on_config(
         DeclarationError: Both `initial` and `get` are given, or neither: every key has one baseline. Or there
             is no name.
     """
-    check_name("on_config", "learning_rate", key)
+    check_name("on_config", key)
     if (initial is UNSET) == (get is None):
         raise DeclarationError(f"on_config({key!r}) needs a baseline: give either initial= or get=")
     return _mark(ConfigMarker(key, initial, get, description, ready))
@@ -85,15 +88,14 @@ def on_command(name: str, *, description: str = "") -> Callable[[Method], Method
     Raises:
         DeclarationError: There is no name.
     """
-    check_name("on_command", "stop", name)
+    check_name("on_command", name)
     return _mark(CommandMarker(name, description))
 
 
-def check_name(decorator: str, example: str, name: object) -> None:
+def check_name(decorator: str, name: object) -> None:
     """Raise DeclarationError where a decorator was written without its arguments, as `@on_command`."""
     if not isinstance(name, str):
-        arguments = f'"{example}"' + (", initial=…" if decorator == "on_config" else "")
-        raise DeclarationError(f"{decorator} takes a name: write @{decorator}({arguments})")
+        raise DeclarationError(f"{decorator} takes a name: write @{decorator}({_ARGUMENTS[decorator]})")
 
 
 def find_marked(owner: object) -> list[tuple[Marker, Callable[..., Any]]]:

@@ -161,18 +161,14 @@ def unknown_command(
 ) -> str:
     """Return that a run has no such command, and how a trainer declares it where the CLI names it.
 
-    Args:
-        run: Which run.
-        name: That was asked for.
-        known: Those that there are.
-        early: No replica has told a step above 0 yet, so more may come.
-        most: Characters of `name` that are shown; by default all.
+    The arguments are those of `unknown_key`.
     """
     text = unknown(f"{run} has no command", name, known, most=most)
-    how = f', with @weavelet.on_command("{name}")' if name in OF_TRAINERS else ""
+    how = f'with @weavelet.on_command("{name}")' if name in OF_TRAINERS else ""
     if early:
-        return f"{text}; {MORE_MAY_COME.format('commands')}{how}"
-    return f"{text}; a trainer declares it{how.lstrip(',')}" if how else text
+        text = f"{text}; {MORE_MAY_COME.format('commands')}"
+        return f"{text}, {how}" if how else text
+    return f"{text}; a trainer declares it {how}" if how else text
 
 
 def type_of(value: Scalar) -> JsonType:

@@ -91,11 +91,9 @@ class Departures:
             outcome=outcome,
             reason=reason,
             at=self._hub.wall(now),
-            step=max((each for each in (step, known.step) if each is not None), default=None),
+            step=_highest(step, known.step),
             # One that stops at what it was told says no status after it.
-            revision=max(
-                (each for each in (known.revision, trace.revision) if each is not None), default=None
-            ),
+            revision=_highest(known.revision, trace.revision),
             metrics=dict(vitals.metrics),
         )
         leaves = replica in self._unwritten or (replica in self._in_flight and replica not in self._returning)
@@ -145,3 +143,7 @@ class Departures:
 def _ended_by(attempt: Attempt, number: int, left: ReplicaLeft) -> bool:
     outcome = attempt.ledgers[number].outcomes.get(left.replica)
     return outcome is not None and outcome.outcome == left.outcome
+
+
+def _highest(*numbers: int | None) -> int | None:
+    return max((number for number in numbers if number is not None), default=None)

@@ -281,8 +281,8 @@ class Vitals:
         """Return about the step that it has reached: the newest that was told, and its pace since then."""
         if self.status is None:
             return 0
-        stands = self._waits or self.pace is None
-        return self.status.step + (0 if stands else int((now - self.reported) / (self.pace or 1.0)))
+        pace = None if self._waits else self.pace
+        return self.status.step + (int((now - self.reported) / pace) if pace else 0)
 
     def pause_left(self, now: float) -> float | None:
         """Return the seconds until its pause ends by itself: as it told, less the time since then."""

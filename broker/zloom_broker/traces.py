@@ -1,4 +1,4 @@
-"""How far replicas had come that have told nothing since the broker began, as their outcomes show. Pure."""
+"""How far replicas had come, as their outcomes show where no status tells it, or none since them. Pure."""
 
 from typing import NamedTuple
 
@@ -27,8 +27,8 @@ NOTHING = Trace()
 class Traces:
     """What the newest outcomes of an attempt tell of each replica.
 
-    History is looked through once for all replicas, when the first of them is asked for: after a restart
-    operators ask for all of them, or all of them are lost.
+    History is looked through once for all replicas, when the first of them is asked for, as when it leaves:
+    after a restart operators ask for all of them, or all of them are lost.
     """
 
     def __init__(self, ledgers: Ledgers) -> None:
