@@ -1,10 +1,9 @@
 """`WeaveletCallback` under Lightning's launchers, and in a notebook."""
 
 import os
-import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from nbclient import NotebookClient
 
 from tests.e2e.lightning_models import QUIET, Regression, loader, trainer
 from tests.e2e.test_lightning_callback import until
-from tests.support import DEADLINE, operator_of
+from tests.support import DEADLINE
 from zloom.client import Result, SyncOperator
 from zloom.errors import Refused
 from zloom.lightning import WeaveletCallback
@@ -51,17 +50,6 @@ with zloom.connect_sync() as operator:
 thread.join(20)
 [outcome.outcome for result in results for outcome in result.outcomes], thread.is_alive()
 """
-
-
-@pytest.fixture(scope="module")
-def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncOperator]:
-    with operator_of(tmp_path_factory.mktemp("broker")) as connected:
-        yield connected
-
-
-@pytest.fixture
-def run() -> str:
-    return f"test-{secrets.token_hex(4)}"
 
 
 def declared(operator: SyncOperator, run: str, ranks: int = 1) -> bool:

@@ -3,9 +3,8 @@
 import itertools
 import os
 import re
-import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from tests.e2e.lightning_models import QUIET, Regression, samples
 from tests.e2e.test_examples import all_train
 from tests.e2e.test_lightning_callback import until
 from tests.e2e.test_lightning_learning_rate import SCHEDULES
-from tests.support import DEADLINE, free_ports, operator_of
+from tests.support import DEADLINE, free_ports
 from zloom.client import Result, SyncOperator
 from zloom.errors import CannotSteer, Refused, SettingsError
 from zloom.model import Value
@@ -169,17 +168,6 @@ def test_what_a_loop_cannot_do_is_refused() -> None:
 
 
 # --- through a broker ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncOperator]:
-    with operator_of(tmp_path_factory.mktemp("broker")) as connected:
-        yield connected
-
-
-@pytest.fixture
-def run() -> str:
-    return f"test-{secrets.token_hex(4)}"
 
 
 def trains(operator: SyncOperator, run: str) -> bool:

@@ -1,7 +1,6 @@
 """`WeaveletCallback` in a real Hugging Face Trainer, steered by a real operator through a real broker."""
 
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from tests.e2e.test_examples import started
 from tests.e2e.test_lightning_callback import until
 from tests.e2e.test_loop_steering import step_of_both
-from tests.support import DEADLINE, operator_of
+from tests.support import DEADLINE
 from zloom.client import SyncOperator
 from zloom.errors import Refused
 from zloom.model import Value
@@ -51,17 +50,6 @@ class Note(transformers.TrainerCallback):  # type: ignore[misc, name-defined, un
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         failed = self.script is not None and self.script.done() and self.script.exception()
         control.should_training_stop = control.should_training_stop or bool(failed)
-
-
-@pytest.fixture(scope="module")
-def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncOperator]:
-    with operator_of(tmp_path_factory.mktemp("broker")) as connected:
-        yield connected
-
-
-@pytest.fixture
-def run() -> str:
-    return f"test-{secrets.token_hex(4)}"
 
 
 def trains(operator: SyncOperator, run: str) -> bool:
