@@ -35,6 +35,8 @@ _TCP = "tcp://"
 
 _MAX_PORT = 65535
 
+_UNKNOWN_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+
 
 def runtime_endpoint(*, create: bool = False) -> str:
     """The endpoint that broker and peers of one user share when none is named.
@@ -146,6 +148,23 @@ def tcp_problem(endpoint: str, *, any_port: bool = False) -> str:
     if (any_port and port in ("*", "0")) or 0 < number <= _MAX_PORT:
         return ""
     return f"the port is {port!r}; expected a number from 1 to {_MAX_PORT}{', or *' if any_port else ''}"
+
+
+def host_problem(endpoint: str) -> str:
+    """Why the host that a TCP endpoint names is unknown here, in the system's words; else empty.
+
+    It may take as long as the system's resolver does, which sometimes cannot tell: then it is empty too.
+    """
+    host = tcp_host(endpoint)
+    if not host or host.startswith("["):
+        return ""
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror as error:
+        return str(error.strerror) if error.errno in _UNKNOWN_HOST else ""
+    except UnicodeError as error:  # a label of more than 63 characters
+        return str(error)
+    return ""
 
 
 def ipc_path(endpoint: str) -> str | None:

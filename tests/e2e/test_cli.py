@@ -948,6 +948,22 @@ def test_the_doctor_says_why_there_is_no_broker(tmp_path: Path, folder: Path) ->
     assert "→ start one with `zloom broker`" in told
 
 
+def test_a_host_that_nobody_knows_is_named_at_once(tmp_path: Path) -> None:
+    unknown = "tcp://nowhere.invalid:5555"
+    place = Place(tmp_path)
+    begun = time.monotonic()
+    told = place.run("ps", "--broker", unknown, "--timeout", "60", code=3).stderr
+    assert time.monotonic() - begun < DEADLINE
+    assert told.startswith(f"zloom: the host of {unknown} is unknown here: ")
+    assert told.endswith(
+        "; see that it is spelt right, or name another broker with --broker or ZLOOM_BROKER\n"
+    )
+    assert (
+        f"problem  broker  the host of {unknown} is unknown"
+        in place.run("doctor", "--broker", unknown, code=3).stdout
+    )
+
+
 def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with ended(place.start("broker", "--metrics-port", "0")) as broker:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import DEADLINE, free_endpoint, running_broker
-from zloom.cli import connection
+from zloom.cli import connection, listeners
 from zloom.cli.options import Target
 from zloom.client import Operator
 from zloom.errors import BrokerUnreachable
@@ -19,7 +19,7 @@ async def endpoint_of(operator: Operator) -> str:
 async def test_that_nobody_listens_is_told_while_a_broker_may_be_starting_and_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(connection, "WAIT_TOLD_AFTER", 0.1)
+    monkeypatch.setattr(listeners, "WAIT_TOLD_AFTER", 0.1)
     with free_endpoint("ipc") as endpoint:
         text = f"nobody listens at {endpoint}, nor began to within 0.4 s; start one with `zloom broker`"
         with pytest.raises(BrokerUnreachable, match=text):

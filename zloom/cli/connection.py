@@ -10,12 +10,11 @@ from typing import TypeVar
 
 import typer
 
-from zloom.cli import choosing, contact, exits, output, pending, report, shapes
+from zloom.cli import choosing, contact, exits, listeners, output, pending, report, shapes
 from zloom.cli.exits import ExitCode
 from zloom.cli.options import Change, Target
 from zloom.client import Operator, Result, Silence, connect
-from zloom.endpoints import is_deserted
-from zloom.errors import BrokerUnreachable, Refused, ZloomError
+from zloom.errors import Refused, ZloomError
 from zloom.messages import Keys, Preview
 from zloom.model import HistoryEntry, ReplicaStatus, RunStatus
 from zloom.settings import ClientSettings, resolve_broker
@@ -24,13 +23,6 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
 """Seconds until a broker that does not answer counts as not there, unless `--timeout` is shorter."""
-
-WAIT_TOLD_AFTER = 1.0
-"""Seconds until it is said that nobody listens, as a look tells. A broker with an empty journal takes a third
-of this to begin, one with a long journal more."""
-
-LOOK_INTERVAL = 0.05
-"""Seconds between two looks."""
 
 WONDER_AFTER = 2.0
 """Seconds until a wait for outcomes is explained."""
@@ -148,10 +140,11 @@ async def connected(target: Target, work: Callable[[Operator], Awaitable[T]]) ->
     """Connect, do the work, and return what it returned.
 
     Raises:
-        BrokerUnreachable: None answered, or on this host nobody listens.
+        BrokerUnreachable: None answered, on this host nobody listens, or the other is unknown here.
     """
     patience = min(CONNECT_TIMEOUT, target.timeout)
-    await _await_listener(resolve_broker(target.broker, os.environ), patience)
+    endpoint = resolve_broker(target.broker, os.environ)
+    await listeners.look(endpoint, patience)
     settings = ClientSettings(timeout=target.timeout, connect_timeout=patience)
     async with connect(target.broker, settings=settings) as operator:
         return await work(operator)
@@ -172,23 +165,6 @@ async def keys_of(operator: Operator, run: str, attempt: str) -> Keys:
     if not attempt:
         _say_chosen(found.attempt, await operator.runs(run))
     return found
-
-
-async def _await_listener(endpoint: str, patience: float) -> None:
-    loop = asyncio.get_running_loop()
-    begun, told = loop.time(), False
-    while is_deserted(endpoint):
-        waited = loop.time() - begun
-        if waited >= patience:
-            raise BrokerUnreachable(
-                f"nobody listens at {endpoint}, nor began to within {patience:g} s; start one with "
-                "`zloom broker`, or name another with --broker or ZLOOM_BROKER"
-            )
-        if waited >= WAIT_TOLD_AFTER and not told:
-            told = True
-            rest = f"{patience - waited:.0f} s more for a broker that is starting"
-            output.remark(f"nobody listens at {endpoint} yet; waiting {rest}")
-        await asyncio.sleep(LOOK_INTERVAL)
 
 
 def steer(change: Change, work: Steering) -> None:

@@ -3,6 +3,13 @@
 from zloom.cli.report import attempt_option
 from zloom.client.results import Result, Silence
 
+HOST_ADVICE = "see that it is spelt right, or name another broker with --broker or ZLOOM_BROKER"
+
+
+def unknown_host(endpoint: str, problem: str) -> str:
+    """Return that the host of an endpoint has no address here, as the system says it."""
+    return f"the host of {endpoint} is unknown here: {problem}"
+
 
 def unheard(result: Result, endpoint: str, silence: float) -> str:
     """Return what is said of a change whose broker fell silent after it had accepted it.

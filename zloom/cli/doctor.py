@@ -93,9 +93,12 @@ def _unreachable(broker: str | None) -> "Finding":
     import os
 
     from zloom.cli import findings
+    from zloom.endpoints import host_problem
     from zloom.settings import resolve_broker
 
     endpoint = resolve_broker(broker, os.environ)
+    if problem := host_problem(endpoint):
+        return findings.of_unknown_host(endpoint, problem)
     return findings.of_silence(endpoint, _listens(endpoint))
 
 

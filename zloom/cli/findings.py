@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Literal
 
+from zloom.cli.contact import HOST_ADVICE, unknown_host
 from zloom.cli.report import duration
 from zloom.messages import Stats
 from zloom.model import GONE, ReplicaStatus
@@ -64,6 +65,11 @@ def of_silence(endpoint: str, listens: bool | None) -> Finding:
     if endpoint.startswith("tcp://"):
         advice += "; from another host, see that a firewall lets this port and the next one through"
     return Finding("broker", "problem", text, advice)
+
+
+def of_unknown_host(endpoint: str, problem: str) -> Finding:
+    """Of an endpoint whose host has no address here, in the system's words."""
+    return Finding("broker", "problem", unknown_host(endpoint, problem), HOST_ADVICE)
 
 
 def of_key(endpoint: str, key: str | None) -> Finding:
