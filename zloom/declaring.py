@@ -1,7 +1,7 @@
 """How a trainer declares what can be steered."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from msgspec import UNSET
@@ -10,6 +10,7 @@ from zloom.declarations import CommandReady, Ready
 from zloom.engine import Engine
 from zloom.handlers import FailureHandler
 from zloom.markers import check_name
+from zloom.model import Value
 from zloom.settings import check_topic
 from zloom.training import Training
 
@@ -80,6 +81,14 @@ class Declaring(ABC):
             return handler
 
         return declare
+
+    @property
+    def update(self) -> Mapping[str, Value]:
+        """All changes of the update whose handlers run now, by key; empty outside of a key's handler.
+
+        For a handler that depends on another key of the same update; read it on the thread that it runs on.
+        """
+        return self._training.registry.update
 
     def on_command(
         self, name: str, *, description: str = "", ready: CommandReady | None = None

@@ -74,6 +74,8 @@ class Registry:
         """Grows with each declaration of a key or command."""
         self.failures: tuple[FailureHandler, ...] = ()
         """Whom to tell of a failure, in the order of registration."""
+        self.update: Mapping[str, Value] = {}
+        """The changes of which handlers run now, by key; empty outside of them."""
         self._raised = raised
         self._keys: dict[str, DeclaredKey] = {}
         self._commands: dict[str, DeclaredCommand] = {}
@@ -228,6 +230,13 @@ class Registry:
         return planned
 
     def _carry_out(self, planned: list[_Change]) -> Applied | Rejected:
+        self.update = {change.key.key.name: change.value for change in planned}
+        try:
+            return self._run_handlers(planned)
+        finally:
+            self.update = {}
+
+    def _run_handlers(self, planned: list[_Change]) -> Applied | Rejected:
         undos: list[tuple[str, Callable[[], object]]] = []
         for change in planned:
             name = change.key.key.name

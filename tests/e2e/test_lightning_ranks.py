@@ -118,8 +118,7 @@ async def storm(folder: Path, world_size: int, gusts: int) -> None:
     first, *others = stories(folder, world_size)
     assert others == [first] * (world_size - 1)
     assert (first.ended, first.trained) == ("finished", stopped)
-    # What Adam calls momentum is none to another class, so that it does not go over with the type.
-    assert first.values | {"momentum": None} == config | {"momentum": None}
+    assert first.values == config
     assert others[-1].faults == len(blown.refused)
     assert effective(first.kept) == effective(told(blown.applied))
 

@@ -86,7 +86,8 @@ class OptimizerSteer(Steer):
 
     def __init_subclass__(cls) -> None:
         if "key" in vars(cls):
-            cls.name, cls.annotation, cls.description = cls.key.name, cls.key.annotation, cls.key.description
+            for name in ("name", "annotation", "description", "nullable", "brought_by"):
+                setattr(cls, name, getattr(cls.key, name))
 
     def __init__(self) -> None:
         self._key = self.key()
@@ -99,6 +100,12 @@ class OptimizerSteer(Steer):
 
     def unsupported(self, trainer: Trainer) -> str | None:
         return self._key.unsupported(TrainerOptimization(trainer))
+
+    def lacking(self, trainer: Trainer) -> str | None:
+        return self._key.lacking(TrainerOptimization(trainer))
+
+    def keep(self, trainer: Trainer, value: Any) -> Undo:
+        return self._key.keep(TrainerOptimization(trainer), value)
 
     def refusal(self, trainer: Trainer, value: Any) -> str | None:
         return self._key.refusal(TrainerOptimization(trainer), value)

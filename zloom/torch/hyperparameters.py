@@ -1,5 +1,6 @@
 """`weight_decay` and `momentum` of the only optimizer."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import torch
@@ -8,13 +9,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zloom.torch.base import Steer, Undo, Window
+from zloom.torch.momenta import SAID, chosen_momentum, has_momentum, momentum_of, with_momentum
 from zloom.torch.optimization import Optimization
 
 # Which part of the decay a group has. Kept in the group, and so in a checkpoint and through a change of
 # the optimizer, since with the decay at 0 nothing else tells the groups that are never decayed.
 _SHARE = "zloom_decay_share"
 
-_MOMENTA = {"momentum", "betas"}
+_TYPE = "optimizer_type"
+
+_ABSENT = object()
 
 
 class WeightDecay(Steer[Optimization, Window]):
@@ -23,6 +27,7 @@ class WeightDecay(Steer[Optimization, Window]):
     name = "weight_decay"
     annotation = Annotated[float, Meta(ge=0)]
     description = "Weight decay; groups at 0 beside others stay at 0, and proportions are kept"
+    brought_by = _TYPE
 
     def get(self, subject: Optimization) -> float | None:
         optimizer = subject.optimizer
@@ -31,92 +36,131 @@ class WeightDecay(Steer[Optimization, Window]):
         return _reference(optimizer)
 
     def unsupported(self, subject: Optimization) -> str | None:
-        reason = subject.no_sole_optimizer()
-        if reason is None and "weight_decay" not in subject.the_optimizer.defaults:
-            return (
-                f"{type(subject.the_optimizer).__name__} knows no weight decay; change optimizer_type first"
-            )
-        return reason
+        return subject.no_sole_optimizer()
+
+    def lacking(self, subject: Optimization) -> str | None:
+        optimizer = subject.the_optimizer
+        if "weight_decay" in optimizer.defaults:
+            return None
+        return f"{type(optimizer).__name__} knows no weight decay; change {_TYPE} first"
+
+    def keep(self, subject: Optimization, value: float | None) -> Undo:
+        if value is not None:
+            return self.change(subject, value)
+        groups = subject.the_optimizer.param_groups
+        undo = _remember(groups, "weight_decay", _SHARE)
+        for group in groups:
+            group.pop("weight_decay", None)
+            group.pop(_SHARE, None)
+        return undo
 
     def change(self, subject: Optimization, value: float) -> Undo:
         groups = subject.the_optimizer.param_groups
-        before = [(group, float(group["weight_decay"]), group.get(_SHARE)) for group in groups]
+        undo = _remember(groups, "weight_decay", _SHARE)
         reference = _reference(subject.the_optimizer)
-        for group, decay, share in before:
+        for group in groups:
             if reference:
-                group[_SHARE] = decay / reference
-            elif share is None:
-                group[_SHARE] = 1.0
-            _put(group, "weight_decay", value * group[_SHARE])
-
-        def undo() -> None:
-            for group, decay, share in before:
-                _put(group, "weight_decay", decay)
-                if share is None:
-                    del group[_SHARE]
-                else:
-                    group[_SHARE] = share
-
+                group[_SHARE] = _decay(group) / reference
+            share = group.setdefault(_SHARE, 1.0)
+            _put(group, "weight_decay", value * share)
         return undo
 
 
 class Momentum(Steer[Optimization, Window]):
-    """Momentum where the optimizer has it, else the first of its betas."""
+    """Momentum where the optimizer has it, else the first of its betas.
+
+    None is the one of the optimizer's own, of whatever class it comes to be.
+    """
 
     name = "momentum"
-    annotation = Annotated[float, Meta(ge=0, lt=1)]
-    description = "Momentum, or the first beta of the Adam family"
+    annotation = Annotated[float, Meta(ge=0, lt=1)] | None
+    description = "Momentum, or the first beta of the Adam family; null for the optimizer's own"
+    nullable = True
+    brought_by = _TYPE
 
     def get(self, subject: Optimization) -> float | None:
         optimizer = subject.optimizer
-        if optimizer is None or not _MOMENTA & optimizer.defaults.keys():
-            return None
-        group = optimizer.param_groups[0]
-        return float(group["momentum"] if "momentum" in optimizer.defaults else group["betas"][0])
+        return None if optimizer is None else chosen_momentum(optimizer.param_groups[0], optimizer.defaults)
 
     def unsupported(self, subject: Optimization) -> str | None:
         reason = subject.no_sole_optimizer()
-        if reason is not None:
-            return reason
-        optimizer = subject.the_optimizer
-        if not _MOMENTA & optimizer.defaults.keys():
-            return f"{type(optimizer).__name__} has no momentum; change optimizer_type first"
-        if cycler := subject.momentum_cycler:
+        if reason is None and (cycler := subject.momentum_cycler):
             return f"{cycler} sets the momentum at each of its steps; give it cycle_momentum=False"
-        return None
+        return reason
 
-    def refusal(self, subject: Optimization, value: float) -> str | None:
+    def lacking(self, subject: Optimization) -> str | None:
         optimizer = subject.the_optimizer
-        if value == 0 and any(group.get("nesterov") for group in optimizer.param_groups):
+        if has_momentum(optimizer.defaults):
+            return None
+        return f"{type(optimizer).__name__} has no momentum; change {_TYPE} first"
+
+    def keep(self, subject: Optimization, value: float | None) -> Undo:
+        return _choose(subject.the_optimizer.param_groups, value)
+
+    def refusal(self, subject: Optimization, value: float | None) -> str | None:
+        optimizer = subject.the_optimizer
+        nesterov = any(group.get("nesterov") for group in optimizer.param_groups)
+        if nesterov and (optimizer.defaults["momentum"] if value is None else value) == 0:
             return "Nesterov's method needs a momentum above 0; start the optimizer with nesterov=False"
         return None
 
-    def change(self, subject: Optimization, value: float) -> Undo:
+    def change(self, subject: Optimization, value: float | None) -> Undo:
         optimizer = subject.the_optimizer
-        key = "momentum" if "momentum" in optimizer.defaults else "betas"
-        before = [(group, group[key]) for group in optimizer.param_groups]
-        for group, old in before:
-            group[key] = value if key == "momentum" else (value, *old[1:])
-        put_buffers_back = _fit_buffers(optimizer, value)
+        known, groups = optimizer.defaults, optimizer.param_groups
+        momentum = momentum_of(known, known) if value is None else value
+        put_back = _remember(groups, "momentum", "betas")
+        for group in groups:
+            group.update(with_momentum(momentum, group, known))
+        forget = _choose(groups, value)
+        put_buffers_back = _fit_buffers(optimizer, momentum)
 
         def undo() -> None:
-            for group, old in before:
-                group[key] = old
+            put_back()
+            forget()
             put_buffers_back()
 
         return undo
 
 
+def _choose(groups: Iterable[dict[str, Any]], momentum: float | None) -> Undo:
+    undo = _remember(groups, SAID)
+    for group in groups:
+        group[SAID] = momentum
+    return undo
+
+
 def _reference(optimizer: Optimizer) -> float:
-    decays = (float(group["weight_decay"]) for group in optimizer.param_groups)
+    decays = (_decay(group) for group in optimizer.param_groups)
     return next((decay for decay in decays if decay > 0), 0.0)
 
 
-def _put(group: dict[str, Any], key: str, value: float) -> None:
-    if isinstance(group[key], Tensor):
-        group[key].fill_(value)
+def _decay(group: dict[str, Any]) -> float:
+    return float(group.get("weight_decay", 0.0))
+
+
+def _remember(groups: Iterable[dict[str, Any]], *options: str) -> Undo:
+    """Return how to put these options of the groups back."""
+    before = [
+        (group, option, float(value) if isinstance(value := group.get(option, _ABSENT), Tensor) else value)
+        for group in groups
+        for option in options
+    ]
+
+    def undo() -> None:
+        for group, option, value in before:
+            if value is _ABSENT:
+                group.pop(option, None)
+            else:
+                _put(group, option, value)
+
+    return undo
+
+
+def _put(group: dict[str, Any], option: str, value: Any) -> None:
+    if isinstance(group.get(option), Tensor):
+        group[option].fill_(value)
     else:
-        group[key] = value
+        group[option] = value
 
 
 def _fit_buffers(optimizer: Optimizer, momentum: float) -> Undo:

@@ -36,9 +36,11 @@ class Keys:
         self._steers = {steer.name: steer for steer in steers}
         self._marked = _marked_keys(owner)
         self._steered: dict[str, dict[str, Any]] = {}
+        self._weavelet: Weavelet | None = None
 
     def declare(self, weavelet: Weavelet) -> None:
         """Declare all keys, with the values now as baselines. Call when optimizer and loader are there."""
+        self._weavelet = weavelet
         for name, steer in self._steers.items():
             weavelet.on_config(
                 name,
@@ -138,7 +140,8 @@ class Keys:
 
     def _change(self, name: str, value: Any) -> Undo | None:
         if name not in self._marked:
-            return self._steers[name].apply(self._subject, value)
+            beside = () if self._weavelet is None else self._weavelet.update
+            return self._steers[name].apply(self._subject, value, beside)
         undo = self._marked[name][1](value)
         return undo if callable(undo) else None
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-# Hyper-parameters that mean the same wherever they exist. Others (eps, momentum, alpha) share a name at
-# most: an SGD's momentum of 0 would take from Muon what makes it Muon. `maximize` is no choice of an
-# optimizer but of the loss. Implementations (foreach, fused, capturable) are the successor's own.
+from zloom.torch.momenta import SAID, chosen_momentum, has_momentum, momentum_of, with_momentum
+
+# Hyper-parameters that mean the same wherever they exist. Others (eps, alpha) share a name at most, and the
+# momentum has several names. `maximize` is no choice of an optimizer but of the loss. Implementations
+# (foreach, fused, capturable) are the successor's own.
 CARRIED = frozenset({"lr", "weight_decay", "betas", "maximize"})
 
 # What constructors and steps of optimizers raise for parameters that they cannot take.
@@ -105,11 +107,21 @@ class Succession:
 
     def _options(self, group: Mapping[str, Any]) -> dict[str, Any]:
         # A key that the successor does not know may be a scheduler's (initial_lr, max_momentum).
-        return {
+        options = {
             key: value.clone() if isinstance(value, Tensor) else value
             for key, value in group.items()
             if key not in ("params", "param_names") and self._goes_over(key, value)
         }
+        # A training that knew no decay goes on without one, and not with its class's own.
+        decay = {"weight_decay": 0.0} if "weight_decay" in self._known.keys() - group.keys() else {}
+        return options | decay | self._momentum(group, self._known | options)
+
+    def _momentum(self, group: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        chosen, known = chosen_momentum(group, self._old.defaults), self._known
+        if not has_momentum(known):
+            return {SAID: chosen}
+        momentum = momentum_of(known, known) if chosen is None else chosen
+        return {SAID: chosen} | with_momentum(momentum, options, known)
 
     def _goes_over(self, key: str, value: Any) -> bool:
         if key not in self._known:

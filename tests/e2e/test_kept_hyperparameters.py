@@ -1,0 +1,185 @@
+"""`momentum` and `weight_decay` of a training whose optimizer changes to one that has none, and back."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+import zloom.torch
+from tests.e2e.lightning_models import QUIET
+from tests.e2e.test_lightning_callback import until
+from tests.e2e.test_loop_steering import DENSE, Loop
+from tests.support import DEADLINE
+from zloom.client import SyncOperator
+from zloom.errors import Refused
+from zloom.model import Value
+from zloom.torch.base import Undo
+from zloom.torch.hyperparameters import Momentum, WeightDecay
+from zloom.torch.momenta import has_momentum
+from zloom.torch.optimizer_type import OptimizerType
+
+pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
+
+
+def steered(
+    operator: SyncOperator, run: str, name: str, script: Callable[[], object], inherit: bool = False
+) -> Loop:
+    """Train with an optimizer of this name while an operator's script runs, and return the loop."""
+    loop = Loop(name, lr=0.001)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        zloom.Weavelet(run, broker=operator.endpoint, inherit=inherit) as weavelet,
+    ):
+        zloom.torch.steer(weavelet, loop.optimizer, model=loop.model)
+        following = pool.submit(script)
+        while not following.done():
+            weavelet.tick()
+            loop.step()
+        following.result(DEADLINE)
+    return loop
+
+
+def lives(operator: SyncOperator, run: str) -> Any:
+    """Return a question: whether the one replica that has not left trains with all its keys."""
+
+    def ask() -> bool:
+        try:
+            replicas = [one for one in operator.replicas(run) if one.state == "live"]
+            return len(replicas) == 1 and len(operator.keys(run).keys) == 4 and bool(replicas[0].step)
+        except Refused:
+            return False
+
+    return ask
+
+
+def set_all(operator: SyncOperator, run: str, *updates: dict[str, Value]) -> None:
+    until(lives(operator, run))
+    for update in updates:
+        (outcome,) = operator.set(run, update).outcomes
+        assert outcome.outcome == "applied", outcome.error
+
+
+def momentum_and_decay(loop: Loop) -> tuple[float, float]:
+    (group,) = loop.made.param_groups
+    return group.get("momentum", group["betas"][0]), group["weight_decay"]
+
+
+RPROP: list[dict[str, Value]] = [{"momentum": 0.8, "weight_decay": 0.2}, {"optimizer_type": "rprop"}]
+
+
+def test_an_attempt_takes_over_what_an_optimizer_of_now_has_not(operator: SyncOperator, run: str) -> None:
+    """All values of its config are one update, of which two have nothing that they could change."""
+    steered(operator, run, "adamw", lambda: set_all(operator, run, *RPROP))
+
+    def go_back() -> None:
+        set_all(operator, run, {"optimizer_type": "nadam"})
+        config.update(operator.get(run))
+
+    config: dict[str, Value] = {}
+    loop = steered(operator, run, "adamw", go_back, inherit=True)
+    assert momentum_and_decay(loop) == (0.8, 0.2)
+    assert config == {
+        "optimizer_type": "nadam", "learning_rate": 0.001, "momentum": 0.8, "weight_decay": 0.2
+    }  # fmt: skip
+
+
+def test_a_rollback_to_an_optimizer_that_has_neither(operator: SyncOperator, run: str) -> None:
+    def script() -> None:
+        set_all(operator, run, {"optimizer_type": "adamw", "momentum": 0.8, "weight_decay": 0.2})
+        (outcome,) = operator.rollback(run, 0).outcomes
+        assert outcome.outcome == "applied", outcome.error
+        set_all(operator, run, {"optimizer_type": "adamw"})
+        assert operator.get(run)["momentum"] is None
+
+    loop = steered(operator, run, "rprop", script)
+    assert momentum_and_decay(loop) == (0.9, 0.0)
+
+
+def test_a_value_for_nothing_is_refused_alone(operator: SyncOperator, run: str) -> None:
+    def script() -> None:
+        set_all(operator, run, *RPROP)
+        for update in ({"momentum": 0.5}, {"weight_decay": 0.5}, {"momentum": None}):
+            (outcome,) = operator.set(run, update).outcomes
+            assert "change optimizer_type first" in outcome.error
+
+    loop = steered(operator, run, "adamw", script)
+    assert loop.made.param_groups[0]["zloom_momentum"] == 0.8
+
+
+def change(loop: Loop, *types: str) -> list[Undo]:
+    undos = []
+    for name in types:
+        undos.append(OptimizerType().apply(loop.optimization, name))
+        loop.step()
+    return undos
+
+
+def momenta(loop: Loop) -> list[float]:
+    """Return the momenta with which the groups are trained."""
+    groups, known = loop.made.param_groups, loop.made.defaults
+    return [group["momentum"] if "momentum" in known else group["betas"][0] for group in groups]
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_momentum_goes_over_to_each_class_and_through_those_without(name: str) -> None:
+    loop = Loop("adamw")
+    Momentum().apply(loop.optimization, 0.7)
+    first, last = change(loop, name, "sgd")
+    assert momenta(loop) == [0.7]
+    last()
+    if has_momentum(loop.made.defaults):
+        assert momenta(loop) == [0.7]
+    first()
+    assert momenta(loop) == [0.7]
+
+
+def test_each_group_has_its_own_momentum() -> None:
+    loop = Loop("sgd")
+    loop.made = loop.optimizer = torch.optim.SGD(
+        [
+            {"params": [one], "momentum": momentum}
+            for one, momentum in zip(loop.model.parameters(), (0.5, 0.6), strict=True)
+        ],
+        lr=0.01,
+    )
+    change(loop, "adagrad", "adam")
+    assert momenta(loop) == [0.5, 0.6]
+
+
+@pytest.mark.parametrize(("name", "own"), [("adamw", 0.9), ("muon", 0.95), ("rmsprop", 0.0)])
+def test_an_optimizer_without_momentum_leaves_its_successor_its_own(name: str, own: float) -> None:
+    """SGD's is 0 where the program says nothing, which is no choice of anybody's for another class."""
+    loop, key = Loop("sgd"), Momentum()
+    change(loop, name)
+    assert momenta(loop) == [own]
+    assert key.get(loop.optimization) is None
+    change(loop, "sgd")
+    assert (momenta(loop), key.get(loop.optimization)) == ([0.0], None)
+
+
+def test_a_momentum_of_zero_that_was_asked_for_goes_over() -> None:
+    loop, key = Loop("sgd"), Momentum()
+    key.apply(loop.optimization, 0.0)
+    change(loop, "adam")
+    assert (momenta(loop), key.get(loop.optimization)) == ([0.0], 0.0)
+
+
+def test_null_is_what_the_optimizer_was_made_with() -> None:
+    loop, key = Loop("adamw"), Momentum()
+    loop.made = loop.optimizer = torch.optim.AdamW(loop.model.parameters(), lr=0.01, betas=(0.85, 0.99))
+    key.apply(loop.optimization, 0.5)
+    key.apply(loop.optimization, None)
+    assert loop.made.param_groups[0]["betas"] == (0.85, 0.99)
+
+
+def test_what_was_kept_is_forgotten_by_an_undo() -> None:
+    loop = Loop("rprop")
+    before = [dict(group) for group in loop.made.param_groups]
+    beside = {"optimizer_type", "momentum", "weight_decay"}
+    for key, values in ((Momentum(), (0.8, None)), (WeightDecay(), (0.2, None))):
+        undos = [key.apply(loop.optimization, value, beside) for value in values]
+        for undo in reversed(undos):
+            undo()
+    assert [dict(group) for group in loop.made.param_groups] == before
