@@ -55,6 +55,7 @@ class AsyncWeavelet(Steerable):
         self._closed = True
         if self._engine is not None:
             self._arrived.set()
+            await self._engine.introduce()
             self._engine.close(reason)
             deadline = time.monotonic() + self._settings.close_timeout
             await asyncio.to_thread(self._engine.end)

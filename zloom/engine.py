@@ -1,6 +1,7 @@
 """Sockets, timer and devices of a weavelet: it feeds a `Session` and carries out its effects."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from zloom.delivery import Delivery
 from zloom.device_watch import DeviceWatch
 from zloom.devices import DeviceProbe
 from zloom.effects import Connect, Reconnect, Send, Subscribe, Unsubscribe
+from zloom.endpoints import is_deserted
 from zloom.errors import (
     LocalProtocolError,
     RemoteProtocolError,
@@ -56,6 +58,10 @@ SURPLUS_METRICS = (
     f"a replica has {MAX_METRICS} metrics, with names of {MAX_METRIC_NAME} characters of Unicode at most; "
     "points of others are dropped and counted (is the step in the name?), those first of"
 )
+
+
+FIRST_ANSWER = 0.25
+"""Seconds that one that leaves at once waits for the broker's first answer, which takes a commit to disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,8 @@ class Engine:
         self._patience: asyncio.TimerHandle | None = None
         self._active = False
         self._awaited: set[str] = set()
+        self._introduced = asyncio.Event()
+        """The broker has answered a hello."""
         self._owns_context = context is None
         self._context = new_context() if context is None else context
         takers = self._on_control, self._on_update, self._on_unreadable, self._on_handshake_failed
@@ -162,6 +170,18 @@ class Engine:
     def begin(self) -> None:
         """Say hello, now that all is declared that the first hello must tell."""
         self._begin("declarations")
+
+    async def introduce(self) -> None:
+        """Wait a moment where the broker may be about to answer the very first hello.
+
+        It knows who said hello from then on; one that left before would be no more to it than one that was
+        killed.
+        """
+        first = self._session.state is State.CONNECTING and self._session.counters.hellos == 1
+        if first and not is_deserted(self._endpoint):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_ANSWER):
+                    await self._introduced.wait()
 
     def close(self, reason: str) -> None:
         """Tell what is left, say goodbye, and close the sockets; `end` must follow."""
@@ -247,6 +267,8 @@ class Engine:
                 except BaseException as error:  # noqa: BLE001 - the rest comes only once, so it is not left out
                     raised.append(error)
             # Compared after the effects: what a snapshot restores is in the mailbox when its owner is woken.
+            if self._session.state not in (State.NEW, State.CONNECTING):
+                self._introduced.set()
             active = self._session.state is State.ACTIVE
             if active is not self._active:
                 self._active = active

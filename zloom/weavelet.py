@@ -274,6 +274,7 @@ class Weavelet(Steerable):
             self._opened.set()
         try:
             await self._leaving
+            await self._engine.introduce()
         finally:  # also where something ended the loop: with sockets that are open no context can be ended
             try:
                 self._engine.close(self._reason or "failed: its weavelet has ended")

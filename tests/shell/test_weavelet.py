@@ -19,7 +19,7 @@ import pytest
 import zmq
 
 from tests.support import DEADLINE, broker_process, free_endpoint, running_broker
-from zloom import Meta, SettingsError, TransportError, UndoError
+from zloom import Meta, SettingsError, TransportError, UndoError, engine
 from zloom.client import Result, SyncOperator, connect_sync
 from zloom.messages import Answered, Declare, Failure, Happened, Outcomes, Reported, Status, ToBroker
 from zloom.model import MAX_COUNT, Device, ReplicaStatus
@@ -174,6 +174,12 @@ def until_finished(operator: SyncOperator, run: str, reason: str) -> None:
     while [(each.state, each.reason) for each in operator.replicas(run)] != [("finished", reason)]:
         assert time.monotonic() < end, "it said no goodbye"
         time.sleep(0.01)
+
+
+def until_hello(weavelet: Weavelet) -> None:
+    """Return within microseconds of its first hello."""
+    while weavelet.counters is None or not weavelet.counters.session.hellos:
+        pass
 
 
 def declare_rate(weavelet: Weavelet) -> list[float]:
@@ -682,6 +688,26 @@ def test_g12_a_weavelet_whose_thread_was_ended_says_so_and_leaves(
     assert "the weavelet's thread has ended; the training goes on unsteered" in caplog.text
     until_finished(operator, run, "failed: its weavelet has ended")
     weavelet.tick()
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_one_that_fails_before_it_is_welcomed_says_why(
+    endpoint: str, operator: SyncOperator, run: str, turn: int
+) -> None:
+    """Its hello is on its way to the disk: it was taken for one that had died without a word."""
+    with Weavelet(run, broker=endpoint, settings=QUICK) as weavelet:
+        until_hello(weavelet)
+        weavelet.close("failed: ZeroDivisionError")
+    until_finished(operator, run, "failed: ZeroDivisionError")
+
+
+def test_one_where_nobody_listens_waits_for_no_welcome(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "FIRST_ANSWER", DEADLINE)
+    with free_endpoint("ipc") as nowhere, Weavelet(run, broker=nowhere) as weavelet:
+        until_hello(weavelet)
+        weavelet.close()
+        assert weavelet._thread is not None
+        assert not weavelet._thread.is_alive()
 
 
 def test_a_trainer_that_forgot_to_start_its_weavelet_is_warned_once(run: str, endpoint: str) -> None:
