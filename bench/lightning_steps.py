@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 import warnings
+from collections import deque
 from typing import Any
 
 import torch
@@ -17,9 +18,15 @@ from bench.roles import announce
 from bench.steps_trainer import Turn, cpu_of_others
 from bench.training import step
 from zloom.lightning import WeaveletCallback
+from zloom.lightning.reporting import SETTINGS_INTERVAL, epoch_and_rate
+from zloom.metrics import UNREAD_POINTS
+from zloom.readings import read_in_place
 
 FIRST_WARM_UP, WARM_UP = 1000, 5
 """Batches before the first turn, and before each."""
+
+KEPT_ROWS = 1000
+"""Batches whose points wait for who takes them once a second."""
 
 
 class Endless(IterableDataset[int]):
@@ -52,36 +59,56 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Least(Callback):
-    """Does what a callback that reports cannot do without, in one function for each hook.
+class Skeleton(Callback):
+    """Does what zloom's callback must do in each batch, in one function for each hook, and nothing else.
 
-    It counts a step, notes what a batch has logged anew, and reads the numbers of a hundred batches at once.
+    It counts a step, notes where the loop stands, and looks whether something is to be done there or the
+    process is to end. It keeps what the batch has logged anew, by name and step, for who takes it once a
+    second, reads the numbers of a hundred batches together, and looks ten times a second at what changes
+    seldom. Nothing is ever to be done, and nobody takes what it keeps.
     """
 
     def __init__(self) -> None:
-        self.count = 0
-        self._items: list[Any] = []
-        self._newest: list[Any] = []
-        self._unread: list[list[Any]] = []
+        self.step = self.batches = 0
+        self.phase, self.place = "training", ""
+        self.waiting = self.ending = self.gradients_pending = False
+        self.rows: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT_ROWS)
+        self._seldom = 0.0
+        self._newest: dict[str, Any] = {}
+        self._unread: list[dict[str, Any]] = []
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Count a step."""
-        self.count += 1
+        if self.phase == "training":
+            self.place = "start"
+            self.step += 1
+            if self.waiting:
+                self.ending = True
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Note what was logged, and read it with that of others."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Keep what was logged, and read it with that of others."""
+        now, newest = time.monotonic(), self._newest
+        self.batches += 1
+        row: dict[str, Any] = {}
+        if outputs:
+            row["loss"] = outputs["loss"]
         results: Any = trainer.fit_loop.epoch_loop._results
-        if len(results) != len(self._items):
-            self._items = list(results.values())
-            self._newest = [None] * len(self._items)
-        before, self._newest = self._newest, [item._forward_cache for item in self._items]
-        self._unread.append(
-            [None if new is old else new for new, old in zip(self._newest, before, strict=True)]
-        )
-        if len(self._unread) == 100:
-            for values in self._unread:
-                values[:] = [None if value is None else float(value) for value in values]
+        for key, item in results.items():
+            value = item._forward_cache
+            if value is not newest.get(key) and type(value) is torch.Tensor and value.is_cpu:
+                newest[key] = row[key] = value
+        if now >= self._seldom:
+            self._seldom = now + SETTINGS_INTERVAL
+            row |= epoch_and_rate(trainer)
+        self.rows.append((self.step, row))
+        self._unread.append(row)
+        if len(self._unread) * len(row) >= UNREAD_POINTS:
+            for each in self._unread:
+                read_in_place(each)
             self._unread.clear()
+        self.place = "end"
+        if (self.waiting and not self.gradients_pending) or self.ending:
+            trainer.should_stop = True
 
 
 class Timed(Callback):
@@ -112,7 +139,8 @@ class Turns(Callback):
     """Takes turns in one fit, as the lines of the input say, and prints a `Turn` for each.
 
     A line has a number of seconds, and who stands beside this callback: `bare`, nobody; `empty`, a callback
-    that does nothing, each hook of which Lightning calls all the same; `least`, a `Least`; `zloom`, zloom's;
+    that does nothing, each hook of which Lightning calls all the same; `skeleton`, a `Skeleton`; `zloom`,
+    zloom's;
     `timed`, the same with a stopwatch, which costs some microseconds a step itself. All in one process, as
     where its memory lies makes the steps of one some percent faster; and zloom's weavelet, whose first second
     is not like the others, lives in all turns.
@@ -127,7 +155,7 @@ class Turns(Callback):
         self._beside: dict[str, list[Callback]] = {
             "bare": [],
             "empty": [Callback()],
-            "least": [Least()],
+            "skeleton": [Skeleton()],
             "zloom": [zloom],
             "timed": [self._timed],
         }

@@ -1,7 +1,11 @@
 """Which goals even the skeleton of zloom misses: those lie beyond what its parts can do."""
 
-from bench.results import SKELETON_OF, SKELETONS, Run, Verdict
-from bench.tables import Grid, spread_text
+from bench import steps
+from bench.percentiles import Spread
+from bench.results import SKELETON_OF, Run, Verdict
+from bench.tables import Grid, goal_text, spread_text
+
+_SKELETON_OF = SKELETON_OF | {steps.STEERED: steps.SKELETON}
 
 HEADER = ["bench", "case", "measured", "compared", "goal", "zloom", "skeleton", ""]
 
@@ -11,12 +15,12 @@ def limits(run: Run) -> Grid:
     skeletons = {
         (each.bench, each.case, each.what, each.contender, each.peer): each
         for each in run.verdicts
-        if each.contender in SKELETONS
+        if each.contender in _SKELETON_OF.values()
     }
     rows = []
     for each in run.verdicts:
-        if each.contender in SKELETON_OF and each.limit is not None and not each.met:
-            key = each.bench, each.case, each.what, SKELETON_OF[each.contender], each.peer
+        if each.contender in _SKELETON_OF and each.limit is not None and not each.met:
+            key = each.bench, each.case, each.what, _SKELETON_OF[each.contender], each.peer
             if (skeleton := skeletons.get(key)) is not None:
                 rows.append(_row(each, skeleton, each.limit))
     return Grid("Goals that were missed, and what the skeleton reaches", HEADER, rows, 4)
@@ -28,16 +32,17 @@ def _row(missed: Verdict, skeleton: Verdict, limit: float) -> list[str]:
         missed.case,
         missed.what,
         f"{missed.contender.removeprefix('zloom ')} / {missed.peer}",
-        f"at most {limit:g}",
+        goal_text(missed),
         spread_text(missed.spread),
         spread_text(skeleton.spread),
-        _reach(skeleton, limit),
+        _reach(skeleton.spread, limit, at_most=missed.at_most),
     ]
 
 
-def _reach(skeleton: Verdict, limit: float) -> str:
-    if skeleton.spread.low > limit:
+def _reach(skeleton: Spread, limit: float, *, at_most: bool) -> str:
+    sign, best = (1, skeleton.low) if at_most else (-1, skeleton.high)
+    if sign * best > sign * limit:
         return "out of reach in each round"
-    if skeleton.spread.median > limit:
+    if sign * skeleton.median > sign * limit:
         return "out of reach in most"
     return "the skeleton reaches it"

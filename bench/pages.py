@@ -35,8 +35,9 @@ sees that no revision is missing, converts the value, has the handler called, an
 is acknowledged. There are a beat, the statuses that answer it and libzmq's heartbeats, without which nobody
 could tell who hangs. Nothing is sent again or told to anybody who watches, and nobody joins, declares,
 restores, agrees or guards. Where it misses a goal itself, no broker of these parts (CPython, asyncio, libzmq,
-SQLite, msgspec) that promises as much can reach it, and what it reaches is how near one can come. Both
-columns have the rounds' median ratio, the least and the greatest.
+SQLite, msgspec) that promises as much can reach it, and what it reaches is how near one can come. Beside
+Lightning it is a callback that does in each batch what zloom's must. Both columns have the rounds' median
+ratio, the least and the greatest.
 
 {limits}
 """
@@ -193,10 +194,12 @@ memory lies makes the steps of one some percent faster than those of another. Wi
 and a `report(loss=…)`: its broker is there, was killed with -9 before the turn, or never was. `bare loop,
 again` is the bare loop once more: what the two differ by is no cost of anything. `Lightning` has the same
 step in a `Trainer`, `Lightning, zloom` its `WeaveletCallback`. `Lightning, empty callback` has one that does
-nothing, as Lightning calls all hooks of any; and `Lightning, least callback` one that does what a callback
-which reports cannot do without, in one function for each hook: it counts a step, notes what was logged, and
-reads the numbers of a hundred batches together. `NATS publish` sends a message a step from a thread that has
-nats-py's loop; `TensorBoard add_scalar` writes a scalar a step.
+nothing, as Lightning calls all hooks of any; and `Lightning, skeleton callback` one that does what zloom's
+must in each batch, in one function for each hook, and nothing else: it counts a step, notes where the loop
+stands, looks whether something is to be done there, keeps what was logged anew for who takes it, reads the
+numbers of a hundred batches together, and ten times a second epoch and learning rate. Nothing is ever to be
+done. `NATS publish` sends a message a step from a thread that has nats-py's loop; `TensorBoard add_scalar`
+writes a scalar a step.
 
 The turns in a `Trainer` are short and many, and the weavelet lives in all of them, as its first second is not
 like the others: what its thread takes is told by the next figure alone.

@@ -24,10 +24,10 @@ COPY = "torch's copy alone"
 """Of a loss on a GPU, into memory of the host, and the event behind it: no zloom."""
 
 LIGHTNING, STEERED = "Lightning", "Lightning, zloom"
-EMPTY, LEAST = "Lightning, empty callback", "Lightning, least callback"
+EMPTY, SKELETON = "Lightning, empty callback", "Lightning, skeleton callback"
 """One that does nothing, and one that counts a step and reads what was logged."""
 
-IN_TRAINER = (LIGHTNING, EMPTY, LEAST, STEERED)
+IN_TRAINER = (LIGHTNING, EMPTY, SKELETON, STEERED)
 NATS, TENSORBOARD = "NATS publish", "TensorBoard add_scalar"
 WHAT = "steps"
 TAKEN = "taken from it"
@@ -64,7 +64,7 @@ GOALS = (
     ),
     Goal(f"{MILLIS[0]} ms a step", TAKEN, STEERED, NATS, 1.0, by="itself"),
     Goal(f"{MILLIS[0]} ms a step", WHAT, STEERED, LIGHTNING, 0.99, at_most=False),
-    Goal(f"{MILLIS[0]} ms a step", WHAT, LEAST, LIGHTNING),
+    Goal(f"{MILLIS[0]} ms a step", WHAT, SKELETON, LIGHTNING),
     Goal(f"{MILLIS[0]} ms a step", WHAT, EMPTY, LIGHTNING),
 )
 
@@ -203,7 +203,7 @@ _STARTS: dict[str, Callable[[_Trainings], Training]] = {
     ABSENT: lambda trainings: trainings.raw("zloom", "!ipc:///nobody/is/here"),
     LIGHTNING: lambda trainings: trainings.lightning("bare"),
     EMPTY: lambda trainings: trainings.lightning("empty"),
-    LEAST: lambda trainings: trainings.lightning("least"),
+    SKELETON: lambda trainings: trainings.lightning("skeleton"),
     STEERED: _Trainings.steered,
     NATS: lambda trainings: trainings.raw("nats", trainings.nats),
     TENSORBOARD: lambda trainings: trainings.raw("tensorboard", str(trainings.folder)),

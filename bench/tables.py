@@ -129,9 +129,14 @@ def verdicts(run: Run) -> Grid:
 def _verdict(each: Verdict) -> list[str]:
     sign = {"ratio": " / ", "difference": " - ", "itself": ", beside "}[each.by]
     figure = f"{spread_text(each.spread)} {each.unit}".rstrip()
-    goal = "" if each.limit is None else f"{'at most' if each.at_most else 'at least'} {each.limit:g}"
     verdict = {None: "", True: "met", False: "missed"}[each.met]
-    return [each.bench, each.case, each.what, each.contender + sign + each.peer, figure, goal, verdict]
+    compared = each.contender + sign + each.peer
+    return [each.bench, each.case, each.what, compared, figure, goal_text(each), verdict]
+
+
+def goal_text(each: Verdict) -> str:
+    """Return the goal of a figure in words, empty where it has none."""
+    return "" if each.limit is None else f"{'at most' if each.at_most else 'at least'} {each.limit:g}"
 
 
 def absences(run: Run) -> Grid:

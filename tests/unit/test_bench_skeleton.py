@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import contenders, fanout, limits, results
+from bench import contenders, fanout, limits, results, steps
 from bench.extent import Extent
 from bench.goals import Goal, with_skeletons
 from bench.parts import Plan
@@ -14,6 +14,7 @@ from bench.percentiles import Spread
 from bench.results import Contender, Run, Verdict
 
 CHANGES = 5
+MACHINE = results.Machine("CPU", 2, "Linux", "CPython", "27", "4.3.5", "0.1.0", "", "2026-01-02", 1.0)
 
 
 @pytest.mark.parametrize("contender", results.SKELETONS)
@@ -54,8 +55,24 @@ def test_the_skeleton_is_measured_by_each_goal_of_zloom_s() -> None:
     ]
 
 
-def verdict(contender: str, spread: Spread, limit: float | None = None) -> Verdict:
-    return Verdict("latency", "tcp", "p99", contender, "NATS", "ratio", spread, "", limit, at_most=True)
+def verdict(contender: str, spread: Spread, limit: float | None = None, *, at_most: bool = True) -> Verdict:
+    return Verdict("latency", "tcp", "p99", contender, "NATS", "ratio", spread, "", limit, at_most=at_most)
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "said"),
+    [
+        (Spread(0.97, 0.96, 0.98), "out of reach in each round"),
+        (Spread(0.98, 0.96, 0.995), "out of reach in most"),
+        (Spread(0.992, 0.96, 1.0), "the skeleton reaches it"),
+    ],
+)
+def test_a_lower_bound_is_beyond_reach_likewise(skeleton: Spread, said: str) -> None:
+    missed = verdict(steps.STEERED, Spread(0.98, 0.97, 1.0), 0.99, at_most=False)
+    verdicts = [missed, verdict(steps.SKELETON, skeleton)]
+    (row,) = limits.limits(Run(MACHINE, False, 0.5, 1.0, [], [], [], verdicts=verdicts)).rows
+    assert row[3:6] == ["Lightning, zloom / NATS", "at least 0.99", "0.98 (0.97-1)"]
+    assert row[-1] == said
 
 
 @pytest.mark.parametrize(
@@ -69,13 +86,12 @@ def verdict(contender: str, spread: Spread, limit: float | None = None) -> Verdi
 def test_a_goal_that_was_missed_is_beyond_reach_where_the_skeleton_misses_it(
     skeleton: Spread, said: str
 ) -> None:
-    machine = results.Machine("CPU", 2, "Linux", "CPython", "27", "4.3.5", "0.1.0", "", "2026-01-02", 1.0)
     verdicts = [
         verdict("zloom fsync", Spread(3.0, 2.0, 4.0), 1.0),
         verdict("skeleton fsync", skeleton),
         verdict("zloom buffered", Spread(0.5, 0.4, 0.6), 1.0),
         verdict("skeleton buffered", Spread(0.4, 0.3, 0.5)),
     ]
-    (row,) = limits.limits(Run(machine, False, 0.5, 1.0, [], [], [], verdicts=verdicts)).rows
+    (row,) = limits.limits(Run(MACHINE, False, 0.5, 1.0, [], [], [], verdicts=verdicts)).rows
     assert row[3:6] == ["fsync / NATS", "at most 1", "3 (2-4)"]
     assert row[-1] == said

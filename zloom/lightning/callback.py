@@ -165,15 +165,15 @@ class WeaveletCallback(Callback):
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that gradients wait for a step."""
-        self._running.position.gradients_pending = True
+        (self._fit or self._running).position.gradients_pending = True
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Note that the gradients are used."""
-        self._running.position.gradients_pending = False
+        (self._fit or self._running).position.gradients_pending = False
 
     def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Note that the gradients are dropped."""
-        self._running.position.gradients_pending = False
+        (self._fit or self._running).position.gradients_pending = False
 
     # --- phases -----------------------------------------------------------------------------------------
 
