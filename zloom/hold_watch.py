@@ -96,8 +96,8 @@ class HoldWatch:
             self._file = -1
 
     def _look(self) -> None:
-        is_set, is_over = self._stack_timer.is_set, self._stack_timer.is_over
-        self._stack_timer.unset()
+        is_set = self._stack_timer.is_set
+        is_over = not self._stack_timer.unset() and is_set
         threads = self._written()
         if threads:
             seconds = time.monotonic() - self._set_back

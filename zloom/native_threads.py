@@ -65,6 +65,9 @@ def newest_number() -> str:
 def _read(path: str) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return b"".join(iter(lambda: os.read(file, _AT_ONCE), b""))
+        parts = [os.read(file, _AT_ONCE)]
+        while len(parts[-1]) == _AT_ONCE:  # a file of `/proc` gives less at its end alone
+            parts.append(os.read(file, _AT_ONCE))
+        return b"".join(parts)
     finally:
         os.close(file)

@@ -93,11 +93,16 @@ class StackTimer:
             if self._thread is None:  # it would write to a file that is closed by then
                 faulthandler.cancel_dump_traceback_later()
 
-    def unset(self) -> None:
-        """Have nothing written any more, and wait for what is being written."""
+    def unset(self) -> bool:
+        """Have nothing written any more, and wait for what is being written.
+
+        Returns:
+            Whether it waited. Else it has written, somebody else has set or unset it, or it was not set.
+        """
         with _lock:
-            self._cancel()
+            waited = self._cancel()
             self._forget()
+            return waited
 
     @property
     def is_set(self) -> bool:
