@@ -166,6 +166,17 @@ def test_a_momentum_of_zero_that_was_asked_for_goes_over() -> None:
     assert (momenta(loop), key.get(loop.optimization)) == ([0.0], 0.0)
 
 
+def test_nesterov_of_an_optimizer_before_forbids_nothing() -> None:
+    loop, key = Loop("sgd"), Momentum()
+    loop.made = loop.optimizer = torch.optim.SGD(
+        loop.model.parameters(), lr=0.01, momentum=0.9, nesterov=True
+    )
+    change(loop, "adamw")
+    for value in (0.0, None):
+        key.apply(loop.optimization, value)
+    assert momenta(loop) == [0.9]
+
+
 def test_null_is_what_the_optimizer_was_made_with() -> None:
     loop, key = Loop("adamw"), Momentum()
     loop.made = loop.optimizer = torch.optim.AdamW(loop.model.parameters(), lr=0.01, betas=(0.85, 0.99))

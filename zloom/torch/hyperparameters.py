@@ -99,8 +99,9 @@ class Momentum(Steer[Optimization, Window]):
 
     def refusal(self, subject: Optimization, value: float | None) -> str | None:
         optimizer = subject.the_optimizer
-        nesterov = any(group.get("nesterov") for group in optimizer.param_groups)
-        if nesterov and (optimizer.defaults["momentum"] if value is None else value) == 0:
+        known = optimizer.defaults  # a group may still have options of an optimizer before
+        nesterov = "nesterov" in known and any(group.get("nesterov") for group in optimizer.param_groups)
+        if nesterov and (known["momentum"] if value is None else value) == 0:
             return "Nesterov's method needs a momentum above 0; start the optimizer with nesterov=False"
         return None
 
