@@ -964,6 +964,21 @@ def test_a_host_that_nobody_knows_is_named_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_command_without_descriptors_says_so_in_one_line(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))\n"
+        "from zloom.cli import main\n"
+        "sys.argv[1:] = ['ps']\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", program]
+    environment = Place(tmp_path).environment
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    (line,) = ended.stderr.splitlines()
+    assert (ended.returncode, line.startswith("zloom: "), "Too many open files" in line) == (1, True, True)
+
+
 def test_prometheus_reads_the_brokers_numbers(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with ended(place.start("broker", "--metrics-port", "0")) as broker:

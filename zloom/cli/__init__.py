@@ -4,10 +4,14 @@ What a command needs beyond typer is imported when the command runs, so that `zl
 completion come at once.
 """
 
+import errno
 import os
 import sys
 
 REPORT_AT = "the issue tracker of zloom"
+
+_SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+_NO_THREAD = "can't start new thread"
 
 
 def main() -> None:
@@ -21,10 +25,28 @@ def main() -> None:
     except Exception as error:  # the edge of the process: no traceback reaches a user
         if os.environ.get("ZLOOM_TRACEBACK"):
             raise
-        from zloom.cli.output import complain
-
-        complain(
-            f"{type(error).__name__}: {error}; this is a bug in zloom: please report it at {REPORT_AT}, with "
-            "what ZLOOM_TRACEBACK=1 shows"
-        )
+        _complain(error)
         sys.exit(1)
+
+
+def _complain(error: Exception) -> None:
+    text = f"{type(error).__name__}: {error}"
+    if _is_short(error):
+        # What else were imported to print this might not come, and a loop that is half made complains at its end.
+        sys.stderr.write(f"zloom: {text}; this process may have too little of that (see ulimit -a)\n")
+        sys.stderr.flush()
+        os._exit(1)
+    from zloom.cli.output import complain
+
+    complain(
+        f"{text}; this is a bug in zloom: please report it at {REPORT_AT}, with what ZLOOM_TRACEBACK=1 shows"
+    )
+
+
+def _is_short(error: BaseException | None) -> bool:
+    """Tell whether the system gave no more descriptors, threads or memory, which is no bug."""
+    if error is None:
+        return False
+    code = error.errno if isinstance(error, OSError) else None
+    short = isinstance(error, MemoryError) or code in _SHORT or str(error) == _NO_THREAD
+    return short or _is_short(error.__cause__) or _is_short(error.__context__)
