@@ -32,7 +32,7 @@ def main() -> None:
 def _complain(error: Exception) -> None:
     text = f"{type(error).__name__}: {error}"
     if _is_short(error):
-        # What else were imported to print this might not come, and a loop that is half made complains at its end.
+        # What else were imported to print this might not come; a loop that is half made complains at its end.
         sys.stderr.write(f"zloom: {text}; this process may have too little of that (see ulimit -a)\n")
         sys.stderr.flush()
         os._exit(1)
