@@ -12,6 +12,10 @@ from zloom.session_state import Alarm, Alarms, SessionCounters
 INTERVAL = 1.0
 """Seconds until a hello, sync, declaration or echo without an answer is asked for again."""
 
+SELDOM = 3.0
+"""Seconds between hellos once a second pair of sockets has had no answer. One waits in the socket for the
+connection, so to say more of them brings no answer sooner, and costs the training."""
+
 HELLOS = 3
 """Hellos without an answer until the sockets are made anew, which empties what piled up in them."""
 
@@ -59,6 +63,7 @@ class Link:
         self._credit = CreditMeter()
         self._starved: set[Alarm] = set()
         self._hellos = 0
+        self._hello_interval = INTERVAL
 
     @property
     def patience(self) -> float:
@@ -90,7 +95,7 @@ class Link:
         self._hellos += 1
         self.counters.hellos += 1
         self._credit.said_hello()
-        self.alarms.set(Alarm.HELLO, now + INTERVAL)
+        self.alarms.set(Alarm.HELLO, now + self._hello_interval)
         hello = Hello(
             protocols=[PROTOCOL],
             role="weavelet",
@@ -113,7 +118,9 @@ class Link:
         Where this process did not run, that is said first: the broker may well have answered.
         """
         known = self._silent_since is not None
-        if not known:
+        if known:
+            self._hello_interval = SELDOM
+        else:
             self._silent_since = self.heard
         if self.late > INTERVAL:
             text = (
@@ -131,7 +138,7 @@ class Link:
         if self._silent_since is None:
             return []
         again, seconds = " again" if self.welcome.epoch else "", now - self._silent_since
-        self._silent_since, self._blamed = None, False
+        self._silent_since, self._blamed, self._hello_interval = None, False, INTERVAL
         return [Say(f"the broker at {self.control} answers{again} after {seconds:.1f} s")]
 
     def welcomed(self, welcome: Welcome) -> None:

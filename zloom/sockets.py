@@ -32,8 +32,10 @@ from .socket_sender import NOBODY, sender_of
 _RETRY_SECONDS = 0.01
 
 # Seconds. As long as nothing goes out the interval grows fourfold up to this: without a broker the hello that
-# waits must not wake a trainer's process a hundred times a second.
+# waits must not wake a trainer's process a hundred times a second. A dealer has one queue, and the descriptor
+# tells of it when a connection stands.
 _RETRY_SECONDS_MAX = 0.5
+_RETRY_SECONDS_MAX_OF_DEALER = 2.0
 
 OnFrames = Callable[[list[bytes]], None]
 
@@ -313,10 +315,12 @@ class DrainSocket:
             raise TransportError(f"the socket of {self._endpoint} is closed; open a new one")
 
     def _hold(self, lane: bytes, frames: Sequence[bytes]) -> bool:
+        stuck = lane in self._outbox.lanes
         if not self._outbox.put(lane, frames):
             self._n_dropped += 1
             return False
-        self._retry_later(_RETRY_SECONDS)
+        if not stuck:
+            self._retry_later(_RETRY_SECONDS)
         return True
 
     def _retry_later(self, seconds: float) -> None:
@@ -359,7 +363,8 @@ class DrainSocket:
             finished = finished and not flushed and self._drain()
         if self._outbox.lanes:
             stuck = self._n_sent == before
-            longer = min(4 * self._retry_seconds, _RETRY_SECONDS_MAX)
+            most = _RETRY_SECONDS_MAX_OF_DEALER if self._kind == "dealer" else _RETRY_SECONDS_MAX
+            longer = min(4 * self._retry_seconds, most)
             self._retry_later(longer if stuck else _RETRY_SECONDS)
         return finished
 

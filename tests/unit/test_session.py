@@ -117,6 +117,18 @@ def test_hello_is_said_three_times_then_the_sockets_are_made_anew() -> None:
     assert session.next_timer() == 4.0
 
 
+def test_hello_is_said_more_seldom_to_nobody_until_somebody_has_answered() -> None:
+    session, said = make_session(), []
+    session.start(0.0)
+    while (now := session.next_timer()) is not None and now < 24.0:
+        session.on_timer(now)
+        said.append(now)
+    assert said == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0]
+    session.receive_control(WELCOME, 24.0)
+    session.receive_control(m.HelloRequired(), 25.0)
+    assert session.next_timer() == 26.0
+
+
 def test_welcome_subscribes_the_nonce_last() -> None:
     session = make_session()
     session.start(0.0)
