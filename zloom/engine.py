@@ -175,8 +175,10 @@ class Engine:
         """Wait a moment where the broker may be about to answer the very first hello.
 
         It knows who said hello from then on; one that left before would be no more to it than one that was
-        killed.
+        killed. Devices are not waited for any more. What a new attempt is to inherit is.
         """
+        if self._awaited == {"devices"}:
+            self._begin("devices")
         first = self._session.state is State.CONNECTING and self._session.counters.hellos == 1
         if first and not is_deserted(self._endpoint):
             with contextlib.suppress(TimeoutError):

@@ -177,12 +177,35 @@ def test_nesterov_of_an_optimizer_before_forbids_nothing() -> None:
     assert momenta(loop) == [0.9]
 
 
-def test_null_is_what_the_optimizer_was_made_with() -> None:
+@pytest.mark.parametrize("betas", [(0.85, 0.99), (0.0, 0.99)])
+def test_what_the_program_made_comes_back_and_null_is_what_the_class_has(betas: tuple[float, float]) -> None:
     loop, key = Loop("adamw"), Momentum()
-    loop.made = loop.optimizer = torch.optim.AdamW(loop.model.parameters(), lr=0.01, betas=(0.85, 0.99))
-    key.apply(loop.optimization, 0.5)
+    loop.made = loop.optimizer = torch.optim.AdamW(loop.model.parameters(), lr=0.01, betas=betas)
+    assert key.get(loop.optimization) == betas[0]
+    change(loop, "adagrad", "adam", "sgd", "adamw")
+    assert loop.made.param_groups[0]["betas"] == betas
     key.apply(loop.optimization, None)
-    assert loop.made.param_groups[0]["betas"] == (0.85, 0.99)
+    assert momenta(loop) == [0.9]
+
+
+def test_null_is_the_same_however_one_came_to_it() -> None:
+    """The program's SGD has 0.8; a rank that is restarted takes the config there in one step."""
+    straight, around = (Loop("sgd") for _ in range(2))
+    for loop in (straight, around):
+        loop.made = loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.01, momentum=0.8)
+        Momentum().apply(loop.optimization, None)
+    change(around, "adamw", "sgd")
+    assert momenta(straight) == momenta(around) == [0.0]
+
+
+def test_decay_that_is_kept_is_told_and_null_is_none() -> None:
+    loop, key = Loop("adamw"), WeightDecay()
+    key.apply(loop.optimization, 0.07)
+    change(loop, "rprop")
+    assert key.get(loop.optimization) == 0.07, "the baseline of an attempt that goes on from a checkpoint"
+    change(loop, "adamw")
+    key.apply(loop.optimization, None)
+    assert loop.made.param_groups[0]["weight_decay"] == 0.0
 
 
 def test_what_was_kept_is_forgotten_by_an_undo() -> None:

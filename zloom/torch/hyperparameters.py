@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from zloom.torch.base import Steer, Undo, Window
 from zloom.torch.momenta import SAID, chosen_momentum, has_momentum, momentum_of, with_momentum
 from zloom.torch.optimization import Optimization
+from zloom.torch.succession import CANNOT_TAKE, defaults_of
 
 # Which part of the decay a group has. Kept in the group, and so in a checkpoint and through a change of
 # the optimizer, since with the decay at 0 nothing else tells the groups that are never decayed.
@@ -25,13 +26,17 @@ class WeightDecay(Steer[Optimization, Window]):
     """The weight decay of the first group that has one; groups at 0 beside it stay at 0."""
 
     name = "weight_decay"
-    annotation = Annotated[float, Meta(ge=0)]
-    description = "Weight decay; groups at 0 beside others stay at 0, and proportions are kept"
+    annotation = Annotated[float, Meta(ge=0)] | None
+    description = (
+        "Weight decay; null or 0 for none; groups at 0 beside others stay at 0, and proportions are kept"
+    )
+    nullable = True
     brought_by = _TYPE
 
     def get(self, subject: Optimization) -> float | None:
         optimizer = subject.optimizer
-        if optimizer is None or "weight_decay" not in optimizer.defaults:
+        # Also one that is kept for the next class that knows it.
+        if optimizer is None or not any("weight_decay" in group for group in optimizer.param_groups):
             return None
         return _reference(optimizer)
 
@@ -54,7 +59,7 @@ class WeightDecay(Steer[Optimization, Window]):
             group.pop(_SHARE, None)
         return undo
 
-    def change(self, subject: Optimization, value: float) -> Undo:
+    def change(self, subject: Optimization, value: float | None) -> Undo:
         groups = subject.the_optimizer.param_groups
         undo = _remember(groups, "weight_decay", _SHARE)
         reference = _reference(subject.the_optimizer)
@@ -62,19 +67,19 @@ class WeightDecay(Steer[Optimization, Window]):
             if reference:
                 group[_SHARE] = _decay(group) / reference
             share = group.setdefault(_SHARE, 1.0)
-            _put(group, "weight_decay", value * share)
+            _put(group, "weight_decay", (value or 0.0) * share)
         return undo
 
 
 class Momentum(Steer[Optimization, Window]):
     """Momentum where the optimizer has it, else the first of its betas.
 
-    None is the one of the optimizer's own, of whatever class it comes to be.
+    None is the one that a class has by itself, of whatever class the optimizer comes to be.
     """
 
     name = "momentum"
     annotation = Annotated[float, Meta(ge=0, lt=1)] | None
-    description = "Momentum, or the first beta of the Adam family; null for the optimizer's own"
+    description = "Momentum, or the first beta of the Adam family; null for that of the class itself"
     nullable = True
     brought_by = _TYPE
 
@@ -101,14 +106,14 @@ class Momentum(Steer[Optimization, Window]):
         optimizer = subject.the_optimizer
         known = optimizer.defaults  # a group may still have options of an optimizer before
         nesterov = "nesterov" in known and any(group.get("nesterov") for group in optimizer.param_groups)
-        if nesterov and (known["momentum"] if value is None else value) == 0:
+        if nesterov and (_of_class(optimizer) if value is None else value) == 0:
             return "Nesterov's method needs a momentum above 0; start the optimizer with nesterov=False"
         return None
 
     def change(self, subject: Optimization, value: float | None) -> Undo:
         optimizer = subject.the_optimizer
         known, groups = optimizer.defaults, optimizer.param_groups
-        momentum = momentum_of(known, known) if value is None else value
+        momentum = _of_class(optimizer) if value is None else value
         put_back = _remember(groups, "momentum", "betas")
         for group in groups:
             group.update(with_momentum(momentum, group, known))
@@ -121,6 +126,14 @@ class Momentum(Steer[Optimization, Window]):
             put_buffers_back()
 
         return undo
+
+
+def _of_class(optimizer: Optimizer) -> float:
+    try:
+        known = defaults_of(type(optimizer), optimizer)
+    except CANNOT_TAKE:  # so the program's is the only one that can be known
+        known = optimizer.defaults
+    return momentum_of(known, known)
 
 
 def _choose(groups: Iterable[dict[str, Any]], momentum: float | None) -> Undo:

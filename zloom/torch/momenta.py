@@ -5,8 +5,8 @@ from typing import Any
 
 SAID = "zloom_momentum"
 """The option of a parameter group that holds the momentum that somebody chose, an operator or the program, or
-None where each optimizer is to have its own. Kept in the group, and so in a checkpoint and through optimizers
-that have none; one that the program made has no such option."""
+None where each optimizer is to have its class's own. Kept in the group, and so in a checkpoint and through
+optimizers that have none; one that the program made has no such option."""
 
 Options = Mapping[str, Any]
 """Of a parameter group, or of an optimizer where a group says nothing."""
@@ -28,14 +28,18 @@ def momentum_of(options: Options, known: Container[str]) -> float:
 
 
 def chosen_momentum(group: Options, known: Container[str]) -> float | None:
-    """Return the momentum that somebody chose for this group, None where it is the optimizer's own.
+    """Return the momentum that somebody chose for this group, None where it is the class's own.
 
-    0 is the own one of SGD and RMSprop, and would take from Adam or Muon what makes them so.
+    A `momentum` of 0, which SGD and RMSprop have by themselves, is no choice: it would take from Adam or Muon
+    what makes them so.
     """
     if SAID in group:
         chosen: float | None = group[SAID]
         return chosen
-    return (momentum_of(group, known) or None) if has_momentum(known) else None
+    if not has_momentum(known):
+        return None
+    momentum = momentum_of(group, known)
+    return None if momentum == 0 and "momentum" in known else momentum
 
 
 def with_momentum(momentum: float, options: Options, known: Container[str]) -> dict[str, Any]:

@@ -24,7 +24,9 @@ class OptimizerType(Steer[Optimization, Window]):
 
     name = "optimizer_type"
     annotation: ClassVar[Any] = Literal[tuple(torch_optimizers())]
-    description = "Class of the optimizer; parameters, learning rate, weight decay and schedule go over"
+    description = (
+        "Class of the optimizer; parameters, learning rate, weight decay, momentum and schedule go over"
+    )
 
     def __init__(self) -> None:
         self._choices = torch_optimizers()

@@ -59,7 +59,7 @@ class Succession:
         self._old = old
         self._cls = cls
         self._sparse = sparse
-        self._known = _defaults(cls, old)
+        self._known = defaults_of(cls, old)
 
     @property
     def loses(self) -> str | None:
@@ -134,7 +134,12 @@ class Succession:
         return Kind(parameter.dim(), parameter.dtype, parameter.device, id(parameter) in self._sparse)
 
 
-def _defaults(cls: Maker, old: Optimizer) -> dict[str, Any]:
+def defaults_of(cls: Maker, old: Optimizer) -> dict[str, Any]:
+    """Return the options that an optimizer has where its program says nothing but a rate, `old`'s.
+
+    Raises:
+        Exception: One of CANNOT_TAKE: its constructor wants more.
+    """
     # Two dimensions, since Muon takes nothing else.
     parameter = torch.zeros(1, 1, requires_grad=True)
     return dict(cls([{"params": [parameter], "lr": float(old.param_groups[0]["lr"])}]).defaults)
