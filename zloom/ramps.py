@@ -142,7 +142,9 @@ class Ramps:
             if name in values:
                 start = values[name] if ramp.start is None else ramp.start
                 if not is_number(start) or not is_number(changes.get(name)):
-                    raise SettingsError(f"{name}: a ramp leads from number to number, not from {start!r}")
+                    now = "null" if start is None else repr(start)
+                    text = f"{name}: a ramp leads from number to number, not from {now}"
+                    raise SettingsError(f"{text}; say where it begins, as in {name}=0.1..0.2")
                 changes[name] = start
         return changes
 

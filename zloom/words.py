@@ -256,7 +256,19 @@ def parse(text: str, schema: Schema) -> Value:
     nouns = " or ".join(noun for name, (_, noun) in _READERS.items() if name in schema.type)
     # The bounds are named too, so that the next try is not refused for them.
     bounds = "" if describe(schema) == " or ".join(schema.type) else f"; expected {describe(schema)}"
-    raise SettingsError(f'"{shorten(text)}" is not {nouns}{bounds}')
+    raise SettingsError(f'"{shorten(text)}" is {_beyond(text, schema) or f"not {nouns}"}{bounds}')
+
+
+def _beyond(text: str, schema: Schema) -> str:
+    """Return what is wrong with a number that a schema of numbers cannot take; empty of another word."""
+    if not {"integer", "number"} & {*schema.type}:
+        return ""
+    if "number" not in schema.type and text.lstrip("+-").isdecimal():
+        return "beyond 64 bits"
+    try:
+        return "" if math.isfinite(float(text)) else "not finite, or too large"
+    except ValueError:
+        return ""
 
 
 def _parse_enum(text: str, schema: Schema) -> Value:

@@ -717,7 +717,7 @@ def test_the_reason_that_an_exception_is(error: BaseException | None, reason: st
 
 
 def test_a_pending_value_is_marked() -> None:
-    rows = tables.of_values({"a": 1, "b": 2}, "lm", {"b"}).rows
+    rows = tables.of_values({"a": 1, "b": 2}, "lm", {"b": "pending"}).rows
     assert rows == [["a", "1"], ["b", "2 (pending)"]]
 
 

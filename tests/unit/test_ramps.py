@@ -166,7 +166,9 @@ def test_a_ramp_that_cannot_begin_is_rejected_and_nothing_changed() -> None:
     trainer = Trainer(bad={3.0})
     assert trainer.apply(ramp(1, 5.0, 4, 3.0, count=2), 0) == Rejected("rate: ValueError: too hot")
     from_none = Revision(2, "config", {"clip": 1.0}, ramps={"clip": Ramp(4)})
-    refused = "clip: a ramp leads from number to number, not from None"
+    refused = (
+        "clip: a ramp leads from number to number, not from null; say where it begins, as in clip=0.1..0.2"
+    )
     assert trainer.apply(from_none, 0) == Rejected(refused)
     assert trainer.ramps.check(from_none) == refused
     assert (trainer.ramps.check(ramp(3, 5.0, 4, -1.0)) or "").startswith("rate: expected number > 0")

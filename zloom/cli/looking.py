@@ -119,15 +119,15 @@ def get(
     with exits.reported(as_json=as_json):
         found = connection.ask(target, lambda operator: connection.keys_of(operator, run, attempt))
         values = arguments.values(found, key)
-    pending = {state.key.name for state in found.keys if state.pending}
+    marks = {state.key.name: mark for state in found.keys if (mark := report.key_mark(state))}
     if as_json:
         output.say_json(values)
     elif key:
         output.say(report.value_text(values[key]))
-        if key in pending:
-            output.remark(f"note: {key} is pending: not every replica has answered yet")
+        if key in marks:
+            output.remark(f"note: {key} may have another value somewhere: {marks[key]}")
     else:
-        output.show(tables.of_values(values, run, pending))
+        output.show(tables.of_values(values, run, marks))
 
 
 def history(

@@ -9,7 +9,7 @@ from zloom.cli.guards import caret
 from zloom.client.operator import Observation
 from zloom.client.results import Result
 from zloom.messages import Answered, Happened, Preview, Reported, Revised
-from zloom.model import Outcome, RampState, ReplicaStatus, Revision, Value
+from zloom.model import KeyState, Outcome, RampState, ReplicaStatus, Revision, Value
 from zloom.words import counted, did_you_mean, named, span
 
 MAX_RUNS = 20
@@ -136,6 +136,12 @@ def ramp_text(ramp: RampState) -> str:
     if ramp.error:
         return f"stopped at {ramp.value:.6g}: {ramp.error}"
     return f"{ramp.value:.6g} now, {ramp.end:.6g} at step {ramp.until}"
+
+
+def key_mark(state: KeyState) -> str:
+    """Return why a key may have another value somewhere than the one that was asked for; empty where not."""
+    ramp = "" if state.ramp is None else f"ramp: {ramp_text(state.ramp)}"
+    return ", ".join(filter(None, ("pending" if state.pending else "", ramp)))
 
 
 def ramps_text(status: ReplicaStatus) -> str:

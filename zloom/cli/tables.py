@@ -1,15 +1,15 @@
 """The tables that commands print. Pure."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from zloom.cli.guards import standing
 from zloom.cli.output import Table
 from zloom.cli.report import (
     clock,
     duration,
+    key_mark,
     main_metrics_text,
     outcome_summary,
-    ramp_text,
     ramps_text,
     state_text,
     value_text,
@@ -136,11 +136,10 @@ def of_keys(keys: Keys) -> Table:
 
 def _key_row(state: KeyState) -> list[str]:
     origin = f"revision {state.revision}" if state.revision else "trainer"
-    pending = " (pending)" if state.pending else ""
-    pending += f" (ramp: {ramp_text(state.ramp)})" if state.ramp is not None else ""
-    key = state.key
+    mark, key = key_mark(state), state.key
     described = describe(key.schema, shortly=True)
-    return [key.name, described, value_text(state.value), origin + pending, key.description]
+    set_by = f"{origin} ({mark})" if mark else origin
+    return [key.name, described, value_text(state.value), set_by, key.description]
 
 
 def of_commands(keys: Keys) -> Table:
@@ -156,10 +155,10 @@ def of_commands(keys: Keys) -> Table:
     return Table(columns, rows, f"{keys.run} declares no commands", whole=whole, spare=("DESCRIPTION",))
 
 
-def of_values(values: dict[str, Value], run: str, pending: Collection[str] = ()) -> Table:
-    """Return the table of `get`; `pending` names the keys whose value is not applied everywhere yet."""
-    marks = dict.fromkeys(pending, " (pending)")
-    rows = [[key, value_text(value) + marks.get(key, "")] for key, value in values.items()]
+def of_values(values: dict[str, Value], run: str, marks: Mapping[str, str] | None = None) -> Table:
+    """Return the table of `get`; `marks` says of some keys why they may have another value somewhere."""
+    said = {key: f" ({text})" for key, text in (marks or {}).items()}
+    rows = [[key, value_text(value) + said.get(key, "")] for key, value in values.items()]
     return Table(("KEY", "VALUE"), rows, f"{run} declares no keys", whole=frozenset({"KEY"}))
 
 
