@@ -84,9 +84,11 @@ class Declaring(ABC):
 
     @property
     def update(self) -> Mapping[str, Value]:
-        """All changes of the update whose handlers run now, by key; empty outside of a key's handler.
+        """The values, by key, of the update whose handlers run now, for one that depends on another key.
 
-        For a handler that depends on another key of the same update; read it on the thread that it runs on.
+        Where a replica that comes later is brought up to its attempt's config that is all of it, values that
+        hold already too. Empty outside of a key's handler, and where one is called to undo what it did
+        itself. Read it on the thread that the handler runs on.
         """
         return self._training.registry.update
 

@@ -75,7 +75,7 @@ class Registry:
         self.failures: tuple[FailureHandler, ...] = ()
         """Whom to tell of a failure, in the order of registration."""
         self.update: Mapping[str, Value] = {}
-        """The changes of which handlers run now, by key; empty outside of them."""
+        """What is brought into force while handlers run, by key, and what of it held before; else empty."""
         self._raised = raised
         self._keys: dict[str, DeclaredKey] = {}
         self._commands: dict[str, DeclaredCommand] = {}
@@ -206,11 +206,17 @@ class Registry:
             return str(error)
         return None if planned else UNDECLARED
 
-    def apply(self, changes: Mapping[str, Value]) -> Applied | Rejected:
+    def apply(
+        self, changes: Mapping[str, Value], whole: Mapping[str, Value] | None = None
+    ) -> Applied | Rejected:
         """Change the keys that are declared here, all or none, in the order of declaration.
 
         All values are checked before the first handler runs. When a handler raises, those that ran are
         undone in reverse.
+
+        Args:
+            changes: New values.
+            whole: A config that the changes are what is lacking of; by default there is no more.
 
         Raises:
             UndoError: A handler raised, and then an undo did: the trainer's state is unknown.
@@ -219,7 +225,7 @@ class Registry:
             planned = self._plan(changes)
         except SettingsError as error:
             return Rejected(str(error))
-        return self._carry_out(planned) if planned else Rejected(UNDECLARED)
+        return self._carry_out(planned, whole or changes) if planned else Rejected(UNDECLARED)
 
     def _plan(self, changes: Mapping[str, Value]) -> list[_Change]:
         planned = []
@@ -229,12 +235,13 @@ class Registry:
                 planned.append(_Change(key, new, plain(new)))
         return planned
 
-    def _carry_out(self, planned: list[_Change]) -> Applied | Rejected:
-        self.update = {change.key.key.name: change.value for change in planned}
+    def _carry_out(self, planned: list[_Change], whole: Mapping[str, Value]) -> Applied | Rejected:
+        self.update = {name: value for name, value in whole.items() if name in self._keys}
         try:
-            return self._run_handlers(planned)
+            result = self._run_handlers(planned)
         finally:
             self.update = {}
+        return result
 
     def _run_handlers(self, planned: list[_Change]) -> Applied | Rejected:
         undos: list[tuple[str, Callable[[], object]]] = []
@@ -244,10 +251,10 @@ class Registry:
                 returned = change.key.handler(change.new)
             except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
                 self.tell_of(f"the handler of {name}", error)
-                _take_back(undos)
+                self._take_back(undos)
                 return Rejected(f"{name}: {_text(error)}")
             except BaseException:
-                _take_back(undos)
+                self._take_back(undos)
                 raise
             undos.append((name, returned if callable(returned) else _old_value(change.key)))
         before = []
@@ -261,6 +268,10 @@ class Registry:
             _take_back(undos)
 
         return Applied(undo=undo)
+
+    def _take_back(self, undos: list[tuple[str, Callable[[], object]]]) -> None:
+        self.update = {}  # no part of it is brought into force any more
+        _take_back(undos)
 
     def tell_of(self, what: str, error: BaseException) -> None:
         """Have the trainer's own log say where its code raised; a refusal in the proper words is no error."""

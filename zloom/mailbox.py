@@ -275,17 +275,19 @@ class Mailbox:
         """Apply the held values that can be; return the keys for which revisions must wait."""
         if not self._restoring:
             return set()
-        changes = self._restoring.changes()
+        changes, whole = self._restoring.changes(), self._restoring.wanted
         ready, error = self._ask(lambda: self._registry.are_keys_ready(changes))
         if not ready and not error:
             return set(changes)
         # Values that hold already are answered for too: somebody may wait for this replica's outcome.
         if self._restoring.done() or changes:
-            self._change(self._restoring.revision, lambda: self._apply_snapshot(changes, error))
+            self._change(self._restoring.revision, lambda: self._apply_snapshot(changes, whole, error))
         return set()
 
-    def _apply_snapshot(self, changes: dict[str, Value], error: str) -> Applied | Rejected:
-        result = Rejected(error) if error else self._registry.apply(changes) if changes else Applied()
+    def _apply_snapshot(
+        self, changes: dict[str, Value], whole: dict[str, Value], error: str
+    ) -> Applied | Rejected:
+        result = Rejected(error) if error else self._registry.apply(changes, whole) if changes else Applied()
         if isinstance(result, Applied):
             self.ramps.forget(changes)
         return Applied(SNAPSHOT) if isinstance(result, Applied) else result
@@ -318,7 +320,9 @@ class Mailbox:
 
     def _carry_out_together(self, round: Round) -> None:
         try:
-            result = self.ramps.apply(self._lacking(round.revision), self._first)
+            revision = round.revision
+            whole = revision.changes if revision.restores else None
+            result = self.ramps.apply(self._lacking(revision), self._first, whole)
         except BaseException as error:
             self._reject(round, error_text(error))
             raise

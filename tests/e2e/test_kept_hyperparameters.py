@@ -23,14 +23,12 @@ from zloom.torch.optimizer_type import OptimizerType
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
 
-def steered(
-    operator: SyncOperator, run: str, name: str, script: Callable[[], object], inherit: bool = False
-) -> Loop:
+def steered(operator: SyncOperator, run: str, name: str, script: Callable[[], object], **launch: Any) -> Loop:
     """Train with an optimizer of this name while an operator's script runs, and return the loop."""
     loop = Loop(name, lr=0.001)
     with (
         ThreadPoolExecutor(1) as pool,
-        zloom.Weavelet(run, broker=operator.endpoint, inherit=inherit) as weavelet,
+        zloom.Weavelet(run, broker=operator.endpoint, **launch) as weavelet,
     ):
         zloom.torch.steer(weavelet, loop.optimizer, model=loop.model)
         following = pool.submit(script)
@@ -85,6 +83,21 @@ def test_an_attempt_takes_over_what_an_optimizer_of_now_has_not(operator: SyncOp
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "now"),
+    [("adagrad", {"momentum": 0.8}, (0.8, 0.0)), ("rprop", {"weight_decay": 0.2}, (0.9, 0.2))],
+)
+def test_a_rank_that_is_restarted_takes_over_what_its_optimizer_has_not(
+    operator: SyncOperator, run: str, name: str, before: dict[str, Value], now: tuple[float, float]
+) -> None:
+    """Its program makes the optimizer that the config says, so that the value alone is to come there."""
+    first: dict[str, Value] = {"optimizer_type": "adamw"}
+    back: dict[str, Value] = {"optimizer_type": name}
+    steered(operator, run, name, lambda: set_all(operator, run, first | before, back), attempt="one")
+    loop = steered(operator, run, name, lambda: set_all(operator, run, first), attempt="one")
+    assert momentum_and_decay(loop) == now
+
+
 def test_a_rollback_to_an_optimizer_that_has_neither(operator: SyncOperator, run: str) -> None:
     def script() -> None:
         set_all(operator, run, {"optimizer_type": "adamw", "momentum": 0.8, "weight_decay": 0.2})
@@ -105,7 +118,7 @@ def test_a_value_for_nothing_is_refused_alone(operator: SyncOperator, run: str) 
             assert "change optimizer_type first" in outcome.error
 
     loop = steered(operator, run, "adamw", script)
-    assert loop.made.param_groups[0]["zloom_momentum"] == 0.8
+    assert loop.made.param_groups[0]["zloom_momentum"][0] == 0.8
 
 
 def change(loop: Loop, *types: str) -> list[Undo]:
@@ -164,6 +177,51 @@ def test_a_momentum_of_zero_that_was_asked_for_goes_over() -> None:
     key.apply(loop.optimization, 0.0)
     change(loop, "adam")
     assert (momenta(loop), key.get(loop.optimization)) == ([0.0], 0.0)
+
+
+def test_what_a_program_or_a_schedule_writes_is_the_newer_word() -> None:
+    loop, key = Loop("adamw"), Momentum()
+    key.apply(loop.optimization, 0.5)
+    change(loop, "sgd")
+    loop.made.param_groups[0]["momentum"] = 0.6
+    assert key.get(loop.optimization) == 0.6
+    change(loop, "adam")
+    assert momenta(loop) == [0.6]
+
+
+def test_a_group_at_zero_beside_others_was_put_there() -> None:
+    loop = Loop("sgd")
+    first, second = loop.model.parameters()
+    groups = [{"params": [first], "momentum": 0.5}, {"params": [second], "momentum": 0.0}]
+    loop.made = loop.optimizer = torch.optim.SGD(groups, lr=0.01)
+    change(loop, "adamw")
+    assert momenta(loop) == [0.5, 0.0]
+
+
+def test_betas_that_are_tensors_stay_tensors() -> None:
+    loop, key = Loop("adamw"), Momentum()
+    betas = torch.tensor(0.9), torch.tensor(0.99)
+    loop.made = loop.optimizer = torch.optim.Adam(loop.model.parameters(), lr=0.01, betas=betas)
+    undo = key.apply(loop.optimization, 0.8)
+    assert loop.made.param_groups[0]["betas"][0] is betas[0], "in place, for a graph that was captured"
+    (undo_type,) = change(loop, "adamw")
+    assert all(isinstance(beta, torch.Tensor) for beta in loop.made.param_groups[0]["betas"])
+    key.apply(loop.optimization, 0.7)
+    assert momenta(loop) == pytest.approx([0.7])
+    undo_type()
+    assert momenta(loop) == pytest.approx([0.8])
+    undo()
+    assert momenta(loop) == pytest.approx([0.9])
+
+
+def test_what_steps_led_to_is_reached_in_one() -> None:
+    loop, key = Loop("adamw"), Momentum()
+    key.apply(loop.optimization, 0.0)
+    change(loop, "muon")
+    again = Loop("adamw")
+    change(again, "muon")
+    key.apply(again.optimization, 0.0, {"optimizer_type", "momentum"})
+    assert momenta(loop) == momenta(again) == [0.0]
 
 
 def test_nesterov_of_an_optimizer_before_forbids_nothing() -> None:

@@ -135,6 +135,9 @@ def test_a_momentum_that_a_schedule_cycles_is_refused() -> None:
     assert "cycle_momentum=False" in refused(Momentum(), 0.5, Regression(configure))
 
 
-def test_nesterov_without_momentum_is_refused() -> None:
-    module = Regression(lambda m: torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9, nesterov=True))
-    assert "Nesterov" in refused(Momentum(), 0.0, module)
+def test_nesterov_without_momentum_is_the_plain_gradient() -> None:
+    steered = Regression(lambda m: torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9, nesterov=True))
+    reference = Regression(lambda m: torch.optim.SGD(m.parameters(), lr=0.01))
+    run(steered, Change(Momentum(), 0.0, after=0))
+    run(reference)
+    assert steered.losses == reference.losses

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zloom.torch.base import Steer, Undo, Window
-from zloom.torch.momenta import SAID, chosen_momentum, has_momentum, momentum_of, with_momentum
+from zloom.torch.momenta import SAID, chosen_momenta, has_momentum, momentum_of, write_momentum
 from zloom.torch.optimization import Optimization
 from zloom.torch.succession import CANNOT_TAKE, defaults_of
 
@@ -85,7 +85,9 @@ class Momentum(Steer[Optimization, Window]):
 
     def get(self, subject: Optimization) -> float | None:
         optimizer = subject.optimizer
-        return None if optimizer is None else chosen_momentum(optimizer.param_groups[0], optimizer.defaults)
+        if optimizer is None:
+            return None
+        return chosen_momenta(optimizer.param_groups, optimizer.defaults)[0]
 
     def unsupported(self, subject: Optimization) -> str | None:
         reason = subject.no_sole_optimizer()
@@ -100,28 +102,26 @@ class Momentum(Steer[Optimization, Window]):
         return f"{type(optimizer).__name__} has no momentum; change {_TYPE} first"
 
     def keep(self, subject: Optimization, value: float | None) -> Undo:
-        return _choose(subject.the_optimizer.param_groups, value)
-
-    def refusal(self, subject: Optimization, value: float | None) -> str | None:
-        optimizer = subject.the_optimizer
-        known = optimizer.defaults  # a group may still have options of an optimizer before
-        nesterov = "nesterov" in known and any(group.get("nesterov") for group in optimizer.param_groups)
-        if nesterov and (_of_class(optimizer) if value is None else value) == 0:
-            return "Nesterov's method needs a momentum above 0; start the optimizer with nesterov=False"
-        return None
+        groups = subject.the_optimizer.param_groups
+        undo = _remember(groups, SAID)
+        for group in groups:
+            group[SAID] = (value, None)
+        return undo
 
     def change(self, subject: Optimization, value: float | None) -> Undo:
         optimizer = subject.the_optimizer
         known, groups = optimizer.defaults, optimizer.param_groups
         momentum = _of_class(optimizer) if value is None else value
-        put_back = _remember(groups, "momentum", "betas")
+        before = [(group, momentum_of(group, known)) for group in groups]
+        forget = _remember(groups, SAID)
         for group in groups:
-            group.update(with_momentum(momentum, group, known))
-        forget = _choose(groups, value)
+            write_momentum(momentum, group, known)
+            group[SAID] = (value, momentum)
         put_buffers_back = _fit_buffers(optimizer, momentum)
 
         def undo() -> None:
-            put_back()
+            for group, old in before:
+                write_momentum(old, group, known)
             forget()
             put_buffers_back()
 
@@ -134,13 +134,6 @@ def _of_class(optimizer: Optimizer) -> float:
     except CANNOT_TAKE:  # so the program's is the only one that can be known
         known = optimizer.defaults
     return momentum_of(known, known)
-
-
-def _choose(groups: Iterable[dict[str, Any]], momentum: float | None) -> Undo:
-    undo = _remember(groups, SAID)
-    for group in groups:
-        group[SAID] = momentum
-    return undo
 
 
 def _reference(optimizer: Optimizer) -> float:

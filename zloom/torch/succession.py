@@ -1,6 +1,6 @@
 """One torch optimizer succeeds another over the same parameters: what goes over, and what must not."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from zloom.torch.momenta import SAID, chosen_momentum, has_momentum, momentum_of, with_momentum
+from zloom.torch.momenta import SAID, chosen_momenta, has_momentum, momentum_of, with_momentum
 
 # Hyper-parameters that mean the same wherever they exist. Others (eps, alpha) share a name at most, and the
 # momentum has several names. `maximize` is no choice of an optimizer but of the loss. Implementations
@@ -60,6 +60,7 @@ class Succession:
         self._cls = cls
         self._sparse = sparse
         self._known = defaults_of(cls, old)
+        self._momenta = chosen_momenta(old.param_groups, old.defaults)
 
     @property
     def loses(self) -> str | None:
@@ -78,8 +79,8 @@ class Succession:
             for group in self._old.param_groups
         ]
         groups = [
-            self._options(group) | {"params": list(by_kind.values())}
-            for group, by_kind in zip(self._old.param_groups, stand_ins, strict=True)
+            options | {"params": list(by_kind.values())}
+            for options, by_kind in zip(self._options(), stand_ins, strict=True)
         ]
         optimizer = self._cls(groups)
         # LBFGS needs a closure, and the others allow one.
@@ -96,7 +97,8 @@ class Succession:
 
         State is shared, not copied: an optimizer's state can be twice the model.
         """
-        new = self._cls([self._options(group) | _parameters(group) for group in self._old.param_groups])
+        parameters = map(_parameters, self._old.param_groups)
+        new = self._cls([ours | theirs for ours, theirs in zip(self._options(), parameters, strict=True)])
         for index, group in enumerate(new.param_groups):
             for parameter in group["params"]:
                 template = rehearsal.states[index, self._kind(parameter)]
@@ -105,23 +107,25 @@ class Succession:
                     new.state[parameter] = state
         return new
 
-    def _options(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        # A key that the successor does not know may be a scheduler's (initial_lr, max_momentum).
-        options = {
-            key: value.clone() if isinstance(value, Tensor) else value
-            for key, value in group.items()
-            if key not in ("params", "param_names") and self._goes_over(key, value)
-        }
-        # A training that knew no decay goes on without one, and not with its class's own.
-        decay = {"weight_decay": 0.0} if "weight_decay" in self._known.keys() - group.keys() else {}
-        return options | decay | self._momentum(group, self._known | options)
+    def _options(self) -> Iterator[dict[str, Any]]:
+        """Yield the successor's options for each group."""
+        for group, momentum in zip(self._old.param_groups, self._momenta, strict=True):
+            # A key that the successor does not know may be a scheduler's (initial_lr, max_momentum).
+            options = {
+                key: _copy(value)
+                for key, value in group.items()
+                if key not in ("params", "param_names") and self._goes_over(key, value)
+            }
+            # A training that knew no decay goes on without one, and not with its class's own.
+            decay = {"weight_decay": 0.0} if "weight_decay" in self._known.keys() - group.keys() else {}
+            yield options | decay | self._momentum(momentum, self._known | options)
 
-    def _momentum(self, group: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        chosen, known = chosen_momentum(group, self._old.defaults), self._known
+    def _momentum(self, chosen: float | None, options: Mapping[str, Any]) -> dict[str, Any]:
+        known = self._known
         if not has_momentum(known):
-            return {SAID: chosen}
+            return {SAID: (chosen, None)}
         momentum = momentum_of(known, known) if chosen is None else chosen
-        return {SAID: chosen} | with_momentum(momentum, options, known)
+        return {SAID: (chosen, momentum)} | with_momentum(momentum, options, known)
 
     def _goes_over(self, key: str, value: Any) -> bool:
         if key not in self._known:
@@ -143,6 +147,12 @@ def defaults_of(cls: Maker, old: Optimizer) -> dict[str, Any]:
     # Two dimensions, since Muon takes nothing else.
     parameter = torch.zeros(1, 1, requires_grad=True)
     return dict(cls([{"params": [parameter], "lr": float(old.param_groups[0]["lr"])}]).defaults)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_copy, value))  # betas
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _parameters(group: Mapping[str, Any]) -> dict[str, Any]:
