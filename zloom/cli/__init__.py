@@ -4,6 +4,7 @@ What a command needs beyond typer is imported when the command runs, so that `zl
 completion come at once.
 """
 
+import contextlib
 import errno
 import os
 import sys
@@ -35,6 +36,8 @@ def _complain(error: Exception) -> None:
         # What else were imported to print this might not come; a loop that is half made complains at its end.
         sys.stderr.write(f"zloom: {text}; this process may have too little of that (see ulimit -a)\n")
         sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(1)
     from zloom.cli.output import complain
 
@@ -49,4 +52,4 @@ def _is_short(error: BaseException | None) -> bool:
         return False
     code = error.errno if isinstance(error, OSError) else None
     short = isinstance(error, MemoryError) or code in _SHORT or str(error) == _NO_THREAD
-    return short or _is_short(error.__cause__) or _is_short(error.__context__)
+    return short or _is_short(error.__cause__)

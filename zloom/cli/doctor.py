@@ -33,12 +33,15 @@ def doctor(broker: Broker = None, timeout: Timeout = DEFAULT_TIMEOUT, as_json: J
 
     from zloom.cli import connection, findings, output
     from zloom.cli.exits import ExitCode, reported
+    from zloom.cli.listeners import UnknownHost
     from zloom.errors import BrokerUnreachable, Refused
 
     code = ExitCode.DONE
     with reported(as_json=as_json):
         try:
             found = connection.run(connection.connected(Target(broker, timeout, as_json), examine))
+        except UnknownHost as error:
+            found, code = [findings.of_unknown_host(error.endpoint, error.problem)], ExitCode.UNREACHABLE
         except BrokerUnreachable:
             found, code = [_unreachable(broker)], ExitCode.UNREACHABLE
         except Refused as error:
@@ -93,12 +96,9 @@ def _unreachable(broker: str | None) -> "Finding":
     import os
 
     from zloom.cli import findings
-    from zloom.endpoints import host_problem
     from zloom.settings import resolve_broker
 
     endpoint = resolve_broker(broker, os.environ)
-    if problem := host_problem(endpoint):
-        return findings.of_unknown_host(endpoint, problem)
     return findings.of_silence(endpoint, _listens(endpoint))
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from zloom.bounded_calls import BoundedCalls
 from zloom.cli import contact, output
 from zloom.endpoints import host_problem, is_deserted
 from zloom.errors import BrokerUnreachable
@@ -13,6 +14,23 @@ of this to begin, one with a long journal more."""
 
 LOOK_INTERVAL = 0.05
 """Seconds between two looks."""
+
+
+RESOLVE_LIMIT = 1.0
+"""Seconds that the resolver is asked for a host; one that takes longer may still tell libzmq."""
+
+
+class UnknownHost(BrokerUnreachable):
+    """The host of a broker's endpoint has no address here.
+
+    Attributes:
+        endpoint: Of the broker.
+        problem: In the system's words.
+    """
+
+    def __init__(self, endpoint: str, problem: str) -> None:
+        super().__init__(f"{contact.unknown_host(endpoint, problem)}; {contact.HOST_ADVICE}")
+        self.endpoint, self.problem = endpoint, problem
 
 
 async def look(endpoint: str, patience: float) -> None:
@@ -28,9 +46,8 @@ async def look(endpoint: str, patience: float) -> None:
     await _await_listener(endpoint, patience)
     # libzmq asks for a name again and again, and never tells that nobody knows it.
     with contextlib.suppress(TimeoutError):
-        problem = await asyncio.wait_for(asyncio.to_thread(host_problem, endpoint), patience)
-        if problem:
-            raise BrokerUnreachable(f"{contact.unknown_host(endpoint, problem)}; {contact.HOST_ADVICE}")
+        if problem := BoundedCalls(min(RESOLVE_LIMIT, patience))(lambda: host_problem(endpoint)):
+            raise UnknownHost(endpoint, problem)
 
 
 async def _await_listener(endpoint: str, patience: float) -> None:

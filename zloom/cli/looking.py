@@ -119,14 +119,14 @@ def get(
     with exits.reported(as_json=as_json):
         found = connection.ask(target, lambda operator: connection.keys_of(operator, run, attempt))
         values = arguments.values(found, key)
-    marks = {state.key.name: mark for state in found.keys if (mark := report.key_mark(state))}
     if as_json:
         output.say_json(values)
     elif key:
         output.say(report.value_text(values[key]))
-        if key in marks:
-            output.remark(f"note: {key} may have another value somewhere: {marks[key]}")
+        for note in report.key_notes(next(state for state in found.keys if state.key.name == key)):
+            output.remark(note)
     else:
+        marks = {state.key.name: mark for state in found.keys if (mark := report.key_mark(state))}
         output.show(tables.of_values(values, run, marks))
 
 

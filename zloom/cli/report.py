@@ -144,6 +144,14 @@ def key_mark(state: KeyState) -> str:
     return ", ".join(filter(None, ("pending" if state.pending else "", ramp)))
 
 
+def key_notes(state: KeyState) -> Iterator[str]:
+    """Yield the same as notes, for where the value stands alone."""
+    if state.pending:
+        yield f"note: {state.key.name} is pending: not every replica has answered yet"
+    if state.ramp is not None:
+        yield f"note: {state.key.name} has a ramp: {ramp_text(state.ramp)}"
+
+
 def ramps_text(status: ReplicaStatus) -> str:
     """Return where the ramps of a replica stand."""
     return "; ".join(f"{name} {ramp_text(ramp)}" for name, ramp in status.ramps.items())
