@@ -60,8 +60,9 @@ SURPLUS_METRICS = (
 )
 
 
-FIRST_ANSWER = 0.25
-"""Seconds that one that leaves at once waits for the broker's first answer, which takes a commit to disk."""
+FIRST_CONNECTION, FIRST_ANSWER = 0.05, 0.25
+"""Seconds that one that leaves at once waits for a connection, and then for the broker's first answer, which
+takes a commit to disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +182,14 @@ class Engine:
             self._begin("devices")
         first = self._session.state is State.CONNECTING and self._session.counters.hellos == 1
         if first and not is_deserted(self._endpoint):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_ANSWER):
-                    await self._introduced.wait()
+            await self._hears(FIRST_CONNECTION)
+            if self._sockets.connected:
+                await self._hears(FIRST_ANSWER)
+
+    async def _hears(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._introduced.wait()
 
     def close(self, reason: str) -> None:
         """Tell what is left, say goodbye, and close the sockets; `end` must follow."""

@@ -66,7 +66,7 @@ def _read(path: str) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = [os.read(file, _AT_ONCE)]
-        while len(parts[-1]) == _AT_ONCE:  # a file of `/proc` gives less at its end alone
+        while len(parts[-1]) == _AT_ONCE:  # `status` and `loadavg` give less at their end alone
             parts.append(os.read(file, _AT_ONCE))
         return b"".join(parts)
     finally:

@@ -55,6 +55,11 @@ class SessionSockets:
         """
         return self._control.send(codec.control_frames(message))
 
+    @property
+    def connected(self) -> bool:
+        """Whether all that was sent on control has left for a connection that stands."""
+        return not self._control.counters.outbox_len
+
     def reconnect(self) -> None:
         """Close both sockets and all that waits in them, and open control again."""
         self.close()

@@ -92,7 +92,9 @@ class Weavelet(Steerable):
             )
 
     def close(self, reason: str = "finished") -> None:
-        """Say goodbye and end the thread; takes milliseconds, and 2 s at most. A second call does nothing.
+        """Say goodbye and end the thread; a second call does nothing.
+
+        It takes milliseconds, up to 0.3 s where the broker has not answered its first hello, and 2 s at most.
 
         Rank 0, where its process serves the ranks' store, waits as long for those that have not learnt there
         yet what was decided about the last change. Called from another thread it ends a pause.

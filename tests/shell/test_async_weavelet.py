@@ -385,3 +385,26 @@ async def test_the_echo_topic_is_subscribed_and_the_goodbye_arrives(
     await weavelet.tick()
     await weavelet.close("stopped by hand")
     assert await script.expect(m.Goodbye) == m.Goodbye(reason="stopped by hand", step=1)
+
+
+async def test_one_that_closes_before_it_is_welcomed_waits_for_that(
+    script: Script, weavelet: AsyncWeavelet
+) -> None:
+    await script.expect(m.Hello)
+    closing = asyncio.create_task(weavelet.close("failed: at once"))
+    await asyncio.sleep(0)
+    script.send(script.welcome(script.updates_endpoint))
+    await closing
+    assert (await script.expect(m.Goodbye)).reason == "failed: at once"
+
+
+async def test_a_close_that_is_cancelled_lets_go_all_the_same(
+    script: Script, weavelet: AsyncWeavelet
+) -> None:
+    await script.expect(m.Hello)
+    closing = asyncio.create_task(weavelet.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert weavelet.state is State.CLOSED

@@ -177,9 +177,11 @@ def until_finished(operator: SyncOperator, run: str, reason: str) -> None:
 
 
 def until_hello(weavelet: Weavelet) -> None:
-    """Return within microseconds of its first hello."""
+    """Return within a moment of its first hello."""
+    deadline = time.monotonic() + DEADLINE
     while weavelet.counters is None or not weavelet.counters.session.hellos:
-        pass
+        assert time.monotonic() < deadline, "it said no hello"
+        time.sleep(0)
 
 
 def declare_rate(weavelet: Weavelet) -> list[float]:
