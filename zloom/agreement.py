@@ -36,6 +36,7 @@ class _Done:
     round: Round
     step: int
     undo: Callable[[], None]
+    detail: str
 
 
 class Agreement:
@@ -162,10 +163,10 @@ class Agreement:
 
     # --- conclude -----------------------------------------------------------------------------
 
-    def carried_out(self, round: Round, step: int, undo: Callable[[], None]) -> None:
-        """An update was carried out here."""
+    def carried_out(self, round: Round, step: int, undo: Callable[[], None], detail: str = "") -> None:
+        """An update was carried out here; `detail` is what operators are told if all keep it."""
         round.carried_out = True
-        self.done = _Done(round, step, undo)
+        self.done = _Done(round, step, undo, detail)
 
     def failed(self, round: Round, step: int, error: str) -> None:
         """An update could not be carried out here, so no rank may keep it."""

@@ -1,7 +1,7 @@
 """How a trainer declares what can be steered."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from msgspec import UNSET
@@ -10,7 +10,6 @@ from zloom.declarations import CommandReady, Ready
 from zloom.engine import Engine
 from zloom.handlers import FailureHandler
 from zloom.markers import check_name
-from zloom.model import Value
 from zloom.settings import check_topic
 from zloom.training import Training
 
@@ -81,16 +80,6 @@ class Declaring(ABC):
             return handler
 
         return declare
-
-    @property
-    def update(self) -> Mapping[str, Value]:
-        """The values, by key, of the update whose handlers run now, for one that depends on another key.
-
-        Where a replica that comes later is brought up to its attempt's config that is all of it, values that
-        hold already too. Empty outside of a key's handler, and where one is called to undo what it did
-        itself. Read it on the thread that the handler runs on.
-        """
-        return self._training.registry.update
 
     def on_command(
         self, name: str, *, description: str = "", ready: CommandReady | None = None

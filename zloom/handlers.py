@@ -74,8 +74,6 @@ class Registry:
         """Grows with each declaration of a key or command."""
         self.failures: tuple[FailureHandler, ...] = ()
         """Whom to tell of a failure, in the order of registration."""
-        self.update: Mapping[str, Value] = {}
-        """What is brought into force while handlers run, by key, and what of it held before; else empty."""
         self._raised = raised
         self._keys: dict[str, DeclaredKey] = {}
         self._commands: dict[str, DeclaredCommand] = {}
@@ -98,6 +96,7 @@ class Registry:
             name: What operators call it.
             handler: Makes a new value effective. It may return a callable that undoes this, for the case
                 that another key of the same update is refused; without one it is called with the old value.
+                A text in the callable's attribute `detail` is shown to operators.
             initial: The baseline: the value that is effective without any steering.
             get: Called once, now, for the baseline, in place of `initial`.
             type: The value's type. Left out, the annotation of the handler's first parameter counts, and
@@ -206,17 +205,11 @@ class Registry:
             return str(error)
         return None if planned else UNDECLARED
 
-    def apply(
-        self, changes: Mapping[str, Value], whole: Mapping[str, Value] | None = None
-    ) -> Applied | Rejected:
+    def apply(self, changes: Mapping[str, Value]) -> Applied | Rejected:
         """Change the keys that are declared here, all or none, in the order of declaration.
 
         All values are checked before the first handler runs. When a handler raises, those that ran are
         undone in reverse.
-
-        Args:
-            changes: New values.
-            whole: A config that the changes are what is lacking of; by default there is no more.
 
         Raises:
             UndoError: A handler raised, and then an undo did: the trainer's state is unknown.
@@ -225,7 +218,7 @@ class Registry:
             planned = self._plan(changes)
         except SettingsError as error:
             return Rejected(str(error))
-        return self._carry_out(planned, whole or changes) if planned else Rejected(UNDECLARED)
+        return self._carry_out(planned) if planned else Rejected(UNDECLARED)
 
     def _plan(self, changes: Mapping[str, Value]) -> list[_Change]:
         planned = []
@@ -235,28 +228,23 @@ class Registry:
                 planned.append(_Change(key, new, plain(new)))
         return planned
 
-    def _carry_out(self, planned: list[_Change], whole: Mapping[str, Value]) -> Applied | Rejected:
-        self.update = {name: value for name, value in whole.items() if name in self._keys}
-        try:
-            result = self._run_handlers(planned)
-        finally:
-            self.update = {}
-        return result
-
-    def _run_handlers(self, planned: list[_Change]) -> Applied | Rejected:
+    def _carry_out(self, planned: list[_Change]) -> Applied | Rejected:
         undos: list[tuple[str, Callable[[], object]]] = []
+        details: list[str] = []
         for change in planned:
             name = change.key.key.name
             try:
                 returned = change.key.handler(change.new)
             except Exception as error:  # noqa: BLE001 - a user's handler may raise anything
                 self.tell_of(f"the handler of {name}", error)
-                self._take_back(undos)
+                _take_back(undos)
                 return Rejected(f"{name}: {_text(error)}")
             except BaseException:
-                self._take_back(undos)
+                _take_back(undos)
                 raise
             undos.append((name, returned if callable(returned) else _old_value(change.key)))
+            if isinstance(detail := getattr(returned, "detail", None), str) and detail:
+                details.append(f"{name}: {detail}")
         before = []
         for change in planned:
             before.append((change.key, change.key.value))
@@ -267,11 +255,7 @@ class Registry:
                 key.value = value
             _take_back(undos)
 
-        return Applied(undo=undo)
-
-    def _take_back(self, undos: list[tuple[str, Callable[[], object]]]) -> None:
-        self.update = {}  # no part of it is brought into force any more
-        _take_back(undos)
+        return Applied("; ".join(details), undo)
 
     def tell_of(self, what: str, error: BaseException) -> None:
         """Have the trainer's own log say where its code raised; a refusal in the proper words is no error."""

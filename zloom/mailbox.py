@@ -275,19 +275,17 @@ class Mailbox:
         """Apply the held values that can be; return the keys for which revisions must wait."""
         if not self._restoring:
             return set()
-        changes, whole = self._restoring.changes(), self._restoring.wanted
+        changes = self._restoring.changes()
         ready, error = self._ask(lambda: self._registry.are_keys_ready(changes))
         if not ready and not error:
             return set(changes)
         # Values that hold already are answered for too: somebody may wait for this replica's outcome.
         if self._restoring.done() or changes:
-            self._change(self._restoring.revision, lambda: self._apply_snapshot(changes, whole, error))
+            self._change(self._restoring.revision, lambda: self._apply_snapshot(changes, error))
         return set()
 
-    def _apply_snapshot(
-        self, changes: dict[str, Value], whole: dict[str, Value], error: str
-    ) -> Applied | Rejected:
-        result = Rejected(error) if error else self._registry.apply(changes, whole) if changes else Applied()
+    def _apply_snapshot(self, changes: dict[str, Value], error: str) -> Applied | Rejected:
+        result = Rejected(error) if error else self._registry.apply(changes) if changes else Applied()
         if isinstance(result, Applied):
             self.ramps.forget(changes)
         return Applied(SNAPSHOT) if isinstance(result, Applied) else result
@@ -320,9 +318,7 @@ class Mailbox:
 
     def _carry_out_together(self, round: Round) -> None:
         try:
-            revision = round.revision
-            whole = revision.changes if revision.restores else None
-            result = self.ramps.apply(self._lacking(revision), self._first, whole)
+            result = self.ramps.apply(self._lacking(round.revision), self._first)
         except BaseException as error:
             self._reject(round, error_text(error))
             raise
@@ -330,8 +326,8 @@ class Mailbox:
             self._reject(round, result.error)
             return
         # A rank that declares none of the keys has nothing to change, and confirms like the others.
-        undo = result.undo if isinstance(result, Applied) else lambda: None
-        self._agreement.carried_out(round, self._first, undo)
+        applied = result if isinstance(result, Applied) else Applied()
+        self._agreement.carried_out(round, self._first, applied.undo, applied.detail)
         self._confirm(round, self._first)
         self._conclude()
 
@@ -356,7 +352,7 @@ class Mailbox:
             return False
         if end.keep:
             self.parting.concluded(done.round.name)
-            self._end_round(done.round, "applied", step=done.step)
+            self._end_round(done.round, "applied", detail=done.detail, step=done.step)
             return True
         try:
             done.undo()
@@ -366,13 +362,15 @@ class Mailbox:
         self._end_round(done.round, "aborted", end.reason)
         return True
 
-    def _end_round(self, round: Round, kind: OutcomeKind, error: str = "", step: int | None = None) -> None:
+    def _end_round(
+        self, round: Round, kind: OutcomeKind, error: str = "", detail: str = "", step: int | None = None
+    ) -> None:
         """Answer for an update that was carried out here, unless it is of a history that was replaced."""
         if round.forgotten:
             return
         if kind == "applied":
             self._restoring.note(round.revision.changes)
-        self._settle(round.revision.revision, kind, error, chain=round.revision.chain, step=step)
+        self._settle(round.revision.revision, kind, error, detail, chain=round.revision.chain, step=step)
 
     def _end_undone(self) -> None:
         """End updates that wait for their place here, and of which no rank can keep any more."""

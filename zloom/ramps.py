@@ -87,18 +87,16 @@ class Ramps:
         except SettingsError as error:
             return str(error)
 
-    def apply(
-        self, revision: Revision, step: int, whole: Mapping[str, Value] | None = None
-    ) -> Applied | Rejected:
+    def apply(self, revision: Revision, step: int) -> Applied | Rejected:
         """Carry a config update out: ramps begin at this step, and those end whose key is changed.
 
-        Undoing it lets those go on that it ended. Takes `whole` and raises what `Registry.apply` does.
+        Undoing it lets those go on that it ended. Raises what `Registry.apply` does.
         """
         try:
             changes, ends = self._first_values(revision), self._ends(revision)
         except SettingsError as error:
             return Rejected(str(error))
-        result = self._registry.apply(changes, whole)
+        result = self._registry.apply(changes)
         if isinstance(result, Rejected):
             return result
         before = self._ramps

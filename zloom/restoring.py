@@ -67,14 +67,10 @@ class Restoring:
         self._together = dict(restore.config) if together else {}
         self._reset = restore.rolled_back
 
-    @property
-    def wanted(self) -> dict[str, Value]:
-        """What is to be in force here."""
-        return {**self._registry.baselines, **self._values} if self._reset else dict(self._values)
-
     def changes(self) -> dict[str, Value]:
         """Return what differs from the snapshot, of the keys that are declared."""
-        return self._registry.differing(self.wanted)
+        wanted = {**self._registry.baselines, **self._values} if self._reset else self._values
+        return self._registry.differing(wanted)
 
     def done(self) -> bool:
         """The changes are being applied: keep what is not declared yet; return whether anything was there."""

@@ -110,15 +110,24 @@ def test_a_rollback_to_an_optimizer_that_has_neither(operator: SyncOperator, run
     assert momentum_and_decay(loop) == (0.9, 0.0)
 
 
-def test_a_value_for_nothing_is_refused_alone(operator: SyncOperator, run: str) -> None:
+def test_a_value_for_what_an_optimizer_has_not_is_kept_and_the_operator_told(
+    operator: SyncOperator, run: str
+) -> None:
     def script() -> None:
-        set_all(operator, run, *RPROP)
-        for update in ({"momentum": 0.5}, {"weight_decay": 0.5}, {"momentum": None}):
-            (outcome,) = operator.set(run, update).outcomes
-            assert "change optimizer_type first" in outcome.error
+        set_all(operator, run, {"optimizer_type": "rprop"})
+        (outcome,) = operator.set(run, {"momentum": 0.6, "weight_decay": 0.3}).outcomes
+        assert outcome.outcome == "applied"
+        assert outcome.detail == (
+            "weight_decay: Rprop knows no weight decay; it is kept for the next that does; "
+            "momentum: Rprop has no momentum; it is kept for the next that has"
+        )
+        until(lambda: bool(operator.set(run, {"momentum": 0.5}, timeout=DEADLINE).applied_everywhere))
+        (outcome,) = operator.rollback(run, 1).outcomes
+        assert outcome.outcome == "applied", outcome.error
+        assert (operator.get(run)["momentum"], operator.get(run)["weight_decay"]) == (0.9, 0.01)
+        set_all(operator, run, {"momentum": 0.6}, {"optimizer_type": "adam"})
 
-    loop = steered(operator, run, "adamw", script)
-    assert loop.made.param_groups[0]["zloom_momentum"][0] == 0.8
+    assert momentum_and_decay(steered(operator, run, "adamw", script)) == (0.6, 0.01)
 
 
 def change(loop: Loop, *types: str) -> list[Undo]:
@@ -220,8 +229,48 @@ def test_what_steps_led_to_is_reached_in_one() -> None:
     change(loop, "muon")
     again = Loop("adamw")
     change(again, "muon")
-    key.apply(again.optimization, 0.0, {"optimizer_type", "momentum"})
+    key.apply(again.optimization, 0.0)
     assert momenta(loop) == momenta(again) == [0.0]
+
+
+def test_what_the_program_made_comes_back_whole_and_on_the_way_is_as_from_a_restart() -> None:
+    """A rank that is restarted takes a config from the program's optimizer in one step."""
+    loop, key = Loop("sgd"), Momentum()
+    first, second = loop.model.parameters()
+
+    def made() -> Any:
+        groups: Any = [{"params": [first]}, {"params": [second], "betas": (0.5, 0.9)}]
+        return torch.optim.Adam(groups, lr=0.01, eps=1e-4, amsgrad=True)
+
+    def options(loop: Loop) -> list[dict[str, Any]]:
+        names = ("betas", "eps", "amsgrad", "nesterov", "momentum")
+        return [{name: group.get(name) for name in names} for group in loop.made.param_groups]
+
+    loop.made = loop.optimizer = made()
+    before = options(loop)
+    change(loop, "sgd")
+    key.apply(loop.optimization, 0.7)
+    change(loop, "adagrad", "adamw")
+    key.apply(loop.optimization, 0.9)
+    restarted = Loop("sgd")
+    restarted.made = restarted.optimizer = made()
+    change(restarted, "adamw")
+    names = ("betas", "eps", "amsgrad")
+    assert [[group[name] for name in names] for group in loop.made.param_groups] == [
+        [group[name] for name in names] for group in restarted.made.param_groups
+    ]
+    change(loop, "adam")
+    assert [group["betas"] for group in before] == [group["betas"] for group in options(loop)]
+    assert [(group["eps"], group["amsgrad"]) for group in options(loop)] == [(1e-4, True)] * 2
+
+
+def test_nesterov_comes_back() -> None:
+    loop = Loop("sgd")
+    loop.made = loop.optimizer = torch.optim.SGD(
+        loop.model.parameters(), lr=0.01, momentum=0.9, nesterov=True
+    )
+    change(loop, "adamw", "sgd")
+    assert loop.made.param_groups[0]["nesterov"] is True
 
 
 def test_nesterov_of_an_optimizer_before_forbids_nothing() -> None:
@@ -269,9 +318,8 @@ def test_decay_that_is_kept_is_told_and_null_is_none() -> None:
 def test_what_was_kept_is_forgotten_by_an_undo() -> None:
     loop = Loop("rprop")
     before = [dict(group) for group in loop.made.param_groups]
-    beside = {"optimizer_type", "momentum", "weight_decay"}
     for key, values in ((Momentum(), (0.8, None)), (WeightDecay(), (0.2, None))):
-        undos = [key.apply(loop.optimization, value, beside) for value in values]
+        undos = [key.apply(loop.optimization, value) for value in values]
         for undo in reversed(undos):
             undo()
     assert [dict(group) for group in loop.made.param_groups] == before

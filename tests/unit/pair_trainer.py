@@ -74,12 +74,10 @@ class WatchedRegistry(Registry):
         super().__init__()
         self.applications: list[Application] = []
 
-    def apply(
-        self, changes: Mapping[str, Value], whole: Mapping[str, Value] | None = None
-    ) -> Applied | Rejected:
+    def apply(self, changes: Mapping[str, Value]) -> Applied | Rejected:
         """Change values."""
         before = self.values
-        result = super().apply(changes, whole)
+        result = super().apply(changes)
         self.applications.append(Application(changes, isinstance(result, Applied), before, self.values))
         return result
 

@@ -350,12 +350,3 @@ def test_failure_handlers_are_kept_in_order() -> None:
     for handler in registry.failures:
         handler(Failure(id=1, kind="device", device="GPU-1"))
     assert told == [("first", "GPU-1"), ("second", "GPU-1")]
-
-
-def test_a_handler_sees_the_whole_update(registry: Registry) -> None:
-    seen: list[object] = []
-    registry.add_key("d", lambda value: seen.append((value, dict(registry.update))), initial=0)
-    assert registry.apply({"d": 1, "a": 2, "elsewhere": 3}) == Applied()
-    assert isinstance(registry.apply({"d": 2, "c": 200}), Rejected)
-    assert registry.update == {}
-    assert seen[0] == (1, {"a": 2, "d": 1})

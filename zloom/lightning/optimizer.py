@@ -86,7 +86,7 @@ class OptimizerSteer(Steer):
 
     def __init_subclass__(cls) -> None:
         if "key" in vars(cls):
-            for name in ("name", "annotation", "description", "nullable", "brought_by"):
+            for name in ("name", "annotation", "description", "nullable"):
                 setattr(cls, name, getattr(cls.key, name))
 
     def __init__(self) -> None:
@@ -101,11 +101,8 @@ class OptimizerSteer(Steer):
     def unsupported(self, trainer: Trainer) -> str | None:
         return self._key.unsupported(TrainerOptimization(trainer))
 
-    def lacking(self, trainer: Trainer) -> str | None:
-        return self._key.lacking(TrainerOptimization(trainer))
-
-    def keep(self, trainer: Trainer, value: Any) -> Undo:
-        return self._key.keep(TrainerOptimization(trainer), value)
+    def note(self, trainer: Trainer) -> str:
+        return self._key.note(TrainerOptimization(trainer))
 
     def refusal(self, trainer: Trainer, value: Any) -> str | None:
         return self._key.refusal(TrainerOptimization(trainer), value)

@@ -1,7 +1,7 @@
 """What a key can do, of whatever it steers: tell its value, say why not, wait, change, undo."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from zloom.errors import CannotSteer
@@ -30,8 +30,6 @@ class Steer(ABC, Generic[Subject, Where]):
     description: ClassVar[str]
     nullable: ClassVar[bool] = False
     """None is a value, and not only the baseline of a training that has none."""
-    brought_by: ClassVar[str | None] = None
-    """The key whose change may bring what this one steers, or take it away."""
 
     @abstractmethod
     def get(self, subject: Subject) -> Any:
@@ -49,13 +47,9 @@ class Steer(ABC, Generic[Subject, Where]):
         """Return why this value cannot be taken now, or None. Changes nothing."""
         return None
 
-    def lacking(self, subject: Subject) -> str | None:
-        """Return why there is nothing now that the key could steer, until `brought_by` changes, or None."""
-        return None
-
-    def keep(self, subject: Subject, value: Any) -> Undo:
-        """Keep the value for what `brought_by` may bring, and return how to undo it; None is no value."""
-        raise NotImplementedError
+    def note(self, subject: Subject) -> str:
+        """Return what operators are to know of a value that was just changed; empty as a rule."""
+        return ""
 
     def ready(self, position: Where, value: Any) -> bool:
         """Return True where the change may happen; else it waits for a later safe point.
@@ -66,23 +60,13 @@ class Steer(ABC, Generic[Subject, Where]):
         """
         return True
 
-    def apply(self, subject: Subject, value: Any, beside: Container[str] = ()) -> Undo:
+    def apply(self, subject: Subject, value: Any) -> Undo:
         """Change the value and return how to undo it.
-
-        A value for what is not there is kept where `brought_by` changes too: a training that is brought up to
-        its config, or back to an older one, gets all that was set before this was taken away.
-
-        Args:
-            subject: Whose value it is.
-            value: To change to.
-            beside: The keys of the same update.
 
         Raises:
             CannotSteer: What stands around the training, or the value, forbids it; nothing was changed.
         """
         reason = self.unsupported(subject)
-        if reason is None and (reason := self.lacking(subject)) is not None and self.brought_by in beside:
-            return self.keep(subject, value)
         if reason is None and value is None and not self.nullable:
             reason = "null cannot be set; it only tells that this training has no value"
         if reason is None:

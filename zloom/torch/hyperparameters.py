@@ -9,15 +9,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zloom.torch.base import Steer, Undo, Window
-from zloom.torch.momenta import SAID, chosen_momenta, has_momentum, momentum_of, write_momentum
+from zloom.torch.momenta import SAID, chosen_momenta, has_momentum, is_same, momentum_of, write_momentum
 from zloom.torch.optimization import Optimization
+from zloom.torch.origins import ORIGIN, origin_of
 from zloom.torch.succession import CANNOT_TAKE, defaults_of
 
 # Which part of the decay a group has. Kept in the group, and so in a checkpoint and through a change of
 # the optimizer, since with the decay at 0 nothing else tells the groups that are never decayed.
 _SHARE = "zloom_decay_share"
-
-_TYPE = "optimizer_type"
 
 _ABSENT = object()
 
@@ -31,7 +30,6 @@ class WeightDecay(Steer[Optimization, Window]):
         "Weight decay; null or 0 for none; groups at 0 beside others stay at 0, and proportions are kept"
     )
     nullable = True
-    brought_by = _TYPE
 
     def get(self, subject: Optimization) -> float | None:
         optimizer = subject.optimizer
@@ -43,26 +41,22 @@ class WeightDecay(Steer[Optimization, Window]):
     def unsupported(self, subject: Optimization) -> str | None:
         return subject.no_sole_optimizer()
 
-    def lacking(self, subject: Optimization) -> str | None:
+    def note(self, subject: Optimization) -> str:
         optimizer = subject.the_optimizer
         if "weight_decay" in optimizer.defaults:
-            return None
-        return f"{type(optimizer).__name__} knows no weight decay; change {_TYPE} first"
-
-    def keep(self, subject: Optimization, value: float | None) -> Undo:
-        if value is not None:
-            return self.change(subject, value)
-        groups = subject.the_optimizer.param_groups
-        undo = _remember(groups, "weight_decay", _SHARE)
-        for group in groups:
-            group.pop("weight_decay", None)
-            group.pop(_SHARE, None)
-        return undo
+            return ""
+        return f"{type(optimizer).__name__} knows no weight decay; it is kept for the next that does"
 
     def change(self, subject: Optimization, value: float | None) -> Undo:
-        groups = subject.the_optimizer.param_groups
+        optimizer = subject.the_optimizer
+        groups = optimizer.param_groups
         undo = _remember(groups, "weight_decay", _SHARE)
-        reference = _reference(subject.the_optimizer)
+        if value is None and "weight_decay" not in optimizer.defaults:
+            for group in groups:
+                group.pop("weight_decay", None)
+                group.pop(_SHARE, None)
+            return undo
+        reference = _reference(optimizer)
         for group in groups:
             if reference:
                 group[_SHARE] = _decay(group) / reference
@@ -81,7 +75,6 @@ class Momentum(Steer[Optimization, Window]):
     annotation = Annotated[float, Meta(ge=0, lt=1)] | None
     description = "Momentum, or the first beta of the Adam family; null for that of the class itself"
     nullable = True
-    brought_by = _TYPE
 
     def get(self, subject: Optimization) -> float | None:
         optimizer = subject.optimizer
@@ -95,37 +88,49 @@ class Momentum(Steer[Optimization, Window]):
             return f"{cycler} sets the momentum at each of its steps; give it cycle_momentum=False"
         return reason
 
-    def lacking(self, subject: Optimization) -> str | None:
+    def note(self, subject: Optimization) -> str:
         optimizer = subject.the_optimizer
         if has_momentum(optimizer.defaults):
-            return None
-        return f"{type(optimizer).__name__} has no momentum; change {_TYPE} first"
-
-    def keep(self, subject: Optimization, value: float | None) -> Undo:
-        groups = subject.the_optimizer.param_groups
-        undo = _remember(groups, SAID)
-        for group in groups:
-            group[SAID] = (value, None)
-        return undo
+            return ""
+        return f"{type(optimizer).__name__} has no momentum; it is kept for the next that has"
 
     def change(self, subject: Optimization, value: float | None) -> Undo:
         optimizer = subject.the_optimizer
         known, groups = optimizer.defaults, optimizer.param_groups
-        momentum = _of_class(optimizer) if value is None else value
-        before = [(group, momentum_of(group, known)) for group in groups]
-        forget = _remember(groups, SAID)
-        for group in groups:
+        if not has_momentum(known):
+            forget = _remember(groups, SAID, ORIGIN)
+            for group, chosen in zip(groups, _of_groups(optimizer, value), strict=True):
+                group[SAID] = (chosen, None)
+            return forget
+        before = [momentum_of(group, known) for group in groups]
+        forget = _remember(groups, SAID, ORIGIN)
+        for group, chosen in zip(groups, _of_groups(optimizer, value), strict=True):
+            momentum = _of_class(optimizer) if chosen is None else chosen
             write_momentum(momentum, group, known)
-            group[SAID] = (value, momentum)
-        put_buffers_back = _fit_buffers(optimizer, momentum)
+            group[SAID] = (chosen, momentum)
+        put_buffers_back = _fit_buffers(optimizer, momentum_of(groups[0], known))
 
         def undo() -> None:
-            for group, old in before:
+            for group, old in zip(groups, before, strict=True):
                 write_momentum(old, group, known)
             forget()
             put_buffers_back()
 
         return undo
+
+
+def _of_groups(optimizer: Optimizer, momentum: float | None) -> list[float | None]:
+    """Return the momentum of each group, and note in each what the program made it with.
+
+    All have the same, but where the first gets that of the program: then all do.
+    """
+    origins = []
+    for group in optimizer.param_groups:
+        group[ORIGIN] = origin_of(group, optimizer)
+        origins.append(group[ORIGIN]["momentum"])
+    if momentum is None or origins[0] is None or not is_same(momentum, origins[0]):
+        return [momentum] * len(origins)
+    return origins
 
 
 def _of_class(optimizer: Optimizer) -> float:

@@ -36,11 +36,9 @@ class Keys:
         self._steers = {steer.name: steer for steer in steers}
         self._marked = _marked_keys(owner)
         self._steered: dict[str, dict[str, Any]] = {}
-        self._weavelet: Weavelet | None = None
 
     def declare(self, weavelet: Weavelet) -> None:
         """Declare all keys, with the values now as baselines. Call when optimizer and loader are there."""
-        self._weavelet = weavelet
         for name, steer in self._steers.items():
             weavelet.on_config(
                 name,
@@ -128,6 +126,9 @@ class Keys:
             if noted is not None:
                 self._steered[name] = noted
 
+        steer = self._steers.get(name)
+        if steer is not None and name not in self._marked:
+            take_back.detail = steer.note(self._subject)  # type: ignore[attr-defined]
         return take_back
 
     def _like(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -140,8 +141,7 @@ class Keys:
 
     def _change(self, name: str, value: Any) -> Undo | None:
         if name not in self._marked:
-            beside = () if self._weavelet is None else self._weavelet.update
-            return self._steers[name].apply(self._subject, value, beside)
+            return self._steers[name].apply(self._subject, value)
         undo = self._marked[name][1](value)
         return undo if callable(undo) else None
 

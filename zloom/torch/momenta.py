@@ -54,7 +54,12 @@ def chosen_momenta(groups: Sequence[Options], known: Options) -> list[float | No
 def _is_said(group: Options, momentum: float) -> bool:
     # What a schedule or the program has written since then is the newer word.
     _, written = group.get(SAID, (None, None))
-    return written is not None and math.isclose(written, momentum, rel_tol=1e-6)  # a tensor rounds it
+    return written is not None and is_same(written, momentum)
+
+
+def is_same(one: float, other: float) -> bool:
+    """Tell whether two momenta are one, which a tensor may have rounded."""
+    return math.isclose(one, other, rel_tol=1e-6)
 
 
 def with_momentum(momentum: float, options: Options, known: Options) -> dict[str, Any]:

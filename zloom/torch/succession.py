@@ -9,11 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from zloom.torch.momenta import SAID, chosen_momenta, has_momentum, momentum_of, with_momentum
-
-# Hyper-parameters that mean the same wherever they exist. Others (eps, alpha) share a name at most, and the
-# momentum has several names. `maximize` is no choice of an optimizer but of the loss. Implementations
-# (foreach, fused, capturable) are the successor's own.
-CARRIED = frozenset({"lr", "weight_decay", "betas", "maximize"})
+from zloom.torch.origins import CARRIED, ORIGIN, copied, origin_of
 
 # What constructors and steps of optimizers raise for parameters that they cannot take.
 CANNOT_TAKE = (TypeError, ValueError, RuntimeError, KeyError, AttributeError)
@@ -60,6 +56,7 @@ class Succession:
         self._cls = cls
         self._sparse = sparse
         self._known = defaults_of(cls, old)
+        self._name = getattr(cls, "__name__", "")
         self._momenta = chosen_momenta(old.param_groups, old.defaults)
 
     @property
@@ -112,10 +109,12 @@ class Succession:
         for group, momentum in zip(self._old.param_groups, self._momenta, strict=True):
             # A key that the successor does not know may be a scheduler's (initial_lr, max_momentum).
             options = {
-                key: _copy(value)
+                key: copied(value)
                 for key, value in group.items()
                 if key not in ("params", "param_names") and self._goes_over(key, value)
             }
+            origin = origin_of(group, self._old)
+            options |= {ORIGIN: origin} | (origin["options"] if origin["class"] == self._name else {})
             # A training that knew no decay goes on without one, and not with its class's own.
             decay = {"weight_decay": 0.0} if "weight_decay" in self._known.keys() - group.keys() else {}
             yield options | decay | self._momentum(momentum, self._known | options)
@@ -147,12 +146,6 @@ def defaults_of(cls: Maker, old: Optimizer) -> dict[str, Any]:
     # Two dimensions, since Muon takes nothing else.
     parameter = torch.zeros(1, 1, requires_grad=True)
     return dict(cls([{"params": [parameter], "lr": float(old.param_groups[0]["lr"])}]).defaults)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(_copy, value))  # betas
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _parameters(group: Mapping[str, Any]) -> dict[str, Any]:
