@@ -96,8 +96,13 @@ class HoldWatch:
             self._file = -1
 
     def _look(self) -> None:
+        assert self._after is not None, "only then is there a timer"
         is_set = self._stack_timer.is_set
-        is_over = not self._stack_timer.unset() and is_set
+        if self._heading == self._newest_heading() and self._stack_timer.renew(self._after, self._file):
+            self._wait()  # as a rule
+            return
+        is_over = is_set and self._stack_timer.is_over
+        self._stack_timer.unset()
         threads = self._written()
         if threads:
             seconds = time.monotonic() - self._set_back
@@ -116,16 +121,23 @@ class HoldWatch:
 
     def _begin_anew(self) -> None:
         assert self._after is not None, "only then is there a timer"
-        written = heading(self._training.thread, threading.get_ident()).encode()
+        written = self._newest_heading()
         if written != self._heading:
             with contextlib.suppress(OSError):  # a file system that is full: the next dump may find room
                 os.ftruncate(self._file, 0)
                 os.lseek(self._file, 0, os.SEEK_SET)
                 os.write(self._file, written)
                 self._heading = written
-        self._set_back = time.monotonic()
         with contextlib.suppress(RuntimeError):  # no thread to be had: perhaps the next time
             self._stack_timer.set(self._after, self._file)
+        self._wait()
+
+    def _newest_heading(self) -> bytes:
+        return heading(self._training.thread, threading.get_ident()).encode()
+
+    def _wait(self) -> None:
+        assert self._after is not None, "only then is there a timer"
+        self._set_back = time.monotonic()
         interval = min(INTERVAL, self._after / 2)
         self._timer = asyncio.get_running_loop().call_later(interval, self._look)
 

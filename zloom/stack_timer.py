@@ -85,24 +85,36 @@ class StackTimer:
             RuntimeError: There is no thread to be had.
         """
         with _lock:
-            self._seconds, self._file = seconds, file
-            self._forget()
-            faulthandler.dump_traceback_later(seconds, file=file)
-            with contextlib.suppress(OSError):  # no descriptor to be had
-                self._thread = _find(_candidates())
-            if self._thread is None:  # it would write to a file that is closed by then
-                faulthandler.cancel_dump_traceback_later()
+            self._set(seconds, file)
 
-    def unset(self) -> bool:
-        """Have nothing written any more, and wait for what is being written.
+    def renew(self, seconds: float, file: int) -> bool:
+        """Set it anew where it still waits, with nothing between in which somebody else could set it.
 
         Returns:
-            Whether it waited. Else it has written, somebody else has set or unset it, or it was not set.
+            Whether it is set. Else it has written, somebody else has set or unset it, it was not set, or
+            there is no thread to be had.
         """
         with _lock:
-            waited = self._cancel()
+            if not self._waits():
+                return False
+            with contextlib.suppress(RuntimeError):
+                self._set(seconds, file)
+            return self.is_set
+
+    def _set(self, seconds: float, file: int) -> None:
+        faulthandler.dump_traceback_later(seconds, file=file)
+        self._seconds, self._file = seconds, file
+        self._forget()
+        with contextlib.suppress(OSError):  # no descriptor to be had
+            self._thread = _find(_candidates())
+        if self._thread is None:  # it would write to a file that is closed by then
+            faulthandler.cancel_dump_traceback_later()
+
+    def unset(self) -> None:
+        """Have nothing written any more, and wait for what is being written."""
+        with _lock:
+            self._cancel()
             self._forget()
-            return waited
 
     @property
     def is_set(self) -> bool:

@@ -77,6 +77,32 @@ def test_it_is_known_when_somebody_else_has_set_it(file: int, timer: StackTimer)
         assert time.monotonic() < deadline, "it is not known"
 
 
+def test_one_that_somebody_else_has_set_meanwhile_is_not_renewed(file: int, timer: StackTimer) -> None:
+    assert not timer.renew(DEADLINE, file)
+    assert timer.claim()
+    timer.set(DEADLINE, file)
+    assert timer.renew(DEADLINE, file)
+    assert timer.is_set
+    assert not timer.is_over
+    faulthandler.dump_traceback_later(DEADLINE, file=file)
+    assert not timer.renew(DEADLINE, file)
+    wait_until_in_use()
+    timer.unset()
+    assert is_in_use(), "theirs"
+
+
+def test_one_that_was_renewed_writes(tmp_path: Path, timer: StackTimer) -> None:
+    assert timer.claim()
+    with (tmp_path / "stacks").open("w+") as written:
+        timer.set(DEADLINE, written.fileno())
+        assert timer.renew(0.01, written.fileno())
+        deadline = time.monotonic() + DEADLINE
+        while not timer.is_over:
+            assert time.monotonic() < deadline, "it does not write"
+        timer.unset()
+        assert "Timeout" in (tmp_path / "stacks").read_text()
+
+
 def test_it_is_found_where_another_thread_is_the_newest(
     file: int, timer: StackTimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
