@@ -146,7 +146,8 @@ class AsyncWeavelet(Steerable):
         self._tell_of_failure(failure)
 
     def _post(self, method: Callable[..., None], *arguments: object) -> None:
-        if self._engine is not None and not self._closed:
+        gone = self._closed or self._loop is None or self._loop.is_closed()
+        if self._engine is not None and not gone:
             method(self._engine, *arguments)
 
 

@@ -312,6 +312,7 @@ class Weavelet(Steerable):
 def _why_the_process_ends() -> str:
     """Return what `close` is to say of a trainer that nobody closed."""
     # Where somebody types, the last exception may be long ago and has ended nothing.
-    interactive = hasattr(sys, "ps1") or "IPython" in sys.modules
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)  # None where it is only imported
+    interactive = hasattr(sys, "ps1") or shell() is not None
     uncaught = None if interactive else getattr(sys, "last_value", None)
     return "the process ended" if uncaught is None else reason_of(uncaught)

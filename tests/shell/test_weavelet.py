@@ -1068,6 +1068,26 @@ def test_a_process_that_closes_nothing_says_goodbye(endpoint: str, operator: Syn
     assert "the process ended" in finished.event.text
 
 
+CRASHES = """
+import sys, types
+sys.modules["IPython"] = types.ModuleType("IPython")  # imported by a library, and no shell of it runs
+from zloom import Weavelet
+weavelet = Weavelet(sys.argv[1], broker=sys.argv[2])
+weavelet.start()
+assert weavelet.wait_until_active(20)
+raise ValueError("boom")
+"""
+
+
+def test_a_process_that_crashes_says_so_where_ipython_was_imported(
+    endpoint: str, operator: SyncOperator, run: str
+) -> None:
+    command = [sys.executable, "-c", CRASHES, run, endpoint]
+    ended = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False)
+    assert b"ValueError: boom" in ended.stderr
+    until_finished(operator, run, "failed: ValueError: boom")
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
