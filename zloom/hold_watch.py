@@ -113,7 +113,7 @@ class HoldWatch:
             self._begin_anew()
 
     def _written(self) -> list[ThreadStack]:
-        if os.fstat(self._file).st_size == len(self._heading):  # as a rule
+        if os.fstat(self._file).st_size == len(self._heading):
             return []
         threads = parse(os.pread(self._file, READ_LIMIT, 0).decode(errors="replace"))
         self._heading = b""

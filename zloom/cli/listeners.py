@@ -15,7 +15,6 @@ of this to begin, one with a long journal more."""
 LOOK_INTERVAL = 0.05
 """Seconds between two looks."""
 
-
 RESOLVE_LIMIT = 1.0
 """Seconds that the resolver is asked for a host; one that takes longer may still tell libzmq."""
 

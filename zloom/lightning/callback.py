@@ -146,6 +146,7 @@ class WeaveletCallback(Callback):
         self._resumed = state_dict["steered"]
 
     # --- the training loop ------------------------------------------------------------------------------
+    # What runs in each batch asks for `_fit` first, and spares the call of a property.
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that batches follow."""

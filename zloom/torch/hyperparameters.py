@@ -97,17 +97,18 @@ class Momentum(Steer[Optimization, Window]):
     def change(self, subject: Optimization, value: float | None) -> Undo:
         optimizer = subject.the_optimizer
         known, groups = optimizer.defaults, optimizer.param_groups
+        forget = _remember(groups, SAID, ORIGIN)
+        chosen = _of_groups(optimizer, value)
         if not has_momentum(known):
-            forget = _remember(groups, SAID, ORIGIN)
-            for group, chosen in zip(groups, _of_groups(optimizer, value), strict=True):
-                group[SAID] = (chosen, None)
+            for group, momentum in zip(groups, chosen, strict=True):
+                group[SAID] = (momentum, None)
             return forget
         before = [momentum_of(group, known) for group in groups]
-        forget = _remember(groups, SAID, ORIGIN)
-        for group, chosen in zip(groups, _of_groups(optimizer, value), strict=True):
-            momentum = _of_class(optimizer) if chosen is None else chosen
-            write_momentum(momentum, group, known)
-            group[SAID] = (chosen, momentum)
+        own = _of_class(optimizer) if value is None else value
+        for group, momentum in zip(groups, chosen, strict=True):
+            written = own if momentum is None else momentum
+            write_momentum(written, group, known)
+            group[SAID] = (momentum, written)
         put_buffers_back = _fit_buffers(optimizer, momentum_of(groups[0], known))
 
         def undo() -> None:
