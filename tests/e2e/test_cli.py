@@ -57,8 +57,8 @@ def set_shape(value: Literal["round", "square"]) -> None: ...
 def set_gated(value: int) -> None: ...
 
 @weavelet.on_command("checkpoint")
-def checkpoint() -> str:
-    return "/tmp/step.ckpt"
+def checkpoint(filename: str = "step.ckpt") -> str:
+    return f"/tmp/{filename}"
 
 @weavelet.on_command("open_gate")
 def open_gate(wide: bool = False) -> None:
@@ -323,6 +323,8 @@ def test_rollback_and_history(trained: Place) -> None:
 
 def test_commands(trained: Place) -> None:
     assert "  rank 0  /tmp/step.ckpt\n" in trained.run("checkpoint", "lm").stdout
+    assert "  rank 0  /tmp/best.ckpt\n" in trained.run("checkpoint", "lm", "filename=best.ckpt").stdout
+    assert "no argument 'name'" in trained.run("checkpoint", "lm", "name=best.ckpt", code=1).stderr
     assert trained.json("pause", "lm", "--for", "60")["applied_everywhere"]
     assert trained.json("ps", "lm")[0]["state"] == "paused"
     assert trained.run("pause", "lm", "--for", "90").stderr == (

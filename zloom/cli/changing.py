@@ -14,6 +14,7 @@ from zloom.cli.options import (
     CancelOnTimeout,
     Change,
     CheckpointFirst,
+    CommandWords,
     DryRun,
     EarlierRevision,
     ExpectRevision,
@@ -200,10 +201,7 @@ def rollback(
 def command(
     run: Run,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the command.", show_default=False)],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Its arguments.", show_default=False),
-    ] = None,
+    words: CommandWords = None,
     mode: Mode = None,
     checkpoint_first: CheckpointFirst = False,
     dry_run: DryRun = False,

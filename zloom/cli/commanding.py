@@ -1,6 +1,6 @@
 """Commands that most trainers know by name: `pause`, `resume`, `stop`, `checkpoint`, `validate`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +12,7 @@ from zloom.cli.options import (
     Broker,
     CancelOnTimeout,
     Change,
+    CommandWords,
     ExpectRevision,
     Json,
     NoWait,
@@ -138,6 +139,7 @@ def stop(
 def _simple(name: str) -> Callable[..., None]:
     def simple(
         run: Run,
+        words: CommandWords = None,
         attempt: Attempt = "",
         expect_revision: ExpectRevision = None,
         request_id: RequestId = None,
@@ -147,9 +149,13 @@ def _simple(name: str) -> Callable[..., None]:
         timeout: Timeout = DEFAULT_TIMEOUT,
         as_json: Json = False,
     ) -> None:
+        from zloom.cli import arguments, exits
+
         target = Target(broker, timeout, as_json)
         change = Change(target, run, attempt, not no_wait, cancel_on_timeout, expect_revision, request_id)
-        _send(change, name, {})
+        with exits.reported(as_json=as_json):
+            texts = arguments.split(words or [], "argument")
+        _send(change, name, {}, texts=texts)
 
     return simple
 
@@ -157,18 +163,22 @@ def _simple(name: str) -> Callable[..., None]:
 def _send(
     change: Change,
     name: str,
-    arguments: "dict[str, Value]",
+    values: "dict[str, Value]",
     prepare: "Callable[[Operator, Progress], Awaitable[None]] | None" = None,
+    texts: "Mapping[str, str] | None" = None,
 ) -> None:
-    from zloom.cli import connection
+    from zloom.cli import arguments, connection
 
     async def work(operator: "Operator", progress: "Progress") -> "Result":
         if prepare is not None:
             await prepare(operator, progress)
+        if texts:
+            keys = await operator.keys(change.run, attempt=change.attempt)
+            values.update(arguments.command_arguments(name, texts, keys))
         return await operator.command(
             change.run,
             name,
-            arguments,
+            values,
             attempt=change.attempt,
             expected_revision=change.expected_revision,
             wait=change.wait,

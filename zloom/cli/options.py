@@ -20,6 +20,11 @@ class ModeChoice(enum.StrEnum):
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.", show_default=False)]
 
+CommandWords = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the command.", show_default=False),
+]
+
 Broker = Annotated[
     str | None,
     typer.Option(
