@@ -49,6 +49,8 @@ class Weavelet(Steerable):
     """A handler has answered at this safe point."""
     _late = False
     """The thread had not begun when `start` returned."""
+    _closing: str | None = None
+    """Why it is to be closed, once what runs at this safe point has answered."""
 
     def start(self) -> None:
         """Begin to look for the broker; returns at once, whether there is one or not.
@@ -97,12 +99,17 @@ class Weavelet(Steerable):
         It takes milliseconds, up to 0.3 s where the broker has not answered its first hello, and 2 s at most.
 
         Rank 0, where its process serves the ranks' store, waits as long for those that have not learnt there
-        yet what was decided about the last change. Called from another thread it ends a pause.
+        yet what was decided about the last change. Called from another thread it ends a pause. Called by a
+        handler at a safe point, it waits until what runs there has answered, `stop` for one.
 
         Args:
             reason: Shown to operators.
         """
-        if not self._closed and not self._is_forked():
+        if self._closed or self._is_forked():
+            return
+        if self._training.serving and self._training.thread == threading.get_ident():
+            self._closing = reason
+        else:
             self._begin_to_leave(reason)
             self._await_end(self._settings.close_timeout)
 
@@ -233,6 +240,13 @@ class Weavelet(Steerable):
             self._hold_again()
         if self._answered:
             self._hand_over()
+
+    def _serve(self, now: float) -> bool:
+        try:
+            return super()._serve(now)
+        finally:
+            if self._closing is not None:
+                self.close(self._closing)
 
     def _answer(self, revision: int, outcome: Outcome) -> None:
         self._answered = True

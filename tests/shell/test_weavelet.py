@@ -803,6 +803,25 @@ def test_goodbye_says_why(endpoint: str, run: str, operator: SyncOperator) -> No
     assert "failed: ValueError: the loss diverged" in finished.event.text
 
 
+@pytest.mark.parametrize("leaves", [False, True], ids=["returns", "exits"])
+def test_a_handler_that_closes_the_weavelet_answers_first(
+    weavelet: Weavelet, operator: SyncOperator, run: str, operating: Operating, leaves: bool
+) -> None:
+    @weavelet.on_command("stop")
+    def stop() -> str:
+        weavelet.close("stopped by hand")
+        if leaves:
+            sys.exit(3)
+        return "stops"
+
+    stopped = operating.command("stop")
+    with pytest.raises(SystemExit) if leaves else contextlib.nullcontext():
+        train(weavelet, lambda: not weavelet._thread.is_alive())  # type: ignore[union-attr]
+    (outcome,) = stopped.result.outcomes
+    assert outcome.outcome == ("rejected" if leaves else "applied")
+    until_finished(operator, run, "stopped by hand")
+
+
 def test_what_was_not_reached_is_said(endpoint: str, run: str, operator: SyncOperator) -> None:
     with operator.watch(run) as feed, Weavelet(run, broker=endpoint) as weavelet:
         assert weavelet.wait_until_active(DEADLINE)
