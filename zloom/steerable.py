@@ -147,17 +147,6 @@ class Steerable(Declaring, Disownable):
         else:
             self._metrics.append(self._training.step, metrics)
 
-    def report_unread(self, metrics: dict[str, Any]) -> None:
-        """Report numbers, and tensors of one element on the CPU that nobody changes any more.
-
-        Costs less than `report` where a step is short: they are read later, some together. The mapping is
-        zloom's from now on.
-        """
-        if self._forked:
-            self._is_forked()
-        elif metrics:
-            self._metrics.append_unread(self._training.step, metrics)
-
     def phase(self, name: Phase) -> AbstractContextManager[None]:
         """Say what the trainer does from now on; as a context manager, only as long as the block lasts.
 

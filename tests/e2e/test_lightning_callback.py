@@ -25,10 +25,10 @@ from zloom.client import SyncOperator, connect_sync
 from zloom.errors import Refused
 from zloom.lightning import WeaveletCallback
 from zloom.lightning.limits import AccumulateGradBatches
+from zloom.mailbox import Mailbox
 from zloom.markers import on_command, on_config
 from zloom.messages import Happened, Reported
 from zloom.model import ReplicaStatus
-from zloom.weavelet import Weavelet
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in QUIET]
 
@@ -458,16 +458,29 @@ def test_g9_a_step_is_told_before_it_is_looked_what_is_due_in_it(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What other ranks are promised rests on this: else a rank could train a step at which they stop."""
-    looks: list[int] = []
-    is_due: Callable[[Weavelet], bool] = vars(Weavelet)["is_due"].fget
+    looks: list[list[int]] = [[]]
+    """The step that was told at each look, by what lies between two batches."""
 
-    def look(weavelet: Weavelet) -> bool:
-        looks.append(weavelet.step)
-        return is_due(weavelet)
+    class Watched(Mailbox):
+        @property
+        def waiting(self) -> bool:
+            if (weavelet := session.callback.weavelet) is not None and threading.current_thread() is trains:
+                looks[-1].append(weavelet.step)
+            return self._waits
 
-    monkeypatch.setattr(Weavelet, "is_due", property(look))
-    session.fit(Regression(), lambda: until(lambda: len(looks) > 6))
-    assert looks[:6] == [1, 1, 2, 2, 3, 3], "as each batch begins and as it ends"
+        @waiting.setter
+        def waiting(self, waits: bool) -> None:
+            self._waits = waits
+
+    class Parts(Regression):
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+            looks.append([])
+            return super().training_step(batch, batch_idx)
+
+    trains = threading.current_thread()
+    monkeypatch.setattr("zloom.steerable.Mailbox", Watched)
+    session.fit(Parts(), lambda: until(lambda: len(looks) > 4))
+    assert [set(each) for each in looks[1:4]] == [{1, 2}, {2, 3}, {3, 4}], "behind a batch, and before one"
 
 
 def reported_steps(session: Session, module: LightningModule, steps: int) -> dict[str, list[int]]:

@@ -263,8 +263,7 @@ class _Fit:
             self.enter("training")
             self._throughput.leave_out(monotonic() - self._left)
         self.position.place = BATCH_START
-        self.weavelet.begin_step()
-        if self.weavelet.is_due:
+        if self.weavelet.begin_step():
             self._termination.run(self.weavelet.safe_point, batch_follows=True)
 
     def batch_ended(self, outputs: Any) -> None:
@@ -275,11 +274,14 @@ class _Fit:
         if now >= self._settings_due:
             self._settings_due = now + SETTINGS_INTERVAL
             metrics = self._seldom(now, metrics)
-        weavelet.report_unread(unread)
+        position.place = BATCH_END
         if metrics:
             weavelet.report(**metrics)
-        position.place = BATCH_END
-        if weavelet.is_due and position.window_closed:
+        if weavelet.end_step(unread) or self._termination.kept:
+            self._end_of_batch()
+
+    def _end_of_batch(self) -> None:
+        if self.position.window_closed:
             self._stand()
         else:
             self._termination.pass_on_kept()

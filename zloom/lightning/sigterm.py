@@ -30,7 +30,7 @@ class Termination:
         self._next: Callable[[int, FrameType | None], object] | None = None
         self._in_safe_point = False
         self._in_epoch = False
-        self._kept = False
+        self.kept = False
         self._passed_on = False
         self.received = False
         """A signal has come: training is about to end, and no pause may hold it any more."""
@@ -65,7 +65,7 @@ class Termination:
 
         Here, or on another rank that stood with this one at a safe point of the module's own.
         """
-        if self._kept or self._weavelet.departure:
+        if self.kept or self._weavelet.departure:
             self._pass_on(signal.SIGTERM, None)
 
     def train(self) -> None:
@@ -81,7 +81,7 @@ class Termination:
         self.received = True
         self._weavelet.depart(REASON)
         if self._in_safe_point or self._in_epoch:
-            self._kept = True
+            self.kept = True
         else:
             self._pass_on(number, frame)
 
