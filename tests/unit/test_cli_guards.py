@@ -9,7 +9,7 @@ from zloom.cli import report, shapes, tables
 from zloom.cli.guards import caret, pointed_at
 from zloom.errors import Refused
 from zloom.messages import Preview
-from zloom.model import GuardEnd, HistoryEntry, Problem, Revision
+from zloom.model import GuardEnd, HistoryEntry, Outcome, Problem, Revision
 
 GUARD = "loss > 2 * baseline within 200 steps"
 
@@ -46,6 +46,17 @@ def test_history_shows_the_guard_and_its_end(end: GuardEnd | None, text: str) ->
     shape: Any = shapes.of_history(entry)
     assert shape["revert_if"] == GUARD
     assert shape["guard"] == (None if end is None else shapes.of_struct(end))
+
+
+def test_history_says_of_a_revert_that_was_refused_that_nothing_was_reverted() -> None:
+    end = GuardEnd("reverted", "loss was 5", 1.0, 8)
+    guarded = HistoryEntry(
+        Revision(7, "config", {"lr": 0.1}, revert_if=GUARD), [APPLIED], settled=True, guard=end
+    )
+    refused = Outcome("r0", outcome="rejected", error="no momentum here")
+    revert = HistoryEntry(Revision(8, "config", {"lr": 0.5}), [refused], settled=True)
+    *_, last = tables.of_history([revert, guarded], "").rows
+    assert last[-1] == f"revert if {GUARD} (has fired, but 8 was applied nowhere: loss was 5)"
 
 
 def test_history_of_what_is_not_guarded_is_as_ever() -> None:

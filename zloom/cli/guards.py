@@ -50,15 +50,26 @@ def caret(guard: str, code: str, text: str) -> list[str]:
     return [f"  {clean(guard)}", f"  {' ' * len(before)}^"]
 
 
-def standing(entry: HistoryEntry) -> str:
-    """Return the guard of a revision, and how it stands; empty where there is none."""
+def standing(entry: HistoryEntry, revert: HistoryEntry | None = None) -> str:
+    """Return the guard of a revision, and how it stands; empty where there is none.
+
+    Args:
+        entry: The revision.
+        revert: The revision that was to restore what was before it, where that is known.
+    """
     if not entry.revision.revert_if:
         return ""
     end = entry.guard
     if end is None:
         state = "armed"
+    elif end.kind == "reverted" and revert is not None and _is_void(revert):
+        state = f"has fired, but {end.revision} was applied nowhere: {end.text}"
     elif end.kind == "reverted":
         state = f"reverted by {end.revision}: {end.text}"
     else:
         state = f"{end.kind}: {end.text}"
     return f"revert if {entry.revision.revert_if} ({state})"
+
+
+def _is_void(entry: HistoryEntry) -> bool:
+    return entry.settled and all(each.outcome != "applied" for each in entry.outcomes)

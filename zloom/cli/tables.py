@@ -1,6 +1,6 @@
 """The tables that commands print. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from zloom.cli.guards import standing
 from zloom.cli.output import Table
@@ -162,17 +162,19 @@ def of_values(values: dict[str, Value], run: str, marks: Mapping[str, str] | Non
     return Table(("KEY", "VALUE"), rows, f"{run} declares no keys", whole=frozenset({"KEY"}))
 
 
-def of_history(entries: Iterable[HistoryEntry], empty: str) -> Table:
+def of_history(entries: Sequence[HistoryEntry], empty: str) -> Table:
     """Return the table of `history`; `empty` is what is said where there are no entries."""
     columns = ("REV", "CHANGE", "MODE", "BY", "AT", "OUTCOMES", "NOTE")
-    rows = [_history_row(entry) for entry in entries]
+    known = {entry.revision.revision: entry for entry in entries}
+    rows = [_history_row(entry, known) for entry in entries]
     whole = frozenset({"REV", "MODE", "BY", "AT"})
     spare = ("BY", "MODE", "AT", "NOTE")
     return Table(columns, rows, empty, frozenset({"REV"}), whole, spare, frozenset({"CHANGE"}))
 
 
-def _history_row(entry: HistoryEntry) -> list[str]:
+def _history_row(entry: HistoryEntry, known: Mapping[int, HistoryEntry]) -> list[str]:
     revision = entry.revision
+    revert = None if entry.guard is None else known.get(entry.guard.revision)
     return [
         str(revision.revision),
         what(revision),
@@ -180,7 +182,7 @@ def _history_row(entry: HistoryEntry) -> list[str]:
         revision.by,
         clock(revision.at),
         outcome_summary(entry.outcomes),
-        "; ".join(filter(None, (revision.note, standing(entry)))),
+        "; ".join(filter(None, (revision.note, standing(entry, revert)))),
     ]
 
 
