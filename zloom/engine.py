@@ -1,7 +1,6 @@
 """Sockets, timer and devices of a weavelet: it feeds a `Session` and carries out its effects."""
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from zloom.errors import (
 )
 from zloom.handshakes import HandshakeFailure
 from zloom.hold_watch import HoldWatch
+from zloom.introduction import Awaited, Introduction
 from zloom.messages import Confirm, FromBroker, Published, StacksTaken, ToBroker
 from zloom.metrics import nobody
 from zloom.model import MAX_METRIC_NAME, MAX_METRICS, Device, DeviceStatus, Outcome, Replica
@@ -58,11 +58,6 @@ SURPLUS_METRICS = (
     f"a replica has {MAX_METRICS} metrics, with names of {MAX_METRIC_NAME} characters of Unicode at most; "
     "points of others are dropped and counted (is the step in the name?), those first of"
 )
-
-
-FIRST_CONNECTION, FIRST_ANSWER = 0.05, 0.25
-"""Seconds that one that leaves at once waits for a connection, and then for the broker's first answer, which
-takes a commit to disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +120,8 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._running = False
         """Whether effects are being carried out, some of which bring others."""
-        self._patience: asyncio.TimerHandle | None = None
         self._active = False
-        self._awaited: set[str] = set()
-        self._introduced = asyncio.Event()
-        """The broker has answered a hello."""
+        self._introduction = Introduction(self._say_hello)
         self._owns_context = context is None
         self._context = new_context() if context is None else context
         takers = self._on_control, self._on_update, self._on_unreadable, self._on_handshake_failed
@@ -163,38 +155,29 @@ class Engine:
 
     def start(self, *, declared: bool = True) -> None:
         """Look for devices, then say hello; unless all is `declared` wait for `begin` too."""
-        self._awaited = {"devices"} if declared else {"devices", "declarations"}
+        awaited: tuple[Awaited, ...] = ("devices",) if declared else ("devices", "declarations")
+        self._introduction.begin(*awaited, patience=self._settings.device_patience)
         self._watch.start()
         self._holds.start()
-        self._patience = self._loop.call_later(self._settings.device_patience, self._begin, "devices")
 
     def begin(self) -> None:
         """Say hello, now that all is declared that the first hello must tell."""
-        self._begin("declarations")
+        self._introduction.arrived("declarations")
 
     async def introduce(self) -> None:
         """Wait a moment where the broker may be about to answer the very first hello.
 
         It knows who said hello from then on; one that left before would be no more to it than one that was
-        killed. Devices are not waited for any more. What a new attempt is to inherit is.
+        killed.
         """
-        if self._awaited == {"devices"}:
-            self._begin("devices")
+        self._introduction.hurry()
         first = self._session.state is State.CONNECTING and self._session.counters.hellos == 1
         if first and not is_deserted(self._endpoint):
-            await self._hears(FIRST_CONNECTION)
-            if self._sockets.connected:
-                await self._hears(FIRST_ANSWER)
-
-    async def _hears(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._introduced.wait()
+            await self._introduction.hear(lambda: self._sockets.connected)
 
     def close(self, reason: str) -> None:
         """Tell what is left, say goodbye, and close the sockets; `end` must follow."""
-        if self._patience is not None:
-            self._patience.cancel()
+        self._introduction.end()
         self._watch.stop()
         self._holds.stop()
         self._training.metrics.ripe = nobody
@@ -211,12 +194,10 @@ class Engine:
         if self._owns_context:
             leaving.terminate(self._context, self._endpoint, self._settings.farewell)
 
-    def _begin(self, arrived: str) -> None:
-        self._awaited.discard(arrived)
-        if self._session.state is State.NEW and not self._awaited:
-            self.declare()
-            self.subscribe()
-            self._run(self._session.start(self._loop.time()))
+    def _say_hello(self) -> None:
+        self.declare()
+        self.subscribe()
+        self._run(self._session.start(self._loop.time()))
 
     # --- the trainer's side -------------------------------------------------------------------
 
@@ -276,7 +257,7 @@ class Engine:
                     raised.append(error)
             # Compared after the effects: what a snapshot restores is in the mailbox when its owner is woken.
             if self._session.state not in (State.NEW, State.CONNECTING):
-                self._introduced.set()
+                self._introduction.answered()
             active = self._session.state is State.ACTIVE
             if active is not self._active:
                 self._active = active
@@ -419,7 +400,7 @@ class Engine:
 
     def _on_devices(self, devices: list[Device]) -> None:
         self._run(self._session.found_devices(devices, self._loop.time()))
-        self._begin("devices")
+        self._introduction.arrived("devices")
 
     def _on_device_status(self, status: list[DeviceStatus]) -> None:
         self._status.devices = status

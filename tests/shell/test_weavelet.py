@@ -19,7 +19,7 @@ import pytest
 import zmq
 
 from tests.support import DEADLINE, broker_process, free_endpoint, running_broker
-from zloom import Meta, SettingsError, TransportError, UndoError, engine
+from zloom import Meta, SettingsError, TransportError, UndoError, introduction
 from zloom.client import Result, SyncOperator, connect_sync
 from zloom.messages import Answered, Declare, Failure, Happened, Outcomes, Reported, Status, ToBroker
 from zloom.model import MAX_COUNT, Device, ReplicaStatus
@@ -705,7 +705,7 @@ def test_one_that_fails_before_it_is_welcomed_says_why(
 
 
 def test_one_where_nobody_listens_waits_for_no_welcome(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "FIRST_ANSWER", DEADLINE)
+    monkeypatch.setattr(introduction, "FIRST_ANSWER", DEADLINE)
     with free_endpoint("ipc") as nowhere, Weavelet(run, broker=nowhere) as weavelet:
         until_hello(weavelet)
         weavelet.close()

@@ -48,7 +48,8 @@ _SHELLS = """
     zloom zloom.__main__ zloom.async_weavelet zloom.bounded_calls zloom.cuda_copies zloom.declaring
     zloom.delivery
     zloom.device_watch zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks
-    zloom.handshakes zloom.hold_watch zloom.launch zloom.leaving zloom.metrics zloom.process
+    zloom.handshakes zloom.hold_watch zloom.introduction zloom.launch zloom.leaving zloom.metrics
+    zloom.process
     zloom.recording_file zloom.security zloom.session_sockets zloom.settings zloom.socket_errors
     zloom.socket_frames zloom.socket_options zloom.socket_sender zloom.sockets
     zloom.native_threads zloom.readings zloom.stack_source zloom.stack_timer zloom.status_source
