@@ -218,6 +218,7 @@ def test_one_value_or_all() -> None:
         ([REJECTED], True, 1),
         ([outcome(0, "cancelled"), outcome(1, "cancelled")], True, 1),
         ([APPLIED, outcome(1, "lost")], True, 4),
+        ([outcome(0, "rejected"), outcome(1, "lost")], True, 5),
         ([APPLIED, PENDING], False, 5),
         ([PENDING], False, 5),
     ],

@@ -132,6 +132,8 @@ def test_a_change_that_a_pause_holds_up_says_where_and_how_the_pause_ends() -> N
     assert "paused" not in "".join(pending.why(waiting, PLACED, [own], "", [live, answered]))
     resume = entry(command(2, "resume"))
     assert "paused" not in "".join(pending.why(waiting, PLACED, [resume], "", [paused]))
+    save = entry(command(2, "checkpoint"))  # which a trainer may take at the end of a step alone
+    assert pending.why(waiting, PLACED, [save], "", [paused])[-1] == last
     both = Result("lm", "one", 2, [PENDING, outcome(3, None)], settled=False)
     others = [paused, ReplicaStatus("id3", "lm", "one", rank=3, state="paused", step=24)]
     assert pending.why(both, PLACED, [own], "", others)[-1] == (

@@ -48,6 +48,11 @@ def run(*arguments: str, **environment: str) -> Result:
             ("set", "lm", "a=1", "--mode", "imediate"),
             "--mode is 'imediate'; did you mean immediate? expected one of next, consistent, immediate",
         ),
+        (("set", "lm", "a=1", "--revert-if", ""), "--revert-if is empty; is a variable in it not set?"),
+        (("stop", "lm", "--attempt", ""), "--attempt is empty; is a variable in it not set?"),
+        (("stop", ""), "RUN is empty; is a variable in it not set?"),
+        (("set", "", "a=1"), "RUN is empty; is a variable in it not set?"),
+        (("ps", ""), "RUN is empty; is a variable in it not set?"),
         (
             ("auth", "add", "ann", "--role", "king"),
             "--role is 'king'; expected one of observer, operator, weavelet",

@@ -29,9 +29,9 @@ class ExitCode(enum.IntEnum):
     UNREACHABLE = 3
     """No broker was reached."""
     PARTLY = 4
-    """Applied on some replicas, and it will not be on the others."""
+    """Applied on some replicas, and refused by the others or not known of them, as they are lost."""
     PENDING = 5
-    """Some replica has not answered."""
+    """Some replica has not answered, or was lost: it answers if it comes back."""
     UNWRITTEN = 6
     """Stdout could not be written, so that what came of it is not said."""
     INTERRUPTED = 130
@@ -54,7 +54,10 @@ def of_result(result: "Result") -> ExitCode:
         return ExitCode.PENDING
     if result.applied_everywhere:
         return ExitCode.DONE
-    return ExitCode.PARTLY if result.applied else ExitCode.REFUSED
+    if result.applied:
+        return ExitCode.PARTLY
+    lost = any(outcome.outcome == "lost" for outcome in result.outcomes)
+    return ExitCode.PENDING if lost else ExitCode.REFUSED
 
 
 def of_error(error: ZloomError, *, serving: bool = False) -> ExitCode:

@@ -65,7 +65,8 @@ def standing(entry: HistoryEntry, revert: HistoryEntry | None = None) -> str:
     elif end.kind == "reverted" and revert is not None and _is_void(revert):
         state = f"has fired, but {end.revision} was applied nowhere: {end.text}"
     elif end.kind == "reverted":
-        state = f"reverted by {end.revision}: {end.text}"
+        verb = "reverted" if revert is None or revert.settled else "being reverted"
+        state = f"{verb} by {end.revision}: {end.text}"
     else:
         state = f"{end.kind}: {end.text}"
     return f"revert if {entry.revision.revert_if} ({state})"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zloom.cli.bounds import integer
+from zloom.cli.bounds import given, integer
 from zloom.cli.options import DEFAULT_TIMEOUT, Attempt, Broker, Json, Run, Target, Timeout
 
 if TYPE_CHECKING:
@@ -34,10 +34,14 @@ def register(app: typer.Typer) -> None:
 
 def ps(
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Only replicas of this run.", show_default=False)
+        str,
+        typer.Argument(metavar="RUN", help="Only replicas of this run.", show_default=False, callback=given),
     ] = "",
     attempt: Annotated[
-        str, typer.Option("--attempt", metavar="ID", help="Only this attempt of RUN.", show_default=False)
+        str,
+        typer.Option(
+            "--attempt", metavar="ID", help="Only this attempt of RUN.", show_default=False, callback=given
+        ),
     ] = "",
     live: Annotated[
         bool, typer.Option("--live", help="Only replicas that have not finished and are not lost.")
@@ -154,7 +158,9 @@ def history(
 
 
 def watch(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Only this run.", show_default=False)] = "",
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Only this run.", show_default=False, callback=given)
+    ] = "",
     broker: Broker = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,

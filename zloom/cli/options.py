@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zloom.cli.bounds import choice, integer, seconds
+from zloom.cli.bounds import choice, given, integer, seconds
 
 
 class ModeChoice(enum.StrEnum):
@@ -18,7 +18,9 @@ class ModeChoice(enum.StrEnum):
     IMMEDIATE = "immediate"
 
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.", show_default=False)]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="Name of the run.", show_default=False, callback=given)
+]
 
 CommandWords = Annotated[
     list[str] | None,
@@ -54,6 +56,7 @@ Attempt = Annotated[
     typer.Option(
         "--attempt",
         metavar="ID",
+        callback=given,
         help="Which attempt of the run; by default the newest, those with replicas first.",
     ),
 ]
@@ -155,6 +158,7 @@ RevertIf = Annotated[
     typer.Option(
         "--revert-if",
         metavar="GUARD",
+        callback=given,
         help="The broker takes it back if this happens: 'loss > 2 * baseline within 200 steps'.",
         show_default=False,
     ),

@@ -14,6 +14,8 @@ _PLACE = "applies "
 WHY = "not applied yet: a change is applied, and a command carried out, at the end of the step that runs"
 """What holds for any change of which no more is known."""
 
+_OF_PAUSES = "pause", "resume", "stop"
+
 
 def why(
     result: Result,
@@ -38,8 +40,9 @@ def why(
         lines = [*_behind(before, keys), *(_way_out(each, result.run, attempt) for each in before)]
     else:
         lines = [WHY] if own.kind != "config" else of_keys(own.changes, keys, result.at_step)
-    # A command is carried out in a pause, and one that ends it is not to advise itself.
-    return [*lines, *_paused(result, replicas, attempt)] if own.kind == "config" else lines
+    # Most commands are carried out in a pause, and one that ends it is not to advise itself.
+    held = own.kind == "config" or (own.kind == "command" and own.command not in _OF_PAUSES)
+    return [*lines, *_paused(result, replicas, attempt)] if held else lines
 
 
 def _paused(result: Result, replicas: Iterable[ReplicaStatus], attempt: str) -> Iterator[str]:
