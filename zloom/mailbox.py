@@ -21,6 +21,10 @@ from zloom.words import error_text
 SNAPSHOT = "snapshot"
 """The detail of the outcome of a restored config."""
 
+IN_HANDLER = "a handler reached a safe point while it ran in one; do not call tick() inside a handler"
+
+INTERRUPTED = "it was interrupted before it was answered for, and may have been carried out"
+
 Item = Revision | Restore
 
 
@@ -66,11 +70,15 @@ class Mailbox:
         self._confirm = confirm
         self._agreement = Agreement()
         self._inbox: deque[Item] = deque()
+        self._cancels: deque[Revision] = deque()
+        """Of what arrived, looked at last: what they cancel may have arrived with them."""
         self._promised: deque[Round] = deque()
         self._schedule = Schedule()
         self._settled = Settlement(answer)
         self._restoring = Restoring(registry)
         self._running = False
+        self._begun: int | None = None
+        """The revision that was carried out last, until it is answered for."""
         self._stops = False
         """A `stop` was carried out, or all ranks agreed on one."""
         self._step = 0
@@ -159,11 +167,10 @@ class Mailbox:
             HoldLimitExceeded: It was not learnt in time what the ranks decided.
         """
         if self._running:
-            raise DeclarationError(
-                "a handler reached a safe point while it ran in one; do not call tick() inside a handler"
-            )
+            raise DeclarationError(IN_HANDLER)
         self._running, self._step, self._first, self._now = True, step, step + trained, now
         try:
+            self._settled.answer_for_last()
             self._reach(step, now)
             # Before anything else, so that what begins or ends here finds the values of this step.
             self.ramps.advance(self._first)
@@ -173,14 +180,16 @@ class Mailbox:
                 self._end_undone()
                 blocked = self._restore()
                 self._carry_out_due(blocked)
-                if self._stops:
+                if self._stops or self.parting.leaves_alone:
                     self._stops = False
                     self.pause.end()  # or it would stop nothing before somebody resumes
         finally:
-            self._meet()
-            self._running = False
-            if self._has_more():
-                self.waiting = True
+            try:
+                self._meet()
+            finally:
+                self._running = False
+                if self._has_more():
+                    self.waiting = True
 
     def _reach(self, step: int, now: float) -> None:
         paused = self.pause.active
@@ -199,27 +208,32 @@ class Mailbox:
     def _has_more(self) -> bool:
         """Whether the next safe point has something to do, though nothing arrives."""
         waits = self._schedule or self._agreement or self._restoring
-        return bool(waits or self.pause.coming or self.ramps)
+        # An exception, Ctrl-C for one, may have left something of what arrived.
+        left = self._promised or self._inbox or self._cancels or self._settled.lacks_answer
+        return bool(waits or self.pause.coming or self.ramps or left)
 
     # --- what arrived -------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         self.waiting = False
-        cancels: list[Revision] = []
+        # Each is taken before it is removed: to take one twice does no harm, and none may be lost.
         while self._promised:
-            self._agreement.take(self._promised.popleft())
+            self._agreement.take(self._promised[0])
+            self._promised.popleft()
         while self._inbox:
-            item = self._inbox.popleft()
+            item = self._inbox[0]
             if isinstance(item, Restore):
-                self._take_restore(item, cancels)
+                self._take_restore(item)
             else:
-                self._take(item, cancels)
-        for cancel in cancels:
-            self._cancel(cancel)
+                self._take(item)
+            self._inbox.popleft()
+        while self._cancels:
+            self._cancel(self._cancels[0])
+            self._cancels.popleft()
 
-    def _take(self, revision: Revision, cancels: list[Revision]) -> None:
+    def _take(self, revision: Revision) -> None:
         if revision.kind == "cancel":
-            cancels.append(revision)
+            self._cancels.append(revision)
         elif revision.revision not in self._settled:
             at_step = revision.at_step if revision.mode == "at_step" else None
             self._enter(Pending(revision, max(self._step, at_step or 0)))
@@ -252,13 +266,13 @@ class Mailbox:
             return True
         return False
 
-    def _take_restore(self, restore: Restore, cancels: list[Revision]) -> None:
+    def _take_restore(self, restore: Restore) -> None:
         if restore.rolled_back:
             # The broker's history replaces this side's: the same numbers mean other revisions there.
             self._schedule.clear()
             self._settled.forget()
             self._agreement.forget(restore.epoch, restore.rounds)
-            cancels.clear()
+            self._cancels.clear()
             self.ramps.forget()
         for revision in restore.pending:
             if (
@@ -266,7 +280,7 @@ class Mailbox:
             ) is not None:  # the history that is gone had it too
                 self._settled.end(revision.revision, outcome)
             else:
-                self._take(revision, cancels)
+                self._take(revision)
         self._restoring.take(restore)
 
     # --- a snapshot's values ------------------------------------------------------------------------
@@ -386,7 +400,9 @@ class Mailbox:
     def _carry_out_due(self, blocked: set[str]) -> None:
         for number in self._schedule.due(self._step, self._first, self._agreement.promised()):
             pending = self._schedule[number]
-            if not blocked.isdisjoint(pending.names) or not self._try(pending):
+            if number in self._settled:  # an exception came between that and its end here
+                self._schedule.end(number)
+            elif not blocked.isdisjoint(pending.names) or not self._try(pending):
                 blocked.update(pending.names)
             if self.holding:
                 return
@@ -431,7 +447,11 @@ class Mailbox:
     def _perform(
         self, number: int, action: Callable[[], Applied | Rejected], step: int | None = None
     ) -> bool:
-        """Carry a revision out and answer for it; return whether it was applied."""
+        """Carry a revision out, once, and answer for it; return whether it was applied."""
+        if number == self._begun and number not in self._settled:  # an exception, Ctrl-C for one, came there
+            self._settle(number, "rejected", INTERRUPTED, step=step)
+            return False
+        self._begun = number
         try:
             result = action()
         except BaseException as error:
@@ -441,6 +461,7 @@ class Mailbox:
             self._settle(number, "applied", detail=result.detail, step=step)
         else:
             self._settle(number, "rejected", result.error, step=step)
+        self._begun = None
         return isinstance(result, Applied)
 
     def _settle(
@@ -455,9 +476,10 @@ class Mailbox:
     ) -> None:
         if step is None and kind in ("applied", "rejected"):
             step = self._step
-        waited = self._schedule.end(number)
+        waited = self._schedule[number].revision if number in self._schedule else None
         chain = waited.chain if waited is not None else chain
         outcome = Outcome(
             "", outcome=kind, step=step, error=error, detail=detail, values=values or {}, chain=chain
         )
         self._settled.end(number, outcome, waited)
+        self._schedule.end(number)

@@ -33,6 +33,11 @@ class Parting:
         self._own = reason
 
     @property
+    def leaves_alone(self) -> bool:
+        """Whether this rank is to end, and has no others to tell of it: no pause may hold it any more."""
+        return bool(self._own) and self.register is None
+
+    @property
     def meets(self) -> bool:
         """Whether this rank stands where others do, and has not learnt yet whether all are to end."""
         return bool(self._meeting)

@@ -21,6 +21,7 @@ class Settlement:
         self._ends = OrderedDict[int, str]()
         self._commands = OrderedDict[bytes, Outcome]()
         """What became of commands, by the revision's digest: in another history its number means another."""
+        self._unanswered: tuple[int, Outcome] | None = None
 
     def __contains__(self, number: int) -> bool:
         """Whether it is known what became of a revision here."""
@@ -50,7 +51,20 @@ class Settlement:
             self._commands[outcome.chain] = outcome
             forget_oldest(self._commands, MAX_SETTLED)
         at = f" at step {outcome.step}" if outcome.outcome == "applied" else ""
+        self._unanswered = number, outcome
         self._ends[number] = f"was {outcome.outcome}{at}"
         forget_oldest(self._ends, MAX_SETTLED)
-        if number:
-            self._answer(number, outcome)
+        self.answer_for_last()
+
+    def answer_for_last(self) -> None:
+        """Answer for the last end, where an exception, Ctrl-C for one, came before that."""
+        if self._unanswered is not None:
+            number, outcome = self._unanswered
+            if number:
+                self._answer(number, outcome)
+            self._unanswered = None
+
+    @property
+    def lacks_answer(self) -> bool:
+        """Whether the last end has not been answered for."""
+        return self._unanswered is not None

@@ -2,7 +2,6 @@
 
 import _thread
 import contextlib
-import dis
 import functools
 import gc
 import itertools
@@ -11,11 +10,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from types import CodeType, FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
+from tests.interrupts import Interrupt
 from tests.support import DEADLINE
 from zloom.bounded_calls import BoundedCalls
 
@@ -119,32 +118,6 @@ def once_free(call: BoundedCalls, function: Callable[[], T]) -> T:
         with contextlib.suppress(TimeoutError):
             return call(function)
     raise AssertionError("it is busy for ever")
-
-
-@functools.cache
-def where_signals_are_heard(code: CodeType) -> frozenset[int]:
-    """Return the offsets of instructions before which CPython runs the handlers of signals."""
-    names = [(each.offset, each.opname) for each in dis.get_instructions(code)]
-    pairs = itertools.pairwise(names)
-    return frozenset(
-        offset for (_, before), (offset, _) in pairs if before.startswith(("CALL", "RESUME", "JUMP_BACK"))
-    )
-
-
-class Interrupt:
-    """Raises KeyboardInterrupt on this thread, in one place after the other that hears signals."""
-
-    def __init__(self, place: int) -> None:
-        self.left = place
-
-    def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., Any]:
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if event == "opcode" and frame.f_lasti in where_signals_are_heard(frame.f_code):
-            self.left -= 1
-            if self.left == 0:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return self.trace
 
 
 @pytest.mark.skipif(sys.gettrace() is not None, reason="another tracer is at work")

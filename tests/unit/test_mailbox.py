@@ -1,5 +1,9 @@
+import itertools
+import sys
 import threading
+from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.interrupts import interrupted
 from zloom.errors import UndoError
 from zloom.handlers import Registry
 from zloom.mailbox import Mailbox
@@ -243,6 +248,45 @@ def test_a_handler_that_reaches_a_safe_point_is_refused(trainer: Trainer) -> Non
     [outcome] = trainer.run(1, config(1, c=1))
     assert outcome.startswith("1 rejected@1 c: DeclarationError: a handler reached a safe point")
     assert trainer.run(2, config(2, a=1)) == ["2 applied@2"]
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="another tracer is at work")
+def test_a_signal_wherever_it_comes_loses_no_revision_and_runs_no_command_twice() -> None:
+    """The trainer catches what its handler of signals raises, and trains on."""
+    for place in itertools.count(1):
+        trainer = Trainer()
+        for item in config(1, a=1), command(2, "go"), config(3, at_step=9, b=1), cancel(4, 3):
+            trainer.mailbox.put(item)
+        if not interrupted(place, partial(trainer.mailbox.run, 1, 0.0)):
+            break
+        for step in range(2, 12):
+            if trainer.mailbox.waiting:
+                trainer.mailbox.run(step, float(step))
+        answers = defaultdict[int, set[str]](set)
+        for number, outcome in trainer.outcomes:
+            answers[number].add(str(outcome.outcome))
+        assert {number: len(kinds) for number, kinds in answers.items()} == {1: 1, 2: 1, 3: 1, 4: 1}, place
+        assert len(trainer.ran) == len(set(trainer.ran)), place
+        assert (("go", 0) in trainer.ran) or answers[2] == {"rejected"}, place
+        assert ("b", 1) not in trainer.ran, place
+    assert place > 100
+
+
+def test_a_signal_while_other_ranks_are_told_leaves_a_mailbox_that_runs(trainer: Trainer) -> None:
+    def ask(now: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.mailbox.parting, "go_on", ask)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run(1, config(1, a=1))
+    assert trainer.run(2, config(2, a=2)) == ["2 applied@2"]
+
+
+def test_one_that_is_to_end_and_has_no_other_ranks_is_held_by_no_pause(trainer: Trainer) -> None:
+    trainer.mailbox.parting.depart("SIGTERM")
+    assert trainer.run(1, command(1, "pause")) == ["1 applied@1"]
+    assert not trainer.mailbox.must_wait
 
 
 def test_what_a_handler_puts_waits_for_the_next_safe_point(trainer: Trainer) -> None:
