@@ -33,8 +33,11 @@ class DeviceWatch:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin."""
-        threading.Thread(target=self._run, name=DEVICES_THREAD, daemon=True).start()
+        """Begin. Where there is no thread to be had, none are found: steering does without them."""
+        try:
+            threading.Thread(target=self._run, name=DEVICES_THREAD, daemon=True).start()
+        except RuntimeError:
+            self._found([])
 
     def stop(self) -> None:
         """End after the reading that is under way, without waiting for it."""

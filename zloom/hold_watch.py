@@ -98,7 +98,9 @@ class HoldWatch:
     def _look(self) -> None:
         assert self._after is not None, "only then is there a timer"
         is_set = self._stack_timer.is_set
-        if self._heading == self._newest_heading() and self._stack_timer.renew(self._after, self._file):
+        renewed = self._heading == self._newest_heading() and self._stack_timer.renew(self._after, self._file)
+        # A late one may have written just before it was set anew.
+        if renewed and time.monotonic() - self._set_back < (self._after + self._interval) / 2:
             self._wait()  # as a rule
             return
         is_over = is_set and self._stack_timer.is_over
@@ -136,10 +138,13 @@ class HoldWatch:
         return heading(self._training.thread, threading.get_ident()).encode()
 
     def _wait(self) -> None:
-        assert self._after is not None, "only then is there a timer"
         self._set_back = time.monotonic()
-        interval = min(INTERVAL, self._after / 2)
-        self._timer = asyncio.get_running_loop().call_later(interval, self._look)
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
+
+    @property
+    def _interval(self) -> float:
+        assert self._after is not None, "only then is there a timer"
+        return min(INTERVAL, self._after / 2)
 
 
 def read_hold(replica: str) -> tuple[list[ThreadStack], float]:

@@ -1,4 +1,4 @@
-"""What a `Session` asks its shell to do, in order. beside `zloom.effects` and `Restore`."""
+"""What a `Session` asks its shell to do, in order, beside `zloom.effects` and `Restore`."""
 
 from msgspec import Struct
 

@@ -88,7 +88,7 @@ class StackTimer:
             self._set(seconds, file)
 
     def renew(self, seconds: float, file: int) -> bool:
-        """Set it anew where it still waits, with nothing between in which somebody else could set it.
+        """Set it anew where it still waits, with next to nothing between in which others could set it.
 
         Returns:
             Whether it is set. Else it has written, somebody else has set or unset it, it was not set, or
@@ -102,7 +102,11 @@ class StackTimer:
             return self.is_set
 
     def _set(self, seconds: float, file: int) -> None:
-        faulthandler.dump_traceback_later(seconds, file=file)
+        try:
+            faulthandler.dump_traceback_later(seconds, file=file)
+        except RuntimeError:  # the timer of before is gone all the same
+            self._forget()
+            raise
         self._seconds, self._file = seconds, file
         self._forget()
         with contextlib.suppress(OSError):  # no descriptor to be had

@@ -103,6 +103,23 @@ def test_one_that_was_renewed_writes(tmp_path: Path, timer: StackTimer) -> None:
         assert "Timeout" in (tmp_path / "stacks").read_text()
 
 
+def test_one_that_cannot_be_renewed_is_not_set_and_may_be_set_later(
+    file: int, timer: StackTimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        faulthandler.cancel_dump_traceback_later()  # as CPython does before it looks for a thread
+        raise RuntimeError("unable to start watchdog thread")
+
+    assert timer.claim()
+    timer.set(DEADLINE, file)
+    with monkeypatch.context() as patched:
+        patched.setattr(faulthandler, "dump_traceback_later", refuse)
+        assert not timer.renew(DEADLINE, file)
+        assert not timer.is_set
+    timer.set(DEADLINE, file)
+    assert timer.is_set
+
+
 def test_it_is_found_where_another_thread_is_the_newest(
     file: int, timer: StackTimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
