@@ -43,7 +43,11 @@ class AsyncWeavelet(Steerable):
         self._training.activated = self._on_activated
         self._training.failed = self._on_failure
         self._engine = self._make_engine()
-        self._engine.start(declared=not self._inherit)
+        try:
+            self._engine.start(declared=not self._inherit)
+        except BaseException:  # nobody would close it
+            await self.close("failed: it could not be started")
+            raise
 
     async def close(self, reason: str = "finished") -> None:
         """Say goodbye and let go of the sockets; 0.8 s at most. A second call does nothing.
@@ -58,8 +62,10 @@ class AsyncWeavelet(Steerable):
             try:
                 await self._engine.introduce()
             finally:  # also where it is cancelled: no second call would do it
-                self._engine.close(reason)
-                ending = asyncio.get_running_loop().run_in_executor(None, self._engine.end)
+                try:
+                    self._engine.close(reason)
+                finally:
+                    ending = asyncio.get_running_loop().run_in_executor(None, self._engine.end)
             deadline = time.monotonic() + self._settings.close_timeout
             await ending
             while await asyncio.to_thread(self._is_needed, deadline):  # noqa: ASYNC110 - it can only be asked
@@ -120,12 +126,13 @@ class AsyncWeavelet(Steerable):
         self._mailbox.standing = True
         try:
             while self._serve(now := time.monotonic()) or (self._mailbox.lacks_config and now < deadline):
-                if self._mailbox.pause.active or now >= deadline:
+                if self._mailbox.pause.active or now >= deadline or self._closed:
                     break
                 await _wait(self._arrived, min(self._wait_left(now), deadline - now))
                 self._arrived.clear()
         finally:
             self._mailbox.standing = False
+            self._hold_again()
         await self._hold()
 
     def end_pause(self) -> None:

@@ -339,7 +339,7 @@ class Steerable(Declaring, Disownable):
         """Run the mailbox at this safe point; return whether the training must wait here."""
         training, mailbox = self._training, self._mailbox
         training.thread = threading.get_ident()
-        before = _state(mailbox)
+        before, served = _state(mailbox), training.serving
         training.serving = True
         try:
             if training.broken is not None:
@@ -347,7 +347,7 @@ class Steerable(Declaring, Disownable):
                 raise error
             mailbox.run(training.step, now, trained=training.trained)
         finally:
-            training.serving = False
+            training.serving = served  # a handler may have reached another safe point, which is refused
             if _state(mailbox) != before:
                 self._post(Engine.status_changed)
         return mailbox.must_wait

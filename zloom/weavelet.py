@@ -11,11 +11,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from zloom import leaving
+from zloom.bell import Bell
 from zloom.engine import Engine
-from zloom.errors import ZloomError
+from zloom.errors import DeclarationError, ZloomError
+from zloom.mailbox import IN_HANDLER
 from zloom.messages import Failure
 from zloom.model import Outcome
 from zloom.steerable import NEEDED_POLL, Steerable, reason_of
+from zloom.stop_signals import in_signal_handler
 
 HAND_OVER = 0.001
 """Seconds that `tick` waits at most until the outcomes of what it has just carried out are sent."""
@@ -50,7 +53,10 @@ class Weavelet(Steerable):
     _late = False
     """The thread had not begun when `start` returned."""
     _closing: str | None = None
-    """Why it is to be closed, once what runs at this safe point has answered."""
+    """Why a handler has had it closed, once nothing is under way at this safe point any more."""
+    _active = False
+    _ended = False
+    """The thread has ended: there is nobody who could end a pause, or tell what was decided."""
 
     def start(self) -> None:
         """Begin to look for the broker; returns at once, whether there is one or not.
@@ -59,19 +65,16 @@ class Weavelet(Steerable):
 
         Raises:
             SettingsError: It was started before.
-            TransportError: The endpoint is malformed.
+            TransportError: The endpoint is malformed, or too few descriptors are left for its sockets.
         """
         if self._is_forked():
             return
         self._check_startable()
-        self._arrived = threading.Event()
-        self._activated = threading.Event()
-        self._opened = threading.Event()
-        self._handed_over = threading.Event()
+        self._arrived, self._activated, self._opened, self._handed_over = Bell(), Bell(), Bell(), Bell()
         self._leaving: asyncio.Future[None] | None = None
         self._reason = ""
         self._start_error: ZloomError | None = None
-        self._training.wake = self._arrived.set
+        self._training.wake = self._arrived.ring
         self._training.activated = self._on_activated
         self._training.failed = self._on_failure
         self._start_thread()
@@ -81,12 +84,13 @@ class Weavelet(Steerable):
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._run_loop, name="zloom-weavelet", daemon=True)
         try:
+            leaving.at_exit(self, lambda: self._begin_to_leave(_why_the_process_ends()), self._await_end)
             thread.start()
         except RuntimeError as error:  # the limit on this user's threads, for one
+            leaving.forget(self)
             self._warn_once(f"the weavelet's thread could not begin ({error}); {UNSTEERED}")
             return
         self._thread = thread
-        leaving.at_exit(self, lambda: self._begin_to_leave(_why_the_process_ends()), self._await_end)
         if not self._opened.wait(START_TIMEOUT):
             self._late = True
             self._warn_once(
@@ -94,32 +98,42 @@ class Weavelet(Steerable):
             )
 
     def close(self, reason: str = "finished") -> None:
-        """Say goodbye and end the thread; a second call does nothing.
+        """Say goodbye and end the thread; a second call waits for the end of the first.
 
         It takes milliseconds, up to 0.3 s where the broker has not answered its first hello, and 2 s at most.
 
         Rank 0, where its process serves the ranks' store, waits as long for those that have not learnt there
-        yet what was decided about the last change. Called from another thread it ends a pause. Called by a
-        handler at a safe point, it waits until what runs there has answered, `stop` for one.
+        yet what was decided about the last change. Called from another thread it ends a pause.
+
+        Called by a handler at a safe point, `stop` for one, it returns at once: the weavelet is closed at the
+        end of that safe point, when what runs there was answered for. So return, raise or `sys.exit()` behind
+        it: nothing is said of a process that `os._exit()` ends there. Called on the weavelet's own thread, as
+        by a handler of an immediate change, it returns at once too.
 
         Args:
             reason: Shown to operators.
         """
-        if self._closed or self._is_forked():
+        if self._is_forked():
             return
-        if self._training.serving and self._training.thread == threading.get_ident():
+        if self._is_in_handler() and not self._closed:
             self._closing = reason
         else:
             self._begin_to_leave(reason)
             self._await_end(self._settings.close_timeout)
 
+    def _is_in_handler(self) -> bool:
+        training = self._training
+        in_safe_point = training.serving and training.thread == threading.get_ident()
+        # One of a signal may end the process at once, and be above one of this weavelet's that takes long.
+        return in_safe_point and not in_signal_handler()
+
     def _begin_to_leave(self, reason: str) -> None:
         if self._closed or self._forked:
             return
         self._reason, self._closed = reason, True
-        leaving.forget(self)
         if self._thread is not None:
-            self._arrived.set()
+            self._arrived.ring()
+            self._activated.ring()
             self._call(self._leave)
 
     def _await_end(self, timeout: float) -> None:
@@ -154,8 +168,11 @@ class Weavelet(Steerable):
                 known what the ranks decided about a change that this one cannot just leave.
             DeclarationError: It was called by a handler.
         """
+        training = self._training
+        if training.serving:
+            raise DeclarationError(IN_HANDLER)
         if step is None:
-            self._training.step += 1
+            training.step += 1
         else:
             self._begin_step(step)
         if self._mailbox.waiting:
@@ -219,7 +236,10 @@ class Weavelet(Steerable):
         if self._thread is None or self._is_forked():
             return False
         self._begin()
-        return self._activated.wait(timeout)
+        deadline = time.monotonic() + timeout
+        while not (self._active or self._closed) and (left := deadline - time.monotonic()) > 0:
+            self._activated.wait(left)
+        return self._active
 
     def wait_for_config(self, timeout: float) -> None:
         """Stand at this safe point until the config of an attempt that was steered already is in force here.
@@ -234,36 +254,41 @@ class Weavelet(Steerable):
         self._mailbox.standing = True
         try:
             while self._serve(now := time.monotonic()) or (self._mailbox.lacks_config and now < deadline):
-                if self._mailbox.pause.active or now >= deadline:
+                if self._mailbox.pause.active or now >= deadline or self._ends:
                     break
                 self._arrived.wait(min(self._wait_left(now), deadline - now))
-                self._arrived.clear()
         finally:
             self._mailbox.standing = False
-        # What was promised meanwhile is decided before the training goes on.
-        if self._mailbox.waiting:
+            self._hold_again()
+        # What was promised meanwhile is decided before the training goes on, and a pause holds it.
+        if self._mailbox.waiting or self._ends:
             self._hold()
 
     def _hold(self) -> None:
-        if self._is_unstarted() or self._is_forked() or self._closed or self._thread is None:
+        if self._is_unstarted() or self._is_forked() or self._closed or self._thread is None or self._ended:
             return
         self._begin()
-        self._arrived.clear()
+        self._arrived.hush()
         try:
-            while self._serve(time.monotonic()) and not self._closed:
+            while self._serve(time.monotonic()) and not (self._closed or self._ended):
                 self._arrived.wait(self._wait_left(time.monotonic()))
-                self._arrived.clear()
         finally:
             self._hold_again()
+            if self._closing is not None:
+                self.close(self._closing)
         if self._answered:
             self._hand_over()
 
     def _serve(self, now: float) -> bool:
-        try:
-            return super()._serve(now)
-        finally:
-            if self._closing is not None:
-                self.close(self._closing)
+        waits = super()._serve(now)
+        if self._closing is None:
+            return waits
+        self._mailbox.pause.end()  # what the ranks decide is waited for all the same
+        return self._mailbox.must_wait
+
+    @property
+    def _ends(self) -> bool:
+        return self._closed or self._ended or self._closing is not None
 
     def _answer(self, revision: int, outcome: Outcome) -> None:
         self._answered = True
@@ -275,9 +300,9 @@ class Weavelet(Steerable):
         A step in Python keeps the interpreter for 5 ms (`sys.getswitchinterval`), and they would wait for it.
         """
         self._answered = False
-        self._handed_over.clear()
+        self._handed_over.hush()
         self._post(Engine.send_outcomes)
-        self._call(self._handed_over.set)
+        self._call(self._handed_over.ring)
         self._handed_over.wait(HAND_OVER)
 
     # --- the weavelet's thread ----------------------------------------------------------------
@@ -289,6 +314,11 @@ class Weavelet(Steerable):
         except BaseException:
             logging.getLogger("zloom").error("the weavelet's thread has ended; %s", UNSTEERED)
             raise
+        finally:
+            leaving.forget(self)
+            self._ended = True
+            self._arrived.ring()
+            self._activated.ring()
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -297,15 +327,15 @@ class Weavelet(Steerable):
             if self._closed:  # before this thread began
                 return
             self._engine = self._make_engine()
-            self._engine.start(declared=self._begun or not self._inherit)
         except ZloomError as error:
             self._start_error = error
             if self._late:  # nobody is there any more to be told
                 logging.getLogger("zloom").error("%s; %s", error, UNSTEERED)
             return
         finally:
-            self._opened.set()
+            self._opened.ring()
         try:
+            self._engine.start(declared=self._begun or not self._inherit)
             await self._leaving
             await self._engine.introduce()
         finally:  # also where something ended the loop: with sockets that are open no context can be ended
@@ -319,10 +349,8 @@ class Weavelet(Steerable):
             self._leaving.set_result(None)
 
     def _on_activated(self, active: bool) -> None:
-        if active:
-            self._activated.set()
-        else:
-            self._activated.clear()
+        self._active = active
+        self._activated.ring()
 
     def _on_failure(self, failure: Failure) -> None:
         # Not here: a handler that waits for the training thread would keep this thread from answering pings.

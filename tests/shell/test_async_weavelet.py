@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from zloom import codec, status_source
 from zloom import messages as m
 from zloom.async_weavelet import AsyncWeavelet
 from zloom.client import Operator, Result
+from zloom.hold_watch import HoldWatch
 from zloom.model import MAX_METRICS, Outcome, Revision
 from zloom.session_effects import CollectStatus
 from zloom.session_state import State
@@ -408,3 +410,32 @@ async def test_a_close_that_is_cancelled_lets_go_all_the_same(
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert weavelet.state is State.CLOSED
+
+
+async def test_one_that_could_not_be_started_joins_no_run_later(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(watch: HoldWatch) -> None:
+        raise RuntimeError("as it may")
+
+    monkeypatch.setattr(HoldWatch, "start", fail)
+    another = AsyncWeavelet("another", broker=script.endpoint, rank=0, world_size=1)
+    with pytest.raises(RuntimeError, match="as it may"):
+        await another.start()
+    assert another.state is State.CLOSED
+
+
+async def test_without_a_thread_for_devices_it_joins_and_has_none(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    another = AsyncWeavelet("another", broker=script.endpoint, rank=0, world_size=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        await another.start()
+    hello = await script.expect(m.Hello)
+    assert hello.replica is not None
+    assert hello.replica.devices == []
+    await another.close()

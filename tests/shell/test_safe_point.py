@@ -97,7 +97,7 @@ def test_g7_handlers_run_between_steps_on_the_training_thread(
     ]
     for ask in asks:
         weavelet.tick()
-        weavelet._arrived.clear()
+        weavelet._arrived.hush()
         before = list(witness.ran)
         with witness.step():
             asked = ask()
@@ -131,7 +131,7 @@ def test_g7_handlers_run_one_at_a_time(
     @weavelet.on_config("quick", initial=0, immediate=True)
     def set_quick(value: int) -> None:
         with witness.watch("quick"):
-            weavelet._arrived.set()  # for the case that this runs before its time
+            weavelet._arrived.ring()  # for the case that this runs before its time
 
     operating = Operating(operator, weavelet.run)
     first = operating.set(slow=1)

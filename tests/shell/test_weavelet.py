@@ -326,7 +326,7 @@ def test_an_immediate_change_does_not_overtake_what_waits(
     until_declared(operator, run, "verbose")
     operator.set(run, {"verbose": 1}, mode="next", wait=False)
     assert weavelet._arrived.wait(DEADLINE)
-    weavelet._arrived.clear()
+    weavelet._arrived.hush()
     second = Background(lambda: operator.set(run, {"verbose": 2}, mode="immediate"))
     assert weavelet._arrived.wait(DEADLINE)
     assert values == []

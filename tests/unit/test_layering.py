@@ -45,7 +45,8 @@ PURE = frozenset(_PURE.split())
 """No sockets, files, threads, clock, randomness or log; time is an argument. They import each other only."""
 
 _SHELLS = """
-    zloom zloom.__main__ zloom.async_weavelet zloom.bounded_calls zloom.cuda_copies zloom.declaring
+    zloom zloom.__main__ zloom.async_weavelet zloom.bell zloom.bounded_calls zloom.cuda_copies
+    zloom.declaring
     zloom.delivery
     zloom.device_watch zloom.devices zloom.edge_reader zloom.endpoints zloom.engine zloom.forks
     zloom.handshakes zloom.hold_watch zloom.introduction zloom.launch zloom.leaving zloom.metrics
