@@ -386,6 +386,7 @@ class Engine:
         if failure.final:
             text = f"cannot connect to {self._endpoint}: {failure.text}"
             self._warn("handshake", f"{text}; the training goes on, and it is tried again")
+            self._session.refused()
 
     # --- devices ------------------------------------------------------------------------------
 

@@ -191,6 +191,10 @@ class Session:
         effects = self._receive(message, now)
         return effects + self._link.tell_credit() if self._is_welcome() else effects
 
+    def refused(self) -> None:
+        """The broker's socket has refused this side's, and that was said."""
+        self._link.explained()
+
     def receive_unreadable(self, *, unknown_type: bool, control: bool = True) -> None:
         """Take note of something that is no message, or none that this version knows."""
         if control:

@@ -56,7 +56,7 @@ class Link:
         """Seconds after its time at which the newest alarm rang: this process did not run."""
         self._silent_since: float | None = None
         self._blamed = False
-        """It was said of this silence that no broker answers."""
+        """It was said of this silence that no broker answers, or why."""
         self._software = software
         self._new_nonce = new_nonce
         self._inherit = inherit
@@ -132,6 +132,10 @@ class Link:
             return []
         self._blamed = True
         return [Say(f"no broker answers at {self.control}; the training goes on, and it is tried again")]
+
+    def explained(self) -> None:
+        """It was said why no broker answers, so that it need not be said that none does."""
+        self._blamed = True
 
     def answers(self, now: float) -> list[Effect]:
         """The broker took this peer: said if it was said before that none answers."""

@@ -735,6 +735,15 @@ async def test_a_checkpoint_that_fails_leaves_all_as_it_was(
     assert len(await operator.history("lm")) == 1
 
 
+async def test_of_a_checkpoint_that_does_not_come_it_is_said_that_the_time_was_over(
+    operator: zloom.Operator, trainer: Trainer
+) -> None:
+    trainer.weavelet.on_command("checkpoint", ready=lambda: False)(lambda: None)
+    said = r"rank 0: cancelled; it was taken back after 0\.5 s"
+    with pytest.raises(zloom.CheckpointFailed, match=said):
+        await operator.set("lm", {"learning_rate": 0.25}, checkpoint_first=True, timeout=0.5)
+
+
 async def test_no_checkpoint_is_saved_for_what_would_be_refused(
     operator: zloom.Operator, trainer: Trainer
 ) -> None:

@@ -294,6 +294,14 @@ def test_an_outage_is_said_once_and_its_end_too() -> None:
     assert said(back) == [f"the broker at {CONTROL} answers again after 30.0 s"]
 
 
+def test_of_a_broker_that_has_refused_the_connection_it_is_not_said_that_none_answers() -> None:
+    session = make_session()
+    session.start(1.0)
+    session.refused()
+    assert said(time_passes(session, 1.0, 60.0)) == []
+    assert said(session.receive_control(WELCOME, 61.5)) == [f"the broker at {CONTROL} answers after 60.5 s"]
+
+
 def test_a_process_that_was_stopped_does_not_blame_the_broker() -> None:
     session = active()
     [stopped] = said(session.on_timer(30.0))

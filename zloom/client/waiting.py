@@ -81,7 +81,9 @@ class Waiting(Caller):
         saved = await self._change(command, Wait(timeout=how.timeout, cancel_on_timeout=True))
         if saved.applied_everywhere:
             return saved
-        raise CheckpointFailed(saved.revision, "; ".join(_failures(saved)))
+        timeout = self._timeout if how.timeout is None else how.timeout
+        late = [f"it was taken back after {timeout:g} s"] if saved.latency >= timeout else []
+        raise CheckpointFailed(saved.revision, "; ".join([*_failures(saved), *late]))
 
     async def _change(self, request: Change | Cancel | Follow, how: Wait) -> Result:
         loop = asyncio.get_running_loop()
