@@ -25,6 +25,7 @@ class AsyncWeavelet(Steerable):
     """
 
     _loop: asyncio.AbstractEventLoop | None = None
+    _closing = False
 
     async def start(self) -> None:
         """Begin to look for the broker on the running loop.
@@ -39,6 +40,9 @@ class AsyncWeavelet(Steerable):
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._activated = asyncio.Event()
+        self._released = asyncio.Event()
+        """The training stands at no safe point."""
+        self._released.set()
         self._training.wake = self._arrived.set
         self._training.activated = self._on_activated
         self._training.failed = self._on_failure
@@ -52,14 +56,19 @@ class AsyncWeavelet(Steerable):
     async def close(self, reason: str = "finished") -> None:
         """Say goodbye and let go of the sockets; 0.8 s at most. A second call does nothing.
 
+        A pause is ended, and what the ranks are about to decide at this safe point is waited for before,
+        `close_timeout` seconds at most: so a handler may have it closed by a task.
+
         Rank 0 waits for others as in `Weavelet.close`, 1.5 s at most.
         """
-        if self._closed or self._is_forked():
+        if self._closed or self._closing or self._is_forked():
             return
-        self._closed = True
-        if self._engine is not None:
-            self._arrived.set()
+        self._closing = True
+        if self._engine is None:
+            self._closed = True
+        else:
             try:
+                await self._leave_safe_point()
                 await self._engine.introduce()
             finally:  # also where it is cancelled: no second call would do it
                 try:
@@ -70,6 +79,15 @@ class AsyncWeavelet(Steerable):
             await ending
             while await asyncio.to_thread(self._is_needed, deadline):  # noqa: ASYNC110 - it can only be asked
                 await asyncio.sleep(NEEDED_POLL)
+
+    async def _leave_safe_point(self) -> None:
+        try:
+            self._mailbox.pause.end()
+            self._arrived.set()
+            await _wait(self._released, self._settings.close_timeout)
+        finally:
+            self._closed = True
+            self._arrived.set()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -104,12 +122,14 @@ class AsyncWeavelet(Steerable):
             return
         self._begin()
         self._arrived.clear()
+        self._released.clear()
         try:
             while self._serve(time.monotonic()) and not self._closed:
                 await _wait(self._arrived, self._wait_left(time.monotonic()))
                 self._arrived.clear()
         finally:
             self._hold_again()
+            self._released.set()
 
     async def wait_until_active(self, timeout: float) -> bool:  # noqa: ASYNC109 - as Weavelet's
         """Wait until the broker's state is here, `timeout` seconds at most; `safe_point` then applies it."""

@@ -102,6 +102,44 @@ async def test_closing_ends_a_pause(broker: RunningBroker) -> None:
             await training
 
 
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")  # these ranks share no store
+async def test_g9_ranks_whose_handlers_close_end_the_change_first_on_all_of_them(
+    broker: RunningBroker,
+) -> None:
+    closing: list[asyncio.Task[None]] = []
+
+    async def train(rank: int) -> None:
+        weavelet = AsyncWeavelet(
+            "run", broker=broker.endpoint, attempt="one", rank=rank, world_size=2, context=broker.context
+        )
+
+        @weavelet.on_config("rate", initial=1.0)
+        def change(value: float) -> None:
+            closing.append(asyncio.create_task(weavelet.close("it has its rate")))
+
+        async with weavelet:
+            while weavelet.state is not State.CLOSED:
+                await weavelet.tick()
+                await asyncio.sleep(0.001)
+
+    async with (
+        zloom.connect(broker.endpoint, context=broker.context) as operator,
+        asyncio.TaskGroup() as ranks,
+    ):
+        for rank in range(2):
+            ranks.create_task(train(rank))
+        paces: dict[int, object] = {}
+        async with operator.watch("run") as feed:
+            async for told in feed:
+                if isinstance(told, m.Reported):
+                    paces[told.status.rank] = told.status.step_time
+                    if len(paces) == 2 and None not in paces.values():
+                        break
+        result = await operator.set("run", {"rate": 2.0})
+    await asyncio.gather(*closing)
+    assert [each.outcome for each in result.outcomes] == ["applied", "applied"]
+
+
 async def test_another_thread_may_end_a_pause(broker: RunningBroker) -> None:
     asyncio.get_running_loop().set_debug(True)  # so that what only this thread may do raises in another
     async with steered(broker) as (weavelet, operator):
