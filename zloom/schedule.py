@@ -49,10 +49,9 @@ class Schedule:
         """Have a revision wait."""
         self._pending[pending.revision.revision] = pending
 
-    def end(self, number: int) -> Revision | None:
-        """Have a revision wait no more; return it if it did."""
-        pending = self._pending.pop(number, None)
-        return pending.revision if pending is not None else None
+    def end(self, number: int) -> None:
+        """Have a revision wait no more, if it did."""
+        self._pending.pop(number, None)
 
     def clear(self) -> None:
         """Have nothing wait."""

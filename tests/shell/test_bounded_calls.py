@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.interrupts import Interrupt
+from tests.interrupts import interrupted
 from tests.support import DEADLINE
 from zloom.bounded_calls import BoundedCalls
 
@@ -123,18 +123,10 @@ def once_free(call: BoundedCalls, function: Callable[[], T]) -> T:
 @pytest.mark.skipif(sys.gettrace() is not None, reason="another tracer is at work")
 def test_a_signal_wherever_it_comes_leaves_one_call_that_was_made_or_never_is() -> None:
     for place in itertools.count(1):
-        call, made, interrupt = BoundedCalls(DEADLINE), list[str](), Interrupt(place)
-        sys.settrace(interrupt.trace)
-        try:
-            call(functools.partial(made.append, "first"))
-        except KeyboardInterrupt:
-            said = call.made
-        else:
-            said = True
-        finally:
-            sys.settrace(None)
-        if interrupt.left > 0:
+        call, made = BoundedCalls(DEADLINE), list[str]()
+        if not interrupted(place, functools.partial(call, functools.partial(made.append, "first"))):
             break
+        said = call.made
         once_free(call, functools.partial(made.append, "second"))
         assert made == [*["first"] * said, "second"], place
     assert place > 10

@@ -12,7 +12,6 @@ C = TypeVar("C", bound=enum.StrEnum)
 MAX_STEP = 2**53
 """The largest step, or revision, that a message carries."""
 
-EMPTY = "{} is empty; is a variable in it not set?"
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 """Seconds of each."""
@@ -65,7 +64,8 @@ def given(context: typer.Context, parameter: typer.CallbackParam, word: str | No
     """Refuse a word that was given and is empty, as a variable of a shell is that nobody has set."""
     source = context.get_parameter_source(parameter.name or "")
     if word == "" and source is not None and source.name == "COMMANDLINE":
-        raise Unreadable(EMPTY.format(parameter.get_error_hint(context).strip("'")))
+        name = parameter.get_error_hint(context).strip("'")
+        raise Unreadable(f"{name} is empty; is a variable in it not set?")
     return word
 
 
@@ -92,8 +92,6 @@ def choice(name: str, choices: type[C]) -> Callable[[object], C]:
 def run_before_changes(word: object) -> str:
     """Return the name of the run that `set` changes; no name has a `=`, so a word with one is a change."""
     name = str(word)
-    if not name:
-        raise Unreadable(EMPTY.format("RUN"))
     if "=" in name:
         import shlex
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zloom.cli.bounds import run_before_changes
+from zloom.cli.bounds import given, run_before_changes
 from zloom.cli.options import (
     DEFAULT_TIMEOUT,
     After,
@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 
 ChangedRun = Annotated[
     str,
-    typer.Argument(metavar="RUN", parser=run_before_changes, help="Name of the run.", show_default=False),
+    typer.Argument(
+        metavar="RUN",
+        parser=run_before_changes,
+        callback=given,
+        help="Name of the run.",
+        show_default=False,
+    ),
 ]
 
 Words = Annotated[
